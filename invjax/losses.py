@@ -1,0 +1,51 @@
+"""Losses of one example on its logits; ``target = UNTARGETED`` asks for any class but the label.
+
+With Z the logits, y the label, t the target, everything here stands on the *gap*
+
+    targeted    gap = max_{j≠t} Z_j - Z_t          untargeted    gap = Z_y - max_{j≠y} Z_j                       (7)
+
+which is negative exactly where the example has the wanted class.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from invjax.types import Array, ArrayLike
+
+
+def gap(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
+    """How far the logits are from the wanted class; negative where it is reached.
+
+    logits: [K]; label, target: [] int -> [] in logit units. K = 1 has no other class and is refused by the engine.
+    """
+    targeted = jnp.asarray(target) >= 0
+    aim = jnp.where(targeted, target, label)
+    own = jnp.arange(logits.shape[-1]) == aim
+    aimed = jnp.sum(jnp.where(own, logits, jnp.zeros_like(logits)))
+    other = jnp.max(jnp.where(own, jnp.full_like(logits, -jnp.inf), logits))
+    return jnp.where(targeted, other - aimed, aimed - other)
+
+
+def reached(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
+    """[] bool: the wanted class wins strictly. NaN logits: False."""
+    return gap(logits, label, target) < 0
+
+
+def margin(logits: Array, label: ArrayLike, target: ArrayLike, kappa: ArrayLike = 0.0) -> Array:
+    """Carlini-Wagner margin ``max(0, gap + κ)``. kappa: confidence in logit units, >= 0.
+
+    Source: Carlini & Wagner 2017, the f_6 objective, here with the outer maximum at 0 for every κ.
+    """
+    value = gap(logits, label, target) + kappa
+    return jnp.where(value > 0, value, jnp.zeros_like(value))
+
+
+def cross_entropy(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
+    """``-log softmax(Z)_t`` targeted; ``+log softmax(Z)_y`` (to be minimised: the negated loss of y) untargeted."""
+    log_p = jax.nn.log_softmax(logits)
+    targeted = jnp.asarray(target) >= 0
+    aim = jnp.where(targeted, target, label)
+    picked = jnp.take(log_p, aim, mode="clip")
+    return jnp.where(targeted, -picked, picked)

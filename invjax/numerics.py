@@ -1,0 +1,71 @@
+"""Arithmetic that stays finite: safe norms, per-lane selection, dtype helpers.
+
+Attacks start at r = 0, where the gradient of a plain ``‖r‖`` is NaN; and ``where`` passes a NaN of the branch it does
+not take into the gradient. So every norm here has the subgradient 0 at 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.types import Array
+
+Tree = TypeVar("Tree")
+
+
+def square_sum(r: Array) -> Array:
+    """``Σ r_i²`` over all axes. r: [*S] -> []."""
+    return jnp.sum(jnp.square(r))
+
+
+def safe_sqrt(v: Array) -> Array:
+    """``sqrt(v)`` for v >= 0, with derivative 0 (instead of infinity) at v = 0."""
+    positive = v > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, v, jnp.ones_like(v))), jnp.zeros_like(v))
+
+
+def safe_norm(r: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
+    """``‖r‖_2`` over ``axis`` (all axes by default), with the subgradient 0 at r = 0."""
+    return safe_sqrt(jnp.sum(jnp.square(r), axis=axis, keepdims=keepdims))
+
+
+def safe_divide(a: Array, b: Array) -> Array:
+    """``a / b`` where b is not 0, else 0."""
+    nonzero = b != 0
+    return jnp.where(nonzero, a / jnp.where(nonzero, b, jnp.ones_like(b)), jnp.zeros_like(a / jnp.ones_like(b)))
+
+
+def select(mask: Array, a: Tree, b: Tree) -> Tree:
+    """Per lane ``a`` where ``mask`` else ``b``, leaf by leaf.
+
+    mask: [B] (or []) bool; leaves of ``a`` and ``b``: [B, ...], typed PRNG keys included.
+    """
+
+    def pick(u: Any, v: Any) -> Any:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (jnp.ndim(u) - mask.ndim)), u, v)
+
+    return jax.tree.map(pick, a, b)
+
+
+def at_least_float32(a: Array) -> Array:
+    """``a`` in its own dtype, or float32 if that is narrower: logits of a bfloat16 network before the loss."""
+    return a.astype(jnp.promote_types(a.dtype, jnp.float32))
+
+
+def strong(tree: Tree, dtype: Any) -> Tree:
+    """Leaves as arrays of fixed dtype (floats: ``dtype``, ints: int32), never weakly typed.
+
+    A Python float and an array of the same value would be two different inputs to ``jit``: this makes them one.
+    """
+
+    def convert(leaf: Any) -> Any:
+        if isinstance(leaf, bool) or (isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)):
+            return jnp.asarray(leaf)
+        kind = np.result_type(leaf).kind
+        return jnp.asarray(leaf, dtype) if kind == "f" else jnp.asarray(leaf, jnp.int32) if kind in "iu" else leaf
+
+    return jax.tree.map(convert, tree)

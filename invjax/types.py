@@ -1,0 +1,133 @@
+"""The vocabulary of the library: problems, evaluations, results, statuses and the method protocol.
+
+One composite problem stands behind everything (attacks and counterfactuals alike):
+
+    min_r  h(r) + g(r)        h smooth (classifier loss + quadratic + ...),  g with a proximal map        (1)
+
+A *method* is pure arithmetic for ONE example (:class:`Method`); the engine alone knows batches and devices.
+
+Letters used for shapes everywhere: B lanes, N list of examples, H W C image, D features, K classes, S shape of one
+example, P points asked at once, q probes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+ArrayLike = jax.typing.ArrayLike
+State = Any
+Config = Any
+
+UNTARGETED = -1  # value of ``Problem.target`` that asks for any class but the label
+
+
+class Status(enum.IntEnum):
+    """How one example ended. Failure is data: it never raises and never disturbs another example."""
+
+    PENDING = 0  # not finished (an interrupted run)
+    FOUND = 1  # x has the wanted class
+    NOT_FOUND = 2  # the budget ended first; x is the clean input
+    NONFINITE = 3  # the network gave NaN or infinity before anything was found; x is the clean input
+    ALREADY_TARGET = 4  # the clean input already has the wanted class; x is the clean input
+    INFEASIBLE = 5  # the constraints admit no answer; x is the clean input
+
+
+class Bounds(NamedTuple):
+    """The box ``lower <= x <= upper`` of the data range; each side a scalar or of shape [*S]."""
+
+    lower: ArrayLike = 0.0
+    upper: ArrayLike = 1.0
+
+
+class Problem(NamedTuple):
+    """What belongs to one example. Batched by the engine: every leaf then has a leading lane axis."""
+
+    x: Array  # [*S] clean input, data range
+    label: Array  # [] int32, class of x
+    target: Array  # [] int32, wanted class, or UNTARGETED
+    lower: Array  # [] or [*S] box
+    upper: Array  # [] or [*S] box
+    mask: Array | None  # [*S] bool, True where x may change; None: everywhere
+    groups: Array | None  # [*S] int32 group index of each coordinate; None: the method's own groups
+    key: Array  # [] typed PRNG key, already folded with the example's id
+    id: Array  # [] int32, the example's position in the list
+
+
+class Context(NamedTuple):
+    """What all lanes share."""
+
+    logits: Callable[[Array], Array]  # [B, *S] -> [B, K]; a pytree whose leaves are the weights
+    density: Any = None  # a plausibility model with ``log_prob(x, label)``
+
+
+class Eval(NamedTuple):
+    """What the engine tells a method about the point it asked. With ``Method.width`` P every field has a [P] axis."""
+
+    point: Array  # [*S] the point evaluated: what was asked, clipped to the box, unchanged where masked
+    value: Array  # [] the method's loss there
+    grad: Array  # [*S] its gradient with respect to the point (zeros if ``needs_grad`` is False)
+    logits: Array  # [K] at least float32
+
+
+class Outcome(NamedTuple):
+    """What a method hands back for one example. The engine turns it into a :class:`Result`."""
+
+    x: Array  # [*S] the answer; read only where status is FOUND
+    status: Array  # [] int32, a Status
+    attempt: Array  # [*S] the last or best point tried, whatever the status
+
+
+class Method(NamedTuple):
+    """One inverse-classification algorithm as pure functions of one example.
+
+    Every function takes ``(ctx, problem, config, ...)``:
+
+    * ``init(ctx, problem, config) -> state``; no network call.
+    * ``ask(ctx, problem, config, state) -> point`` [*S], or [P, *S] when ``width`` is P.
+    * ``loss(ctx, problem, config, state, point, logits) -> []``; the engine differentiates it in ``point``, through
+      the network and directly.
+    * ``tell(ctx, problem, config, state, eval) -> state``.
+    * ``done(ctx, problem, config, state) -> [] bool``.
+    * ``result(ctx, problem, config, state) -> Outcome``.
+    * ``probe(ctx, problem, config, state) -> [q, *S]`` with ``tell_probe(ctx, problem, config, state, points, logits)
+      -> state``: forward-only candidates, evaluated in the same iteration after ``tell``.
+
+    The first point a method asks is the clean input: so ALREADY_TARGET and a broken network are known at once.
+    """
+
+    name: str
+    init: Callable[..., State]
+    ask: Callable[..., Array]
+    loss: Callable[..., Array]
+    tell: Callable[..., State]
+    done: Callable[..., Array]
+    result: Callable[..., Outcome]
+    probe: Callable[..., Array] | None = None
+    tell_probe: Callable[..., State] | None = None
+    width: int | None = None
+    needs_grad: bool = True
+
+
+class Result(NamedTuple):
+    """The answers, each field with the leading axis [N] of the list (none for a single example)."""
+
+    x: Any  # [N, *S] the answer; the clean input unless FOUND
+    delta: Any  # [N, *S] x minus the clean input: exactly zero unless FOUND
+    status: Any  # [N] int32, a Status
+    evaluations: Any  # [N] int32, value-and-gradients asked by this example
+    forwards: Any  # [N] int32, forward-only evaluations (probes)
+    attempt: Any  # [N, *S] what was tried last (or best), also when it failed
+
+    @property
+    def found(self) -> Any:
+        """[N] bool: x has the wanted class (FOUND, or ALREADY_TARGET with nothing to change)."""
+        return (self.status == Status.FOUND) | (self.status == Status.ALREADY_TARGET)
+
+    def rows(self, index: Any) -> Result:
+        """The rows of a batched result that ``index`` (an int, slice, or array) selects."""
+        return jax.tree.map(lambda field: field[index], self)

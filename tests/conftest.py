@@ -1,0 +1,30 @@
+"""Fixtures shared by the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before jax is imported anywhere: eight host devices, so that sharded runs are tested on any machine.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import jax
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Repeated compilations of the same program (across test files and runs) are read back from disk.
+jax.config.update("jax_compilation_cache_dir", os.environ.get("INVJAX_TEST_CACHE", str(ROOT / ".jax_cache")))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data and weights; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("INVJAX_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data folder: set INVJAX_DATA (looked at {folder.name})")
+    return folder
