@@ -1,0 +1,308 @@
+"""Sparse and group-wise sparse attacks in numbers: ASR, ACP, ANC, l2 and d2,0, and their best/average/worst table.
+
+For one perturbation r of an image [H, W, C], with the support ``s_ij = [max_c |r_ijc| > atol]``:
+
+    ACP = Σ_ij s_ij                            changed pixels (a count, not a share of the image)
+    ANC = connected components of s            clusters of changed pixels, 4-neighbourhood unless told otherwise
+    l2  = ‖r‖_2                                in data units, or in the [-1, 1] units the GSE tables are printed in
+    d20 = #{n × n windows that meet s}         stride 1, windows wholly inside the image, n = 8
+
+All measures take any leading axes, ``[..., H, W, C] -> [...]``, on the host in numpy. Inside compiled code the same
+counts come from :mod:`invjax.images` (``changed``, ``window_count``).
+
+Source: the definitions of the GSE tables as its released harness computes them (there ANC has the 4-neighbourhood;
+the 2023 poster's ANC seems to have 8 neighbours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from invjax.types import Status
+
+Case = Literal["best", "average", "worst"]
+Convention = Literal["all_attempts", "successes_only"]
+Table = dict[str, dict[str, float]]
+
+CASES: tuple[Case, ...] = ("best", "average", "worst")
+MEASURES = ("acp", "anc", "l2", "d20")
+
+
+class Attempts(NamedTuple):
+    """One row of numbers per attempt; N images, T targets (T = 1: untargeted)."""
+
+    success: np.ndarray  # [N, T] bool, the attack reached the target
+    already: np.ndarray  # [N, T] bool, the clean image had the wanted class before: no attempt at all
+    acp: np.ndarray  # [N, T] int64 changed pixels
+    anc: np.ndarray  # [N, T] int64 clusters
+    l2: np.ndarray  # [N, T] float64, in the unit asked for
+    d20: np.ndarray  # [N, T] int64 windows touched
+
+
+def changed_pixels(delta: Any, atol: float = 0.0) -> np.ndarray:
+    """ACP: pixels where any channel changes by more than ``atol`` (data units). [..., H, W, C] -> [...] int64."""
+    return _support(delta, atol).sum(axis=(-2, -1), dtype=np.int64)
+
+
+def num_clusters(delta: Any, connectivity: int = 4, atol: float = 0.0) -> np.ndarray:
+    """ANC: connected components of the changed pixels. [..., H, W, C] -> [...] int64.
+
+    ``connectivity`` 4 joins pixels that share an edge, 8 also those that share a corner.
+    """
+    if connectivity not in (4, 8):
+        raise ValueError(f"connectivity must be 4 or 8, was {connectivity!r}")
+    support = _support(delta, atol)
+    structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
+    planes = support.reshape(-1, *support.shape[-2:])
+    counts = np.zeros(len(planes), np.int64)
+    labels = np.zeros(planes.shape[1:], np.int32)
+    for n, plane in enumerate(planes):
+        counts[n] = ndimage.label(plane, structure, output=labels)  # given an output, it returns the count alone
+    return counts.reshape(support.shape[:-2])
+
+
+def l2(delta: Any, unit: Literal["data", "model"] = "data", bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
+    """``‖r‖_2`` of each example. [..., H, W, C] -> [...] float64.
+
+    Args:
+        delta: perturbations in the data range.
+        unit: "data": as they are. "model": in the units in which the range is [-1, 1], that is scaled by
+            ``2 / (upper - lower)`` — twice the data value for bounds (0, 1). Published GSE numbers are "model".
+        bounds: (lower, upper) of the data range, each a scalar or of a shape that broadcasts to [H, W, C].
+    """
+    if unit not in ("data", "model"):
+        raise ValueError(f'unit must be "data" or "model", was {unit!r}')
+    r = _images(delta).astype(np.float64)
+    if unit == "model":
+        span = np.asarray(bounds[1], np.float64) - np.asarray(bounds[0], np.float64)
+        if not np.all(span > 0):
+            raise ValueError(f"bounds must be (lower, upper) with lower < upper, were {bounds!r}")
+        r = r * (2.0 / span)
+    return np.sqrt(np.sum(np.square(r), axis=(-3, -2, -1)))
+
+
+def d20(delta: Any, window: int = 8, atol: float = 0.0) -> np.ndarray:
+    """``d_{2,0}``: stride-1 windows ``window × window``, all channels, with any change. [..., H, W, C] -> [...] int64.
+
+    One changed corner pixel counts 1, an interior pixel 64, a 3×3 interior block 100. Along an axis shorter than the
+    window, the window is as long as the axis (a tiny image has one window, not none).
+    """
+    if window < 1:
+        raise ValueError(f"window must be a number of pixels >= 1, was {window}")
+    support = _support(delta, atol)
+    rows, columns = (min(window, side) for side in support.shape[-2:])
+    # The summed-area table: any window's count of changed pixels is a difference of four of its entries.
+    area = np.zeros((*support.shape[:-2], support.shape[-2] + 1, support.shape[-1] + 1), np.int64)
+    area[..., 1:, 1:] = support.cumsum(axis=-2, dtype=np.int64).cumsum(axis=-1)
+    inside = (
+        area[..., rows:, columns:]
+        - area[..., :-rows, columns:]
+        - area[..., rows:, :-columns]
+        + area[..., :-rows, :-columns]
+    )
+    return (inside > 0).sum(axis=(-2, -1), dtype=np.int64)
+
+
+def measure(
+    delta: Any,
+    status: Any,
+    *,
+    unit: Literal["data", "model"] = "model",
+    bounds: tuple[Any, Any] = (0.0, 1.0),
+    window: int = 8,
+    connectivity: int = 4,
+    atol: float = 0.0,
+) -> Attempts:
+    """All measures of a list of attempts.
+
+    Args:
+        delta: [N, T, H, W, C] or [N, H, W, C] (then T = 1). Give ``result.delta`` to count a failure as the unchanged
+            image, ``result.attempt - x`` to count what the failed attack last tried.
+        status: [N, T] or [N], of :class:`~invjax.types.Status`.
+        unit, bounds: see :func:`l2`; the tables of the literature are in "model" units.
+        window: see :func:`d20`.
+        connectivity: see :func:`num_clusters`.
+        atol: see :func:`changed_pixels`.
+    """
+    r, state = np.asarray(delta), np.asarray(status)
+    if r.ndim == 4 and state.ndim == 1:
+        r, state = r[:, None], state[:, None]
+    if r.ndim != 5 or state.shape != r.shape[:2]:
+        raise ValueError(
+            "delta must be [N, T, H, W, C] with status [N, T], or [N, H, W, C] with status [N]; "
+            f"were {np.shape(delta)} and {np.shape(status)}"
+        )
+    return Attempts(
+        success=state == Status.FOUND,
+        already=state == Status.ALREADY_TARGET,
+        acp=changed_pixels(r, atol),
+        anc=num_clusters(r, connectivity, atol),
+        l2=l2(r, unit, bounds),
+        d20=d20(r, window, atol),
+    )
+
+
+def best_average_worst(
+    success: Any,
+    measures: Mapping[str, Any],
+    *,
+    already: Any = None,
+    convention: Convention = "all_attempts",
+) -> Table:
+    """The table of the targeted benchmarks: what the easiest, the mean and the hardest target cost.
+
+    Per image i with targets t, and then the mean over the images to which it applies:
+
+    * best: ``min_t`` of the measure over the successful targets; images with at least one success. ASR: their share.
+    * average, "all_attempts": over every (i, t), failures included with the value given here (an unchanged image
+      gives 0). This is what the released harness prints and what the published tables hold.
+      "successes_only": over the successful (i, t) alone. ASR: the share of successful (i, t).
+    * worst: ``max_t``, only images whose every target succeeded. ASR: their share.
+
+    Each measure is minimised and maximised on its own, so the best ACP and the best l2 may be of different targets.
+    The two conventions differ in the average alone. A mean over nothing (no success at all, no image with all targets
+    reached, an empty list) is ``nan``, never 0.
+
+    Args:
+        success: [N, T] bool.
+        measures: name -> [N, T] numbers.
+        already: [N, T] bool or None; attempts that were none (the clean image had the wanted class). They are left
+            out everywhere: neither a success nor a failure. An image with nothing else is left out whole.
+        convention: how failures enter the averages.
+
+    Returns:
+        ``{"asr": {"best": , "average": , "worst": }, name: {...}, ...}``; ASR as a fraction.
+    """
+    if convention not in ("all_attempts", "successes_only"):
+        raise ValueError(f'convention must be "all_attempts" or "successes_only", was {convention!r}')
+    won = np.asarray(success, bool)
+    if won.ndim != 2:
+        raise ValueError(f"success must be [N images, T targets], was of shape {won.shape}")
+    counted = np.ones_like(won) if already is None else ~np.asarray(already, bool)
+    if counted.shape != won.shape:
+        raise ValueError(f"already must have the shape {won.shape} of success, had {counted.shape}")
+    won = won & counted
+    image, some = np.any(counted, axis=1), np.any(won, axis=1)
+    every = image & np.all(won | ~counted, axis=1)
+    table: Table = {
+        "asr": {"best": _mean(some[image]), "average": _mean(won[counted]), "worst": _mean(every[image])},
+    }
+    entering = counted if convention == "all_attempts" else won
+    for name, numbers in measures.items():
+        values = np.asarray(numbers, np.float64)
+        if values.shape != won.shape:
+            raise ValueError(f"measures[{name!r}] must have the shape {won.shape} of success, had {values.shape}")
+        table[name] = {
+            "best": _mean(np.where(won, values, np.inf).min(axis=1, initial=np.inf)[some]),
+            "average": _mean(values[entering]),
+            "worst": _mean(np.where(counted, values, -np.inf).max(axis=1, initial=-np.inf)[every]),
+        }
+    return table
+
+
+def summarize(attempts: Attempts) -> dict[str, Any]:
+    """Both conventions and the counts behind them.
+
+    Returns:
+        ``{"all_attempts": table, "successes_only": table, "attempts": int, "failed": int, "already_target": int}``,
+        the tables as :func:`best_average_worst` gives them for acp, anc, l2 and d20. ``attempts`` does not count the
+        ``already_target`` ones, which are in neither table.
+    """
+    measures = {name: getattr(attempts, name) for name in MEASURES}
+    tables = {
+        convention: best_average_worst(attempts.success, measures, already=attempts.already, convention=convention)
+        for convention in ("all_attempts", "successes_only")
+    }
+    counted = ~attempts.already
+    return {
+        **tables,
+        "attempts": int(counted.sum()),
+        "failed": int((counted & ~attempts.success).sum()),
+        "already_target": int(attempts.already.sum()),
+    }
+
+
+def attack_rows(
+    tables: Mapping[str, Table],
+    published: Mapping[str, Table] | None = None,
+    cases: Sequence[Case] = CASES,
+) -> list[dict[str, str]]:
+    """The tables as rows of formatted text, one per case and attack, published numbers below ours.
+
+    Args:
+        tables: attack name -> a table of :func:`best_average_worst`; the columns are those of all tables together.
+        published: likewise, for numbers that were read and not measured; missing entries show as "–".
+        cases: which blocks, in order. An untargeted run has one target, so ``("average",)`` says it all.
+
+    Returns:
+        Rows with the keys "case", "attack", "ASR %", "ACP", "ANC", "l2", "d2,0" (the last by what is there).
+    """
+    both = [(name, table) for name, table in tables.items()]
+    both += [(f"{name} (published)", table) for name, table in (published or {}).items()]
+    columns = list(dict.fromkeys(column for _, table in both for column in table))
+    return [
+        {
+            "case": case,
+            "attack": name,
+            **{_TITLE.get(c, c): _format(c, table.get(c, {}).get(case, float("nan"))) for c in columns},
+        }
+        for case in cases
+        for name, table in both
+    ]
+
+
+def attack_table(
+    tables: Mapping[str, Table],
+    published: Mapping[str, Table] | None = None,
+    cases: Sequence[Case] = CASES,
+) -> str:
+    """:func:`attack_rows` as plain text for a terminal, a block per case. Arguments as there."""
+    rows = attack_rows(tables, published, cases)
+    if not rows:
+        return "(no attacks)"
+    columns = [key for key in rows[0] if key not in ("case", "attack")]
+    first = max(len("attack"), *(len(row["attack"]) + 2 for row in rows))
+    widths = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
+
+    def line(head: str, cells: Iterable[tuple[str, str]]) -> str:
+        return head.ljust(first) + "".join("  " + text.rjust(widths[c]) for c, text in cells)
+
+    lines = [line("attack", ((c, c) for c in columns))]
+    lines.append("-" * len(lines[0]))
+    for case in cases:
+        lines.append(case)
+        lines += [line("  " + row["attack"], ((c, row[c]) for c in columns)) for row in rows if row["case"] == case]
+    return "\n".join(lines)
+
+
+_TITLE = {"asr": "ASR %", "acp": "ACP", "anc": "ANC", "l2": "l2", "d20": "d2,0"}
+
+
+def _format(column: str, value: float) -> str:
+    if np.isnan(value):
+        return "–"
+    if column == "asr":
+        return f"{100 * value:.1f}"
+    return f"{value:.2f}" if abs(value) < 20 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values)) if values.size else float("nan")
+
+
+def _images(delta: Any) -> np.ndarray:
+    array = np.asarray(delta)
+    if array.ndim < 3:
+        raise ValueError(f"delta must be images [..., H, W, C], was of shape {array.shape}")
+    return array
+
+
+def _support(delta: Any, atol: float) -> np.ndarray:
+    """[..., H, W] bool. Written so that a NaN counts as a change, as in ``images.changed``."""
+    if not atol >= 0:
+        raise ValueError(f"atol must be >= 0, was {atol}")
+    return ~np.all(np.abs(_images(delta)) <= atol, axis=-1)
