@@ -1,0 +1,253 @@
+"""GSE: group-wise sparse perturbations (Sadiku, Wagner, Pokutta, ICLR 2025).
+
+    min_r  L(f(x + r), t) + λ ‖r‖_{1/2}^{1/2} + regulariser,   x + r in the box,                                  (7)
+
+with L the Carlini-Wagner margin. Phase I runs proximal steps with one weight λ per pixel, which falls near changed
+pixels and grows elsewhere: changes gather in groups. Phase II minimises L + regulariser on the subspace V that the
+weights have opened. λ is searched per example by bracketing and bisection; of the trials that reach the wanted class
+the one with the fewest touched 8x8 windows (d_{2,0}) is kept.
+
+Coordinates: r is measured in units in which the box has width 2, i.e. [-1, 1]: the paper's. All constants are in
+these units, whatever the bounds of the data.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+
+from invjax import images, losses, prox
+from invjax.config import config, require, require_choice, static
+from invjax.numerics import safe_divide, safe_norm, square_sum
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+VARIANTS = ("released", "published")
+
+
+@config
+class GSEConfig:
+    """Constants of a GSE variant; made by :func:`GSE`. Units: [-1, 1] coordinates, iterations, pixels."""
+
+    mu: float = 1.0  # weight of the regulariser, >= 0
+    sigma: float = 0.005  # step size, > 0
+    k_hat: int = 50  # iterations of phase I
+    iterations: int = 200  # iterations of a trial, both phases
+    trials: int = 10  # values of λ tried, >= 1
+    q: float = 0.25  # 1/q is the growth of λ per iteration where nothing is near, in (0, 1]
+    growth: float = 2.0  # λ of the next trial over this one's while no trial has failed, > 1
+    start: float = 0.01  # λ of the first trial over λ_max, > 0
+    window: int = static(8)  # side of the windows of d_{2,0}
+    variant: str = static("released")
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        require(self, "mu", lambda v: v >= 0, "a weight >= 0")
+        require(self, "sigma", lambda v: v > 0, "a step > 0")
+        require(self, "k_hat", lambda v: v >= 1, "at least 1")
+        require(self, "iterations", lambda v: v >= 1, "at least 1")
+        require(self, "trials", lambda v: v >= 1, "at least 1")
+        require(self, "q", lambda v: 0 < v <= 1, "in (0, 1]")
+        require(self, "growth", lambda v: v > 1, "above 1")
+        require(self, "start", lambda v: v > 0, "above 0")
+        require(self, "window", lambda v: v >= 1, "at least 1")
+        require_choice(self, "variant", VARIANTS)
+
+
+def GSE(variant: str = "released", **constants: float) -> GSEConfig:
+    """A GSE configuration: the variant's constants for 32x32 images, any of them replaced by keyword."""
+    return GSEConfig(variant=variant, **constants)
+
+
+class GSEState(NamedTuple):
+    z: Array  # [*S] the next point to ask, as a perturbation
+    r: Array  # [*S] the last iterate (after the proximal or gradient step, before averaging or extrapolation)
+    g0: Array  # [*S] gradient at r = 0: the first step of every trial needs no evaluation
+    weights: Array  # [H, W] λ per pixel
+    beta: Array  # [] momentum sequence
+    k: Array  # [] int32, steps taken in this trial; -1 before the clean input was seen
+    trial: Array  # [] int32, trials ended
+    lam: Array  # [] λ of this trial
+    lower: Array  # [] largest λ that succeeded, 0 if none
+    upper: Array  # [] smallest λ that failed, 0 if none
+    hit: Array  # [*S] the shortest point of this trial with the wanted class, data units (published only)
+    hit_norm: Array  # [] its ‖r‖_2; infinity if there is none
+    best: Array  # [*S] the point of the best trial, data units
+    best_d20: Array  # [] its d_{2,0}; infinity if there is none
+    status: Array  # [] int32, PENDING until decided
+
+
+def _scale(problem: Problem) -> Array:
+    """[*S] or []: data units per unit of r."""
+    return (problem.upper - problem.lower) / 2
+
+
+def _init(ctx: Context, problem: Problem, config: GSEConfig) -> GSEState:
+    if problem.x.ndim != 3:
+        raise ValueError(f"x must be images [N, H, W, C] for GSE, had examples of shape {problem.x.shape}")
+    zero, scalar = jnp.zeros_like(problem.x), jnp.zeros((), problem.x.dtype)
+    far = jnp.full((), jnp.inf, problem.x.dtype)
+    return GSEState(
+        z=zero, r=zero, g0=zero, weights=zero[..., 0], beta=scalar + 1, k=jnp.int32(-1), trial=jnp.int32(0),
+        lam=scalar, lower=scalar, upper=scalar, hit=problem.x, hit_norm=far, best=problem.x, best_d20=far,
+        status=jnp.int32(Status.PENDING),
+    )  # fmt: skip
+
+
+def _ask(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) -> Array:
+    return problem.x + _scale(problem) * state.z
+
+
+def _in_phase_one(config: GSEConfig, state: GSEState) -> Array:
+    return state.k < config.k_hat
+
+
+def _loss(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, point: Array, logits: Array) -> Array:
+    """Released: margin + μ‖r‖_2² in both phases. Published: margin in phase I, margin + μ‖r‖_2 in phase II (10)."""
+    r = safe_divide(point - problem.x, _scale(problem))
+    value = losses.margin(logits, problem.label, problem.target).astype(point.dtype)
+    if config.variant == "published":
+        return value + jnp.where(_in_phase_one(config, state), 0, config.mu) * safe_norm(r)
+    return value + config.mu * square_sum(r)
+
+
+def half_weight(config: GSEConfig, lam: Array, sigma: Array) -> Array:
+    """Weight w of ``prox(v, w) = argmin ½(u-v)² + w √|u|`` that stands for λ.
+
+    The released code solves (u-v)² + λσ√|u|, without the ½: w = λσ/2. The published form has w = λσ.
+    """
+    return lam * sigma * (1.0 if config.variant == "published" else 0.5)
+
+
+def lambda_max(config: GSEConfig, g: Array, sigma: Array) -> Array:
+    """The smallest λ for which the first proximal step, from 0 along the gradient g, stays at 0 (closed form).
+
+    prox is 0 iff |v| <= 1.5 w^{2/3}; so w = (2/3 σ‖g‖_inf)^{3/2}. Released: 1.0887 √σ ‖g‖_inf^{3/2}.
+    """
+    return (sigma * jnp.max(jnp.abs(g)) * 2 / 3) ** 1.5 / half_weight(config, jnp.ones_like(sigma), sigma)
+
+
+def grow_weights(weights: Array, r: Array, q: Array) -> Array:
+    """λ_{t+1} = λ_t / M̄: M̄ = blur + 1 near changed pixels (λ falls), q elsewhere (λ grows). [H, W]."""
+    near = images.gaussian_blur(images.changed(r).astype(weights.dtype))
+    return weights / jnp.where(near > 0, near + 1, q)
+
+
+def _step(config: GSEConfig, problem: Problem, state: GSEState, grad: Array, sigma: Array) -> GSEState:
+    """One iteration from the asked point z with its gradient."""
+    scale = _scale(problem)
+
+    def clip(r: Array) -> Array:
+        return safe_divide(jnp.clip(problem.x + scale * r, problem.lower, problem.upper) - problem.x, scale)
+
+    beta = (1 + jnp.sqrt(1 + 4 * state.beta**2)) / 2
+    first_phase = _in_phase_one(config, state)
+    w = half_weight(config, state.weights, sigma)[..., None]
+    if config.variant == "released":
+        # V keeps λ <= λ_0. At the switch z is restricted but its gradient is not taken anew, as in the released code.
+        closed = (state.weights > state.lam)[..., None] & ~first_phase
+        at_switch = state.k == config.k_hat
+        z = jnp.where(closed & at_switch, 0, state.z)
+        old = jnp.where(at_switch, z, state.r)
+        v = z - sigma * grad
+        r = jnp.where(first_phase, prox.l_half(v, w), jnp.where(closed, 0, v))
+        # The released "acceleration" is a convex average of the last two iterates, not an extrapolation.
+        share = state.beta / beta
+        z = share * r + (1 - share) * old
+        weights = jnp.where(first_phase, grow_weights(state.weights, z, config.q), state.weights)
+        return state._replace(z=clip(z), r=r, weights=weights, beta=beta, k=state.k + 1)
+    v = state.z - sigma * grad
+    opened = (state.weights < state.lam)[..., None]
+    r = clip(jnp.where(first_phase, prox.l_half(v, w), jnp.where(opened, v, 0)))
+    weights = jnp.where(first_phase, grow_weights(state.weights, r, config.q), state.weights)
+    # Phase II begins at the restriction of r to V = {λ < λ_0}, with fresh momentum.
+    at_switch = state.k + 1 == config.k_hat
+    restricted = jnp.where((weights < state.lam)[..., None], r, 0)
+    z = clip(jnp.where(at_switch, restricted, r + (state.beta - 1) / beta * (r - state.r)))
+    r = jnp.where(at_switch, restricted, r)
+    return state._replace(
+        z=z, r=r, weights=weights, beta=jnp.where(at_switch, jnp.ones_like(beta), beta), k=state.k + 1
+    )
+
+
+def _judge(config: GSEConfig, problem: Problem, state: GSEState, ev: Eval, reached: Array) -> tuple[GSEState, Array]:
+    """Whether the trial has ended, and its point in ``hit``."""
+    if config.variant == "released":  # ends at the first success, in either phase
+        far = jnp.full_like(state.hit_norm, jnp.inf)
+        state = state._replace(hit=ev.point, hit_norm=jnp.where(reached, jnp.zeros_like(far), far))
+        return state, reached | (state.k >= config.iterations)
+    norm = safe_norm(safe_divide(ev.point - problem.x, _scale(problem)))
+    better = reached & ~_in_phase_one(config, state) & (norm < state.hit_norm)
+    state = state._replace(
+        hit=jnp.where(better, ev.point, state.hit), hit_norm=jnp.where(better, norm, state.hit_norm)
+    )
+    return state, state.k >= config.iterations
+
+
+def _tell(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, ev: Eval) -> GSEState:
+    grad = ev.grad * _scale(problem)
+    first = state.k < 0
+    reached = losses.reached(ev.logits, problem.label, problem.target)
+
+    state, ended = _judge(config, problem, state, ev, reached)
+    ended &= ~first
+    success = ended & jnp.isfinite(state.hit_norm)
+    d20 = images.window_count(images.changed(state.hit - problem.x), config.window).astype(grad.dtype)
+    better = success & (d20 < state.best_d20)
+    trial = state.trial + ended.astype(jnp.int32)
+
+    # The next λ: up while nothing failed, then bisect; after a failure close to the last success (the released rule).
+    lower = jnp.where(success, state.lam, state.lower)
+    upper = jnp.where(ended & ~success, state.lam, state.upper)
+    lam = jnp.where(
+        success,
+        jnp.where(upper > 0, (state.lam + upper) / 2, config.growth * state.lam),
+        jnp.where(ended, 0.9 * lower + 0.1 * state.lam, state.lam),
+    )
+    g0 = jnp.where(first, grad, state.g0)
+    best_d20 = jnp.where(better, d20, state.best_d20)
+    # The last two trials of an example without a success take ten times the step.
+    bold = (trial >= config.trials - 2) & jnp.isinf(best_d20)
+    sigma = jnp.asarray(config.sigma, grad.dtype) * jnp.where(bold, 10, 1).astype(grad.dtype)
+    lam = jnp.where(first, config.start * lambda_max(config, g0, jnp.asarray(config.sigma, grad.dtype)), lam)
+
+    fresh = first | ended
+    status = jnp.where(
+        first & reached,
+        Status.ALREADY_TARGET,
+        jnp.where(
+            trial < config.trials,
+            Status.PENDING,
+            jnp.where(jnp.isfinite(best_d20), Status.FOUND, Status.NOT_FOUND),
+        ),
+    ).astype(jnp.int32)
+    state = state._replace(
+        z=jnp.where(fresh, 0, state.z),
+        r=jnp.where(fresh, 0, state.r),
+        g0=g0,
+        weights=jnp.where(fresh, lam, state.weights),
+        beta=jnp.where(fresh, 1, state.beta),
+        k=jnp.where(fresh, 0, state.k),
+        trial=trial,
+        lam=lam,
+        lower=lower,
+        upper=upper,
+        hit_norm=jnp.where(fresh, jnp.inf, state.hit_norm),
+        best=jnp.where(better, state.hit, state.best),
+        best_d20=best_d20,
+        status=status,
+    )
+    return _step(config, problem, state, jnp.where(fresh, g0, grad), sigma)
+
+
+def _done(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) -> Outcome:
+    found = state.status == Status.FOUND
+    return Outcome(state.best, state.status, jnp.where(found, state.best, _ask(ctx, problem, config, state)))
+
+
+GSEConfig.method = Method("gse", _init, _ask, _loss, _tell, _done, _result)

@@ -1,0 +1,132 @@
+"""PGD and FGSM: the largest loss, or the target's smallest, within a ball.
+
+    min_r L(f(x + r), t)    (targeted; untargeted: max_r L(f(x + r), y))    s.t. ‖r‖_p <= ε,  x + r in the box     (5)
+
+Stops at the first point that has the wanted class.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from invjax import losses
+from invjax.config import config, require, require_choice, static
+from invjax.numerics import safe_divide, safe_norm
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
+NORMS = ("linf", "l2")
+
+
+@config
+class PGD:
+    """Projected gradient descent (Madry et al. 2018); steps along sign(∇) for linf, ∇/‖∇‖_2 for l2.
+
+    Fields:
+      eps: radius of the ball, data units, >= 0.
+      step: length of a step in the same norm, data units, > 0.
+      steps: steps per start, >= 1.
+      restarts: starts, >= 1; all but a deterministic first one are random.
+      norm: "linf" or "l2" (static).
+      loss: "cross_entropy", or "margin": the gap of the logits, which does not saturate (static).
+      random_start: begin at a random point of the ball instead of x (static).
+
+    Evaluations per example: 1 (the clean input) + at most restarts·(steps + 1), less one for a deterministic start.
+    """
+
+    eps: float = 8 / 255
+    step: float = 2 / 255
+    steps: int = 40
+    restarts: int = 1
+    norm: str = static("linf")
+    loss: str = static("cross_entropy")
+    random_start: bool = static(False)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        require(self, "eps", lambda v: v >= 0, "a radius >= 0")
+        require(self, "step", lambda v: v > 0, "a step > 0")
+        require(self, "steps", lambda v: v >= 1, "at least 1")
+        require(self, "restarts", lambda v: v >= 1, "at least 1")
+        require_choice(self, "norm", NORMS)
+        require_choice(self, "loss", tuple(LOSSES))
+
+
+def FGSM(eps: float = 8 / 255, norm: str = "linf", loss: str = "cross_entropy") -> PGD:
+    """The fast gradient sign method (Goodfellow et al. 2015), ``x - ε sign ∇_x L`` (4): one PGD step of length ε."""
+    return PGD(eps=eps, step=eps, steps=1, norm=norm, loss=loss)
+
+
+class PGDState(NamedTuple):
+    point: Array  # [*S] the next point to ask
+    k: Array  # [] int32, steps taken from this start; -1 before the clean input was seen
+    trial: Array  # [] int32, starts used up
+    status: Array  # [] int32, PENDING until decided
+
+
+def _init(ctx: Context, problem: Problem, config: PGD) -> PGDState:
+    return PGDState(problem.x, jnp.int32(-1), jnp.int32(0), jnp.int32(Status.PENDING))
+
+
+def _ask(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Array:
+    return state.point
+
+
+def _loss(
+    ctx: Context, problem: Problem, config: PGD, state: PGDState, point: Array, logits: Array
+) -> Array:
+    return LOSSES[config.loss](logits, problem.label, problem.target)
+
+
+def _onto_ball(config: PGD, r: Array) -> Array:
+    """The projection onto the ball; clipping to a box that holds x afterwards (the engine's) never leaves it."""
+    if config.norm == "linf":
+        return jnp.clip(r, -config.eps, config.eps)
+    norm = safe_norm(r)
+    return r * jnp.where(norm > config.eps, safe_divide(jnp.asarray(config.eps, r.dtype), norm), jnp.ones_like(norm))
+
+
+def _random_point(config: PGD, problem: Problem, trial: Array) -> Array:
+    """A uniform point of the ball; its draw depends on the example's key and the start alone."""
+    direction_key, radius_key = jax.random.split(jax.random.fold_in(problem.key, trial))
+    x = problem.x
+    if config.norm == "linf":
+        return x + config.eps * jax.random.uniform(direction_key, x.shape, x.dtype, -1.0, 1.0)
+    direction = jax.random.normal(direction_key, x.shape, x.dtype)
+    radius = config.eps * jax.random.uniform(radius_key, (), x.dtype) ** (1 / x.size)
+    return x + radius * safe_divide(direction, safe_norm(direction))
+
+
+def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval) -> PGDState:
+    first = state.k < 0
+    reached = losses.reached(ev.logits, problem.label, problem.target)
+    at_random = first if config.random_start else jnp.bool_(False)
+    ended = ~first & (state.k >= config.steps)
+    trial = state.trial + ended.astype(jnp.int32)
+
+    direction = jnp.sign(ev.grad) if config.norm == "linf" else safe_divide(ev.grad, safe_norm(ev.grad))
+    stepped = problem.x + _onto_ball(config, ev.point - config.step * direction - problem.x)
+    fresh = at_random | ended
+    point = jnp.where(fresh, _random_point(config, problem, trial), stepped)
+    k = jnp.where(fresh, 0, jnp.maximum(state.k, 0) + 1)
+
+    won = jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
+    lost = jnp.where(trial >= config.restarts, Status.NOT_FOUND, Status.PENDING)
+    status = jnp.where(reached, won, lost).astype(jnp.int32)
+    over = status != Status.PENDING
+    return PGDState(jnp.where(over, ev.point, point), k.astype(jnp.int32), trial, status)
+
+
+def _done(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Outcome:
+    return Outcome(state.point, state.status, state.point)
+
+
+PGD.method = Method("pgd", _init, _ask, _loss, _tell, _done, _result)

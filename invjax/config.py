@@ -1,0 +1,34 @@
+"""Configurations of methods: frozen dataclasses whose numbers are traced and whose choices are static."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+C = TypeVar("C", bound=type)
+
+
+def static(default: Any) -> Any:
+    """A field that shapes the program (a function, a name, an int that shapes arrays): a new value compiles anew."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
+def config(cls: C) -> C:
+    """Make ``cls`` a frozen dataclass and a pytree: fields are leaves (a new value never compiles), except static ones."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+
+
+def require(owner: object, name: str, ok: Callable[[Any], bool], what: str) -> None:
+    """Raise ValueError unless the field ``name`` of ``owner`` fulfils ``ok``."""
+    value = getattr(owner, name)
+    if not ok(value):
+        raise ValueError(f"{type(owner).__name__}.{name} must be {what}, was {value!r}")
+
+
+def require_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless the field ``name`` is one of ``choices``."""
+    require(owner, name, lambda value: value in choices, f"one of {', '.join(map(repr, choices))}")

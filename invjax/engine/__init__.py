@@ -1,0 +1,13 @@
+"""The engine: the only code that knows batches, masks, lanes and devices."""
+
+from invjax.engine.batch import run_batch as run_batch
+from invjax.engine.cpu import install_canonical_convolutions as install_canonical_convolutions
+from invjax.engine.cpu import uninstall_canonical_convolutions as uninstall_canonical_convolutions
+from invjax.engine.evaluate import white_box as white_box
+from invjax.engine.lanes import Evaluator as Evaluator
+from invjax.engine.queue import Part as Part
+from invjax.engine.queue import run_queue as run_queue
+from invjax.engine.queue import stream as stream
+from invjax.engine.solve import LANES as LANES
+from invjax.engine.solve import prepare as prepare
+from invjax.engine.solve import solve as solve

@@ -1,0 +1,193 @@
+"""Host-side checks: every bad argument is a ``ValueError`` that names it, says what it must be and what it was.
+
+Compiled code never raises; under ``jit``/``vmap`` (tracers) only shapes and dtypes can be checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.types import UNTARGETED, Array, Problem
+
+
+def is_traced(*trees: Any) -> bool:
+    """True if any leaf is a tracer, i.e. its value is not known yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def as_logits_fn(logits: Any) -> Callable[[Array], Array]:
+    """The callable as a pytree: its weights as leaves where it is one already, a plain function as a constant.
+
+    An nnx.Module goes through :func:`invjax.models.as_logits`.
+    """
+    if not callable(logits):
+        raise ValueError(f"logits must be a function [B, *S] -> [B, K], was {type(logits).__name__}")
+    if any(c.__module__.startswith("flax.nnx") and c.__name__ == "Module" for c in type(logits).__mro__):
+        from invjax.models import as_logits
+
+        return as_logits(logits)
+    treedef = jax.tree.structure(logits)
+    if jax.tree_util.treedef_is_leaf(treedef) and treedef.num_leaves == 1:  # not a registered pytree
+        return jax.tree_util.Partial(logits)
+    return logits
+
+
+@jax.jit
+def _call(logits: Callable[[Array], Array], x: Array) -> Array:
+    return logits(x)
+
+
+def num_classes(logits: Callable[[Array], Array], shape: tuple[int, ...], dtype: Any) -> int:
+    """K of a network, from its abstract evaluation on a batch of two."""
+    probe = jax.ShapeDtypeStruct((2, *shape), dtype)
+    try:
+        out = _call.eval_shape(logits, probe)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"logits must accept x of shape [B, {', '.join(map(str, shape))}] (channel last) and dtype "
+            f"{np.dtype(dtype).name}; calling it failed: {first}"
+        ) from error
+    if not hasattr(out, "shape") or len(out.shape) != 2 or out.shape[0] != 2 or out.shape[1] < 2:
+        found = getattr(out, "shape", type(out).__name__)
+        raise ValueError(f"logits must return [B, K] with K >= 2 classes, returned {found} for a batch of 2")
+    return out.shape[1]
+
+
+def _first(bad: np.ndarray) -> str:
+    index = np.argwhere(bad)[0]
+    return f"index {tuple(int(i) for i in index)}" if bad.ndim > 1 else f"index {int(index[0])}"
+
+
+def check_labels(name: str, value: Any, count: int, classes: int) -> np.ndarray | Array:
+    """Class indices [N] as int32."""
+    if not is_traced(value):
+        value = np.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise ValueError(f"{name} must be integer class indices, was {value.dtype}")
+    if value.ndim == 0:
+        value = value[None]
+    if value.shape != (count,):
+        raise ValueError(f"{name} must have one entry per example, shape ({count},), was {value.shape}")
+    if isinstance(value, np.ndarray):
+        bad = (value < 0) | (value >= classes)
+        if bad.any():
+            where = _first(bad)
+            raise ValueError(f"{name} must lie in [0, {classes}), the classes of logits; was {value[bad][0]} at {where}")
+        return value.astype(np.int32)
+    return value.astype(jnp.int32)
+
+
+def _bounds(bounds: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
+    try:
+        lower, upper = bounds
+    except (TypeError, ValueError):
+        raise ValueError(f"bounds must be a pair (lower, upper), was {bounds!r}") from None
+    sides = []
+    for name, side in (("bounds lower", lower), ("bounds upper", upper)):
+        side = side if is_traced(side) else np.asarray(side, dtype)
+        if side.ndim and side.shape != shape:
+            raise ValueError(f"{name} must be a scalar or of shape {shape}, had shape {side.shape}")
+        if not is_traced(side) and not np.isfinite(side).all():
+            raise ValueError(f"{name} must be finite, was {side[~np.isfinite(side)][0] if side.ndim else side}")
+        sides.append(side)
+    if not is_traced(sides) and not np.all(sides[0] <= sides[1]):
+        raise ValueError(f"bounds must have lower <= upper everywhere, were {bounds!r}")
+    if not is_traced(sides) and not np.any(sides[0] < sides[1]):
+        raise ValueError(f"bounds must leave room to move (lower < upper somewhere), were {bounds!r}")
+    return sides[0], sides[1]
+
+
+def _spread(name: str, value: Any, count: int, shape: tuple[int, ...], kinds: str) -> Any:
+    """An array of shape [*S], or [N, *S], as [N, *S] without a copy."""
+    if value is None:
+        return None
+    value = value if is_traced(value) else np.asarray(value)
+    if np.dtype(value.dtype).kind not in kinds:
+        raise ValueError(f"{name} must be {'bool' if kinds == 'b' else 'integer'}, was {value.dtype}")
+    if value.shape not in (shape, (count, *shape)):
+        raise ValueError(f"{name} must have shape {shape} or {(count, *shape)}, had {value.shape}")
+    broadcast = jnp.broadcast_to if is_traced(value) else np.broadcast_to
+    return broadcast(value, (count, *shape))
+
+
+def make_problems(
+    logits: Callable[[Array], Array],
+    x: Any,
+    label: Any,
+    *,
+    target: Any = None,
+    bounds: Any = (0.0, 1.0),
+    mask: Any = None,
+    groups: Any = None,
+    ids: Any = None,
+) -> tuple[Problem, bool]:
+    """Checked problems with leading axis [N] (``key`` still None), and whether a single example was given.
+
+    A scalar ``label`` means one example: x is [*S]. Otherwise x is [N, *S].
+    """
+    traced_x = is_traced(x)
+    x = x if isinstance(x, jax.Array) else np.asarray(x)
+    single = np.ndim(label) == 0
+    if single:
+        x = x[None]
+    if x.ndim < 2 or x.shape[0] == 0 or 0 in x.shape:
+        raise ValueError(f"x must hold at least one example, [N, *S] with N >= 1, had shape {x.shape}")
+    count, shape = x.shape[0], x.shape[1:]
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x must be floating point in the data range {tuple(bounds)!r}, was {x.dtype}")
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    x = x.astype(dtype)
+    lower, upper = _bounds(bounds, shape, dtype)
+
+    classes = num_classes(logits, shape, dtype)
+    label = check_labels("label", label, count, classes)
+    if target is None:
+        target = np.full(count, UNTARGETED, np.int32)
+    else:
+        target = check_labels("target", target, count, classes)
+        if not is_traced(label, target) and (np.asarray(label) == np.asarray(target)).any():
+            where = _first(np.asarray(label) == np.asarray(target))
+            raise ValueError(f"target must differ from label, was {np.asarray(target)[_index(where)]} for both at {where}")
+
+    if not traced_x:
+        values = np.asarray(x)
+        if not np.isfinite(values).all():
+            raise ValueError(f"x must be finite, was {values[~np.isfinite(values)][0]} at {_first(~np.isfinite(values))}")
+        if not is_traced(lower, upper):
+            outside = (values < lower) | (values > upper)
+            if outside.any():
+                raise ValueError(f"x must lie within bounds {bounds!r}, was {values[outside][0]} at {_first(outside)}")
+
+    mask = _spread("mask", mask, count, shape, "b")
+    if mask is not None and not is_traced(mask):
+        empty = ~mask.reshape(count, -1).any(1)
+        if empty.any():
+            raise ValueError(f"mask must leave at least one coordinate free, is empty at {_first(empty)}")
+    groups = _spread("groups", groups, count, shape, "iu")
+    ids = np.arange(count, dtype=np.int32) if ids is None else ids if is_traced(ids) else np.asarray(ids, np.int32)
+    if ids.ndim == 0:
+        ids = ids[None]
+    if ids.shape != (count,):
+        raise ValueError(f"ids must have one entry per example, shape ({count},), was {ids.shape}")
+
+    def per_example(side: Any) -> Any:
+        broadcast = jnp.broadcast_to if is_traced(side) else np.broadcast_to
+        return broadcast(side, (count, *side.shape))
+
+    problem = Problem(x, label, target, per_example(lower), per_example(upper), mask, groups, None, ids)  # type: ignore[arg-type]
+    return problem, single
+
+
+def _index(where: str) -> int:
+    return int(where.removeprefix("index "))
+
+
+def with_keys(problems: Problem, key: Array) -> Problem:
+    """Each example's own key: ``fold_in(key, id)``, whatever its lane, its batch or its device."""
+    return problems._replace(key=jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(problems.id)))

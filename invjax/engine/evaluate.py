@@ -1,0 +1,51 @@
+"""How the engine looks at the network: value, gradient and logits of all asked points in one call.
+
+An evaluator is a function ``(method, ctx, config, problems, states, points) -> Eval`` of batched arguments; pass
+another one to ``solve(evaluator=...)`` for a black box, a surrogate or a narrower precision.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from invjax.numerics import at_least_float32
+from invjax.types import Array, Config, Context, Eval, Method, Problem, State
+
+
+def forward(ctx: Context, points: Array) -> Array:
+    """Logits of ``points`` [B, q, *S] -> [B, q, K] in one call of the network on [B·q, *S]."""
+    lanes, width = points.shape[:2]
+    logits = at_least_float32(ctx.logits(points.reshape((lanes * width, *points.shape[2:]))))
+    return logits.reshape(lanes, width, -1)
+
+
+def white_box(
+    method: Method, ctx: Context, config: Config, problems: Problem, states: State, points: Array
+) -> Eval:
+    """The exact gradient, by one ``value_and_grad`` through one call of the network.
+
+    points: [B, *S], or [B, P, *S] for a method of width P. The losses are summed: no example's gradient sees another
+    example, as long as the network itself does not mix its batch. Query methods get zeros for the gradient and cost
+    a forward pass only.
+    """
+    wide = points if method.width is not None else points[:, None]
+
+    def total(wide: Array) -> tuple[Array, tuple[Array, Array]]:
+        logits = forward(ctx, wide)
+
+        def one(problem: Problem, state: State, points: Array, logits: Array) -> Array:
+            return jax.vmap(lambda u, z: method.loss(ctx, problem, config, state, u, z))(points, logits)
+
+        values = jax.vmap(one)(problems, states, wide, logits)
+        return values.sum(), (values, logits)
+
+    if method.needs_grad:
+        grad, (values, logits) = jax.grad(total, has_aux=True)(wide)
+    else:
+        _, (values, logits) = total(wide)
+        grad = jnp.zeros_like(wide)
+    if problems.mask is not None:
+        grad = jnp.where(problems.mask[:, None], grad, jnp.zeros_like(grad))
+    result = Eval(wide, values.astype(points.dtype), grad, logits)
+    return result if method.width is not None else jax.tree.map(lambda field: field[:, 0], result)

@@ -1,0 +1,145 @@
+"""Runs that survive interruption: what has ended is on disk, and a second call goes on from there.
+
+A run's folder holds ``manifest.json`` (hashes of the method, its numbers, the weights and the inputs) and part files
+``p{process}-{number}.npz``, each written under a temporary name and then renamed, so that a file is whole or absent.
+A folder of another run is refused. Several processes write side by side; each solves its own share of the list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from invjax.types import Config, Method, Problem, Result
+
+FORMAT = 1
+_FIELDS = Result._fields
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of all leaves of a pytree: values, shapes, dtypes (not of functions, which have no stable hash)."""
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        leaf = np.asarray(leaf)
+        sha.update(f"{leaf.dtype.str}{leaf.shape}".encode())
+        sha.update(np.ascontiguousarray(leaf).data)
+    return sha.hexdigest()[:32]
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """The config's fields as they stand in the manifest."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str | bool) or value is None:
+            return value
+        if callable(value):
+            return getattr(value, "__qualname__", type(value).__name__)
+        return np.asarray(value).tolist()
+
+    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def make_manifest(logits: Any, problems: Problem, config: Config, method: Method, key: Any, name: str) -> dict:
+    """What makes two runs the same run. ``name`` says which network it is: its structure cannot be hashed."""
+    return {
+        "format": FORMAT,
+        "method": method.name,
+        "config": {"class": type(config).__name__, **describe(config)},
+        "model": name,
+        "weights": digest(logits),
+        "inputs": digest((problems, key)),
+        "examples": int(problems.label.shape[0]),
+    }
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """``data`` under a temporary name, flushed to disk, then renamed: the file is whole or absent."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class RunFolder:
+    """The saved parts of one run."""
+
+    def __init__(self, folder: str | Path, manifest: dict, process: int = 0, every: float = 10.0):
+        """Open or create ``folder``. every: seconds between part files while results come in."""
+        self.folder, self.process, self.every = Path(folder), process, every
+        self._waiting: list[tuple[np.ndarray, Result]] = []
+        self._last = time.monotonic()
+        self._open(manifest)
+        numbers = [int(path.stem.split("-")[1]) for path in self._paths() if path.name.startswith(f"p{process}-")]
+        self._number = max(numbers, default=-1) + 1
+
+    def _open(self, manifest: dict) -> None:
+        path = self.folder / "manifest.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                saved = json.loads(path.read_text())
+            else:
+                write_atomic(path, json.dumps(manifest, indent=2).encode())
+                saved = manifest
+        except (OSError, json.JSONDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"manifest.json is not JSON ({error})"
+            raise ValueError(f"out must be a folder that can be written, was {str(self.folder)!r}: {reason}") from error
+        differs = [name for name in manifest if saved.get(name) != manifest[name]]
+        if differs:
+            raise ValueError(
+                f"out must be a new folder or one of the same run; {str(self.folder)!r} holds a run with another "
+                f"{', '.join(differs)}"
+            )
+        if not os.access(self.folder, os.W_OK):
+            raise ValueError(f"out must be a folder that can be written, was {str(self.folder)!r}")
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("p*-*.npz"))
+
+    def add(self, index: np.ndarray, result: Result) -> None:
+        """Keep some rows; they reach the disk within ``every`` seconds of further rows, or at :meth:`flush`."""
+        self._waiting.append((index, result))
+        if time.monotonic() - self._last >= self.every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        if self._waiting:
+            from io import BytesIO
+
+            index = np.concatenate([index for index, _ in self._waiting])
+            fields = [np.concatenate([result[i] for _, result in self._waiting]) for i in range(len(_FIELDS))]
+            buffer = BytesIO()
+            np.savez_compressed(buffer, index=index, **dict(zip(_FIELDS, fields, strict=True)))
+            write_atomic(self.folder / f"p{self.process}-{self._number:06d}.npz", buffer.getvalue())
+            self._number += 1
+            self._waiting.clear()
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[np.ndarray, Result] | None:
+        """All saved rows ``(index [n], Result [n])``, each row once; None if there are none. Damaged files are skipped."""
+        parts = []
+        for path in self._paths():
+            try:
+                with np.load(path) as file:
+                    parts.append((file["index"], Result(*(file[name] for name in _FIELDS))))
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+                continue  # not whole: its examples are solved again
+        if not parts:
+            return None
+        index, first = np.unique(np.concatenate([index for index, _ in parts]), return_index=True)
+        fields = (np.concatenate([result[i] for _, result in parts])[first] for i in range(len(_FIELDS)))
+        return index, Result(*fields)

@@ -1,0 +1,132 @@
+"""One batched iteration of any method: ask every lane, call the network once, tell every lane.
+
+This is the only code that sees both a method (written for one example) and a batch. The executors (``batch``,
+``queue``) loop over :func:`step`; the evaluator (``evaluate``) can be replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from invjax.engine.evaluate import forward
+from invjax.numerics import select
+from invjax.types import Array, Config, Context, Eval, Method, Problem, Result, State, Status
+
+Evaluator = Callable[[Method, Context, Config, Problem, State, Array], Eval]
+
+
+class Lanes(NamedTuple):
+    """What the engine keeps beside the method's own state. Every leaf has the lane axis [B] in front."""
+
+    state: State  # the method's state
+    evaluations: Array  # [B] int32, value-and-gradients asked while unfinished
+    forwards: Array  # [B] int32, forward-only evaluations while unfinished
+    broken: Array  # [B] bool, the network gave a value that is not finite
+    active: Array  # [B] bool, unfinished
+
+
+def start(method: Method, ctx: Context, config: Config, problems: Problem) -> Lanes:
+    """Fresh lanes for ``problems``."""
+    state = jax.vmap(lambda problem: method.init(ctx, problem, config))(problems)
+    count = problems.label.shape[0]
+    zeros = jnp.zeros(count, jnp.int32)
+    return Lanes(state, zeros, zeros, jnp.zeros(count, bool), jnp.ones(count, bool))
+
+
+def _admissible(problem: Problem, point: Array) -> Array:
+    """The point inside the box, and equal to the clean input where it may not change."""
+    point = jnp.clip(point.astype(problem.x.dtype), problem.lower, problem.upper)
+    return point if problem.mask is None else jnp.where(problem.mask, point, problem.x)
+
+
+def step(
+    method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes
+) -> Lanes:
+    """One iteration. Finished lanes are computed along (shapes are fixed) but keep their state and their counts."""
+
+    def ask(problem: Problem, state: State) -> Array:
+        return _admissible(problem, method.ask(ctx, problem, config, state))
+
+    points = jax.vmap(ask)(problems, lanes.state)  # [B, *S] or [B, P, *S]
+    evals = evaluator(method, ctx, config, problems, lanes.state, points)
+
+    axes = tuple(range(1, points.ndim))
+    finite = jnp.isfinite(evals.grad).all(axes) & ~jnp.isnan(evals.logits).any(tuple(range(1, evals.logits.ndim)))
+    finite &= jnp.isfinite(evals.value).reshape(finite.shape[0], -1).all(1)
+    told = jax.vmap(lambda problem, state, ev: method.tell(ctx, problem, config, state, ev))(
+        problems, lanes.state, evals
+    )
+    useful = lanes.active & finite
+    state = select(useful, told, lanes.state)
+
+    issued = lanes.active.astype(jnp.int32) * (method.width or 1)
+    evaluations = lanes.evaluations + (issued if method.needs_grad else 0)
+    forwards = lanes.forwards + (0 if method.needs_grad else issued)
+
+    if method.probe is not None and method.tell_probe is not None:
+        probe, tell_probe = method.probe, method.tell_probe
+
+        def candidates(problem: Problem, state: State) -> Array:
+            return _admissible(problem, probe(ctx, problem, config, state))
+
+        probes = jax.vmap(candidates)(problems, state)  # [B, q, *S]
+        logits = forward(ctx, probes)  # [B, q, K]
+        finite &= ~jnp.isnan(logits).any((1, 2))
+        told = jax.vmap(lambda p, s, x, z: tell_probe(ctx, p, config, s, x, z))(problems, state, probes, logits)
+        forwards = forwards + useful.astype(jnp.int32) * probes.shape[1]
+        state = select(lanes.active & finite, told, state)
+
+    finished = jax.vmap(lambda problem, state: method.done(ctx, problem, config, state))(problems, state)
+    return Lanes(
+        state=state,
+        evaluations=evaluations,
+        forwards=forwards,
+        broken=lanes.broken | (lanes.active & ~finite),
+        active=lanes.active & finite & ~finished,
+    )
+
+
+def advance(
+    method: Method,
+    evaluator: Evaluator,
+    ctx: Context,
+    config: Config,
+    problems: Problem,
+    lanes: Lanes,
+    limit: Array | None = None,
+    floor: Array | int = 0,
+) -> tuple[Lanes, Array]:
+    """Iterate while more than ``floor`` lanes are active (and at most ``limit`` times).
+
+    Returns the lanes and the number of iterations done. The predicate reads flags only: a forward pass inside a loop
+    condition would be paid twice under ``vmap``.
+    """
+
+    def keep_on(carry: tuple[Lanes, Array]) -> Array:
+        lanes, count = carry
+        on = lanes.active.sum() > floor
+        return on if limit is None else on & (count < limit)
+
+    def body(carry: tuple[Lanes, Array]) -> tuple[Lanes, Array]:
+        lanes, count = carry
+        return step(method, evaluator, ctx, config, problems, lanes), count + 1
+
+    return jax.lax.while_loop(keep_on, body, (lanes, jnp.int32(0)))
+
+
+def finish(method: Method, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Result:
+    """Results of all lanes. Whatever was not found returns the clean input, bit for bit."""
+
+    def one(problem: Problem, state: State) -> Any:
+        return method.result(ctx, problem, config, state)
+
+    outcome = jax.vmap(one)(problems, lanes.state)
+    status = outcome.status.astype(jnp.int32)
+    status = jnp.where(lanes.broken & (status != Status.FOUND), Status.NONFINITE, status)
+    status = jnp.where(lanes.active, Status.PENDING, status).astype(jnp.int32)
+    x = select(status == Status.FOUND, outcome.x, problems.x)
+    return Result(x, x - problems.x, status, lanes.evaluations, lanes.forwards, outcome.attempt)

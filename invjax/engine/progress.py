@@ -1,0 +1,41 @@
+"""A progress bar on long runs: tqdm where it is installed, nothing where it is not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from invjax.types import Status
+
+if TYPE_CHECKING:
+    from invjax.engine.queue import Part
+
+
+@contextmanager
+def progress_bar(show: bool | None, total: int, start: int = 0) -> Iterator[Callable[[Part], None]]:
+    """A callback for each :class:`Part`. show: True, False, or None for "only on a terminal"."""
+    wanted = sys.stderr.isatty() if show is None else show
+    if not wanted:
+        yield lambda part: None
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        if show:
+            raise ImportError("progress=True needs tqdm: pip install 'invjax[cli]'") from None
+        yield lambda part: None
+        return
+
+    found = 0
+    with tqdm(total=total, initial=start, unit="example", dynamic_ncols=True) as bar:
+
+        def update(part: Part) -> None:
+            nonlocal found
+            if len(part.index):
+                found += int((part.result.status == Status.FOUND).sum())
+                bar.update(len(part.index))
+            bar.set_postfix(found=found, iterations=part.steps, refresh=not len(part.index))
+
+        yield update

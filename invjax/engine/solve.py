@@ -1,0 +1,183 @@
+"""``invjax.solve``: the one public call, for attacks and counterfactuals alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from invjax.engine import checks
+from invjax.engine.batch import run_batch
+from invjax.engine.cpu import install_canonical_convolutions
+from invjax.engine.evaluate import white_box
+from invjax.engine.folder import RunFolder, make_manifest
+from invjax.engine.lanes import Evaluator
+from invjax.engine.progress import progress_bar
+from invjax.engine.queue import run_queue, stream
+from invjax.numerics import strong
+from invjax.types import Array, ArrayLike, Bounds, Config, Context, Method, Problem, Result, Status
+
+LANES = 64
+
+
+def method_of(config: Config) -> Method:
+    """The method that a config belongs to."""
+    method = getattr(config, "method", None)
+    if not isinstance(method, Method):
+        raise ValueError(f"method must be a method's configuration, e.g. PGD(), was {config!r}")
+    check = getattr(config, "check", None)
+    if check is not None and not checks.is_traced(config):
+        check()
+    return method
+
+
+def prepare(
+    logits: Callable[[Array], Array],
+    x: ArrayLike,
+    label: ArrayLike,
+    *,
+    method: Config,
+    density: Any = None,
+    key: Array | None = None,
+    **problem: Any,
+) -> tuple[Context, Problem, Config, Method, Array, bool]:
+    """Checked and normalised arguments of an executor: context, problems, config, method, key, single."""
+    if jax.default_backend() == "cpu":
+        install_canonical_convolutions()
+    chosen = method_of(method)
+    logits = checks.as_logits_fn(logits)
+    problems, single = checks.make_problems(logits, x, label, **problem)
+    config = strong(method, problems.x.dtype)
+    return Context(logits, density), problems, config, chosen, jax.random.key(0) if key is None else key, single
+
+
+def solve(
+    logits: Callable[[Array], Array],
+    x: ArrayLike,
+    label: ArrayLike,
+    *,
+    method: Config,
+    target: ArrayLike | None = None,
+    bounds: Bounds | tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
+    mask: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    key: Array | None = None,
+    ids: ArrayLike | None = None,
+    density: Any = None,
+    evaluator: Evaluator = white_box,
+    lanes: int = LANES,
+    mesh: Mesh | None = None,
+    out: str | Path | None = None,
+    name: str = "model",
+    progress: bool | None = None,
+) -> Result:
+    """Find the smallest change that makes the classifier say something else, for one example or a list.
+
+        min_r  h(r) + g(r),   x + r within bounds,   logits(x + r) in the wanted class                            (1)
+
+    Args:
+      logits: [B, *S] -> [B, K]. A pytree with the weights as leaves (``LogitsModel``, an nnx.Module) does not compile
+        again for new weights; a plain function holds its weights as constants.
+      x: [N, *S] clean inputs in the data range, or [*S] with a scalar ``label``. Images are channel-last.
+      label: [N] class of each input, int.
+      method: the configuration of a method, e.g. ``GSE()`` or ``PGD(eps=8 / 255)``.
+      target: [N] wanted class of each input; None for any class but the label.
+      bounds: (lower, upper) of the data, each a scalar or [*S].
+      mask: bool, [*S] or [N, *S], True where x may change.
+      groups: int, [*S] or [N, *S], for methods that work on given groups of coordinates.
+      key: PRNG key. Each example's own key is folded from it and its id: a draw depends on neither batch nor order.
+      ids: [N] int, the examples' identities for the keys; by default their positions.
+      density: a plausibility model, for methods that use one.
+      evaluator: how the network is looked at; the exact gradient by default.
+      lanes: how many examples are worked on at once. Memory grows with lanes, not with N.
+      mesh: devices to spread the lanes over.
+      out: folder in which an interrupted run keeps what it finished, and from which a second call goes on.
+      name: what to call the network in that folder (its weights are hashed, its code cannot be).
+      progress: show a bar (True, False, or None for only on a terminal).
+
+    Returns:
+      Result with leading axis [N] (none for a single example). Failure is data: see ``Result.status``.
+
+    Under ``jit`` or ``vmap`` everything runs as one compiled loop (``run_batch``); so does a list not longer than
+    ``lanes``. Longer lists, a mesh or a folder go through the refilling queue (``run_queue``).
+
+    Raises:
+      ValueError: naming the argument, what it must be and what it was.
+    """
+    ctx, problems, config, chosen, key, single = prepare(
+        logits, x, label, method=method, density=density, key=key, target=target, bounds=bounds, mask=mask,
+        groups=groups, ids=ids,
+    )  # fmt: skip
+    if lanes < 1:
+        raise ValueError(f"lanes must be at least 1, was {lanes}")
+    count = problems.label.shape[0]
+    traced = checks.is_traced(ctx, problems, config, key)
+    if traced and (out is not None or mesh is not None):
+        raise ValueError("out and mesh need concrete arguments: call solve outside jit and vmap")
+    if traced or (count <= lanes and out is None and mesh is None and jax.process_count() == 1):
+        result = run_batch(ctx, checks.with_keys(problems, key), config, method=chosen, evaluator=evaluator)
+        return result.rows(0) if single else result
+
+    lanes = min(lanes, count) if mesh is None else lanes
+    common = {"method": chosen, "key": key, "lanes": lanes, "evaluator": evaluator, "mesh": mesh}
+    if jax.process_count() > 1 or out is not None:
+        result = _run_shared(ctx, problems, config, common, out, name, progress)
+    else:
+        with progress_bar(progress, count) as on_part:
+            result = run_queue(ctx, problems, config, on_part=on_part, **common)
+    return result.rows(0) if single else result
+
+
+def _run_shared(
+    ctx: Context, problems: Problem, config: Config, common: dict, out: Any, name: str, progress: bool | None
+) -> Result:
+    """A run with a folder, or one process of several: each solves every ``process_count``-th example."""
+    count, process, processes = problems.label.shape[0], jax.process_index(), jax.process_count()
+    mine = np.arange(process, count, processes)
+    results = _blank(problems)
+    folder = None
+    if out is not None:
+        manifest = make_manifest(ctx, problems, config, common["method"], common["key"], name)
+        folder = RunFolder(out, manifest, process)
+        saved = folder.load()
+        if saved is not None:
+            _store(results, *saved)
+            mine = np.setdiff1d(mine, saved[0])
+    try:
+        with progress_bar(progress, count, start=count - len(mine)) as on_part:
+            for part in stream(ctx, problems, config, todo=mine, **common):
+                on_part(part)
+                if len(part.index):
+                    _store(results, part.index, part.result)
+                    if folder is not None:
+                        folder.add(part.index, part.result)
+    finally:  # also on Ctrl-C: what has ended is kept
+        if folder is not None:
+            folder.flush()
+    return _exchange(results) if processes > 1 else results
+
+
+def _blank(problems: Problem) -> Result:
+    """All pending: the clean inputs."""
+    x = np.array(problems.x)
+    zeros = np.zeros(len(x), np.int32)
+    return Result(x, np.zeros_like(x), np.full(len(x), Status.PENDING, np.int32), zeros, zeros.copy(), x.copy())
+
+
+def _store(results: Result, index: np.ndarray, rows: Result) -> None:
+    for field, values in zip(results, rows, strict=True):
+        field[index] = values
+
+
+def _exchange(results: Result) -> Result:
+    """Every process's rows, on every process. Row i belongs to process ``i mod process_count``."""
+    from jax.experimental import multihost_utils
+
+    processes = jax.process_count()
+    owner = np.arange(len(results.status)) % processes
+    everyone = multihost_utils.process_allgather(tuple(results))  # each field [processes, N, ...]
+    return Result(*(np.asarray(field)[owner, np.arange(len(owner))] for field in everyone))
