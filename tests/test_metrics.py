@@ -228,18 +228,18 @@ def test_table_text() -> None:
         ["attack", "ASR", "%", "ACP", "d2,0"],
         ["-" * len(text.splitlines()[1])],
         ["best"],
-        ["GSE", "66.7", "3.00", "300.0"],
+        ["GSE", "66.7", "3.0", "300.0"],
         ["GSE", "(published)", "100.0", "29.6", "–"],
         ["average"],
-        ["GSE", "55.6", "12.00", "1200"],
+        ["GSE", "55.6", "12.0", "1200"],
         ["GSE", "(published)", "85.8", "12014", "–"],
         ["worst"],
-        ["GSE", "33.3", "3.00", "300.0"],
+        ["GSE", "33.3", "3.0", "300.0"],
         ["GSE", "(published)", "0.0", "–", "–"],
     ]
     assert len({len(line) for line in text.splitlines() if "." in line}) == 1  # aligned
     assert metrics.attack_rows({"GSE": ours}, cases=("average",)) == [
-        {"case": "average", "attack": "GSE", "ASR %": "55.6", "ACP": "12.00", "d2,0": "1200"}
+        {"case": "average", "attack": "GSE", "ASR %": "55.6", "ACP": "12.0", "d2,0": "1200"}
     ]
     assert metrics.attack_table({}) == "(no attacks)"
 

@@ -287,7 +287,9 @@ def _format(column: str, value: float) -> str:
         return "–"
     if column == "asr":
         return f"{100 * value:.1f}"
-    return f"{value:.2f}" if abs(value) < 20 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
+    if column in ("acp", "d20"):  # counts of pixels: 34.2, 305.2, 12014
+        return f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.2f}"
 
 
 def _mean(values: np.ndarray) -> float:

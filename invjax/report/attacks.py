@@ -1,0 +1,167 @@
+"""The attack section: for each image the original, then per target what the attack made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from invjax.metrics import changed_pixels, l2
+from invjax.report.page import Section, escape, image_tag, shown_width
+from invjax.types import UNTARGETED, Result, Status
+from invjax.viz.pixels import LOWERED, RAISED, SUPPORT, perturbation_pixels, picture_pixels, support_pixels
+
+_FAILED = {
+    Status.NOT_FOUND: "not found",
+    Status.NONFINITE: "network not finite",
+    Status.INFEASIBLE: "infeasible",
+    Status.PENDING: "not finished",
+}
+
+
+def attack_section(
+    images: Any,
+    labels: Any,
+    targets: Any,
+    results: Mapping[str, Result],
+    table: Sequence[Mapping[str, Any]] = (),
+    *,
+    title: str = "Attacks",
+    text: str = "",
+    note: str = "",
+    facts: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    bounds: tuple[Any, Any] = (0.0, 1.0),
+    max_images: int = 12,
+    size: int = 76,
+) -> Section:
+    """Pictures of attacks, one card per image: the original, then per attack a strip with a column per target.
+
+    A column holds the adversarial image, its perturbation (scaled by its own largest change), the mask of changed
+    pixels, their number and the l2 norm in data units. Where an attack failed the column says how.
+
+    Args:
+        images: [n, H, W, C] clean images in the data range.
+        labels: [n] int, their classes.
+        targets: [n, T] int, the wanted classes; ``UNTARGETED`` is shown as "any".
+        results: attack name -> :class:`~invjax.types.Result` with fields [n, T, ...].
+        table: rows for the table above the pictures, as :func:`invjax.metrics.attack_rows` gives them (grouped by
+            "case" if the rows have it).
+        title, text, note, facts: of the section, as in :class:`~invjax.report.page.Section`.
+        class_names: K names, for classes that are not digits.
+        bounds: data range.
+        max_images: at most so many cards; the section says how many images there were.
+        size: about how many CSS pixels a picture is wide.
+
+    Raises:
+        ValueError: shapes that do not fit, naming which.
+    """
+    pictures, classes, wanted = np.asarray(images), np.asarray(labels), np.asarray(targets)
+    if pictures.ndim != 4:
+        raise ValueError(f"images must be [n, H, W, C], were of shape {pictures.shape}")
+    if classes.shape != pictures.shape[:1]:
+        raise ValueError(f"labels must be of shape {pictures.shape[:1]}, were {classes.shape}")
+    if wanted.ndim != 2 or len(wanted) != len(pictures):
+        raise ValueError(f"targets must be [{len(pictures)}, T], were of shape {wanted.shape}")
+    host = {name: Result(*(np.asarray(part) for part in result)) for name, result in results.items()}
+    for name, result in host.items():
+        if result.delta.shape != (*wanted.shape, *pictures.shape[1:]):
+            expected = (*wanted.shape, *pictures.shape[1:])
+            raise ValueError(f"results[{name!r}].delta must be of shape {expected}, was {result.delta.shape}")
+    shown = min(len(pictures), max_images)
+    cards = [
+        _card(pictures[n], classes[n], wanted[n], {k: r.rows(n) for k, r in host.items()}, class_names, bounds, size)
+        for n in range(shown)
+    ]
+    if shown < len(pictures):
+        cards.append(f"<figcaption>{shown} of {len(pictures)} images shown.</figcaption>")
+    grouped = "case" if any("case" in row for row in table) else None
+    return Section(
+        title=title,
+        text=text,
+        facts=facts or {},
+        table=table,
+        group=grouped,
+        note=note,
+        markup="\n".join([_legend(pictures.shape[-1]), *cards]) if shown else "",
+    )
+
+
+def _legend(channels: int) -> str:
+    entries = [("changed pixel (mask)", SUPPORT)]
+    if channels == 3:
+        scaling = "perturbation: grey is no change of a channel; scaled to its largest change"
+    else:
+        entries = [("raised", RAISED), ("lowered", LOWERED), *entries]
+        scaling = "perturbations scaled to their largest change"
+    marks = "".join(f'<span><i style="background:rgb{colour}"></i>{name}</span>' for name, colour in entries)
+    return f'<div class="legend">{marks}<span>{scaling}</span></div>'
+
+
+def _card(
+    x: np.ndarray,
+    label: Any,
+    targets: np.ndarray,
+    results: Mapping[str, Result],
+    names: Sequence[str] | None,
+    bounds: tuple[Any, Any],
+    size: int,
+) -> str:
+    width = shown_width(x.shape[0], x.shape[1], size)
+    original = image_tag(picture_pixels(x, bounds), f"original, class {_name(label, names)}", width)
+    strips = "".join(_strip(name, x, targets, result, names, bounds, width) for name, result in results.items())
+    return (
+        f'<div class="example"><figure>{original}<figcaption>original<br><b>{escape(_name(label, names))}</b>'
+        f"</figcaption></figure><div>{strips}</div></div>"
+    )
+
+
+def _strip(
+    attack: str,
+    x: np.ndarray,
+    targets: np.ndarray,
+    result: Result,
+    names: Sequence[str] | None,
+    bounds: tuple[Any, Any],
+    width: int,
+) -> str:
+    """One attack on one image: a column per target."""
+    height = round(width * x.shape[0] / x.shape[1])
+    pixels, norms = changed_pixels(result.delta), l2(result.delta)
+    head, rows = "<th></th>", {"adversarial": "", "perturbation": "", "mask": "", "changed": ""}
+    for t, target in enumerate(targets):
+        aim = _name(target, names)
+        head += f'<th scope="col">→ {escape(aim)}</th>'
+        state = Status(int(result.status[t]))
+        if state == Status.FOUND:
+            delta, alt = result.delta[t], f"{attack} to {aim}"
+            drawn = {
+                "adversarial": picture_pixels(result.x[t], bounds),
+                "perturbation": perturbation_pixels(delta),
+                "mask": support_pixels(delta),
+            }
+            for row, image in drawn.items():
+                rows[row] += f"<td>{image_tag(image, f'{alt}, {row}', width)}</td>"
+            rows["changed"] += f'<td class="small">{pixels[t]} px<br>l2 {norms[t]:.2f}</td>'
+        else:
+            said = f"already {aim}" if state == Status.ALREADY_TARGET else _FAILED[state]
+            blank = f'<div class="blank" style="width:{width}px;height:{height}px">'
+            rows["adversarial"] += f"<td>{blank}{escape(said)}</div></td>"
+            rows["perturbation"] += f"<td>{blank}</div></td>"
+            rows["mask"] += f"<td>{blank}</div></td>"
+            rows["changed"] += "<td></td>"
+    counted = int(np.sum(result.status != Status.ALREADY_TARGET))
+    found = int(np.sum(result.status == Status.FOUND))
+    body = "".join(f'<tr><th scope="row">{row}</th>{cells}</tr>' for row, cells in rows.items())
+    return (
+        f"<h3>{escape(attack)} <span>{found} of {counted} targets reached</span></h3>"
+        f'<div class="strip"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _name(label: Any, names: Sequence[str] | None) -> str:
+    index = int(label)
+    if index == UNTARGETED:
+        return "any"
+    return str(index) if names is None else str(names[index])

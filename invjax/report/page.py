@@ -1,0 +1,203 @@
+"""The page itself: sections of text, facts, a table and pictures, written whole or not at all."""
+
+from __future__ import annotations
+
+import html
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invjax.report.png import data_uri, encode_png
+from invjax.report.style import CSS
+
+SMALL = 64  # pixels: up to here an image is drawn enlarged with hard pixel edges
+
+# The page may use nothing but itself; a browser enforces it.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a section."""
+
+    image: Any  # uint8 [H, W], [H, W, 1|3|4]; the bytes of a PNG file; or a matplotlib Figure
+    caption: str = ""
+    width: int | None = None  # CSS pixels on the page; None: small images enlarged to about 160, others as they are
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: everything but the title may be left out; shown in this order."""
+
+    title: str
+    text: str = ""  # plain text; a blank line starts a paragraph, `backticks` set code
+    facts: Mapping[str, Any] = field(default_factory=dict)  # headline numbers: name -> value
+    table: Sequence[Mapping[str, Any]] = ()  # one mapping per row; columns in order of first appearance
+    group: str | None = None  # a column of the table whose values become headings between the rows
+    note: str = ""  # small print under the table
+    figures: Sequence[Picture] = ()
+    markup: str = ""  # trusted HTML, inserted as it is
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    sections: Iterable[Section],
+    *,
+    title: str = "invjax report",
+    subtitle: str = "",
+    footer: str = "",
+) -> Path:
+    """Write one HTML file that needs nothing else: style and pictures inside, no script, no network.
+
+    The folder is made if need be. The file appears whole under its name (written beside it, then renamed), so an
+    interrupted or failed call leaves an older report as it was.
+
+    Args:
+        path: the file, usually ``….html``.
+        sections: in order of appearance.
+        title: heading and window title.
+        subtitle: one or two sentences under it.
+        footer: small print at the end, versions and device for instance.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: ``path`` is a folder or cannot be written, or a picture is none of the accepted kinds.
+    """
+    page = render(sections, title=title, subtitle=subtitle, footer=footer)
+    target = Path(path)
+    if target.is_dir():
+        raise ValueError(f"path must name a file, {str(target)!r} is a folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(page)
+            os.chmod(name, 0o644)  # mkstemp makes it private; a report is to be shared
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ValueError(f"path must be writable, {str(target)!r} is not: {error.strerror or error}") from error
+    return target
+
+
+def render(sections: Iterable[Section], *, title: str = "invjax report", subtitle: str = "", footer: str = "") -> str:
+    """The page as text. Arguments as in :func:`write_report`."""
+    parts = list(sections)
+    anchors = [f"s{n}" for n in range(1, len(parts) + 1)]
+    links = "".join(f'<a href="#{a}">{escape(s.title)}</a>' for a, s in zip(anchors, parts, strict=True))
+    body = "\n".join(_section(section, anchor) for section, anchor in zip(parts, anchors, strict=True))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{CSS}</style>\n</head>\n'
+        f"<body>\n<main>\n<header>\n<h1>{escape(title)}</h1>\n"
+        + (f"<p>{inline(subtitle)}</p>\n" if subtitle else "")
+        + (f"<nav>{links}</nav>\n" if len(parts) > 2 else "")
+        + f"</header>\n{body}\n"
+        + (f"<footer>{inline(footer)}</footer>\n" if footer else "")
+        + "</main>\n</body>\n</html>\n"
+    )
+
+
+def escape(text: Any) -> str:
+    """Text that cannot become markup."""
+    return html.escape(str(text), quote=True)
+
+
+def inline(text: str) -> str:
+    """Escaped text with `backticks` set as code."""
+    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(text))
+
+
+def image_tag(image: Any, alt: str = "", width: int | None = None) -> str:
+    """An ``<img>`` with its pixels inside. ``image`` and ``width`` as in :class:`Picture`."""
+    if isinstance(image, bytes):
+        png, shape = image, None
+    elif hasattr(image, "savefig"):
+        buffer = io.BytesIO()
+        image.savefig(buffer, format="png", dpi=160)
+        png, shape = buffer.getvalue(), None
+    else:
+        png, shape = encode_png(np.asarray(image)), np.shape(image)
+    size = ""
+    if shape is not None:
+        small = max(shape[:2]) <= SMALL
+        across = width if width is not None else shown_width(shape[0], shape[1], 160)
+        size = ' class="pixels"' if small else ""
+        size += f' width="{across}" height="{round(across * shape[0] / shape[1])}"'
+    elif width is not None:
+        size += f' width="{width}"'
+    return f'<img src="{data_uri(png)}" alt="{escape(alt)}"{size}>'
+
+
+def shown_width(height: int, width: int, wanted: int) -> int:
+    """The width in CSS pixels at which an image is drawn: a whole multiple of its own size if it is small."""
+    longest = max(height, width)
+    if longest <= SMALL:
+        return width * max(1, round(wanted / longest))
+    return min(width, max(1, round(wanted * 1.4 * width / longest)))
+
+
+def _section(section: Section, anchor: str) -> str:
+    parts = [f'<section id="{anchor}">', f"<h2>{escape(section.title)}</h2>"]
+    parts += [f"<p>{inline(p.strip())}</p>" for p in re.split(r"\n\s*\n", section.text) if p.strip()]
+    if section.facts:
+        facts = "".join(
+            f'<div class="fact"><dt>{escape(k)}</dt><dd>{escape(_cell(v))}</dd></div>' for k, v in section.facts.items()
+        )
+        parts.append(f'<dl class="facts">{facts}</dl>')
+    if section.table:
+        parts.append(_table(section.table, section.group))
+    if section.note:
+        parts.append(f"<figcaption>{inline(section.note)}</figcaption>")
+    if section.figures:
+        parts.append('<div class="figures">' + "".join(_figure(picture) for picture in section.figures) + "</div>")
+    parts += [section.markup] if section.markup else []
+    return "\n".join([*parts, "</section>"])
+
+
+def _figure(picture: Picture) -> str:
+    caption = f"<figcaption>{inline(picture.caption)}</figcaption>" if picture.caption else ""
+    return f"<figure>{image_tag(picture.image, picture.caption, picture.width)}{caption}</figure>"
+
+
+def _table(rows: Sequence[Mapping[str, Any]], group: str | None) -> str:
+    columns = [c for c in dict.fromkeys(key for row in rows for key in row) if c != group]
+    kind = {c: "" if all(_is_number(row.get(c)) for row in rows) else ' class="text"' for c in columns}
+    head = "".join(f'<th scope="col"{kind[c]}>{escape(c)}</th>' for c in columns)
+    body, current = [], object()
+    for row in rows:
+        if group is not None and row.get(group) != current:
+            current = row.get(group)
+            body.append(f'<tr><th colspan="{len(columns)}" scope="rowgroup">{escape(current)}</th></tr>')
+        quiet = ' class="quiet"' if any("(published)" in str(row.get(c, "")) for c in columns) else ""
+        cells = "".join(f"<td{kind[c]}>{escape(_cell(row.get(c, '')))}</td>" for c in columns)
+        body.append(f"<tr{quiet}>{cells}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (float, np.floating)):
+        return "–" if np.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Numbers, texts that begin as one ("41.2 s", "98 %"), and the signs for "nothing here"."""
+    return (
+        value is None
+        or re.fullmatch(r"[–-]?|[-−+±<≤≥~]?\s?\d[\d.,]*(e[-+]?\d+)?(\s?\S{1,3})?", str(_cell(value))) is not None
+    )

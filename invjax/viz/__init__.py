@@ -1,0 +1,6 @@
+"""Figures from results. matplotlib is loaded by the first figure, not by this import (extra ``demo``)."""
+
+from invjax.viz.figures import grid, trace
+from invjax.viz.pixels import perturbation_pixels, picture_pixels, support_pixels
+
+__all__ = ["grid", "perturbation_pixels", "picture_pixels", "support_pixels", "trace"]

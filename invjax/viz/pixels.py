@@ -1,0 +1,73 @@
+"""From arrays to pixels that can be looked at: images, signed perturbations, supports. numpy only.
+
+Unchanged pixels of a perturbation are transparent, so the same picture is readable on a light and on a dark page.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+RAISED = (220, 38, 38)  # red: the value goes up
+LOWERED = (37, 110, 235)  # blue: it goes down
+SUPPORT = (217, 119, 6)  # amber: changed at all
+
+
+def picture_pixels(x: Any, bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
+    """An image as RGB. [H, W, C] in the data range -> [H, W, 3] uint8; C is 1 or 3, other C show their mean as grey.
+
+    What lies outside the bounds is clipped for display; NaN shows as the lower bound.
+    """
+    image = _one_image(x, "x").astype(np.float64)
+    lower, upper = (np.asarray(bound, np.float64) for bound in bounds)
+    if not np.all(lower < upper):
+        raise ValueError(f"bounds must be (lower, upper) with lower < upper, were {bounds!r}")
+    unit = np.clip(np.nan_to_num((image - lower) / (upper - lower), nan=0.0), 0.0, 1.0)
+    if unit.shape[-1] != 3:
+        unit = np.repeat(unit.mean(axis=-1, keepdims=True), 3, axis=-1)
+    return np.round(255 * unit).astype(np.uint8)
+
+
+def perturbation_pixels(delta: Any, scale: float | None = None) -> np.ndarray:
+    """A signed perturbation as RGBA, transparent where nothing changes. [H, W, C] -> [H, W, 4] uint8.
+
+    One channel: red where the value is raised, blue where it is lowered, the stronger the more opaque (never so faint
+    that a changed pixel could be missed). Three channels: ``1/2 + delta / (2 scale)`` per channel, so that grey is no
+    change of that channel. Any other number of channels shows the largest change of each pixel like one channel.
+
+    Args:
+        delta: the perturbation.
+        scale: the change drawn at full strength; the largest of this perturbation by default, so that pictures of
+            different perturbations are not of one scale unless it is given.
+    """
+    r = np.nan_to_num(_one_image(delta, "delta").astype(np.float64))
+    if scale is None:
+        scale = float(np.abs(r).max(initial=0.0))
+    share = np.clip(r / scale, -1.0, 1.0) if scale > 0 else np.zeros_like(r)
+    changed = np.any(r != 0, axis=-1)
+    out = np.zeros((*r.shape[:2], 4), np.uint8)
+    if r.shape[-1] == 3:
+        out[..., :3] = np.round(255 * (0.5 + 0.5 * share))
+        out[..., 3] = 255 * changed
+    else:
+        strongest = np.take_along_axis(share, np.abs(share).argmax(axis=-1)[..., None], axis=-1)[..., 0]
+        out[..., :3] = np.where((strongest > 0)[..., None], RAISED, LOWERED)
+        out[..., 3] = np.where(changed, np.round(70 + 185 * np.abs(strongest)), 0)
+    return out
+
+
+def support_pixels(delta: Any) -> np.ndarray:
+    """Where anything changes, in one colour as RGBA, transparent elsewhere. [H, W, C] -> [H, W, 4] uint8."""
+    r = _one_image(delta, "delta")
+    out = np.zeros((*r.shape[:2], 4), np.uint8)
+    out[..., :3] = SUPPORT
+    out[..., 3] = 255 * np.any(r != 0, axis=-1)
+    return out
+
+
+def _one_image(array: Any, name: str) -> np.ndarray:
+    image = np.asarray(array)
+    if image.ndim != 3:
+        raise ValueError(f"{name} must be one image [H, W, C], was of shape {image.shape}")
+    return image
