@@ -34,7 +34,7 @@ def attack_section(
     class_names: Sequence[str] | None = None,
     bounds: tuple[Any, Any] = (0.0, 1.0),
     max_images: int = 12,
-    size: int = 76,
+    size: int = 84,
 ) -> Section:
     """Pictures of attacks, one card per image: the original, then per attack a strip with a column per target.
 
@@ -132,7 +132,7 @@ def _strip(
     head, rows = "<th></th>", {"adversarial": "", "perturbation": "", "mask": "", "changed": ""}
     for t, target in enumerate(targets):
         aim = _name(target, names)
-        head += f'<th scope="col">→ {escape(aim)}</th>'
+        head += f'<th scope="col" title="{escape(aim)}"><div style="width:{width}px">→ {escape(aim)}</div></th>'
         state = Status(int(result.status[t]))
         if state == Status.FOUND:
             delta, alt = result.delta[t], f"{attack} to {aim}"
@@ -153,6 +153,8 @@ def _strip(
             rows["changed"] += "<td></td>"
     counted = int(np.sum(result.status != Status.ALREADY_TARGET))
     found = int(np.sum(result.status == Status.FOUND))
+    if found == 0:  # nothing to draw: one row says why
+        rows = {"adversarial": rows["adversarial"]}
     body = "".join(f'<tr><th scope="row">{row}</th>{cells}</tr>' for row, cells in rows.items())
     return (
         f"<h3>{escape(attack)} <span>{found} of {counted} targets reached</span></h3>"

@@ -20,7 +20,7 @@ body {
   margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
 }
-main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 64px; }
+main { max-width: 1240px; margin: 0 auto; padding: 28px 20px 64px; }
 header h1 { font-size: clamp(1.5rem, 4vw, 2.1rem); line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.015em; }
 header p { margin: 0; color: var(--soft); max-width: 75ch; }
 nav { margin: 16px 0 0; display: flex; flex-wrap: wrap; gap: 6px 18px; font-size: 0.93rem; }
@@ -56,7 +56,7 @@ img.pixels { image-rendering: crisp-edges; image-rendering: pixelated; }
   padding: 14px; display: flex; gap: 18px; align-items: flex-start; }
 .example > div { min-width: 0; flex: 1; }
 .example figure { margin: 0; flex: none; }
-.example img { display: block; border: 0; border-radius: 4px; background: var(--well); }
+.example img { display: block; margin: 0 auto; border: 0; border-radius: 4px; background: var(--well); }
 .example figcaption { text-align: center; font-size: 0.85rem; }
 .example figcaption b { color: var(--ink); }
 .example h3 { font-size: 0.9rem; margin: 0 0 6px; }
@@ -65,7 +65,8 @@ img.pixels { image-rendering: crisp-edges; image-rendering: pixelated; }
 .strip + h3 { margin-top: 14px; }
 .strip table { width: auto; font-size: 0.82rem; }
 .strip th, .strip td, .strip tbody tr + tr td { padding: 2px 4px; text-align: center; border: 0; }
-.strip thead th { color: var(--ink); font-size: 0.85rem; padding-bottom: 3px; }
+.strip thead th { color: var(--ink); font-size: 0.82rem; padding-bottom: 3px; }
+.strip thead th div { overflow: hidden; text-overflow: ellipsis; margin: 0 auto; }
 .strip tbody th { color: var(--soft); font-weight: 400; font-size: 0.82rem; text-align: right; padding: 0 8px 0 0;
   border: 0; background: var(--card); position: sticky; left: 0; z-index: 1; }
 .strip td.small { color: var(--soft); line-height: 1.3; padding-top: 3px; }

@@ -110,7 +110,7 @@ def trace(
         many = len(values) > 1
         axis.plot(where, values.T, color=colour, lw=0.8 if many else 1.8, alpha=0.35 if many else 1.0)
         if many:
-            axis.plot(where, _median(values), color=colour, lw=2.2, label=f"median of {len(values)}")
+            axis.plot(where, _median(values), color=colour, lw=2.2, label="median of the runs still going")
             axis.legend(frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="#e5e7eb", lw=0.6)
@@ -121,8 +121,9 @@ def trace(
         share = upper.secondary_yaxis("right", functions=(lambda v: 100 * v / total, lambda v: v * total / 100))
         share.set_ylabel("% of the image")
     lower.axhline(0, color=GREY, lw=1, ls="--")
-    lower.set(ylabel="margin (target reached below 0)", xlabel=xlabel)
-    lower.yaxis.label.set_fontsize(9)
+    lower.set(ylabel="margin", xlabel=xlabel)
+    beside = {"transform": lower.get_yaxis_transform(), "ha": "right", "va": "bottom", "color": GREY, "fontsize": 8}
+    lower.text(0.995, 0, "target reached below this line", **beside)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
