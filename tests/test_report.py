@@ -253,7 +253,7 @@ def test_attack_cards_show_every_target_and_every_way_to_fail() -> None:
     drawn = 2 * ((2 + 3) * 3) + 2  # attacks × (found targets of the two images shown) × pictures, and the originals
     assert len(parsed.images) == drawn
     assert all(image["alt"] for image in parsed.images)
-    for words in ("not found", "already class<3>", "network not finite", "2 of 3 targets reached", "12 px", "l2 0.87"):
+    for words in ("not found", "already class<3>", "network not finite", "2 of 3 targets reached", "12 px", "l2 1.73"):
         assert words in parsed.text, words
     assert "2 of 3 images shown" in parsed.text
     assert "ASR %" in parsed.text
@@ -266,6 +266,9 @@ def test_attack_section_of_colour_images_untargeted_all_failed_and_empty() -> No
     x, result = results(n=1, targets=1, side=32, channels=3)
     section = attack_section(x, [3], [[UNTARGETED]], {"PGD": result})
     assert "→ any" in Page(page_module.render([section])).text
+    data = attack_section(x, [3], [[UNTARGETED]], {"PGD": result}, unit="data")
+    assert "l2 3.00" in Page(page_module.render([section])).text
+    assert "l2 1.50" in Page(page_module.render([data])).text
     failed = result._replace(status=np.full((1, 1), Status.NOT_FOUND), delta=result.delta * 0)
     parsed = Page(page_module.render([attack_section(x, [3], [[5]], {"PGD": failed})]))
     assert len(parsed.images) == 1  # the original alone

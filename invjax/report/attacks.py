@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,13 +33,14 @@ def attack_section(
     facts: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
     bounds: tuple[Any, Any] = (0.0, 1.0),
+    unit: Literal["data", "model"] = "model",
     max_images: int = 12,
     size: int = 84,
 ) -> Section:
     """Pictures of attacks, one card per image: the original, then per attack a strip with a column per target.
 
     A column holds the adversarial image, its perturbation (scaled by its own largest change), the mask of changed
-    pixels, their number and the l2 norm in data units. Where an attack failed the column says how.
+    pixels, their number and the l2 norm. Where an attack failed the column says how.
 
     Args:
         images: [n, H, W, C] clean images in the data range.
@@ -51,6 +52,7 @@ def attack_section(
         title, text, note, facts: of the section, as in :class:`~invjax.report.page.Section`.
         class_names: K names, for classes that are not digits.
         bounds: data range.
+        unit: of the l2 norm, as in :func:`invjax.metrics.l2`; the default is that of the published tables.
         max_images: at most so many cards; the section says how many images there were.
         size: about how many CSS pixels a picture is wide.
 
@@ -70,10 +72,9 @@ def attack_section(
             expected = (*wanted.shape, *pictures.shape[1:])
             raise ValueError(f"results[{name!r}].delta must be of shape {expected}, was {result.delta.shape}")
     shown = min(len(pictures), max_images)
-    cards = [
-        _card(pictures[n], classes[n], wanted[n], {k: r.rows(n) for k, r in host.items()}, class_names, bounds, size)
-        for n in range(shown)
-    ]
+    norms = {name: l2(result.delta[:shown], unit, bounds) for name, result in host.items()}
+    strips = [{name: (result.rows(n), norms[name][n]) for name, result in host.items()} for n in range(shown)]
+    cards = [_card(pictures[n], classes[n], wanted[n], strips[n], class_names, bounds, size) for n in range(shown)]
     if shown < len(pictures):
         cards.append(f"<figcaption>{shown} of {len(pictures)} images shown.</figcaption>")
     grouped = "case" if any("case" in row for row in table) else None
@@ -84,11 +85,11 @@ def attack_section(
         table=table,
         group=grouped,
         note=note,
-        markup="\n".join([_legend(pictures.shape[-1]), *cards]) if shown else "",
+        markup="\n".join([_legend(pictures.shape[-1], unit), *cards]) if shown else "",
     )
 
 
-def _legend(channels: int) -> str:
+def _legend(channels: int, unit: str) -> str:
     entries = [("changed pixel (mask)", SUPPORT)]
     if channels == 3:
         scaling = "perturbation: grey is no change of a channel; scaled to its largest change"
@@ -96,21 +97,22 @@ def _legend(channels: int) -> str:
         entries = [("raised", RAISED), ("lowered", LOWERED), *entries]
         scaling = "perturbations scaled to their largest change"
     marks = "".join(f'<span><i style="background:rgb{colour}"></i>{name}</span>' for name, colour in entries)
-    return f'<div class="legend">{marks}<span>{scaling}</span></div>'
+    units = "l2 in data units" if unit == "data" else "l2 in [−1, 1] units"
+    return f'<div class="legend">{marks}<span>{scaling}</span><span>{units}</span></div>'
 
 
 def _card(
     x: np.ndarray,
     label: Any,
     targets: np.ndarray,
-    results: Mapping[str, Result],
+    results: Mapping[str, tuple[Result, np.ndarray]],
     names: Sequence[str] | None,
     bounds: tuple[Any, Any],
     size: int,
 ) -> str:
     width = shown_width(x.shape[0], x.shape[1], size)
     original = image_tag(picture_pixels(x, bounds), f"original, class {_name(label, names)}", width)
-    strips = "".join(_strip(name, x, targets, result, names, bounds, width) for name, result in results.items())
+    strips = "".join(_strip(name, x, targets, *result, names, bounds, width) for name, result in results.items())
     return (
         f'<div class="example"><figure>{original}<figcaption>original<br><b>{escape(_name(label, names))}</b>'
         f"</figcaption></figure><div>{strips}</div></div>"
@@ -122,13 +124,14 @@ def _strip(
     x: np.ndarray,
     targets: np.ndarray,
     result: Result,
+    norms: np.ndarray,
     names: Sequence[str] | None,
     bounds: tuple[Any, Any],
     width: int,
 ) -> str:
     """One attack on one image: a column per target."""
     height = round(width * x.shape[0] / x.shape[1])
-    pixels, norms = changed_pixels(result.delta), l2(result.delta)
+    pixels = changed_pixels(result.delta)
     head, rows = "<th></th>", {"adversarial": "", "perturbation": "", "mask": "", "changed": ""}
     for t, target in enumerate(targets):
         aim = _name(target, names)
