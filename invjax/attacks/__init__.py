@@ -1,0 +1,27 @@
+"""Adversarial attacks: each a configuration for :func:`invjax.solve`.
+
+``REGISTRY`` names them all; the protocol tests, the command line and the benchmarks walk it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from invjax.attacks.gse import GSE as GSE
+from invjax.attacks.gse import GSEConfig as GSEConfig
+from invjax.attacks.pgd import FGSM as FGSM
+from invjax.attacks.pgd import PGD as PGD
+
+REGISTRY: dict[str, Callable[..., Any]] = {"fgsm": FGSM, "pgd": PGD, "gse": GSE}
+
+
+def make(name: str, **constants: Any) -> Any:
+    """The configuration of the attack called ``name``, with some of its constants replaced.
+
+    Raises ValueError for an unknown name, or a constant that the attack does not have.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"attack must be one of {', '.join(REGISTRY)}, was {name!r}")
+    try:
+        return REGISTRY[name](**constants)
+    except TypeError as error:
+        raise ValueError(f"attack {name!r} does not take these constants: {error}") from None
