@@ -67,7 +67,8 @@ img.pixels { image-rendering: crisp-edges; image-rendering: pixelated; }
 .strip th, .strip td, .strip tbody tr + tr td { padding: 2px 4px; text-align: center; border: 0; }
 .strip thead th { color: var(--ink); font-size: 0.76rem; padding-bottom: 3px; }
 .strip thead th div { overflow: hidden; text-overflow: ellipsis; margin: 0 auto; }
-.strip tbody th { color: var(--soft); font-weight: 400; font-size: 0.82rem; text-align: right; padding: 0 8px 0 0; min-width: 6.3em;
+.strip tbody th { color: var(--soft); font-weight: 400; font-size: 0.82rem; text-align: right; padding: 0 8px 0 0;
+  min-width: 7.4em;
   border: 0; background: var(--card); position: sticky; left: 0; z-index: 1; }
 .strip td.small { color: var(--soft); line-height: 1.3; padding-top: 3px; }
 .blank { display: flex; align-items: center; justify-content: center; background: var(--well); border-radius: 4px;
