@@ -17,6 +17,10 @@ pytestmark = pytest.mark.fast
 # its place differs between versions of jax
 enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
 
+# compiled: one program per shape instead of one per operation
+window_count = jax.jit(images.window_count, static_argnums=1)
+gaussian_blur = jax.jit(images.gaussian_blur, static_argnames=("size", "sigma"))
+
 
 def brute_windows(flags: np.ndarray, n: int) -> int:
     h, w = min(n, flags.shape[0]), min(n, flags.shape[1])
@@ -56,7 +60,7 @@ def test_changed_counts_any_channel_and_any_size() -> None:
 def test_window_count_hand_values(rows: slice, columns: slice, expected: int) -> None:
     flags = np.zeros((32, 32), bool)
     flags[rows, columns] = True
-    count = images.window_count(jnp.asarray(flags))
+    count = window_count(jnp.asarray(flags))
     assert count.dtype == jnp.int32
     assert count.shape == ()
     assert int(count) == expected
@@ -74,8 +78,8 @@ def test_window_count_equals_brute_force(height: int, width: int, window: int) -
 
 def test_window_larger_than_the_image_is_clipped() -> None:
     flags = jnp.zeros((5, 20), bool).at[2, 3].set(True)
-    assert int(images.window_count(flags, 8)) == 4  # one row of windows; columns 0..3 of 13 start positions reach 3
-    assert int(images.window_count(jnp.ones((3, 3), bool), 8)) == 1
+    assert int(window_count(flags, 8)) == 4  # one row of windows; columns 0..3 of 13 start positions reach 3
+    assert int(window_count(jnp.ones((3, 3), bool), 8)) == 1
 
 
 def test_window_count_under_jit_and_vmap_and_of_numbers() -> None:
@@ -88,9 +92,9 @@ def test_window_count_under_jit_and_vmap_and_of_numbers() -> None:
 @pytest.mark.parametrize(("bad", "message"), [(0, "window must be"), (-3, "was -3")])
 def test_window_count_refuses(bad: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        images.window_count(jnp.ones((4, 4), bool), bad)
+        window_count(jnp.ones((4, 4), bool), bad)
     with pytest.raises(ValueError, match=r"changed must be one plane"):
-        images.window_count(jnp.ones((4, 4, 1), bool))
+        window_count(jnp.ones((4, 4, 1), bool))
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (7, 3), (3, 3), (2, 9), (1, 4), (1, 1)])
@@ -98,7 +102,7 @@ def test_window_count_refuses(bad: int, message: str) -> None:
 def test_blur_equals_scipy_with_mirrored_edges(shape: tuple[int, int], dtype: type) -> None:
     with enable_x64(True):
         m = np.random.default_rng(1).random(shape).astype(dtype)
-        blurred = images.gaussian_blur(jnp.asarray(m))
+        blurred = gaussian_blur(jnp.asarray(m))
         assert blurred.dtype == dtype
         # truncate · σ = 2 keeps 5 taps; scipy calls this mode "mirror"
         expected = ndimage.gaussian_filter(m.astype(np.float64), 1.5, mode="mirror", truncate=2 / 1.5)
@@ -111,8 +115,8 @@ def test_blur_of_one_pixel_is_the_kernel() -> None:
     k /= k.sum()
     expected = np.zeros((9, 9))
     expected[2:7, 2:7] = np.outer(k, k)
-    np.testing.assert_allclose(images.gaussian_blur(m), expected, atol=1e-7)
-    assert float(jnp.sum(images.gaussian_blur(jnp.ones((6, 5))))) == pytest.approx(30, rel=1e-6)
+    np.testing.assert_allclose(gaussian_blur(m), expected, atol=1e-7)
+    assert float(jnp.sum(gaussian_blur(jnp.ones((6, 5))))) == pytest.approx(30, rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2), (3, 9), (4, 5), (9, 8)])
@@ -132,29 +136,29 @@ def test_blur_equals_torch_reflect() -> None:
     kernel = torch.tensor(np.outer(k, k) / k.sum() ** 2, dtype=torch.float32)[None, None]
     padded = torch.nn.functional.pad(torch.tensor(m)[None, None], (2, 2, 2, 2), mode="reflect")
     expected = torch.nn.functional.conv2d(padded, kernel)[0, 0].numpy()
-    np.testing.assert_allclose(images.gaussian_blur(jnp.asarray(m)), expected, atol=1e-6)
+    np.testing.assert_allclose(gaussian_blur(jnp.asarray(m)), expected, atol=1e-6)
 
 
 def test_blur_in_jit_vmap_has_no_convolution_and_other_sizes_work() -> None:
     m = np.random.default_rng(3).random((3, 12, 8)).astype(np.float32)
     batched = jax.jit(jax.vmap(images.gaussian_blur))
-    single = np.stack([images.gaussian_blur(jnp.asarray(one)) for one in m])
+    single = np.stack([gaussian_blur(jnp.asarray(one)) for one in m])
     np.testing.assert_allclose(batched(m), single, rtol=1e-6)
     text = batched.lower(m).as_text()
     assert "convolution" not in text
     assert "reduce_window" not in text
-    np.testing.assert_array_equal(images.gaussian_blur(jnp.asarray(m[0]), size=1), m[0])
+    np.testing.assert_array_equal(gaussian_blur(jnp.asarray(m[0]), size=1), m[0])
     wide = ndimage.gaussian_filter(m[0].astype(np.float64), 2.0, mode="mirror", truncate=4 / 2.0)
-    np.testing.assert_allclose(images.gaussian_blur(jnp.asarray(m[0]), size=9, sigma=2.0), wide, rtol=1e-5)
+    np.testing.assert_allclose(gaussian_blur(jnp.asarray(m[0]), size=9, sigma=2.0), wide, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: images.gaussian_blur(m, size=4), "size must be an odd"),
-        (lambda m: images.gaussian_blur(m, size=0), "was 0"),
-        (lambda m: images.gaussian_blur(m, sigma=0.0), "sigma must be > 0"),
-        (lambda m: images.gaussian_blur(m[None]), "m must be one plane"),
+        (lambda m: gaussian_blur(m, size=4), "size must be an odd"),
+        (lambda m: gaussian_blur(m, size=0), "was 0"),
+        (lambda m: gaussian_blur(m, sigma=0.0), "sigma must be > 0"),
+        (lambda m: gaussian_blur(m[None]), "m must be one plane"),
     ],
 )
 def test_blur_refuses(call, message: str) -> None:
