@@ -18,7 +18,7 @@ def static(default: Any) -> Any:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
 def config(cls: C) -> C:
-    """Make ``cls`` a frozen dataclass and a pytree: fields are leaves (a new value never compiles), except static ones."""
+    """Make ``cls`` a frozen dataclass and a pytree: a new value of a leaf never compiles, of a static field it does."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
 
 

@@ -17,9 +17,9 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import images, losses, prox
+from invjax import images, losses, prox, search
 from invjax.config import config, require, require_choice, static
-from invjax.numerics import safe_divide, safe_norm, square_sum
+from invjax.numerics import safe_divide, safe_norm, select, square_sum
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 VARIANTS = ("released", "published")
@@ -67,10 +67,7 @@ class GSEState(NamedTuple):
     weights: Array  # [H, W] λ per pixel
     beta: Array  # [] momentum sequence
     k: Array  # [] int32, steps taken in this trial; -1 before the clean input was seen
-    trial: Array  # [] int32, trials ended
-    lam: Array  # [] λ of this trial
-    lower: Array  # [] largest λ that succeeded, 0 if none
-    upper: Array  # [] smallest λ that failed, 0 if none
+    lam: search.Bracket  # the search for the largest λ that succeeds; ``lam.value`` is this trial's
     hit: Array  # [*S] the shortest point of this trial with the wanted class, data units (published only)
     hit_norm: Array  # [] its ‖r‖_2; infinity if there is none
     best: Array  # [*S] the point of the best trial, data units
@@ -89,9 +86,8 @@ def _init(ctx: Context, problem: Problem, config: GSEConfig) -> GSEState:
     zero, scalar = jnp.zeros_like(problem.x), jnp.zeros((), problem.x.dtype)
     far = jnp.full((), jnp.inf, problem.x.dtype)
     return GSEState(
-        z=zero, r=zero, g0=zero, weights=zero[..., 0], beta=scalar + 1, k=jnp.int32(-1), trial=jnp.int32(0),
-        lam=scalar, lower=scalar, upper=scalar, hit=problem.x, hit_norm=far, best=problem.x, best_d20=far,
-        status=jnp.int32(Status.PENDING),
+        z=zero, r=zero, g0=zero, weights=zero[..., 0], beta=scalar + 1, k=jnp.int32(-1), lam=search.init(scalar),
+        hit=problem.x, hit_norm=far, best=problem.x, best_d20=far, status=jnp.int32(Status.PENDING),
     )  # fmt: skip
 
 
@@ -123,9 +119,9 @@ def half_weight(config: GSEConfig, lam: Array, sigma: Array) -> Array:
 def lambda_max(config: GSEConfig, g: Array, sigma: Array) -> Array:
     """The smallest λ for which the first proximal step, from 0 along the gradient g, stays at 0 (closed form).
 
-    prox is 0 iff |v| <= 1.5 w^{2/3}; so w = (2/3 σ‖g‖_inf)^{3/2}. Released: 1.0887 √σ ‖g‖_inf^{3/2}.
+    Released: 1.0887 √σ ‖g‖_inf^{3/2}; its code searches for it by doubling and 50 bisections.
     """
-    return (sigma * jnp.max(jnp.abs(g)) * 2 / 3) ** 1.5 / half_weight(config, jnp.ones_like(sigma), sigma)
+    return prox.l_half_zero_weight(sigma * jnp.max(jnp.abs(g))) / half_weight(config, jnp.ones_like(sigma), sigma)
 
 
 def grow_weights(weights: Array, r: Array, q: Array) -> Array:
@@ -146,7 +142,7 @@ def _step(config: GSEConfig, problem: Problem, state: GSEState, grad: Array, sig
     w = half_weight(config, state.weights, sigma)[..., None]
     if config.variant == "released":
         # V keeps λ <= λ_0. At the switch z is restricted but its gradient is not taken anew, as in the released code.
-        closed = (state.weights > state.lam)[..., None] & ~first_phase
+        closed = (state.weights > state.lam.value)[..., None] & ~first_phase
         at_switch = state.k == config.k_hat
         z = jnp.where(closed & at_switch, 0, state.z)
         old = jnp.where(at_switch, z, state.r)
@@ -158,12 +154,12 @@ def _step(config: GSEConfig, problem: Problem, state: GSEState, grad: Array, sig
         weights = jnp.where(first_phase, grow_weights(state.weights, z, config.q), state.weights)
         return state._replace(z=clip(z), r=r, weights=weights, beta=beta, k=state.k + 1)
     v = state.z - sigma * grad
-    opened = (state.weights < state.lam)[..., None]
+    opened = (state.weights < state.lam.value)[..., None]
     r = clip(jnp.where(first_phase, prox.l_half(v, w), jnp.where(opened, v, 0)))
     weights = jnp.where(first_phase, grow_weights(state.weights, r, config.q), state.weights)
     # Phase II begins at the restriction of r to V = {λ < λ_0}, with fresh momentum.
     at_switch = state.k + 1 == config.k_hat
-    restricted = jnp.where((weights < state.lam)[..., None], r, 0)
+    restricted = jnp.where((weights < state.lam.value)[..., None], r, 0)
     z = clip(jnp.where(at_switch, restricted, r + (state.beta - 1) / beta * (r - state.r)))
     r = jnp.where(at_switch, restricted, r)
     return state._replace(
@@ -179,9 +175,7 @@ def _judge(config: GSEConfig, problem: Problem, state: GSEState, ev: Eval, reach
         return state, reached | (state.k >= config.iterations)
     norm = safe_norm(safe_divide(ev.point - problem.x, _scale(problem)))
     better = reached & ~_in_phase_one(config, state) & (norm < state.hit_norm)
-    state = state._replace(
-        hit=jnp.where(better, ev.point, state.hit), hit_norm=jnp.where(better, norm, state.hit_norm)
-    )
+    state = state._replace(hit=jnp.where(better, ev.point, state.hit), hit_norm=jnp.where(better, norm, state.hit_norm))
     return state, state.k >= config.iterations
 
 
@@ -195,29 +189,22 @@ def _tell(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, ev
     success = ended & jnp.isfinite(state.hit_norm)
     d20 = images.window_count(images.changed(state.hit - problem.x), config.window).astype(grad.dtype)
     better = success & (d20 < state.best_d20)
-    trial = state.trial + ended.astype(jnp.int32)
-
-    # The next λ: up while nothing failed, then bisect; after a failure close to the last success (the released rule).
-    lower = jnp.where(success, state.lam, state.lower)
-    upper = jnp.where(ended & ~success, state.lam, state.upper)
-    lam = jnp.where(
-        success,
-        jnp.where(upper > 0, (state.lam + upper) / 2, config.growth * state.lam),
-        jnp.where(ended, 0.9 * lower + 0.1 * state.lam, state.lam),
-    )
-    g0 = jnp.where(first, grad, state.g0)
     best_d20 = jnp.where(better, d20, state.best_d20)
+
+    g0 = jnp.where(first, grad, state.g0)
+    sigma = jnp.asarray(config.sigma, grad.dtype)
+    lam = select(ended, search.seek_largest(state.lam, success, grow=config.growth), state.lam)
+    lam = select(first, search.init(config.start * lambda_max(config, g0, sigma)), lam)
     # The last two trials of an example without a success take ten times the step.
-    bold = (trial >= config.trials - 2) & jnp.isinf(best_d20)
-    sigma = jnp.asarray(config.sigma, grad.dtype) * jnp.where(bold, 10, 1).astype(grad.dtype)
-    lam = jnp.where(first, config.start * lambda_max(config, g0, jnp.asarray(config.sigma, grad.dtype)), lam)
+    bold = (lam.trials >= config.trials - 2) & jnp.isinf(best_d20)
+    sigma = sigma * jnp.where(bold, 10, 1).astype(sigma.dtype)
 
     fresh = first | ended
     status = jnp.where(
         first & reached,
         Status.ALREADY_TARGET,
         jnp.where(
-            trial < config.trials,
+            lam.trials < config.trials,
             Status.PENDING,
             jnp.where(jnp.isfinite(best_d20), Status.FOUND, Status.NOT_FOUND),
         ),
@@ -226,13 +213,10 @@ def _tell(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, ev
         z=jnp.where(fresh, 0, state.z),
         r=jnp.where(fresh, 0, state.r),
         g0=g0,
-        weights=jnp.where(fresh, lam, state.weights),
+        weights=jnp.where(fresh, lam.value, state.weights),
         beta=jnp.where(fresh, 1, state.beta),
         k=jnp.where(fresh, 0, state.k),
-        trial=trial,
         lam=lam,
-        lower=lower,
-        upper=upper,
         hit_norm=jnp.where(fresh, jnp.inf, state.hit_norm),
         best=jnp.where(better, state.hit, state.best),
         best_d20=best_d20,

@@ -76,9 +76,7 @@ def _ask(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Array:
     return state.point
 
 
-def _loss(
-    ctx: Context, problem: Problem, config: PGD, state: PGDState, point: Array, logits: Array
-) -> Array:
+def _loss(ctx: Context, problem: Problem, config: PGD, state: PGDState, point: Array, logits: Array) -> Array:
     return LOSSES[config.loss](logits, problem.label, problem.target)
 
 

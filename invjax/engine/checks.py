@@ -78,7 +78,9 @@ def check_labels(name: str, value: Any, count: int, classes: int) -> np.ndarray 
         bad = (value < 0) | (value >= classes)
         if bad.any():
             where = _first(bad)
-            raise ValueError(f"{name} must lie in [0, {classes}), the classes of logits; was {value[bad][0]} at {where}")
+            raise ValueError(
+                f"{name} must lie in [0, {classes}), the classes of logits; was {value[bad][0]} at {where}"
+            )
         return value.astype(np.int32)
     return value.astype(jnp.int32)
 
@@ -153,12 +155,16 @@ def make_problems(
         target = check_labels("target", target, count, classes)
         if not is_traced(label, target) and (np.asarray(label) == np.asarray(target)).any():
             where = _first(np.asarray(label) == np.asarray(target))
-            raise ValueError(f"target must differ from label, was {np.asarray(target)[_index(where)]} for both at {where}")
+            raise ValueError(
+                f"target must differ from label, was {np.asarray(target)[_index(where)]} for both at {where}"
+            )
 
     if not traced_x:
         values = np.asarray(x)
         if not np.isfinite(values).all():
-            raise ValueError(f"x must be finite, was {values[~np.isfinite(values)][0]} at {_first(~np.isfinite(values))}")
+            raise ValueError(
+                f"x must be finite, was {values[~np.isfinite(values)][0]} at {_first(~np.isfinite(values))}"
+            )
         if not is_traced(lower, upper):
             outside = (values < lower) | (values > upper)
             if outside.any():

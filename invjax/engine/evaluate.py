@@ -20,9 +20,7 @@ def forward(ctx: Context, points: Array) -> Array:
     return logits.reshape(lanes, width, -1)
 
 
-def white_box(
-    method: Method, ctx: Context, config: Config, problems: Problem, states: State, points: Array
-) -> Eval:
+def white_box(method: Method, ctx: Context, config: Config, problems: Problem, states: State, points: Array) -> Eval:
     """The exact gradient, by one ``value_and_grad`` through one call of the network.
 
     points: [B, *S], or [B, P, *S] for a method of width P. The losses are summed: no example's gradient sees another

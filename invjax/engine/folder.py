@@ -130,7 +130,7 @@ class RunFolder:
         self._last = time.monotonic()
 
     def load(self) -> tuple[np.ndarray, Result] | None:
-        """All saved rows ``(index [n], Result [n])``, each row once; None if there are none. Damaged files are skipped."""
+        """All saved rows ``(index [n], Result [n])``, each row once, or None. Damaged files are ignored."""
         parts = []
         for path in self._paths():
             try:

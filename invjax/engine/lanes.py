@@ -43,9 +43,7 @@ def _admissible(problem: Problem, point: Array) -> Array:
     return point if problem.mask is None else jnp.where(problem.mask, point, problem.x)
 
 
-def step(
-    method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes
-) -> Lanes:
+def step(method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Lanes:
     """One iteration. Finished lanes are computed along (shapes are fixed) but keep their state and their counts."""
 
     def ask(problem: Problem, state: State) -> Array:

@@ -80,7 +80,9 @@ def _chunk(
 
 
 @partial(jax.jit, static_argnames=("method", "mesh"))
-def _collect(ctx: Context, config: Config, problems: Problem, lanes: Lanes, *, method: Method, mesh: Mesh | None) -> Any:
+def _collect(
+    ctx: Context, config: Config, problems: Problem, lanes: Lanes, *, method: Method, mesh: Mesh | None
+) -> Any:
     def collect(ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Result:
         return finish(method, ctx, config, problems, lanes)
 
@@ -132,9 +134,8 @@ def stream(
     spare = max(1, per_device // 32)  # lanes that may idle before the host is asked for more work
     while ended < total:
         floor = per_device - spare if head < total else 0
-        limit = chunk if head < total or chunk < CHUNK else CHUNK
         state, taken = _chunk(
-            ctx, config, device_problems, state, np.int32(limit), np.int32(max(floor, 0)),
+            ctx, config, device_problems, state, np.int32(chunk), np.int32(max(floor, 0)),
             method=method, evaluator=evaluator, mesh=mesh,
         )  # fmt: skip
         steps += int(np.asarray(taken).sum())
@@ -143,7 +144,7 @@ def stream(
             yield Part(owner[:0], _empty(), ended, total, steps, steps * per_device)
             continue
         results = _collect(ctx, config, device_problems, state, method=method, mesh=mesh)
-        index, rows = owner[finished], jax.tree.map(lambda field: np.asarray(field)[finished], results)
+        index, rows = owner[finished], Result(*(np.asarray(field)[finished] for field in results))
         ended += len(index)
         vacant = vacant | finished
         free = np.flatnonzero(finished)[: total - head]
@@ -191,7 +192,7 @@ def run_queue(
         if not len(part.index):
             continue
         if results is None:
-            results = jax.tree.map(lambda rows: np.empty((part.total, *rows.shape[1:]), rows.dtype), part.result)
+            results = Result(*(np.empty((part.total, *rows.shape[1:]), rows.dtype) for rows in part.result))
         for field, rows in zip(results, part.result, strict=True):
             field[part.index] = rows
     assert results is not None
