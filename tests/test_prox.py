@@ -351,7 +351,7 @@ def group_problem(kind: str, seed: int, groups: int = 60, size: int = 4):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_group_l2_with_box_fulfils_the_optimality_conditions(kind):
-    """A convex problem: the zero of the projected gradient (u ≠ 0), or no direction of descent (u = 0), is the answer."""
+    """A convex problem: a zero projected gradient (u ≠ 0), or no direction of descent (u = 0), proves the answer."""
     v, w, low, high = group_problem(kind, 6)
     with x64():
         u = np.asarray(group_l2(v, w, axis=1, lower=low, upper=high))
