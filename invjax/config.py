@@ -11,12 +11,11 @@ import jax
 C = TypeVar("C", bound=type)
 
 
-def static(default: Any) -> Any:
-    """A field that shapes the program (a function, a name, an int that shapes arrays): a new value compiles anew."""
-    return dataclasses.field(default=default, metadata={"static": True})
+# Metadata of a field that shapes the program (a function, a name, an int that shapes arrays): a new value compiles anew.
+STATIC = {"static": True}
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def config(cls: C) -> C:
     """Make ``cls`` a frozen dataclass and a pytree: a new value of a leaf never compiles, of a static field it does."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))

@@ -13,14 +13,15 @@ these units, whatever the bounds of the data.
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
 from invjax import images, losses, prox, search
-from invjax.config import config, require, require_choice, static
-from invjax.numerics import safe_divide, safe_norm, select, square_sum
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.config import STATIC, config, require, require_choice
+from invjax.numerics import safe_divide, safe_norm, select
+from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 VARIANTS = ("released", "published")
 
@@ -37,8 +38,8 @@ class GSEConfig:
     q: float = 0.25  # 1/q is the growth of λ per iteration where nothing is near, in (0, 1]
     growth: float = 2.0  # λ of the next trial over this one's while no trial has failed, > 1
     start: float = 0.01  # λ of the first trial over λ_max, > 0
-    window: int = static(8)  # side of the windows of d_{2,0}
-    variant: str = static("released")
+    window: int = field(default=8, metadata=STATIC)  # side of the windows of d_{2,0}
+    variant: str = field(default="released", metadata=STATIC)
 
     method: ClassVar[Method]
 
@@ -100,12 +101,16 @@ def _in_phase_one(config: GSEConfig, state: GSEState) -> Array:
 
 
 def _loss(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, point: Array, logits: Array) -> Array:
-    """Released: margin + μ‖r‖_2² in both phases. Published: margin in phase I, margin + μ‖r‖_2 in phase II (10)."""
-    r = safe_divide(point - problem.x, _scale(problem))
-    value = losses.margin(logits, problem.label, problem.target).astype(point.dtype)
+    """The margin alone: the regulariser needs no network, and its gradient is exact where r is (see ``_tell``)."""
+    return losses.margin(logits, problem.label, problem.target)
+
+
+def _regulariser_grad(config: GSEConfig, state: GSEState) -> Array:
+    """∇ of μ‖r‖_2² in both phases (released), or of μ‖r‖_2 in phase II alone (published, (10)), at the asked z."""
     if config.variant == "published":
-        return value + jnp.where(_in_phase_one(config, state), 0, config.mu) * safe_norm(r)
-    return value + config.mu * square_sum(r)
+        direction = safe_divide(state.z, safe_norm(state.z))
+        return jnp.where(_in_phase_one(config, state), 0, config.mu) * direction
+    return 2 * config.mu * state.z
 
 
 def half_weight(config: GSEConfig, lam: Array, sigma: Array) -> Array:
@@ -124,7 +129,7 @@ def lambda_max(config: GSEConfig, g: Array, sigma: Array) -> Array:
     return prox.l_half_zero_weight(sigma * jnp.max(jnp.abs(g))) / half_weight(config, jnp.ones_like(sigma), sigma)
 
 
-def grow_weights(weights: Array, r: Array, q: Array) -> Array:
+def grow_weights(weights: Array, r: Array, q: ArrayLike) -> Array:
     """λ_{t+1} = λ_t / M̄: M̄ = blur + 1 near changed pixels (λ falls), q elsewhere (λ grows). [H, W]."""
     near = images.gaussian_blur(images.changed(r).astype(weights.dtype))
     return weights / jnp.where(near > 0, near + 1, q)
@@ -180,7 +185,7 @@ def _judge(config: GSEConfig, problem: Problem, state: GSEState, ev: Eval, reach
 
 
 def _tell(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, ev: Eval) -> GSEState:
-    grad = ev.grad * _scale(problem)
+    grad = ev.grad * _scale(problem) + _regulariser_grad(config, state)
     first = state.k < 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
 

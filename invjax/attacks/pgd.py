@@ -7,13 +7,14 @@ Stops at the first point that has the wanted class.
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from invjax import losses
-from invjax.config import config, require, require_choice, static
+from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import safe_divide, safe_norm
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
@@ -41,9 +42,9 @@ class PGD:
     step: float = 2 / 255
     steps: int = 40
     restarts: int = 1
-    norm: str = static("linf")
-    loss: str = static("cross_entropy")
-    random_start: bool = static(False)
+    norm: str = field(default="linf", metadata=STATIC)
+    loss: str = field(default="cross_entropy", metadata=STATIC)
+    random_start: bool = field(default=False, metadata=STATIC)
 
     method: ClassVar[Method]
 

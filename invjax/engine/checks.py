@@ -11,13 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from invjax.types import UNTARGETED, Array, Problem
 
 
 def is_traced(*trees: Any) -> bool:
     """True if any leaf is a tracer, i.e. its value is not known yet."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def as_logits_fn(logits: Any) -> Callable[[Array], Array]:
@@ -33,7 +34,7 @@ def as_logits_fn(logits: Any) -> Callable[[Array], Array]:
         return as_logits(logits)
     treedef = jax.tree.structure(logits)
     if jax.tree_util.treedef_is_leaf(treedef) and treedef.num_leaves == 1:  # not a registered pytree
-        return jax.tree_util.Partial(logits)
+        return jax.tree_util.Partial(logits)  # type: ignore[return-value]
     return logits
 
 

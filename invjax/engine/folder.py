@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from invjax.types import Config, Method, Problem, Result
@@ -29,7 +30,7 @@ def digest(tree: Any) -> str:
     """SHA-256 of all leaves of a pytree: values, shapes, dtypes (not of functions, which have no stable hash)."""
     sha = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         leaf = np.asarray(leaf)
         sha.update(f"{leaf.dtype.str}{leaf.shape}".encode())
@@ -123,7 +124,8 @@ class RunFolder:
             index = np.concatenate([index for index, _ in self._waiting])
             fields = [np.concatenate([result[i] for _, result in self._waiting]) for i in range(len(_FIELDS))]
             buffer = BytesIO()
-            np.savez_compressed(buffer, index=index, **dict(zip(_FIELDS, fields, strict=True)))
+            arrays: dict[str, Any] = {"index": index, **dict(zip(_FIELDS, fields, strict=True))}
+            np.savez_compressed(buffer, **arrays)
             write_atomic(self.folder / f"p{self.process}-{self._number:06d}.npz", buffer.getvalue())
             self._number += 1
             self._waiting.clear()
