@@ -11,7 +11,7 @@ import jax
 C = TypeVar("C", bound=type)
 
 
-# Metadata of a field that shapes the program (a function, a name, an int that shapes arrays): a new value compiles anew.
+# Metadata of a field that shapes the program (a function, a name, an int of a shape): a new value compiles anew.
 STATIC = {"static": True}
 
 

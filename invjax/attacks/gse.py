@@ -14,7 +14,7 @@ these units, whatever the bounds of the data.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
@@ -56,7 +56,7 @@ class GSEConfig:
         require_choice(self, "variant", VARIANTS)
 
 
-def GSE(variant: str = "released", **constants: float) -> GSEConfig:
+def GSE(variant: str = "released", **constants: Any) -> GSEConfig:
     """A GSE configuration: the variant's constants for 32x32 images, any of them replaced by keyword."""
     return GSEConfig(variant=variant, **constants)
 

@@ -34,8 +34,8 @@ def as_logits_fn(logits: Any) -> Callable[[Array], Array]:
         return as_logits(logits)
     treedef = jax.tree.structure(logits)
     if jax.tree_util.treedef_is_leaf(treedef) and treedef.num_leaves == 1:  # not a registered pytree
-        return jax.tree_util.Partial(logits)  # type: ignore[return-value]
-    return logits
+        return jax.tree_util.Partial(logits)
+    return logits  # type: ignore[return-value]
 
 
 @jax.jit
