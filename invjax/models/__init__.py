@@ -1,0 +1,52 @@
+"""Classifiers: how yours enters (:func:`as_logits`, :class:`LogitsModel`), and a few of our own.
+
+The network classes live in modules that import flax; they are loaded when first asked for, so that ``import invjax``
+stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from invjax.models.api import LogitsModel, as_logits
+from invjax.models.registry import load, mnist_cnn
+
+if TYPE_CHECKING:
+    from invjax.models.blocks import ConvBN
+    from invjax.models.cnn import SmallCNN
+    from invjax.models.mlp import MLP
+    from invjax.models.resnet_cifar import ResNet20
+    from invjax.models.torch_import import load_state_dict, resnet20_from_torch
+
+__all__ = [
+    "MLP",
+    "ConvBN",
+    "LogitsModel",
+    "ResNet20",
+    "SmallCNN",
+    "as_logits",
+    "load",
+    "load_state_dict",
+    "mnist_cnn",
+    "resnet20_from_torch",
+]
+
+_LAZY = {
+    "ConvBN": "blocks",
+    "MLP": "mlp",
+    "ResNet20": "resnet_cifar",
+    "SmallCNN": "cnn",
+    "load_state_dict": "torch_import",
+    "resnet20_from_torch": "torch_import",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"invjax.models.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,64 @@
+"""A small convolutional network for digits and other small pictures: the classifier of the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+
+from invjax.types import Array
+
+
+class SmallCNN(nnx.Module):
+    """Two strided convolutions and two dense layers, [B, H, W, C] -> logits [B, K].
+
+    Strides in the place of pooling: on a CPU the gradient of max-pooling alone takes several times as long as all the
+    rest of such a network.
+
+    Args:
+      shape: (H, W, C) of one image.
+      num_classes: K.
+      widths: channels of the two convolutions (side 5, stride 2).
+      hidden: features of the dense layer between.
+      rngs: random numbers for the initial weights.
+
+    Raises:
+      ValueError: ``shape`` is not three positive numbers.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (28, 28, 1),
+        num_classes: int = 10,
+        widths: tuple[int, int] = (16, 32),
+        hidden: int = 64,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape must be (height, width, channels) of one image; it was {tuple(shape)}")
+        height, width, channels = shape
+        flat = -(-height // 4) * -(-width // 4) * widths[1]
+        self.conv1 = _conv(channels, widths[0], rngs)
+        self.conv2 = _conv(widths[0], widths[1], rngs)
+        self.dense1 = nnx.Linear(flat, hidden, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+        self.dense2 = nnx.Linear(hidden, num_classes, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        y = jax.nn.relu(self.conv1(x))
+        y = jax.nn.relu(self.conv2(y))
+        y = jax.nn.relu(self.dense1(y.reshape(y.shape[0], -1)))
+        return self.dense2(y)
+
+
+def _conv(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Conv:
+    return nnx.Conv(
+        in_features,
+        out_features,
+        (5, 5),
+        strides=(2, 2),
+        padding=((2, 2), (2, 2)),
+        kernel_init=nnx.initializers.he_normal(),
+        rngs=rngs,
+    )

@@ -1,0 +1,117 @@
+"""Weights of our own NNX models as one ``.npz`` file: an array per weight, named by its attribute path.
+
+    conv1.kernel, conv1.bias, …, plus ``input.mean``, ``input.std`` and ``input.shape``: what the network expects
+
+Readable without any extra package, by numpy alone.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Module = TypeVar("Module")
+INPUT = "input."  # entries that describe the input rather than a weight
+
+
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an npz whole or not at all: a run that is killed leaves no half file under the final name."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"path must lie in an existing folder; there is no {path.parent}")
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ValueError(f"path must be writable; {path}: {error}") from error
+
+
+def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read an npz of numeric arrays.
+
+    Raises:
+      ValueError: the file is missing, truncated, corrupt, no npz, or holds pickled objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"path must be an existing .npz file; there is no file {path}")
+    try:
+        # Opened here, since np.load leaves a file it cannot read open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"path must be a readable .npz file; {path} is truncated or corrupt: {error}") from error
+    except TypeError as error:  # .npy content comes back as a bare array, which is no context manager
+        raise ValueError(f"path must be an .npz file (several named arrays); {path} holds a single array") from error
+
+
+def weights_of(module: Any) -> dict[str, Any]:
+    """The weights (parameters and running statistics) of an NNX module by attribute path; of an abstract one
+    (``nnx.eval_shape``) their shapes and dtypes."""
+    from flax import nnx
+
+    state: Any = nnx.split(module, nnx.RngState, ...)[2]
+    flat: dict[str, Any] = {}
+
+    def walk(node: Mapping[Any, Any], prefix: str) -> None:
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            if isinstance(value, Mapping):
+                walk(value, name + ".")
+            else:
+                flat[name] = value
+
+    walk(nnx.to_pure_dict(state), "")
+    return flat
+
+
+def with_weights(module: Module, arrays: Mapping[str, np.ndarray]) -> Module:
+    """A module like ``module`` with the weights ``arrays``, by attribute path (the ``input.`` entries aside).
+
+    Args:
+      module: an NNX module, also an abstract one from ``nnx.eval_shape(lambda: Net(rngs=nnx.Rngs(0)))``: that saves
+        compiling the random initial weights, which takes longer than everything else about loading a file.
+      arrays: one for each of ``weights_of(module)``; they take on its dtypes.
+
+    Raises:
+      ValueError: a weight is missing, unknown, or of another shape; all are named.
+    """
+    from flax import nnx
+
+    wanted = weights_of(module)
+    given = {name: array for name, array in arrays.items() if not name.startswith(INPUT)}
+    if wrong := sorted(set(wanted) ^ set(given)):
+        missing, unknown = [n for n in wrong if n in wanted], [n for n in wrong if n in given]
+        raise ValueError(f"weights must be those of {type(module).__name__}; missing: {missing}, unknown: {unknown}")
+    if shapes := [f"{n}: {given[n].shape} for {wanted[n].shape}" for n in wanted if given[n].shape != wanted[n].shape]:
+        raise ValueError(f"weights must have the shapes of {type(module).__name__}; wrong: {', '.join(shapes)}")
+    graph, random, state = nnx.split(module, nnx.RngState, ...)
+    nested: dict[str, Any] = {}
+    for name, old in wanted.items():
+        *parents, last = name.split(".")
+        node = nested
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = jnp.asarray(np.asarray(given[name], old.dtype))
+    nnx.replace_by_pure_dict(state, nested)
+    return nnx.merge(graph, jax.tree.map(_concrete, random), state)
+
+
+def _concrete(leaf: Any) -> Any:
+    """The random-number state of an abstract module, made real: it has dropout, say, and may be trained on."""
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+    return jnp.zeros(leaf.shape, leaf.dtype)

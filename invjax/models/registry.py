@@ -1,0 +1,118 @@
+"""Models by name, for the command line and the benchmarks; and the classifier that is shipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from invjax.models.api import LogitsModel, as_logits
+from invjax.types import ArrayLike
+
+Path_ = str | os.PathLike[str]
+SHIPPED = Path(__file__).parent / "weights"
+
+
+def _check_classes(name: str, found: int, num_classes: int | None) -> None:
+    if num_classes is not None and num_classes != found:
+        raise ValueError(f"num_classes must be that of the weights of {name}, which is {found}; it was {num_classes}")
+
+
+def _resnet20(weights: Path_, num_classes: int | None, mean: ArrayLike | None, std: ArrayLike | None) -> LogitsModel:
+    from invjax.models.torch_import import resnet20_from_torch
+
+    net = resnet20_from_torch(weights)
+    _check_classes("resnet20", net.head.out_features, num_classes)
+    return as_logits(net, 0.5 if mean is None else mean, 0.5 if std is None else std)
+
+
+def _own(
+    name: str, build: Callable[[Mapping[str, np.ndarray]], tuple[object, int]]
+) -> Callable[[Path_, int | None, ArrayLike | None, ArrayLike | None], LogitsModel]:
+    """The loader of a model whose weights our training script wrote: ``build`` reads the sizes off the arrays."""
+
+    def loader(weights: Path_, num_classes: int | None, mean: ArrayLike | None, std: ArrayLike | None) -> LogitsModel:
+        from invjax.models.params_file import load_arrays, with_weights
+
+        arrays = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in load_arrays(weights).items()}
+        try:
+            abstract, found = build(arrays)
+            net = with_weights(abstract, arrays)
+        except (KeyError, IndexError, ValueError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(
+                f"weights must be a file of a {name!r} model, written by invjax.models.train; {weights}: {reason}"
+            ) from error
+        _check_classes(name, found, num_classes)
+        return as_logits(
+            net,
+            arrays.get("input.mean") if mean is None else mean,
+            arrays.get("input.std") if std is None else std,
+        )
+
+    return loader
+
+
+def _build_cnn(arrays: Mapping[str, np.ndarray]) -> tuple[object, int]:
+    from flax import nnx
+
+    from invjax.models.cnn import SmallCNN
+
+    shape = tuple(int(n) for n in arrays["input.shape"])
+    widths = (arrays["conv1.kernel"].shape[3], arrays["conv2.kernel"].shape[3])
+    hidden, classes = arrays["dense2.kernel"].shape
+    return nnx.eval_shape(lambda: SmallCNN(shape, classes, widths, hidden, rngs=nnx.Rngs(0))), classes
+
+
+def _build_mlp(arrays: Mapping[str, np.ndarray]) -> tuple[object, int]:
+    from flax import nnx
+
+    from invjax.models.mlp import MLP
+
+    sizes = [arrays["dense1.kernel"].shape[0]]
+    while f"dense{len(sizes)}.kernel" in arrays:
+        sizes.append(arrays[f"dense{len(sizes)}.kernel"].shape[1])
+    return nnx.eval_shape(lambda: MLP(sizes, rngs=nnx.Rngs(0))), sizes[-1]
+
+
+REGISTRY: dict[str, Callable[[Path_, int | None, ArrayLike | None, ArrayLike | None], LogitsModel]] = {
+    "cnn": _own("cnn", _build_cnn),
+    "mlp": _own("mlp", _build_mlp),
+    "resnet20": _resnet20,
+}
+
+
+def load(
+    name: str,
+    weights: Path_,
+    num_classes: int | None = None,
+    *,
+    mean: ArrayLike | None = None,
+    std: ArrayLike | None = None,
+) -> LogitsModel:
+    """A classifier by name, with the weights of a file.
+
+    Args:
+      name: "resnet20" (torch weights: ``.safetensors``, ``.pth``), "cnn" or "mlp" (``.npz`` of
+        ``python -m invjax.models.train``).
+      weights: path of the file.
+      num_classes: what the number of classes must be; None: whatever the weights have.
+      mean, std: normalisation of the data range, a number or one per channel. By default that which is recorded in the
+        file; for "resnet20", where nothing is recorded, 0.5 and 0.5, i.e. a model trained on inputs in [-1, 1].
+
+    Raises:
+      ValueError: unknown name; the file is missing, truncated or of another model; ``num_classes`` differs.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"name must be one of {', '.join(sorted(REGISTRY))}; it was {name!r}")
+    return REGISTRY[name](weights, num_classes, mean, std)
+
+
+def mnist_cnn() -> LogitsModel:
+    """The shipped classifier of handwritten digits: [B, 28, 28, 1] in [0, 1] -> logits [B, 10].
+
+    A :class:`~invjax.models.cnn.SmallCNN`; ``weights/mnist_cnn.json`` says how it was trained and how good it is.
+    """
+    return load("cnn", SHIPPED / "mnist_cnn.npz")

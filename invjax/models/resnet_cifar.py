@@ -1,0 +1,76 @@
+"""ResNet20 for 32 × 32 images: He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2.
+
+Three stages of three basic blocks, widths 16, 32, 64; the identity shortcuts of option A: where a stage begins, the
+shortcut takes every second pixel and pads the new channels with zeros, half on each side.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from invjax.models.blocks import ConvBN
+from invjax.types import Array
+
+STAGES = 3
+BLOCKS = 3  # per stage
+
+
+class BasicBlock(nnx.Module):
+    """``relu(shortcut(x) + bn(conv(relu(bn(conv(x))))))``: [B, H, W, I] -> [B, ceil(H/stride), ceil(W/stride), O]."""
+
+    def __init__(self, in_features: int, out_features: int, stride: int, *, rngs: nnx.Rngs) -> None:
+        self.conv1 = ConvBN(in_features, out_features, stride=stride, rngs=rngs)
+        self.conv2 = ConvBN(out_features, out_features, rngs=rngs)
+        self.stride = stride
+        self.new_channels = out_features - in_features
+
+    def __call__(self, x: Array) -> Array:
+        y = self.conv2(jax.nn.relu(self.conv1(x)))
+        if self.stride != 1 or self.new_channels:
+            low = self.new_channels // 2
+            pad = ((0, 0), (0, 0), (0, 0), (low, self.new_channels - low))
+            x = jnp.pad(x[:, :: self.stride, :: self.stride], pad)
+        return jax.nn.relu(x + y)
+
+
+class ResNet20(nnx.Module):
+    """The CIFAR form of ResNet with 20 layers, [B, H, W, 3] -> logits [B, K].
+
+    Args:
+      num_classes: K.
+      width: channels of the first stage (16 in the paper); the others have 2 and 4 times as many.
+      rngs: random numbers for the initial weights.
+    """
+
+    def __init__(self, num_classes: int = 10, width: int = 16, *, rngs: nnx.Rngs) -> None:
+        self.stem = ConvBN(3, width, rngs=rngs)
+        features = width
+        for stage in range(STAGES):
+            for block in range(BLOCKS):
+                out, stride = width * 2**stage, 2 if stage > 0 and block == 0 else 1
+                # Numbered attributes: a list of modules is handled differently by the supported versions of flax.
+                setattr(self, block_name(stage, block), BasicBlock(features, out, stride, rngs=rngs))
+                features = out
+        self.head = nnx.Linear(features, num_classes, rngs=rngs)
+
+    def activations(self, x: Array) -> dict[str, Array]:
+        """What each layer gives, in order: ``stem``, ``stage1_block1`` … ``stage3_block3``, ``pool``, ``logits``."""
+        out = {"stem": jax.nn.relu(self.stem(x))}
+        y = out["stem"]
+        for stage in range(STAGES):
+            for block in range(BLOCKS):
+                name = block_name(stage, block)
+                y = out[name] = getattr(self, name)(y)
+        out["pool"] = jnp.mean(y, axis=(1, 2))
+        out["logits"] = self.head(out["pool"])
+        return out
+
+    def __call__(self, x: Array) -> Array:
+        return self.activations(x)["logits"]
+
+
+def block_name(stage: int, block: int) -> str:
+    """Attribute of a block, counted from 1 in the name and from 0 in the arguments."""
+    return f"stage{stage + 1}_block{block + 1}"

@@ -1,0 +1,188 @@
+"""Reading torch weight files without torch, and without running anything a file may ask for.
+
+A ``.pth`` of torch >= 1.6 is a zip of raw storages and one pickle that arranges them. A pickle may call any function;
+the reader here knows the few that rebuild tensors in dictionaries, and refuses the file for any other.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.models.params_file import load_arrays
+
+DTYPES: dict[str, Any] = {
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": jnp.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights of a checkpoint
+
+
+def load_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The tensors of a weights file by key.
+
+    Args:
+      path: ``.safetensors`` (needs the extra ``weights``), ``.pth``, ``.pt`` or ``.th`` as written by ``torch.save``
+        since torch 1.6 (torch is not needed), or ``.npz``. Checkpoints that hold the weights under "state_dict" or
+        "model" are looked into.
+
+    Raises:
+      ValueError: the file is missing, truncated or corrupt, of an unknown kind, in torch's old format, or holds
+        anything but tensors in dictionaries.
+      ImportError: safetensors is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"path must be an existing weights file; there is no file {path}")
+    readers = {".safetensors": _safetensors, ".pth": _zip, ".pt": _zip, ".th": _zip, ".npz": load_arrays}
+    if path.suffix not in readers:
+        raise ValueError(f"path must end in one of {', '.join(readers)}; it was {path.name}")
+    return readers[path.suffix](path)
+
+
+def _safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ImportError:
+        raise ImportError("reading .safetensors needs safetensors: pip install 'invjax[weights]'") from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise ValueError(
+            f"path must be a complete .safetensors file; {path} is truncated or corrupt: {error}"
+        ) from error
+
+
+class _Storage(NamedTuple):
+    data: np.ndarray  # [numel]
+
+
+class _Refused(Exception):
+    """The pickle asks for something a weights file does not need."""
+
+
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
+    """``torch._utils._rebuild_tensor_v2``: a strided view, here copied out of its storage after a bounds check."""
+    numbers = (offset, *size, *stride)
+    if not isinstance(storage, _Storage) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise _Refused("a tensor that is not made of a storage and non-negative sizes")
+    if len(size) != len(stride):
+        raise _Refused("a tensor with unequal numbers of sizes and strides")
+    data = storage.data
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if math.prod(size) and (last >= data.size or math.prod(size) > data.size):
+        raise _Refused(f"a tensor of shape {tuple(size)} that does not fit its storage of {data.size} numbers")
+    if not math.prod(size):
+        return np.empty(size, data.dtype)
+    view = np.lib.stride_tricks.as_strided(data[offset:], tuple(size), tuple(s * data.itemsize for s in stride))
+    return view.copy()
+
+
+def _rebuild_parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    **{("torch", name): name for name in DTYPES},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows ``ALLOWED`` and storages, nothing else."""
+
+    def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(file)
+        self.archive, self.root = archive, root
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        try:
+            return ALLOWED[module_name, global_name]
+        except KeyError:
+            raise _Refused(f"{module_name}.{global_name}") from None
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        match pid:
+            case ("storage", str(kind), str(key), _, int(count)) if kind in DTYPES:
+                if key not in self.storages:
+                    self.storages[key] = _Storage(self._storage(f"{self.root}data/{key}", kind, count))
+                return self.storages[key]
+        raise _Refused(f"a stored object that is no tensor: {str(pid)[:80]}")
+
+    def _storage(self, name: str, kind: str, count: int) -> np.ndarray:
+        raw, dtype = _member(self.archive, name), np.dtype(DTYPES[kind])
+        if len(raw) != count * dtype.itemsize:
+            raise _Refused(f"a storage {name} of {len(raw)} bytes in the place of {count * dtype.itemsize}")
+        return np.frombuffer(raw, dtype)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        # torch never compresses; so a small file cannot unpack to one that fills the memory.
+        raise _Refused(f"a compressed member {name}")
+    return archive.read(name)
+
+
+def _zip(path: Path) -> dict[str, np.ndarray]:
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start[:1] == b"\x80":
+        raise ValueError(
+            f"path must be a torch file in the zip format (torch >= 1.6); {path} is in the old one. Where torch is "
+            f"installed, torch.save(torch.load(path), path) rewrites it"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+            if len(pickles) != 1:
+                raise _Refused("no data.pkl: not written by torch.save")
+            root = pickles[0].removesuffix("data.pkl")
+            if f"{root}byteorder" in archive.namelist() and _member(archive, f"{root}byteorder") != b"little":
+                raise _Refused("numbers in big-endian order")
+            found = _Unpickler(io.BytesIO(_member(archive, pickles[0])), archive, root).load()
+    except _Refused as error:
+        raise ValueError(
+            f"path must hold nothing but tensors in dictionaries (save model.state_dict()); {path} has {error}"
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(
+            f"path must be a complete file of torch.save; {path} is truncated or corrupt: {error}"
+        ) from error
+    return _tensors(found, path)
+
+
+def _tensors(found: Any, path: Path) -> dict[str, np.ndarray]:
+    for key in NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+            break
+    if not isinstance(found, Mapping) or not found:
+        raise ValueError(f"path must hold a state dict; {path} holds {type(found).__name__}")
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, np.ndarray):
+            raise ValueError(
+                f"path must hold a state dict (names and tensors); in {path} entry {key!r} is {type(value).__name__}"
+            )
+    return dict(found)
