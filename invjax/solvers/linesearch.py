@@ -24,8 +24,9 @@ from invjax.solvers.momentum import Prox
 from invjax.solvers.proximal import forward_backward, identity
 from invjax.types import Array, ArrayLike
 
-# Relative rounding of the two values compared in (1): below it a difference says nothing, and insisting on it would
-# shrink the step without end at the optimum.
+# Rounding of the two values compared in (1), in units of eps. Near the optimum their difference says nothing, and
+# insisting on it would shrink the step without end. The values themselves do not tell how large the terms were that
+# cancelled in them (a residual Ax − b near 0); ‖z‖²/(2σ), the value of a quadratic of curvature 1/σ, does.
 ROUNDINGS = 8.0
 
 
@@ -79,7 +80,8 @@ def sufficient(point: Array, value: Array, grad: Array, candidate: Array, trial:
     """
     move = candidate - point
     bound = value + jnp.sum(grad * move) + jnp.sum(jnp.square(move)) / (2.0 * step)
-    slack = ROUNDINGS * jnp.finfo(point.dtype).eps * (jnp.abs(value) + jnp.abs(trial))
+    terms = ROUNDINGS * (jnp.abs(value) + jnp.abs(trial)) + jnp.sum(jnp.square(point)) / (2.0 * step)
+    slack = jnp.finfo(point.dtype).eps * terms
     return trial <= bound + slack
 
 

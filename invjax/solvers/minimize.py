@@ -230,6 +230,9 @@ def minimize(
             state = method.accept(loop.state, candidate, restart=scheme, value=told)
         residual = gradient_mapping(point, trial, size)
         scale = jnp.where(loop.steps == 0, jnp.maximum(jnp.ones((), dtype), residual), loop.scale)
+        converged = residual <= tolerance * scale
+        if solver == "gd":  # its velocity may carry it straight through the solution: end at the plain step instead
+            state = state._replace(x=jnp.where(converged, trial, state.x))
         sound = jnp.isfinite(value) & jnp.isfinite(there) & jnp.all(jnp.isfinite(candidate))
         return _Loop(
             state=select(sound, state, loop.state),
@@ -237,7 +240,7 @@ def minimize(
             scale=scale,
             steps=loop.steps + 1,
             forwards=forwards,
-            converged=sound & (residual <= tolerance * scale),
+            converged=sound & converged,
             broken=~sound,
         )
 

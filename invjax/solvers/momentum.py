@@ -119,10 +119,10 @@ def accept(
 
     * ``"gradient"`` when ``⟨z_t − r_{t+1}, r_{t+1} − r_t⟩ > 0``: the step just taken points against the movement.
       The candidate is kept. Costs nothing.
-    * ``"function"`` when ``F(r_{t+1}) > F(r_t)``. Deviation from the paper: the candidate is then refused and r_t kept,
-      so the objective never increases while a plain step (no extrapolation) does not increase it, as with step ≤ 1/L or
-      back-tracking. A plain step is always taken, whatever its value, so the iteration cannot be stuck. A NaN counts
-      as an increase.
+    * ``"function"`` when ``F(r_{t+1}) > F(r_t)`` by more than rounding. Deviation from the paper: the candidate is then
+      refused and r_t kept, so the objective never increases while a plain step (no extrapolation) does not increase
+      it, as with step ≤ 1/L or back-tracking. A plain step is always taken, whatever its value, so the iteration
+      cannot be stuck. A NaN counts as an increase.
 
     Args:
       state: the state that was asked.
@@ -152,7 +152,9 @@ def accept(
         x, kept = candidate, told
     else:
         # The first two steps after a start are plain ones (μ = 0); β_1 = 1.618 and β_2 = 2.19 lie either side of 2.
-        again = (state.beta >= 2.0) & ~(told <= state.value)
+        # Without the rounding, noise in the values near the optimum would stop every acceleration there.
+        rounding = 4.0 * jnp.finfo(dtype).eps * jnp.abs(state.value)
+        again = (state.beta >= 2.0) & ~(told <= state.value + rounding)
         x, kept = jnp.where(again, state.x, candidate), jnp.where(again, state.value, told)
     return State(
         x=x,
