@@ -51,6 +51,18 @@ def test_minimises_in_float32(p, kind):
     assert np.max(excess / (1 + v**2 + w)) <= 1e-6
 
 
+@pytest.mark.parametrize("p", [1 / 2, 2 / 3])
+def test_the_jump_lies_where_it_must_with_zero_outside_the_box(p):
+    v = np.linspace(1.2, 1.6, 4001)  # one of these is within 1e-4 of the tie between the lower end and the root
+    low, high = np.full_like(v, 0.05), np.full_like(v, 3.0)
+    with x64():
+        u = np.asarray(MAPS[p](v, 1.0, lower=low, upper=high))
+    assert u[0] == 0.05
+    assert u[-1] > 0.5
+    excess = objective(p, u, v, np.ones_like(v)) - least_objective(p, v, np.ones_like(v), low, high)
+    assert excess.max() <= 1e-9
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     v=st.floats(-8, 8, width=32),
