@@ -6,12 +6,18 @@
 from collections.abc import Callable
 from typing import Any
 
+from invjax.attacks.forward_backward import ForwardBackward as ForwardBackward
 from invjax.attacks.gse import GSE as GSE
 from invjax.attacks.gse import GSEConfig as GSEConfig
 from invjax.attacks.pgd import FGSM as FGSM
 from invjax.attacks.pgd import PGD as PGD
 
-REGISTRY: dict[str, Callable[..., Any]] = {"fgsm": FGSM, "pgd": PGD, "gse": GSE}
+REGISTRY: dict[str, Callable[..., Any]] = {
+    "fgsm": FGSM,
+    "pgd": PGD,
+    "forward-backward": ForwardBackward,
+    "gse": GSE,
+}
 
 
 def make(name: str, **constants: Any) -> Any:
