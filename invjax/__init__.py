@@ -9,6 +9,7 @@ from invjax.engine import install_canonical_convolutions as install_canonical_co
 from invjax.engine import run_batch as run_batch
 from invjax.engine import run_queue as run_queue
 from invjax.engine import solve as solve
+from invjax.engine import trace as trace
 from invjax.engine import white_box as white_box
 from invjax.models.api import LogitsModel as LogitsModel
 from invjax.solvers import minimize as minimize

@@ -11,3 +11,5 @@ from invjax.engine.queue import stream as stream
 from invjax.engine.solve import LANES as LANES
 from invjax.engine.solve import prepare as prepare
 from invjax.engine.solve import solve as solve
+from invjax.engine.trace import Trace as Trace
+from invjax.engine.trace import trace as trace

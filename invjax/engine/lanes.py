@@ -43,16 +43,19 @@ def _admissible(problem: Problem, point: Array) -> Array:
     return point if problem.mask is None else jnp.where(problem.mask, point, problem.x)
 
 
-def step(method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Lanes:
-    """One iteration. Finished lanes are computed along (shapes are fixed) but keep their state and their counts."""
+def look(method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Eval:
+    """Ask every lane and evaluate all the points in one call of the network. Fields [B, ...] or [B, P, ...]."""
 
     def ask(problem: Problem, state: State) -> Array:
         return _admissible(problem, method.ask(ctx, problem, config, state))
 
     points = jax.vmap(ask)(problems, lanes.state)  # [B, *S] or [B, P, *S]
-    evals = evaluator(method, ctx, config, problems, lanes.state, points)
+    return evaluator(method, ctx, config, problems, lanes.state, points)
 
-    axes = tuple(range(1, points.ndim))
+
+def learn(method: Method, ctx: Context, config: Config, problems: Problem, lanes: Lanes, evals: Eval) -> Lanes:
+    """Tell every lane, and probe. Finished lanes were computed along but keep their state and their counts."""
+    axes = tuple(range(1, evals.grad.ndim))
     finite = jnp.isfinite(evals.grad).all(axes) & ~jnp.isnan(evals.logits).any(tuple(range(1, evals.logits.ndim)))
     finite &= jnp.isfinite(evals.value).reshape(finite.shape[0], -1).all(1)
     told = jax.vmap(lambda problem, state, ev: method.tell(ctx, problem, config, state, ev))(
@@ -86,6 +89,11 @@ def step(method: Method, evaluator: Evaluator, ctx: Context, config: Config, pro
         broken=lanes.broken | (lanes.active & ~finite),
         active=lanes.active & finite & ~finished,
     )
+
+
+def step(method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Lanes:
+    """One iteration of all lanes."""
+    return learn(method, ctx, config, problems, lanes, look(method, evaluator, ctx, config, problems, lanes))
 
 
 def advance(
