@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import numpy as np
 
 C = TypeVar("C", bound=type)
 
@@ -24,10 +25,33 @@ def config(cls: C) -> C:
 def require(owner: object, name: str, ok: Callable[[Any], bool], what: str) -> None:
     """Raise ValueError unless the field ``name`` of ``owner`` fulfils ``ok``."""
     value = getattr(owner, name)
-    if not ok(value):
+    try:
+        good = bool(ok(value))
+    except (TypeError, ValueError):  # a string, None, an array of several numbers
+        good = False
+    if not good:
         raise ValueError(f"{type(owner).__name__}.{name} must be {what}, was {value!r}")
 
 
 def require_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless the field ``name`` is one of ``choices``."""
     require(owner, name, lambda value: value in choices, f"one of {', '.join(map(repr, choices))}")
+
+
+def typed(owner: Any) -> Any:
+    """``owner`` with each number in the type of its field's default: ``eps=1`` is ``eps=1.0``, not another program.
+
+    Raises ValueError where a count is not a whole number. Arrays and traced values pass as they are.
+    """
+    if not dataclasses.is_dataclass(owner) or isinstance(owner, type):
+        return owner
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(owner):
+        value, kind = getattr(owner, field.name), type(field.default)
+        if kind is float and isinstance(value, int | np.integer) and not isinstance(value, bool):
+            changed[field.name] = float(value)
+        elif kind is int and isinstance(value, float | np.floating):
+            if not float(value).is_integer():
+                raise ValueError(f"{type(owner).__name__}.{field.name} must be a whole number, was {value!r}")
+            changed[field.name] = int(value)
+    return dataclasses.replace(owner, **changed) if changed else owner

@@ -60,6 +60,22 @@ def num_classes(logits: Callable[[Array], Array], shape: tuple[int, ...], dtype:
     return out.shape[1]
 
 
+def check_lanes(lanes: Any, mesh: Any) -> None:
+    """A number of lanes that the devices of this process can share."""
+    if isinstance(lanes, bool) or not isinstance(lanes, int | np.integer):
+        raise ValueError(f"lanes must be an integer, was {lanes!r}")
+    if lanes < 1:
+        raise ValueError(f"lanes must be at least 1, was {lanes}")
+    if mesh is not None:
+        if lanes % mesh.size:
+            raise ValueError(f"lanes must be a multiple of the {mesh.size} devices of the mesh, was {lanes}")
+        if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
+            raise ValueError(
+                "mesh must hold devices of this process alone (jax.local_devices()): the processes share the list "
+                f"of examples, not their devices; was {mesh}"
+            )
+
+
 def _first(bad: np.ndarray) -> str:
     index = np.argwhere(bad)[0]
     return f"index {tuple(int(i) for i in index)}" if bad.ndim > 1 else f"index {int(index[0])}"
@@ -143,7 +159,7 @@ def make_problems(
         raise ValueError(f"x must hold at least one example, [N, *S] with N >= 1, had shape {x.shape}")
     count, shape = x.shape[0], x.shape[1:]
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"x must be floating point in the data range {tuple(bounds)!r}, was {x.dtype}")
+        raise ValueError(f"x must be floating point in the data range {bounds!r}, was {x.dtype}")
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     x = x.astype(dtype)
     lower, upper = _bounds(bounds, shape, dtype)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
@@ -118,8 +118,9 @@ def stream(
     an example does not depend on its lane, its neighbours or the order.
     """
     devices = 1 if mesh is None else mesh.size
-    if lanes % devices:
-        raise ValueError(f"lanes must be a multiple of the {devices} devices of the mesh, was {lanes}")
+    checks.check_lanes(lanes, mesh)
+    if mesh is not None:  # newer jax makes meshes with explicit axes, on which plain vmap and convolutions fail
+        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     per_device = lanes // devices
     queue = np.arange(problems.label.shape[0]) if todo is None else np.asarray(todo)
     total, ended, steps, head = len(queue), 0, 0, min(lanes, len(queue))

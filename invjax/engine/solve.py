@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from invjax.config import typed
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
 from invjax.engine.cpu import install_canonical_convolutions
@@ -27,7 +28,7 @@ LANES = 64
 def method_of(config: Config) -> Method:
     """The method that a config belongs to."""
     method = getattr(config, "method", None)
-    if not isinstance(method, Method):
+    if isinstance(config, type) or not isinstance(method, Method):
         raise ValueError(f"method must be a method's configuration, e.g. PGD(), was {config!r}")
     check = getattr(config, "check", None)
     if check is not None and not checks.is_traced(config):
@@ -51,7 +52,7 @@ def prepare(
     chosen = method_of(method)
     logits = checks.as_logits_fn(logits)
     problems, single = checks.make_problems(logits, x, label, **problem)
-    config = strong(method, problems.x.dtype)
+    config = strong(typed(method), problems.x.dtype)
     return Context(logits, density), problems, config, chosen, jax.random.key(0) if key is None else key, single
 
 
@@ -112,8 +113,7 @@ def solve(
         logits, x, label, method=method, density=density, key=key, target=target, bounds=bounds, mask=mask,
         groups=groups, ids=ids,
     )  # fmt: skip
-    if lanes < 1:
-        raise ValueError(f"lanes must be at least 1, was {lanes}")
+    checks.check_lanes(lanes, mesh)
     count = problems.label.shape[0]
     traced = checks.is_traced(ctx, problems, config, key)
     if traced and (out is not None or mesh is not None):

@@ -1,0 +1,177 @@
+"""Bad arguments of ``solve``: a ValueError that names the argument, what it must be and what it was."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import nets
+import numpy as np
+import pytest
+
+import invjax
+from invjax import attacks
+from invjax.attacks import FGSM, GSE, PGD
+
+pytestmark = pytest.mark.fast
+
+TASK = nets.task(nets.conv(), count=4)
+
+
+def changed(array: np.ndarray, index: Any, value: Any) -> np.ndarray:
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+def one_class(params: Any, x: Any) -> Any:
+    return x.reshape(x.shape[0], -1)[:, :1]
+
+
+def flat(params: Any, x: Any) -> Any:
+    return x.sum((1, 2, 3))
+
+
+def pooled(params: Any, x: Any) -> Any:
+    return x.mean((1, 2, 3))[None, :].repeat(3, 0)
+
+
+OTHER = np.flatnonzero(np.arange(4) != TASK.label[2])[0]
+NAN, INF = float("nan"), float("inf")
+# what changes, and what the message must hold
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "label too large": ({"label": changed(TASK.label, 2, 4)}, r"label must lie in \[0, 4\), .* was 4 at index 2"),
+    "label negative": ({"label": changed(TASK.label, 1, -1)}, r"label must lie in \[0, 4\), .* was -1 at index 1"),
+    "labels as floats": ({"label": TASK.label.astype(float)}, "label must be integer class indices, was float64"),
+    "labels as bool": ({"label": TASK.label > 1}, "label must be integer class indices, was bool"),
+    "too few labels": ({"label": TASK.label[:3]}, r"label must have one entry per example, shape \(4,\), was \(3,\)"),
+    "one-hot labels": ({"label": np.eye(4, dtype=int)}, r"label must have one entry per example.* was \(4, 4\)"),
+    "target out of range": ({"target": changed(TASK.target, 0, 9)}, r"target must lie in \[0, 4\), .* was 9 at index 0"),
+    "target -1": ({"target": changed(TASK.target, 0, -1)}, r"target must lie in \[0, 4\), .* was -1 at index 0"),
+    "target equals label": (
+        {"target": changed(TASK.target, 3, TASK.label[3])},
+        rf"target must differ from label, was {TASK.label[3]} for both at index 3",
+    ),
+    "one target for four": ({"target": 1}, r"target must have one entry per example, shape \(4,\), was \(1,\)"),
+    "x above": ({"x": changed(TASK.x, (1, 2, 3, 0), 1.5)}, r"x must lie within bounds .*, was 1.5 at .*\(1, 2, 3, 0\)"),
+    "x below": ({"x": changed(TASK.x, (0, 0, 0, 0), -0.5)}, r"x must lie within bounds .*, was -0.5 at"),
+    "x outside its own bounds": (
+        {"bounds": (np.full(nets.SMALL, 0.0), np.full(nets.SMALL, 0.05))}, "x must lie within bounds",
+    ),
+    "NaN pixel": ({"x": changed(TASK.x, (3, 0, 1, 0), NAN)}, r"x must be finite, was nan at index \(3, 0, 1, 0\)"),
+    "infinite pixel": ({"x": changed(TASK.x, (3, 0, 1, 0), INF)}, "x must be finite, was inf"),
+    "uint8": ({"x": (255 * TASK.x).astype(np.uint8)}, r"x must be floating point in the data range .*, was uint8"),
+    "uint8 and bounds": ({"x": np.zeros((4, 8, 8, 1), np.uint8), "bounds": 3}, r"bounds must be a pair|x must be float"),
+    "channel first": ({"x": TASK.x.transpose(0, 3, 1, 2)}, r"logits must accept x of shape \[B, 1, 8, 8\] \(channel last\)"),
+    "another size": ({"x": TASK.x[:, :5]}, r"logits must accept x of shape \[B, 5, 8, 1\]"),
+    "empty list": ({"x": TASK.x[:0], "label": TASK.label[:0], "target": None}, r"x must hold at least one .* \(0, 8, 8, 1\)"),
+    "empty image": ({"x": TASK.x[:, :0]}, r"x must hold at least one example.*had shape \(4, 0, 8, 1\)"),
+    "no image axis": ({"x": TASK.x[:, 0, 0, 0]}, r"x must hold at least one example|logits must accept x"),
+    "a string": ({"x": "digits.npz"}, "x must"),
+    "bounds a number": ({"bounds": 1.0}, r"bounds must be a pair \(lower, upper\), was 1.0"),
+    "bounds reversed": ({"bounds": (1.0, 0.0)}, r"bounds must have lower <= upper everywhere, were \(1.0, 0.0\)"),
+    "bounds of another shape": ({"bounds": (np.zeros((8, 8)), 1)}, r"bounds lower must be a scalar or of shape \(8, 8, 1\)"),
+    "bounds infinite": ({"bounds": (0.0, INF)}, "bounds upper must be finite, was inf"),
+    "bounds NaN": ({"bounds": (NAN, 1.0)}, "bounds lower must be finite, was nan"),
+    "bounds without room": ({"bounds": (0.5, 0.5)}, "bounds must leave room to move"),
+    "mask of floats": ({"mask": np.ones(nets.SMALL)}, "mask must be bool, was float64"),
+    "mask of another shape": ({"mask": np.ones((8, 8), bool)}, r"mask must have shape \(8, 8, 1\) or \(4, 8, 8, 1\)"),
+    "mask empty": ({"mask": np.zeros(nets.SMALL, bool)}, "mask must leave at least one coordinate free, is empty at index 0"),
+    "groups of floats": ({"groups": np.ones(nets.SMALL)}, "groups must be integer, was float64"),
+    "groups of another shape": ({"groups": np.ones((4,), int)}, r"groups must have shape \(8, 8, 1\)"),
+    "ids": ({"ids": np.arange(3)}, r"ids must have one entry per example, shape \(4,\), was \(3,\)"),
+    "lanes 0": ({"lanes": 0}, "lanes must be at least 1, was 0"),
+    "lanes half": ({"lanes": 2.5}, "lanes must be an integer.*2.5"),
+    "logits not callable": ({"logits": 3}, "logits must be a function .*, was int"),
+    "logits None": ({"logits": None}, "logits must be a function .*, was NoneType"),
+    "one class": ({"logits": invjax.LogitsModel({}, one_class)}, r"logits must return \[B, K\] with K >= 2 classes, returned \(2, 1\)"),
+    "no class axis": ({"logits": invjax.LogitsModel({}, flat)}, r"logits must return \[B, K\] .* returned \(2,\)"),
+    "mixed axes": ({"logits": invjax.LogitsModel({}, pooled)}, r"logits must return \[B, K\] .* returned \(3, 2\)"),
+    "two classes for labels of four": ({"logits": nets.conv(classes=2)}, r"label must lie in \[0, 2\), the classes of logits"),
+    "method a string": ({"method": "pgd"}, r"method must be a method's configuration, e.g. PGD\(\), was 'pgd'"),
+    "method a class": ({"method": PGD}, r"method must be a method's configuration"),
+    "method a function": ({"method": FGSM}, r"method must be a method's configuration"),
+    "method None": ({"method": None}, r"method must be a method's configuration, .* was None"),
+    "eps": ({"method": PGD(eps=-1.0)}, r"PGD.eps must be a radius >= 0, was -1.0"),
+    "eps NaN": ({"method": PGD(eps=NAN)}, r"PGD.eps must be a radius >= 0, was nan"),
+    "eps a string": ({"method": PGD(eps="8/255")}, r"PGD.eps must be a radius >= 0, was '8/255'"),  # type: ignore[arg-type]
+    "eps several": ({"method": PGD(eps=np.ones(3))}, r"PGD.eps must be a radius >= 0, was array"),  # type: ignore[arg-type]
+    "step": ({"method": PGD(step=0)}, r"PGD.step must be a step > 0, was 0"),
+    "steps": ({"method": PGD(steps=0)}, r"PGD.steps must be at least 1, was 0"),
+    "steps a fraction": ({"method": PGD(steps=2.5)}, r"PGD.steps must be a whole number, was 2.5"),  # type: ignore[arg-type]
+    "norm": ({"method": PGD(norm="l1")}, r"PGD.norm must be one of 'linf', 'l2', was 'l1'"),
+    "loss": ({"method": PGD(loss="hinge")}, r"PGD.loss must be one of 'cross_entropy', 'margin', was 'hinge'"),
+    "variant": ({"method": GSE("quick")}, r"variant must be one of .*'released'.*, was 'quick'"),
+    "gse sigma": ({"method": GSE(sigma=0.0)}, r"GSEConfig.sigma must be a step > 0, was 0.0"),
+    "gse q": ({"method": GSE(q=2.0)}, r"GSEConfig.q must be in \(0, 1\], was 2.0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_solve(case: str) -> None:
+    arguments, message = CASES[case]
+    given = {
+        "logits": TASK.net, "x": TASK.x, "label": TASK.label, "target": TASK.target, "method": PGD(), **arguments,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        invjax.solve(given.pop("logits"), given.pop("x"), given.pop("label"), **given)
+
+
+def test_flat_inputs_for_an_image_method() -> None:
+    task = nets.task(nets.linear((6,)), (6,), count=3)
+    with pytest.raises(ValueError, match=r"x must be images \[N, H, W, C\] for GSE, had examples of shape \(6,\)"):
+        invjax.solve(task.net, task.x, task.label, method=GSE())
+
+
+def test_single_examples() -> None:
+    """A scalar label is one example, and is checked like a list."""
+    x, label = TASK.x[2], TASK.label[2]
+    with pytest.raises(ValueError, match=r"target must differ from label, was \d for both at index 0"):
+        invjax.solve(TASK.net, x, label, target=label, method=PGD())
+    with pytest.raises(ValueError, match=r"target must have one entry per example, shape \(1,\), was \(4,\)"):
+        invjax.solve(TASK.net, x, label, target=TASK.target, method=PGD())
+    with pytest.raises(ValueError, match=r"logits must accept x of shape \[B, 4, 8, 8, 1\]"):
+        invjax.solve(TASK.net, TASK.x, label, method=PGD())
+
+
+def test_shapes_are_checked_under_jit_too() -> None:
+    """Values are unknown there; shapes, dtypes and classes are not."""
+
+    def run(x: Any, label: Any) -> Any:
+        return invjax.solve(TASK.net, x, label, method=PGD())
+
+    for x, label, message in (
+        (TASK.x, TASK.label[:2], "label must have one entry per example"),
+        (TASK.x, TASK.label.astype(np.float32), "label must be integer class indices, was float32"),
+        (TASK.x.astype(np.int32), TASK.label, "x must be floating point"),
+        (TASK.x[:, :4], TASK.label, "logits must accept x of shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jax.jit(run)(x, label)
+
+
+def test_attack_names() -> None:
+    with pytest.raises(ValueError, match=r"attack must be one of .*pgd.*, was 'pdg'"):
+        attacks.make("pdg")
+    with pytest.raises(ValueError, match="attack 'pgd' does not take these constants: .*epsilon"):
+        attacks.make("pgd", epsilon=1)
+
+
+def test_nothing_is_written_for_a_bad_call(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="label must lie in"):
+        invjax.solve(TASK.net, TASK.x, TASK.label + 4, method=PGD(), out=out)
+    with pytest.raises(ValueError, match="lanes must be at least 1"):
+        invjax.solve(TASK.net, TASK.x, TASK.label, method=PGD(), out=out, lanes=0)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("lanes",))
+    with pytest.raises(ValueError, match="lanes must be a multiple of the 8 devices"):
+        invjax.solve(TASK.net, TASK.x, TASK.label, method=PGD(), out=out, mesh=mesh, lanes=4)
+    assert not out.exists()
+
+
+def test_messages_name_what_was_given() -> None:
+    """Every message of the table states an argument, a requirement and a value."""
+    for case, (_, message) in CASES.items():
+        assert re.search(r"must|bounds", message), case

@@ -1,0 +1,429 @@
+"""What every attack obeys, whatever it does inside. A new attack needs one line in ``CONFIGS``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import nets
+import numpy as np
+import pytest
+
+import invjax
+from invjax import Result, Status, engine
+from invjax.attacks import FGSM, GSE, PGD, REGISTRY
+
+# Cheap constants under which some of the examples succeed; the argument is the width of the box.
+CONFIGS: dict[str, Callable[[float], Any]] = {
+    "fgsm": lambda s: FGSM(eps=0.1 * s),
+    "pgd": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, restarts=2),
+    "gse": lambda s: GSE(iterations=40, k_hat=8, trials=4, sigma=0.02, mu=0.1),
+}
+# More paths through the same attacks.
+CONFIGS |= {
+    "pgd/random-l2": lambda s: PGD(eps=0.5 * s, step=0.2 * s, steps=3, restarts=2, norm="l2", random_start=True),
+    "pgd/margin": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, loss="margin"),
+    "gse/published": lambda s: GSE("published", iterations=24, k_hat=8, trials=3, sigma=0.02, mu=0.1),
+}
+COUNT = 24
+every = pytest.mark.parametrize("name", CONFIGS)
+MAIN = [name for name in CONFIGS if "/" not in name]
+main = pytest.mark.parametrize("name", MAIN)
+fast = pytest.mark.fast
+
+
+def make(name: str, width: float = 1.0) -> Any:
+    return CONFIGS[name](width)
+
+
+@cache
+def base() -> nets.Task:
+    return nets.task(nets.conv(), count=COUNT)
+
+
+def solve(task: nets.Task, name: str, *, width: float = 1.0, **options: Any) -> Result:
+    options = {"target": task.target, "progress": False, **options}
+    return invjax.solve(task.net, task.x, task.label, method=make(name, width), **options)
+
+
+@cache
+def batch(name: str, targeted: bool = True) -> Result:
+    """All examples together: the program and the answers that most tests share."""
+    return solve(base(), name, lanes=COUNT, **({} if targeted else {"target": None}))
+
+
+def queue(task: nets.Task, name: str, lanes: int, mesh: Any = None, **options: Any) -> Result:
+    ctx, problems, config, method, key, _ = engine.prepare(
+        task.net, task.x, task.label, method=make(name), target=task.target, **options
+    )
+    return engine.run_queue(ctx, problems, config, method=method, key=key, lanes=lanes, mesh=mesh)
+
+
+def pick(task: nets.Task, index: np.ndarray) -> nets.Task:
+    return nets.Task(task.net, task.x[index], task.label[index], task.target[index])
+
+
+def keep(result: Result, index: Any) -> Result:
+    return jax.tree.map(lambda field: np.asarray(field)[index], result)
+
+
+def check_contract(task: nets.Task, result: Result, target: np.ndarray | None, bounds: Any = (0.0, 1.0)) -> None:
+    count = len(task.x)
+    x, delta, status = np.asarray(result.x), np.asarray(result.delta), np.asarray(result.status)
+    assert x.dtype == delta.dtype == np.asarray(result.attempt).dtype == task.x.dtype
+    assert x.shape == delta.shape == result.attempt.shape == task.x.shape
+    for counts in (result.status, result.evaluations, result.forwards):
+        assert counts.dtype == np.int32
+        assert counts.shape == (count,)
+    assert (x >= bounds[0]).all()
+    assert (x <= bounds[1]).all()
+    assert np.isfinite(np.asarray(result.attempt)).all()
+    assert (np.asarray(result.attempt) >= bounds[0]).all()
+    assert (np.asarray(result.attempt) <= bounds[1]).all()
+    np.testing.assert_array_equal(delta, x - task.x)
+    assert set(status.tolist()) <= {Status.FOUND, Status.NOT_FOUND}, status
+    failed = status != Status.FOUND
+    assert x[failed].tobytes() == task.x[failed].tobytes()
+    np.testing.assert_array_equal(np.asarray(result.found), ~failed)
+    assert (np.asarray(result.evaluations) >= 1).all()
+    # What is reported as found has the wanted class (up to the last bits of another batch size).
+    aim = np.full(count, invjax.UNTARGETED) if target is None else target
+    gap = jax.vmap(invjax.losses.gap)(task.net(jnp.asarray(x)), jnp.asarray(task.label), jnp.asarray(aim))
+    scale = float(np.abs(np.asarray(task.net(jnp.asarray(x)))).max())
+    assert (np.asarray(gap)[~failed] < 1e-5 * scale).all()
+    assert (delta[~failed].reshape(-1, task.x[0].size) != 0).any(1).all()
+
+
+@fast
+def test_every_attack_is_tested() -> None:
+    missing = set(REGISTRY) - set(CONFIGS)
+    assert not missing, f"give these attacks a cheap configuration in CONFIGS: {sorted(missing)}"
+    for name, config in ((name, make(name)) for name in MAIN):
+        assert type(config) is type(REGISTRY[name]())
+        leaves = jax.tree.leaves(config)
+        assert all(isinstance(leaf, int | float) for leaf in leaves), "numbers are traced, choices are static"
+
+
+@fast
+@every
+@pytest.mark.parametrize("targeted", [True, False])
+def test_contract(name: str, targeted: bool) -> None:
+    result = batch(name, targeted)
+    check_contract(base(), result, base().target if targeted else None)
+    assert (np.asarray(result.status) == Status.FOUND).any(), "the table's constants must let some examples succeed"
+
+
+@fast
+@every
+def test_neighbours_and_order_do_not_matter(name: str) -> None:
+    """Bit for bit: another order, and other examples in half of the lanes."""
+    order = np.random.default_rng(0).permutation(COUNT).astype(np.int32)
+    moved = solve(pick(base(), order), name, lanes=COUNT, ids=order)
+    nets.same(moved, keep(batch(name), order))
+    other = nets.task(base().net, count=COUNT, seed=77)
+    half = COUNT // 2
+    x, label, target = (np.concatenate([u[:half], v[half:]]) for u, v in zip(base()[1:], other[1:], strict=True))
+    mixed = solve(nets.Task(base().net, x, label, target), name, lanes=COUNT)
+    nets.same(keep(mixed, slice(half)), keep(batch(name), slice(half)))
+
+
+@fast
+@every
+def test_queue(name: str) -> None:
+    """In 8 refilled lanes: the same whatever the order and the list's length; and the same answers as the batch."""
+    result = queue(base(), name, 8)
+    nets.alike(result, batch(name))
+    order = np.random.default_rng(1).permutation(COUNT).astype(np.int32)
+    nets.same(queue(pick(base(), order), name, 8, ids=order), keep(result, order))
+    short = np.arange(5)
+    nets.same(queue(pick(base(), short), name, 8), keep(result, short))  # three lanes without work
+
+
+@main
+def test_batch_equals_queue_at_the_same_lanes(name: str) -> None:
+    nets.same(queue(base(), name, COUNT), batch(name))
+
+
+@main
+def test_alone(name: str) -> None:
+    ones = [
+        invjax.solve(base().net, base().x[i], base().label[i], target=base().target[i], method=make(name), ids=i)
+        for i in range(8)
+    ]
+    assert ones[0].x.shape == nets.SMALL
+    assert ones[0].status.shape == ()
+    nets.alike(jax.tree.map(lambda *rows: np.stack(rows), *ones), keep(batch(name), slice(8)))
+
+
+@pytest.mark.parametrize("name", ["pgd/random-l2", "gse"])
+def test_sharded(name: str) -> None:
+    """Two lanes on each of eight devices: the batch's answers, whatever the order; and a mesh of either axis type."""
+    devices = np.array(jax.devices()[:8])
+    assert len(devices) == 8
+    result = queue(base(), name, 16, mesh=jax.sharding.Mesh(devices, ("lanes",)))
+    nets.alike(result, batch(name))
+    order = np.random.default_rng(2).permutation(COUNT).astype(np.int32)
+    moved = queue(pick(base(), order), name, 16, mesh=jax.make_mesh((8,), ("lanes",)), ids=order)
+    nets.same(moved, keep(result, order))
+    nets.same(queue(base(), name, 2), result)  # two lanes on one device run the same program per device
+
+
+@fast
+@main
+def test_new_numbers_do_not_compile(name: str) -> None:
+    """New weights, targets, labels, bounds and hyper-parameters: no program is compiled a second time."""
+    batch(name)
+    config = jax.tree.map(lambda v: v * 1.01 if isinstance(v, float) else v + 1, make(name))
+    other = nets.task(nets.conv(seed=9), count=COUNT, seed=5)
+    with nets.compilations() as names:
+        result = invjax.solve(other.net, other.x, other.label, target=other.target, method=config, bounds=(-0.5, 1.5))
+        solve(other, name, target=None, key=jax.random.key(3))
+    assert names == []
+    assert (np.asarray(result.delta) != np.asarray(batch(name).delta)).any()
+    queue(base(), name, 8)
+    with nets.compilations() as names:
+        queue(other, name, 8)
+        queue(pick(other, np.arange(20)), name, 8)  # another length of the list
+    assert names == []
+
+
+@fast
+@main
+def test_already_target(name: str) -> None:
+    """The clean input has the wanted class: nothing changes, one evaluation; the others do not notice."""
+    done = np.array([0, 7])
+    task = base()._replace(label=base().label.copy(), target=base().target.copy())
+    task.target[done], task.label[done] = base().label[done], base().target[done]
+    result = solve(task, name, lanes=COUNT)
+    assert (np.asarray(result.status)[done] == Status.ALREADY_TARGET).all()
+    assert (np.asarray(result.evaluations)[done] == 1).all()
+    assert np.asarray(result.found)[done].all()
+    assert np.asarray(result.x)[done].tobytes() == task.x[done].tobytes()
+    rest = np.setdiff1d(np.arange(COUNT), done)
+    nets.same(keep(result, rest), keep(batch(name), rest))
+
+
+@fast
+@main
+def test_nan_of_one_example(name: str) -> None:
+    """A network that breaks at one input: NONFINITE there, and not one bit different anywhere else."""
+    mark, row = np.float32(0.9875), 3
+    healthy = base()._replace(net=nets.fragile(mark=-7.0))
+    broken = healthy._replace(net=nets.fragile(mark=mark), x=base().x.copy())
+    broken.x[row, 0, 0, 0] = mark
+    rest = np.setdiff1d(np.arange(COUNT), [row])
+    reference, result = solve(healthy, name), solve(broken, name)
+    for found in (result, queue(broken, name, 8)):
+        assert found.status[row] == Status.NONFINITE
+        assert found.evaluations[row] == 1
+        assert not found.found[row]
+        assert np.asarray(found.x)[row].tobytes() == broken.x[row].tobytes()
+        assert np.isfinite(np.asarray(found.attempt)).all()
+    nets.same(keep(result, rest), keep(reference, rest))
+
+
+@fast
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_nan_midway(name: str) -> None:
+    """The clean input is fine, the first step is not."""
+    mark, row = np.float32(0.9875), 3
+    x, mask = base().x.copy(), np.ones(nets.SMALL, bool)
+    x[row, 0, 0, 0], mask[0, 0] = mark, False  # the mark stays
+    calm = x[row].reshape(-1)[1]
+    healthy = base()._replace(net=nets.fragile(mark=-7.0), x=x)
+    broken = healthy._replace(net=nets.fragile(mark=mark, calm=calm))
+    reference, result = solve(healthy, name, mask=mask), solve(broken, name, mask=mask)
+    assert result.status[row] == Status.NONFINITE
+    assert result.evaluations[row] == 2
+    assert np.asarray(result.x)[row].tobytes() == x[row].tobytes()
+    rest = np.setdiff1d(np.arange(COUNT), [row])
+    nets.same(keep(result, rest), keep(reference, rest))
+
+
+@fast
+@main
+def test_nothing_to_go_by(name: str) -> None:
+    """Weights zero: every gradient is exactly 0, every logit equal. Not found, nothing NaN, at r = 0 throughout."""
+    net = invjax.LogitsModel(jax.tree.map(np.zeros_like, base().net.params), base().net.apply)
+    result = solve(base()._replace(net=net), name, lanes=COUNT)
+    assert (np.asarray(result.status) == Status.NOT_FOUND).all()
+    assert np.isfinite(np.asarray(result.attempt)).all()
+
+
+@fast
+@main
+def test_mask(name: str) -> None:
+    mask = np.random.default_rng(4).uniform(size=base().x.shape) < 0.5
+    result = solve(base(), name, mask=mask, target=None)
+    check_contract(base(), result, None)
+    assert (np.asarray(result.status) == Status.FOUND).any()
+    assert (np.asarray(result.delta)[~mask] == 0).all()
+    assert (np.asarray(result.attempt)[~mask] == base().x[~mask]).all()
+    shared = solve(base(), name, mask=mask[0], target=None)
+    assert (np.asarray(shared.delta)[:, ~mask[0]] == 0).all()
+
+
+@fast
+@main
+def test_vmap_over_targets(name: str) -> None:
+    """``jit(vmap(solve_one, in_axes=(None, None, 0)))``: the flat list's answers from one compilation."""
+    config = make(name)
+
+    def solve_one(x: Any, label: Any, target: Any) -> Result:
+        return invjax.solve(base().net, x, label, target=target, method=config)
+
+    over_targets = jax.jit(jax.vmap(solve_one, in_axes=(None, None, 0)))
+    for row in (0, 1):
+        label = base().label[row]
+        targets = np.setdiff1d(np.arange(4, dtype=np.int32), label)
+        result = over_targets(base().x[row], label, targets)
+        flat = invjax.solve(
+            base().net, np.repeat(base().x[row][None], 3, 0), np.repeat(label, 3), target=targets, method=config,
+            ids=np.zeros(3, int),
+        )  # fmt: skip
+        nets.alike(result, flat, share=1.0)
+        np.testing.assert_allclose(result.x, flat.x, atol=1e-5)
+        np.testing.assert_array_equal(result.evaluations, flat.evaluations)
+    assert over_targets._cache_size() == 1
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@every
+def test_float64(name: str, x64: None) -> None:
+    """The dtype follows x, and so do the answers; with 64 bits allowed a float32 input stays float32."""
+    single = base()
+    wide = nets.Task(
+        invjax.LogitsModel(jax.tree.map(np.float64, single.net.params), single.net.apply),
+        single.x.astype(np.float64), single.label, single.target,
+    )  # fmt: skip
+    result = solve(wide, name)
+    check_contract(wide, result, wide.target)
+    if "random" not in name:  # the draws of the two dtypes differ
+        agree = np.asarray(result.status) == np.asarray(batch(name).status)
+        assert agree.mean() >= 0.9
+    check_contract(single, solve(single, name), single.target)
+
+
+@main
+@pytest.mark.parametrize("shape", [(7, 5, 1), (9, 13, 3), (1, 3, 2)])
+def test_odd_shapes(name: str, shape: tuple[int, ...]) -> None:
+    task = nets.task(nets.linear(shape), shape, count=6)
+    check_contract(task, solve(task, name), task.target)
+
+
+@main
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 255.0)])
+def test_bounds(name: str, bounds: tuple[float, float]) -> None:
+    """The same problem in other units: the same answers."""
+    low, width = bounds[0], bounds[1] - bounds[0]
+    net = nets.linear(scale=width)
+    task = nets.task(net, count=12, bounds=bounds)
+    result = solve(task, name, width=width, bounds=bounds)
+    check_contract(task, result, task.target, bounds)
+    assert (np.asarray(result.status) == Status.FOUND).any()
+    # In [0, 1]: logits(low + width u) / width, whose constant term low · Σw is the bias.
+    constant = low / width * nets.linear().params["w"].sum(0)
+    unit = invjax.LogitsModel({"w": nets.linear().params["w"], "b": constant}, net.apply)
+    there = nets.Task(unit, ((task.x - low) / width).astype(np.float32), task.label, task.target)
+    same = solve(there, name)
+    assert (np.asarray(same.status) == np.asarray(result.status)).mean() >= 0.9
+
+
+@main
+def test_bounds_of_each_feature(name: str) -> None:
+    rng = np.random.default_rng(6)
+    task = nets.task(nets.linear(), count=12)
+    lower = (task.x.min(0) - 0.2 * rng.uniform(size=nets.SMALL)).astype(np.float32)
+    upper = (task.x.max(0) + 0.2 * rng.uniform(size=nets.SMALL)).astype(np.float32)
+    lower[0, 0], upper[0, 0] = task.x[:, 0, 0].min(0), task.x[:, 0, 0].max(0)
+    fixed = (2, 3, 0)  # no room at all in one coordinate
+    task.x[(slice(None), *fixed)] = lower[fixed] = upper[fixed] = 0.5
+    result = solve(task, name, bounds=(lower, upper), target=None)
+    check_contract(task, result, None, (lower, upper))
+    assert (np.asarray(result.status) == Status.FOUND).any()
+    assert (np.asarray(result.delta)[(slice(None), *fixed)] == 0).all()
+
+
+def _python_pgd(net: Any, x: np.ndarray, label: int, target: int, config: PGD) -> tuple[int, bool, np.ndarray]:
+    """PGD (linf, no random start, one start) on one example, written down again, counting gradients."""
+
+    @jax.jit
+    def look(point: Any) -> Any:
+        def loss(point: Any) -> Any:
+            logits = net(point[None])[0]
+            return jax.nn.logsumexp(logits) - logits[target], logits
+
+        return jax.grad(loss, has_aux=True)(point)
+
+    point, count = x.copy(), 0
+    for step in range(config.steps + 1):
+        grad, logits = look(point)
+        count += 1
+        if np.asarray(logits).argmax() == target:
+            return count, True, point
+        if step < config.steps:
+            moved = x + np.clip(point - config.step * np.sign(grad) - x, -config.eps, config.eps)
+            point = np.clip(moved, 0, 1).astype(np.float32)
+    return count, False, point
+
+
+@fast
+def test_evaluations_are_counted_exactly() -> None:
+    """Against PGD in plain Python, on a list through the queue; and its attempt is the last point looked at."""
+    config = PGD(eps=0.08, step=0.03, steps=4)
+    result = invjax.solve(base().net, base().x, base().label, target=base().target, method=config, lanes=8)
+    for row in range(12):
+        count, found, point = _python_pgd(base().net, base().x[row], base().label[row], base().target[row], config)
+        assert result.evaluations[row] == count
+        assert (result.status[row] == Status.FOUND) == found
+        np.testing.assert_allclose(result.attempt[row], point, atol=1e-6)
+    assert (np.asarray(result.forwards) == 0).all()
+
+
+@fast
+@pytest.mark.parametrize("random_start", [False, True])
+def test_evaluations_in_closed_form(random_start: bool) -> None:
+    """eps = 0 never succeeds: the clean input, then every step of every start."""
+    config = PGD(eps=0.0, steps=4, restarts=3, random_start=random_start)
+    result = invjax.solve(base().net, base().x, base().label, target=base().target, method=config)
+    assert (np.asarray(result.status) == Status.NOT_FOUND).all()
+    np.testing.assert_array_equal(result.evaluations, 1 + 3 * 5 - (not random_start))
+    fgsm = batch("fgsm")
+    np.testing.assert_array_equal(fgsm.evaluations, 2)
+
+
+@fast
+def test_key_and_ids() -> None:
+    """A draw depends on the key and the example's id, and on nothing else."""
+    name, few = "pgd/random-l2", np.arange(6)
+    again = solve(base(), name, lanes=COUNT)
+    nets.same(again, batch(name))
+    other = solve(base(), name, key=jax.random.key(1))
+    assert (np.asarray(other.attempt) != np.asarray(again.attempt)).any()
+    twice = pick(base(), np.concatenate([few] * 4))
+    result = solve(twice, name, ids=np.concatenate([few, few, few + 50, few + 50]))
+    nets.same(keep(result, slice(0, 6)), keep(result, slice(6, 12)))
+    nets.same(keep(result, slice(12, 18)), keep(result, slice(18, 24)))
+    assert (np.asarray(result.attempt)[:6] != np.asarray(result.attempt)[12:18]).any()
+
+
+@fast
+@main
+def test_config_is_a_frozen_pytree(name: str) -> None:
+    config = make(name)
+    assert dataclasses.is_dataclass(config)
+    first = dataclasses.fields(config)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, first, 1.0)
+    assert hash(jax.tree.structure(config)) == hash(jax.tree.structure(make(name)))
