@@ -22,6 +22,8 @@ from invjax.models.params_file import load_arrays, save_arrays, weights_of, with
 from invjax.models.registry import SHIPPED
 from invjax.models.train import Images, accuracy, main, read_images, shifted
 
+pytestmark = pytest.mark.fast
+
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = (8, 8, 3)
 

@@ -104,8 +104,14 @@ def evaluation_parts(module: nnx.Module) -> tuple[Any, Apply]:
     """``(params, apply)`` of a copy of ``module`` in evaluation mode with every :class:`ConvBN` folded."""
     copy = nnx.clone(module)
     copy.eval()
-    for block in [node for _, node in nnx.iter_graph(copy) if isinstance(node, ConvBN)]:
-        block.fold()
+    for node in [node for _, node in nnx.iter_graph(copy) if isinstance(node, nnx.Module)]:
+        if isinstance(node, ConvBN):
+            node.fold()
+        if type(node).__module__.startswith("flax."):
+            # flax 0.11 keeps initialisers in its layers, and `he_normal()` makes another function each time: networks
+            # of one architecture would not compare equal, and every new set of weights would compile again.
+            for name in [name for name, value in vars(node).items() if name.endswith("_init") and callable(value)]:
+                setattr(node, name, None)
     graph, random, weights = nnx.split(copy, nnx.RngState, ...)
     leaves, structure = jax.tree.flatten(random)
     described = tuple(
