@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,25 @@ def write_atomic(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
+def read_part(path: Path, examples: int) -> tuple[np.ndarray, Result] | None:
+    """The rows of one part file; None where the file is not a whole part of a list of ``examples``."""
+    try:
+        file = np.load(BytesIO(path.read_bytes()))
+        index, result = file["index"], Result(*(file[name] for name in _FIELDS))
+        whole = index.ndim == 1 and all(len(field) == len(index) for field in result)
+        whole = whole and bool(np.all((index >= 0) & (index < examples)))
+    except Exception:  # damaged bytes fail in many ways: bad zip, bad deflate, bad header, missing field
+        return None
+    return (index, result) if whole else None
+
+
 class RunFolder:
     """The saved parts of one run."""
 
     def __init__(self, folder: str | Path, manifest: dict, process: int = 0, every: float = 10.0):
         """Open or create ``folder``. every: seconds between part files while results come in."""
         self.folder, self.process, self.every = Path(folder), process, every
+        self.examples = int(manifest["examples"])
         self._waiting: list[tuple[np.ndarray, Result]] = []
         self._last = time.monotonic()
         self._open(manifest)
@@ -98,6 +111,10 @@ class RunFolder:
         except (OSError, json.JSONDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else f"manifest.json is not JSON ({error})"
             raise ValueError(f"out must be a folder that can be written, was {str(self.folder)!r}: {reason}") from error
+        if not isinstance(saved, dict):
+            raise ValueError(
+                f"out must be a folder that can be written, was {str(self.folder)!r}: manifest.json is not that of a run"
+            )
         differs = [name for name in manifest if saved.get(name) != manifest[name]]
         if differs:
             raise ValueError(
@@ -119,8 +136,6 @@ class RunFolder:
     def flush(self) -> None:
         """Write what is waiting."""
         if self._waiting:
-            from io import BytesIO
-
             index = np.concatenate([index for index, _ in self._waiting])
             fields = [np.concatenate([result[i] for _, result in self._waiting]) for i in range(len(_FIELDS))]
             buffer = BytesIO()
@@ -133,13 +148,7 @@ class RunFolder:
 
     def load(self) -> tuple[np.ndarray, Result] | None:
         """All saved rows ``(index [n], Result [n])``, each row once, or None. Damaged files are ignored."""
-        parts = []
-        for path in self._paths():
-            try:
-                with np.load(path) as file:
-                    parts.append((file["index"], Result(*(file[name] for name in _FIELDS))))
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
-                continue  # not whole: its examples are solved again
+        parts = [part for path in self._paths() if (part := read_part(path, self.examples)) is not None]
         if not parts:
             return None
         index, first = np.unique(np.concatenate([index for index, _ in parts]), return_index=True)
