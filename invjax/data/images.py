@@ -103,7 +103,7 @@ def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.nda
         images = images[..., None]
     elif images.shape[1] in (1, 3) and images.shape[3] not in (1, 2, 3, 4):
         raise ValueError(f"{name} must have the channel last, [N, H, W, C]; were of shape {images.shape}")
-    lower, upper = np.float32(bounds.lower), np.float32(bounds.upper)
+    lower, upper = (np.asarray(side, np.float32) for side in bounds)
     if images.dtype == np.uint8:
         return lower + (upper - lower) * (images.astype(np.float32) / np.float32(255))
     if not np.issubdtype(images.dtype, np.floating):
