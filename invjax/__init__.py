@@ -12,6 +12,7 @@ from invjax.engine import solve as solve
 from invjax.engine import trace as trace
 from invjax.engine import white_box as white_box
 from invjax.models.api import LogitsModel as LogitsModel
+from invjax.models.api import as_logits as as_logits
 from invjax.solvers import minimize as minimize
 from invjax.types import UNTARGETED as UNTARGETED
 from invjax.types import Bounds as Bounds

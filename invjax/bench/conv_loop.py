@@ -85,7 +85,6 @@ def run(options: argparse.Namespace) -> int:
     print("layout  remedy  outside, ms  inside, ms  inside/outside")
     for remedy, switch in (("off", uninstall_canonical_convolutions), ("on", install_canonical_convolutions)):
         switch()
-        jax.clear_caches()
         for layout in ("NHWC", "NCHW"):
             row = record[f"{layout} {remedy}"] = measure(layout, options)
             times = f"{1e3 * row['outside_s']:11.2f}  {1e3 * row['inside_s']:10.2f}  {row['ratio']:14.2f}"

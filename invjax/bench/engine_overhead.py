@@ -8,6 +8,7 @@ import dataclasses
 from invjax.attacks import make
 from invjax.bench.common import check_json, labelled_images, timed_run, write_json
 from invjax.bench.gse_cifar10 import correctly_classified
+from invjax.engine.checks import num_classes
 from invjax.models import load
 from invjax.targets import make_pairs
 
@@ -32,9 +33,10 @@ def run(options: argparse.Namespace) -> int:
     if options.pairs < 1:
         raise ValueError(f"--pairs must be at least 1, was {options.pairs}")
     images, labels = labelled_images(options.images)
-    logits = load("resnet20", options.weights, num_classes=10)
-    chosen = correctly_classified(logits, images, labels, 0, -(-options.pairs // 9))
-    pairs = make_pairs(labels[chosen], 10, "all")
+    logits = load("resnet20", options.weights)
+    classes = num_classes(logits, images.shape[1:], images.dtype)
+    chosen = correctly_classified(logits, images, labels, 0, -(-options.pairs // (classes - 1)))
+    pairs = make_pairs(labels[chosen], classes, "all")
     keep = slice(0, options.pairs)
     config = make(options.attack)
     assert pairs.target is not None

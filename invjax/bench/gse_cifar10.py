@@ -13,6 +13,7 @@ from invjax.attacks import GSE
 from invjax.attacks.gse import VARIANTS
 from invjax.bench import published
 from invjax.bench.common import Timed, check_json, labelled_images, timed_run, write_json
+from invjax.engine.checks import num_classes
 from invjax.metrics.attack import attack_table, measure, summarize
 from invjax.models import load
 from invjax.targets import Pairs, make_pairs
@@ -97,10 +98,11 @@ def record_of(timed: Timed, pairs: Pairs) -> dict[str, Any]:
 def run(options: argparse.Namespace) -> int:
     check_json(options.json)
     images, labels = labelled_images(options.images)
-    logits = load("resnet20", options.weights, num_classes=10, mean=options.mean, std=options.std)
+    logits = load("resnet20", options.weights, mean=options.mean, std=options.std)
+    classes = num_classes(logits, images.shape[1:], images.dtype)
     config = configuration(options.variant, options.untargeted, options.set)
     chosen = correctly_classified(logits, images, labels, options.start, options.n)
-    pairs = make_pairs(labels[chosen], 10, "untargeted" if options.untargeted else options.targets)
+    pairs = make_pairs(labels[chosen], classes, "untargeted" if options.untargeted else options.targets)
     x = images[chosen][pairs.image]
     timed = timed_run(
         logits, x, pairs.label, pairs.target, method=config, brief=dataclasses.replace(config, trials=1, iterations=1),
