@@ -61,7 +61,7 @@ def enable_cache() -> None:
     """
     import jax
 
-    if os.environ.get("INVJAX_CACHE") == "0" or jax.config.jax_compilation_cache_dir:
+    if os.environ.get("INVJAX_CACHE") == "0" or getattr(jax.config, "jax_compilation_cache_dir", None):
         return
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "invjax"
     with contextlib.suppress(OSError):  # no home to write to: compile anew

@@ -93,8 +93,8 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Run:
 
     say(f"{job.attack}: {len(chosen.index)} images, {len(pairs.label)} pairs")
     run = attack(
-        job.attack, logits, chosen.images, pairs, config, Bounds(*job.bounds), lanes=job.lanes, key=jax.random.key(job.seed),
-        out=folder / "run", name=job.model, progress=False if job.no_progress else None,
+        job.attack, logits, chosen.images, pairs, config, Bounds(*job.bounds), lanes=job.lanes,
+        key=jax.random.key(job.seed), out=folder / "run", name=job.model, progress=False if job.no_progress else None,
     )  # fmt: skip
     rows = table_rows([run])
     say(f"\n{text_table(rows, 'case')}\n")
