@@ -1,0 +1,68 @@
+"""Sphinx: the pages of this folder, the notebooks, and the API reference from the docstrings.
+
+    python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+The notebooks are executed while the pages are built; INVJAX_NOTEBOOK_TINY=1 makes that a matter of seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+# The notebooks' kernel is another process: it is to see the same package.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+
+import invjax  # noqa: E402
+
+project, author, copyright = "invjax", "the invjax authors", "the invjax authors"
+release = version = invjax.__version__
+
+extensions = [
+    "plain_docstrings",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "myst_nb",
+]
+
+# The notebooks live beside the package, in their text form. The pages are made of copies, which git ignores.
+copies = HERE / "generated" / "notebooks"
+copies.mkdir(parents=True, exist_ok=True)
+for notebook in sorted((HERE.parent / "notebooks").glob("*.py")):
+    shutil.copy(notebook, copies)
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE / "_build" / "notebooks")
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True  # else a failing cell is a warning and the page shows its traceback
+nb_merge_streams = True
+nb_execution_excludepatterns = ["_ext/*"]
+
+# A public name is described twice, on the page of the public names and on that of its module: either may be linked.
+suppress_warnings = ["ref.python"]
+exclude_patterns = ["_build", "_ext", "_templates", "conf.py"]
+templates_path = ["_templates"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autosummary_imported_members = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_custom_sections = [("Fields", "params_style")]
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 110
+
+html_theme = "furo"
+html_title = f"invjax {release}"
+html_show_copyright = False
+html_copy_source = False

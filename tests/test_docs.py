@@ -1,0 +1,160 @@
+"""The README and the pages: every Python block runs, the commands are those that are tested, nothing is left out."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import invjax
+from invjax import attacks
+from processes import small_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+# tests/test_models.py runs the blocks of models.md, each alone.
+PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "models.md"]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return [code for name, code in BLOCK.findall(text) if name == language]
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.stem)
+def test_python_blocks_run(path, monkeypatch, tmp_path):
+    """The blocks of a page run one after the other, as a reader would type them."""
+    found = blocks(path.read_text("utf-8"), "python")
+    if not found:
+        pytest.skip("no Python on this page")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"__name__": "__page__"}
+    for number, code in enumerate(found, 1):
+        exec(compile(code, f"{path.name}, block {number}", "exec"), scope)
+
+
+@pytest.mark.fast
+def test_first_screen_of_the_readme():
+    """One sentence, then two commands of one line that set themselves up, then an example of at most 20 lines."""
+    commands = blocks(README, "bash")
+    for command, end in zip(
+        commands[:2], ("&& .venv/bin/invjax demo\n", "&& .venv/bin/python -m pytest\n"), strict=True
+    ):
+        assert command.count("\n") == 1
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+        assert command.endswith(end)
+    example = blocks(README, "python")[0]
+    assert len(example.splitlines()) <= 20
+    assert README.index(example) < 2500
+    script = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    assert commands[1].rstrip("\n") in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.fast
+def test_forty_lines():
+    code = next(
+        c for c in blocks((ROOT / "docs" / "own_method.md").read_text("utf-8"), "python") if "# test: forty" in c
+    )
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 40, len(lines)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda path: path.stem)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.fast
+def test_versions_agree():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f"\nversion: {invjax.__version__}\n" in citation
+    assert f'\nversion = "{invjax.__version__}"\n' in project
+    assert f"\n## {invjax.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    for pin in (ROOT / ".ci" / "colab.txt").read_text("utf-8").splitlines():
+        name, _, pinned = pin.partition("==")
+        if name in ("jax", "flax"):
+            assert f'"{name}>={pinned}"' in project
+
+
+def public_names(module) -> dict[str, object]:
+    """What the module offers: not what it merely uses (modules of others, typing helpers)."""
+    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    values = {name: getattr(module, name) for name in names}
+    return {
+        name: value
+        for name, value in values.items()
+        if (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__.startswith("invjax")
+    }
+
+
+def described(value: object) -> bool:
+    """A docstring of its own: named tuples and dataclasses get one made of their fields."""
+    doc = inspect.getdoc(value) or ""
+    return bool(doc.strip()) and not doc.startswith(f"{getattr(value, '__name__', '')}(")
+
+
+PACKAGES = ("", ".attacks", ".engine", ".solvers", ".metrics", ".models", ".data", ".viz", ".report")
+MODULES = (".penalties", ".prox", ".projections", ".search", ".groups", ".images", ".losses", ".targets", ".config")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", PACKAGES + MODULES, ids=lambda name: f"invjax{name}")
+def test_public_names_have_docstrings(name):
+    module = importlib.import_module(f"invjax{name}")
+    found = public_names(module)
+    assert found
+    assert [key for key, value in found.items() if not described(value)] == []
+
+
+@pytest.mark.fast
+def test_every_module_says_what_it_is():
+    names = [info.name for info in pkgutil.walk_packages(invjax.__path__, "invjax.") if "__main__" not in info.name]
+    undocumented = []
+    for name in names:
+        path = ROOT.joinpath(*name.split("."))
+        source = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+        if not source.read_text("utf-8").lstrip().startswith(('"""', 'r"""')):
+            undocumented.append(name)
+    assert undocumented == []
+
+
+@pytest.mark.fast
+def test_reference_pages_name_everything_public():
+    public = (ROOT / "docs" / "api" / "public.md").read_text("utf-8")
+    listed = set(re.findall(r"^\.\. auto\w+:: (\w+)$", public, re.MULTILINE))
+    offered = {name for name in vars(invjax) if not name.startswith("_")}
+    offered -= {name for name, value in vars(invjax).items() if inspect.ismodule(value)}
+    assert listed == offered
+    page = (ROOT / "docs" / "api" / "attacks.md").read_text("utf-8")
+    listed = set(re.findall(r"^\.\. auto\w+:: (\w+)$", page, re.MULTILINE))
+    assert listed >= {attack.__name__ for attack in attacks.REGISTRY.values()} | {"make"}
+
+
+def test_pages_build(tmp_path):
+    """Sphinx with warnings as errors; it runs the notebooks at tiny size and reads every docstring."""
+    pytest.importorskip("sphinx")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", str(tmp_path / "html"),
+         "-d", str(tmp_path / "trees"), "-D", f"nb_execution_cache_path={tmp_path / 'notebooks'}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=900, env=small_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    page = (tmp_path / "html" / "generated" / "notebooks" / "01_quickstart.html").read_text("utf-8")
+    assert page.count("data:image/png") + page.count("_images/") >= 2  # the figures were drawn
+    reference = (tmp_path / "html" / "api" / "public.html").read_text("utf-8")
+    assert 'id="invjax.solve"' in reference
+    modules = {path.stem for path in (tmp_path / "html" / "generated" / "api").glob("*.html")}
+    wanted = {"invjax.prox", "invjax.penalties", "invjax.engine.queue", "invjax.attacks.gse", "invjax.metrics.attack"}
+    assert wanted <= modules
