@@ -71,7 +71,7 @@ def conv(shape: tuple[int, ...] = SMALL, classes: int = 4, seed: int = 0, width:
 
 
 def fragile(mark: float, calm: float = -1.0, seed: int = 0) -> invjax.LogitsModel:
-    """The conv net, NaN for every input that carries ``mark`` in its first coordinate (and not ``calm`` in the next)."""
+    """The conv net, NaN for every input that carries ``mark`` first (and not ``calm`` second)."""
     params = {"net": conv(seed=seed).params, "mark": np.float32(mark), "calm": np.float32(calm)}
     return invjax.LogitsModel(params, _fragile)
 

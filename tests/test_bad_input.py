@@ -48,7 +48,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "labels as bool": ({"label": TASK.label > 1}, "label must be integer class indices, was bool"),
     "too few labels": ({"label": TASK.label[:3]}, r"label must have one entry per example, shape \(4,\), was \(3,\)"),
     "one-hot labels": ({"label": np.eye(4, dtype=int)}, r"label must have one entry per example.* was \(4, 4\)"),
-    "target out of range": ({"target": changed(TASK.target, 0, 9)}, r"target must lie in \[0, 4\), .* was 9 at index 0"),
+    "target out of range": (
+        {"target": changed(TASK.target, 0, 9)},
+        r"target must lie in \[0, 4\), .* was 9 at index 0",
+    ),
     "target -1": ({"target": changed(TASK.target, 0, -1)}, r"target must lie in \[0, 4\), .* was -1 at index 0"),
     "target equals label": (
         {"target": changed(TASK.target, 3, TASK.label[3])},
@@ -63,22 +66,37 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "NaN pixel": ({"x": changed(TASK.x, (3, 0, 1, 0), NAN)}, r"x must be finite, was nan at index \(3, 0, 1, 0\)"),
     "infinite pixel": ({"x": changed(TASK.x, (3, 0, 1, 0), INF)}, "x must be finite, was inf"),
     "uint8": ({"x": (255 * TASK.x).astype(np.uint8)}, r"x must be floating point in the data range .*, was uint8"),
-    "uint8 and bounds": ({"x": np.zeros((4, 8, 8, 1), np.uint8), "bounds": 3}, r"bounds must be a pair|x must be float"),
-    "channel first": ({"x": TASK.x.transpose(0, 3, 1, 2)}, r"logits must accept x of shape \[B, 1, 8, 8\] \(channel last\)"),
+    "uint8 and bounds": (
+        {"x": np.zeros((4, 8, 8, 1), np.uint8), "bounds": 3},
+        r"bounds must be a pair|x must be float",
+    ),
+    "channel first": (
+        {"x": TASK.x.transpose(0, 3, 1, 2)},
+        r"logits must accept x of shape \[B, 1, 8, 8\] \(channel last\)",
+    ),
     "another size": ({"x": TASK.x[:, :5]}, r"logits must accept x of shape \[B, 5, 8, 1\]"),
-    "empty list": ({"x": TASK.x[:0], "label": TASK.label[:0], "target": None}, r"x must hold at least one .* \(0, 8, 8, 1\)"),
+    "empty list": (
+        {"x": TASK.x[:0], "label": TASK.label[:0], "target": None},
+        r"x must hold at least one .* \(0, 8, 8, 1\)",
+    ),
     "empty image": ({"x": TASK.x[:, :0]}, r"x must hold at least one example.*had shape \(4, 0, 8, 1\)"),
     "no image axis": ({"x": TASK.x[:, 0, 0, 0]}, r"x must hold at least one example|logits must accept x"),
     "a string": ({"x": "digits.npz"}, "x must"),
     "bounds a number": ({"bounds": 1.0}, r"bounds must be a pair \(lower, upper\), was 1.0"),
     "bounds reversed": ({"bounds": (1.0, 0.0)}, r"bounds must have lower <= upper everywhere, were \(1.0, 0.0\)"),
-    "bounds of another shape": ({"bounds": (np.zeros((8, 8)), 1)}, r"bounds lower must be a scalar or of shape \(8, 8, 1\)"),
+    "bounds of another shape": (
+        {"bounds": (np.zeros((8, 8)), 1)},
+        r"bounds lower must be a scalar or of shape \(8, 8, 1\)",
+    ),
     "bounds infinite": ({"bounds": (0.0, INF)}, "bounds upper must be finite, was inf"),
     "bounds NaN": ({"bounds": (NAN, 1.0)}, "bounds lower must be finite, was nan"),
     "bounds without room": ({"bounds": (0.5, 0.5)}, "bounds must leave room to move"),
     "mask of floats": ({"mask": np.ones(nets.SMALL)}, "mask must be bool, was float64"),
     "mask of another shape": ({"mask": np.ones((8, 8), bool)}, r"mask must have shape \(8, 8, 1\) or \(4, 8, 8, 1\)"),
-    "mask empty": ({"mask": np.zeros(nets.SMALL, bool)}, "mask must leave at least one coordinate free, is empty at index 0"),
+    "mask empty": (
+        {"mask": np.zeros(nets.SMALL, bool)},
+        "mask must leave at least one coordinate free, is empty at index 0",
+    ),
     "groups of floats": ({"groups": np.ones(nets.SMALL)}, "groups must be integer, was float64"),
     "groups of another shape": ({"groups": np.ones((4,), int)}, r"groups must have shape \(8, 8, 1\)"),
     "ids": ({"ids": np.arange(3)}, r"ids must have one entry per example, shape \(4,\), was \(3,\)"),
@@ -86,21 +104,36 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "lanes half": ({"lanes": 2.5}, "lanes must be an integer.*2.5"),
     "logits not callable": ({"logits": 3}, "logits must be a function .*, was int"),
     "logits None": ({"logits": None}, "logits must be a function .*, was NoneType"),
-    "one class": ({"logits": invjax.LogitsModel({}, one_class)}, r"logits must return \[B, K\] with K >= 2 classes, returned \(2, 1\)"),
+    "one class": (
+        {"logits": invjax.LogitsModel({}, one_class)},
+        r"logits must return \[B, K\] with K >= 2 classes, returned \(2, 1\)",
+    ),
     "no class axis": ({"logits": invjax.LogitsModel({}, flat)}, r"logits must return \[B, K\] .* returned \(2,\)"),
     "mixed axes": ({"logits": invjax.LogitsModel({}, pooled)}, r"logits must return \[B, K\] .* returned \(3, 2\)"),
-    "two classes for labels of four": ({"logits": nets.conv(classes=2)}, r"label must lie in \[0, 2\), the classes of logits"),
+    "two classes for labels of four": (
+        {"logits": nets.conv(classes=2)},
+        r"label must lie in \[0, 2\), the classes of logits",
+    ),
     "method a string": ({"method": "pgd"}, r"method must be a method's configuration, e.g. PGD\(\), was 'pgd'"),
     "method a class": ({"method": PGD}, r"method must be a method's configuration"),
     "method a function": ({"method": FGSM}, r"method must be a method's configuration"),
     "method None": ({"method": None}, r"method must be a method's configuration, .* was None"),
     "eps": ({"method": PGD(eps=-1.0)}, r"PGD.eps must be a radius >= 0, was -1.0"),
     "eps NaN": ({"method": PGD(eps=NAN)}, r"PGD.eps must be a radius >= 0, was nan"),
-    "eps a string": ({"method": PGD(eps="8/255")}, r"PGD.eps must be a radius >= 0, was '8/255'"),  # type: ignore[arg-type]
-    "eps several": ({"method": PGD(eps=np.ones(3))}, r"PGD.eps must be a radius >= 0, was array"),  # type: ignore[arg-type]
+    "eps a string": (
+        {"method": PGD(eps="8/255")},
+        r"PGD.eps must be a radius >= 0, was '8/255'",
+    ),
+    "eps several": (
+        {"method": PGD(eps=np.ones(3))},
+        r"PGD.eps must be a radius >= 0, was array",
+    ),
     "step": ({"method": PGD(step=0)}, r"PGD.step must be a step > 0, was 0"),
     "steps": ({"method": PGD(steps=0)}, r"PGD.steps must be at least 1, was 0"),
-    "steps a fraction": ({"method": PGD(steps=2.5)}, r"PGD.steps must be a whole number, was 2.5"),  # type: ignore[arg-type]
+    "steps a fraction": (
+        {"method": PGD(steps=2.5)},
+        r"PGD.steps must be a whole number, was 2.5",
+    ),
     "norm": ({"method": PGD(norm="l1")}, r"PGD.norm must be one of 'linf', 'l2', was 'l1'"),
     "loss": ({"method": PGD(loss="hinge")}, r"PGD.loss must be one of 'cross_entropy', 'margin', was 'hinge'"),
     "variant": ({"method": GSE("quick")}, r"variant must be one of .*'released'.*, was 'quick'"),
@@ -155,7 +188,7 @@ def test_shapes_are_checked_under_jit_too() -> None:
 def test_attack_names() -> None:
     with pytest.raises(ValueError, match=r"attack must be one of .*pgd.*, was 'pdg'"):
         attacks.make("pdg")
-    with pytest.raises(ValueError, match="attack 'pgd' does not take these constants: .*epsilon"):
+    with pytest.raises(ValueError, match=r"attack 'pgd' does not take these constants: .*epsilon"):
         attacks.make("pgd", epsilon=1)
 
 

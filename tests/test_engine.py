@@ -171,7 +171,9 @@ def test_run_batch_inside_the_users_jit() -> None:
     ctx, problems, config, common = prepared(Descent())
     problems = engine.checks.with_keys(problems, common["key"])
     plain = engine.run_batch(ctx, problems, config, method=Descent.method)
-    inside = jax.jit(lambda ctx, problems: engine.run_batch(ctx, problems, config, method=Descent.method))(ctx, problems)
+    inside = jax.jit(lambda ctx, problems: engine.run_batch(ctx, problems, config, method=Descent.method))(
+        ctx, problems
+    )
     nets.same(plain, inside)
     nets.same(plain, solve(Descent()))
     status = np.asarray(plain.status)
@@ -271,9 +273,7 @@ def test_hyper_parameters_as_a_batch_axis() -> None:
 
     swept = jax.vmap(sweep)(jnp.array([0.05, 0.1], jnp.float32))
     for k, step in enumerate((0.05, 0.1)):
-        alone = invjax.solve(
-            TASK.net, TASK.x[:5], TASK.label[:5], target=TASK.target[:5], method=Descent(step=step)
-        )
+        alone = invjax.solve(TASK.net, TASK.x[:5], TASK.label[:5], target=TASK.target[:5], method=Descent(step=step))
         np.testing.assert_array_equal(swept.status[k], alone.status)
         np.testing.assert_allclose(swept.x[k], alone.x, atol=1e-6)
 

@@ -275,7 +275,7 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
         with pytest.raises(OSError, match="No space left"):
             solve(tmp_path)
     assert all(source.endswith(".tmp") and not to.endswith(".tmp") for source, to in seen)
-    assert [path.name for path in parts(tmp_path)][0] == "p0-000000.npz"
+    assert parts(tmp_path)[0].name == "p0-000000.npz"
     assert "p0-000001.npz" not in [path.name for path in parts(tmp_path)]
     kept = indices(tmp_path)
     nets.same(solve(tmp_path), solve())

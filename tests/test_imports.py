@@ -14,11 +14,39 @@ pytestmark = pytest.mark.fast
 PACKAGE = Path(__file__).resolve().parent.parent / "invjax"
 
 # A module may import those before it, never those after it.
-ORDER = (
-    "types config numerics images losses groups prox projections penalties constraints densities solvers search engine "
-    "attacks counterfactuals explain metrics models data targets learn viz report bulk bench demo job arguments cli "
-    "__main__"
-).split()
+ORDER = [
+    "types",
+    "config",
+    "numerics",
+    "images",
+    "losses",
+    "groups",
+    "prox",
+    "projections",
+    "penalties",
+    "constraints",
+    "densities",
+    "solvers",
+    "search",
+    "engine",
+    "attacks",
+    "counterfactuals",
+    "explain",
+    "metrics",
+    "models",
+    "data",
+    "targets",
+    "learn",
+    "viz",
+    "report",
+    "bulk",
+    "bench",
+    "demo",
+    "job",
+    "arguments",
+    "cli",
+    "__main__",
+]
 LEVEL = {name: level for level, name in enumerate(ORDER)}
 HEAVY = ("flax", "tensorflow_datasets", "tensorflow", "sklearn", "matplotlib", "torch", "pandas", "safetensors", "tyro")
 
