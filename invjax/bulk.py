@@ -170,8 +170,8 @@ CASES = {"best": "best target", "average": "average target", "worst": "worst tar
 NOTE = (
     "ASR: share of targets reached. ACP: changed pixels. ANC: clusters of changed pixels. l2: length of the change, in "
     "[−1, 1] units. d2,0: 8×8 windows touched. Evaluations: gradients of the network asked per pair. Seconds: of "
-    "this call as a whole, compilation included. Best and worst are taken over the targets of each image, then averaged over "
-    "images; worst counts only images whose every target was reached, and the average counts a failure as no change."
+    "the whole call, compilation included. Best and worst are taken over the targets of each image, then averaged "
+    "over images; worst counts only images whose every target was reached; the average counts a failure as no change."
 )
 
 
