@@ -137,10 +137,11 @@ def grow_weights(weights: Array, r: Array, q: ArrayLike) -> Array:
 
 def _step(config: GSEConfig, problem: Problem, state: GSEState, grad: Array, sigma: Array) -> GSEState:
     """One iteration from the asked point z with its gradient."""
-    scale = _scale(problem)
+    # In [-1, 1] coordinates, so that r is rounded as in the released code: this is its only rounding that matters.
+    u = safe_divide(problem.x - (problem.upper + problem.lower) / 2, _scale(problem))
 
     def clip(r: Array) -> Array:
-        return safe_divide(jnp.clip(problem.x + scale * r, problem.lower, problem.upper) - problem.x, scale)
+        return jnp.clip(u + r, -1, 1) - u
 
     beta = (1 + jnp.sqrt(1 + 4 * state.beta**2)) / 2
     first_phase = _in_phase_one(config, state)
