@@ -98,11 +98,11 @@ def test_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--set", "nothing=1"], "--set must name constants of GSE"),
-        (["--set", "mu"], "--set must be NAME=NUMBER"),
+        (["--set", "nothing=1"], "set must name constants of"),
+        (["--set", "mu"], "mu must be a number"),
         (["--set", "mu=-1.0"], "mu must be a weight >= 0"),
         (["--targets", "0"], "targets must be different offsets"),
-        (["--n", "999"], "n must be at most"),
+        (["--n", "0"], "n must be at least 1"),
         (["--json", "nowhere/record.json"], "json must lie in an existing folder"),
         (["--images", "missing.npz"], "missing.npz"),
         (["--weights", "missing.safetensors"], "missing.safetensors"),

@@ -57,16 +57,6 @@ def check_json(path: str | Path | None) -> None:
         raise ValueError(f"json must lie in an existing folder, was {str(path)!r}")
 
 
-def labelled_images(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images [N, H, W, C] in [0, 1] and labels [N] of a file."""
-    from invjax.data import load_images
-
-    data = load_images(str(path))
-    if data.labels is None:
-        raise ValueError(f"images must come with labels, {str(path)!r} has none")
-    return np.asarray(data.images), np.asarray(data.labels)
-
-
 @jax.jit
 def bare_gradient(logits: Callable[[Array], Array], x: Array, label: Array, target: Array) -> tuple[Array, Array]:
     """Value and gradient of the margin of B examples with respect to the input: the network and nothing else."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
+import numpy as np
+
 from invjax.attacks import make
-from invjax.bench.common import check_json, labelled_images, timed_run, write_json
-from invjax.bench.gse_cifar10 import correctly_classified
+from invjax.bench.common import check_json, timed_run, write_json
+from invjax.bulk import choose
+from invjax.data import open_images
 from invjax.engine.checks import num_classes
 from invjax.models import load
 from invjax.targets import make_pairs
@@ -32,16 +35,17 @@ def run(options: argparse.Namespace) -> int:
     check_json(options.json)
     if options.pairs < 1:
         raise ValueError(f"--pairs must be at least 1, was {options.pairs}")
-    images, labels = labelled_images(options.images)
+    source = open_images(options.images)
     logits = load("resnet20", options.weights)
-    classes = num_classes(logits, images.shape[1:], images.dtype)
-    chosen = correctly_classified(logits, images, labels, 0, -(-options.pairs // (classes - 1)))
-    pairs = make_pairs(labels[chosen], classes, "all")
+    shape = source.read(0, 1).images.shape[1:]
+    classes = num_classes(logits, shape, np.float32)
+    chosen = choose(logits, source, None, 0, -(-options.pairs // (classes - 1)))
+    pairs = make_pairs(chosen.labels, classes, "all")
     keep = slice(0, options.pairs)
     config = make(options.attack)
     assert pairs.target is not None
     timed = timed_run(
-        logits, images[chosen][pairs.image[keep]], pairs.label[keep], pairs.target[keep], method=config,
+        logits, chosen.images[pairs.image[keep]], pairs.label[keep], pairs.target[keep], method=config,
         brief=dataclasses.replace(config, **BRIEF[options.attack]), lanes=options.lanes,
         progress=False if options.no_progress else None,
     )  # fmt: skip

@@ -6,13 +6,11 @@ import argparse
 import dataclasses
 from typing import Any
 
-import jax
-import numpy as np
-
-from invjax.attacks import GSE
 from invjax.attacks.gse import VARIANTS
 from invjax.bench import published
-from invjax.bench.common import Timed, check_json, labelled_images, timed_run, write_json
+from invjax.bench.common import Timed, check_json, timed_run, write_json
+from invjax.bulk import choose, configure
+from invjax.data import open_images
 from invjax.engine.checks import num_classes
 from invjax.metrics.attack import attack_table, measure, summarize
 from invjax.models import load
@@ -37,36 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-progress", action="store_true")
 
 
-def correctly_classified(logits: Any, images: np.ndarray, labels: np.ndarray, start: int, n: int) -> np.ndarray:
-    """Indices of the first ``n`` images from ``start`` that the network classifies as labelled."""
-    found: list[int] = []
-    call = jax.jit(lambda model, x: model(x))
-    for begin in range(start, len(labels), 200):
-        rows = np.minimum(np.arange(begin, begin + 200), len(labels) - 1)  # one shape, one compilation
-        right = np.asarray(call(logits, images[rows])).argmax(1) == labels[rows]
-        found += [int(i) for i, ok in zip(rows[: len(labels) - begin], right, strict=False) if ok]
-        if len(found) >= n:
-            return np.asarray(found[:n])
-    raise ValueError(f"n must be at most the {len(found)} correctly classified images from {start}, was {n}")
-
-
 def configuration(variant: str, untargeted: bool, settings: list[str]) -> Any:
     """The variant's constants with those of ``--set NAME=VALUE`` replaced."""
-    constants: dict[str, Any] = {}
+    constants: dict[str, str | float] = {"variant": variant}
+    if untargeted and variant == "released":
+        constants["k_hat"] = 30  # the released settings differ
     for setting in settings:
         name, _, value = setting.partition("=")
-        try:
-            constants[name] = float(value) if any(c in value for c in ".e") else int(value)
-        except ValueError:
-            raise ValueError(f"--set must be NAME=NUMBER, was {setting!r}") from None
-    if untargeted and variant == "released":
-        constants.setdefault("k_hat", 30)  # the released settings differ
-    try:
-        config = GSE(variant, **constants)
-    except TypeError as error:
-        raise ValueError(f"--set must name constants of GSE: {error}") from None
-    config.check()
-    return config
+        constants[name] = value
+    return configure("gse", constants)
 
 
 def record_of(timed: Timed, pairs: Pairs) -> dict[str, Any]:
@@ -97,19 +74,19 @@ def record_of(timed: Timed, pairs: Pairs) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> int:
     check_json(options.json)
-    images, labels = labelled_images(options.images)
+    source = open_images(options.images)
     logits = load("resnet20", options.weights, mean=options.mean, std=options.std)
-    classes = num_classes(logits, images.shape[1:], images.dtype)
     config = configuration(options.variant, options.untargeted, options.set)
-    chosen = correctly_classified(logits, images, labels, options.start, options.n)
-    pairs = make_pairs(labels[chosen], classes, "untargeted" if options.untargeted else options.targets)
-    x = images[chosen][pairs.image]
+    chosen = choose(logits, source, None, options.start, options.n)
+    classes = num_classes(logits, chosen.images.shape[1:], chosen.images.dtype)
+    pairs = make_pairs(chosen.labels, classes, "untargeted" if options.untargeted else options.targets)
+    x, brief = chosen.images[pairs.image], dataclasses.replace(config, trials=1, iterations=1)
     timed = timed_run(
-        logits, x, pairs.label, pairs.target, method=config, brief=dataclasses.replace(config, trials=1, iterations=1),
-        lanes=options.lanes, progress=False if options.no_progress else None,
+        logits, x, pairs.label, pairs.target, method=config, brief=brief, lanes=options.lanes,
+        progress=False if options.no_progress else None,
     )  # fmt: skip
     record = {"variant": options.variant, "lanes": timed.lanes, **record_of(timed, pairs)}
-    record["image_index"] = chosen.tolist()
+    record["image_index"] = chosen.index.tolist()
     reference = published.GSE_CIFAR10_UNTARGETED if options.untargeted else published.GSE_CIFAR10_TARGETED
     table = {name: record[name] for name in ("asr", "acp", "anc", "l2", "d20")}
     cases = ("average",) if options.untargeted else ("best", "average", "worst")

@@ -91,7 +91,8 @@ def solve(
       mask: bool, [*S] or [N, *S], True where x may change.
       groups: int, [*S] or [N, *S], for methods that work on given groups of coordinates.
       key: PRNG key. Each example's own key is folded from it and its id: a draw depends on neither batch nor order.
-      ids: [N] int, the examples' identities for the keys; by default their positions.
+      ids: [N] int, the examples' identities for the keys; by default their positions. Under ``vmap`` every example
+        is number 0: pass ids where a method draws random numbers.
       density: a plausibility model, for methods that use one.
       evaluator: how the network is looked at; the exact gradient by default.
       lanes: how many examples are worked on at once. Memory grows with lanes, not with N.
