@@ -27,7 +27,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "myst_nb",
 ]
 
@@ -48,7 +47,7 @@ nb_execution_excludepatterns = ["_ext/*"]
 suppress_warnings = ["ref.python"]
 exclude_patterns = ["_build", "_ext", "_templates", "conf.py"]
 templates_path = ["_templates"]
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
@@ -57,12 +56,15 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+# Names of types as they stand in the source, not what they stand for (an ArrayLike is a union of eight types).
+autodoc_type_aliases = {name: name for name in ("Array", "ArrayLike", "Config", "State", "Evaluator", "Table", "Path_")}
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Fields", "params_style")]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 110
 
 html_theme = "furo"
+html_static_path, html_css_files = ["_static"], ["wide.css"]
 html_title = f"invjax {release}"
 html_show_copyright = False
 html_copy_source = False

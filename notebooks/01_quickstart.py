@@ -49,7 +49,7 @@ print(jax.devices())
 
 # %%
 TINY = os.environ.get("INVJAX_NOTEBOOK_TINY") == "1"
-DIGITS, TRIALS = (2, 3) if TINY else (10, 10)
+DIGITS = 1 if TINY else 10
 
 # %% [markdown]
 # ## A classifier and some inputs
@@ -84,7 +84,7 @@ print(invjax.Status(int(one.status)).name, "after", int(one.evaluations), "gradi
 # black-and-white digits, which need a longer change than photographs.
 
 # %%
-gse = GSE(mu=0.1, sigma=0.2, k_hat=20, iterations=100, trials=TRIALS)
+gse = GSE(mu=0.1, sigma=0.2, k_hat=20, iterations=100)
 pairs = make_pairs(label, num_classes=10, targets="all")
 result = invjax.solve(model, x[pairs.image], pairs.label, target=pairs.target, method=gse)
 pgd = invjax.solve(model, x[pairs.image], pairs.label, target=pairs.target, method=PGD(eps=0.3, step=0.02))

@@ -13,10 +13,11 @@ import inspect
 import re
 from typing import Any
 
-LITERAL = re.compile(r"(``.+?``|:\w+(?::\w+)?:`[^`]+`|`[^`]+`__?)")
+# ``code``, roles, links, and *one* stressed word.
+LITERAL = re.compile(r"(``.+?``|:\w+(?::\w+)?:`[^`]+`|`[^`]+`__?|(?<![\w\[*])\*\w+\*(?![\w*]))")
 SECTION = re.compile(r"^\s*(Args|Returns|Raises|Fields|Yields|Example|Examples|Note|Notes|Source|Attributes):\s*$")
 ITEM = re.compile(r"^\s*(\* |- |\d+\. |\.\. )")
-ENTRY = re.compile(r"^\s*[\w*, ./]+(\(.+\))?: ")
+ENTRY = re.compile(r"^\s+[\w*, ./]+(\(.+\))?: ")
 FIELD = re.compile(r"^ {4}(?P<name>[a-z]\w*|[A-Z][A-Z_]*)\s*[:=](?P<code>[^#]*)#\s*(?P<text>.+)$")
 MORE = re.compile(r"^ {4,}#\s*(?P<text>.+)$")
 
@@ -68,6 +69,22 @@ def convert(lines: list[str]) -> list[str]:
     return out
 
 
+def returns_as_field(lines: list[str]) -> list[str]:
+    """The section "Returns:" as a field: napoleon would take "Failure is data: ..." for a type and a text."""
+    out: list[str] = []
+    at: int | None = None  # indentation of the section while inside
+    for line in lines:
+        if at is not None and line.strip() and indent(line) <= at:
+            at = None
+            out += [""] * bool(out[-1].strip())
+        if line.strip() == "Returns:":
+            at = indent(line)
+            out += ["", " " * at + ":returns:"]
+        else:
+            out.append("  " + line if at is not None and line.strip() else line)
+    return out
+
+
 def field_notes(cls: type) -> dict[str, str]:
     """The comments behind (or below) the annotated fields and the members of a class."""
     try:
@@ -91,7 +108,7 @@ def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     if what == "attribute" and inspect.isdatadescriptor(obj) and not isinstance(obj, property):
         lines[:] = []  # "Alias for field number 0"
         return
-    converted = convert(lines)
+    converted = convert(returns_as_field(lines))
     has_fields = any(line.strip() == "Fields:" for line in lines)
     if what == "class" and isinstance(obj, type) and not has_fields:
         notes = field_notes(obj)
@@ -105,8 +122,18 @@ def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) 
     return True if type(obj).__name__ == "_tuplegetter" or name == "__new__" else None
 
 
+def plain_aliases(app: Any, what: str, name: str, obj: Any, options: Any, signature: Any, returns: Any) -> Any:
+    """``TypeAliasForwardRef('Array') | None`` (what sphinx makes of an alias within a union) as ``Array | None``."""
+
+    def plain(text: Any) -> Any:
+        return re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text) if isinstance(text, str) else text
+
+    return plain(signature), plain(returns)
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", process, priority=100)
+    app.connect("autodoc-process-signature", plain_aliases)
     app.connect("autodoc-skip-member", skip)
     return {"version": "1", "parallel_read_safe": True}
