@@ -79,12 +79,11 @@ print(invjax.Status(int(one.status)).name, "after", int(one.evaluations), "gradi
 # %% [markdown]
 # ## All targets
 #
-# GSE changes few pixels, in few groups. `make_pairs` writes down every digit with each of the nine other classes,
-# and the list goes through a fixed number of lanes, so it may be as long as you like. The constants are for
-# black-and-white digits, which need a longer change than photographs.
+# GSE changes few pixels, in few groups. `make_pairs` writes down every digit with each of the nine other classes, and
+# the list goes through a fixed number of lanes, so it may be as long as you like.
 
 # %%
-gse = GSE(mu=0.1, sigma=0.2, k_hat=20, iterations=100)
+gse = GSE("fast")
 pairs = make_pairs(label, num_classes=10, targets="all")
 result = invjax.solve(model, x[pairs.image], pairs.label, target=pairs.target, method=gse)
 pgd = invjax.solve(model, x[pairs.image], pairs.label, target=pairs.target, method=PGD(eps=0.3, step=0.02))
@@ -108,13 +107,13 @@ viz.grid(x[pairs.image[nine]], result.rows(nine), titles=titles)
 # %% [markdown]
 # ## What happens on the way
 #
-# `trace` is the same run with every iteration written down. GSE tries one weight after another: each trial begins
-# at no change at all, and ends where the target is reached.
+# `trace` is the same run with every iteration written down. This variant of GSE begins with a quarter of the pixels
+# and closes some of them whenever the target is reached.
 
 # %%
 _, steps = invjax.trace(model, x[pairs.image[nine]], pairs.label[nine], target=pairs.target[nine], method=gse, steps=60)
 ended = np.where(steps.active, 1.0, np.nan)  # rows repeat after an example's end
-viz.trace((steps.support * ended).T, (steps.gap * ended).T, total=x[0].size, title="GSE, first trials")
+viz.trace((steps.support * ended).T, (steps.gap * ended).T, total=x[0].size, title="GSE")
 
 # %% [markdown]
 # ## The same inside jit and vmap
