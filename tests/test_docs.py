@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
 import os
@@ -58,6 +59,28 @@ def test_first_screen_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
     assert commands[1].rstrip("\n") in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.stem)
+def test_commands_have_their_options(path):
+    """Every ``invjax ...`` of the pages uses commands and options that exist."""
+    pytest.importorskip("tyro")
+    from invjax import arguments
+    from invjax.bench import __main__ as bench
+
+    for line in "".join(blocks(path.read_text("utf-8"), "bash")).splitlines():
+        found = re.search(r"(?:^| |/)(?:invjax (demo|attack)|python -m invjax\.bench ([\w-]+))(.*)$", line)
+        if not found:
+            continue
+        command, name, rest = found.groups()
+        if command:
+            known = {field.replace("_", "-") for field in arguments.COMMANDS[command].__dataclass_fields__}
+        else:
+            parser = argparse.ArgumentParser()
+            importlib.import_module(f"invjax.bench.{bench.BENCHMARKS[name]}").add_arguments(parser)
+            known = {option[2:] for action in parser._actions for option in action.option_strings}
+        assert set(re.findall(r"--([\w-]+)", rest)) <= known, line
 
 
 @pytest.mark.fast
