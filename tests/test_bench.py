@@ -48,6 +48,13 @@ def test_gse_cifar10(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert 0 < record["occupancy"] <= 1
     assert "published" in capsys.readouterr().out
 
+    mine = {name: np.asarray(record["per_example"][name]).T for name in ("acp", "anc", "l2", "d20")}
+    np.savez(tmp_path / "other.npz", **{**mine, "acp": mine["acp"] + 1}, image_index=record["image_index"])
+    same = [*files, "--n", "3", "--targets", "1,4", *brief, "--compare", str(tmp_path / "other.npz")]
+    compared = _run(tmp_path, *same)["compare"]
+    assert compared["d20"]["equal"] == 1
+    assert compared["acp"]["equal"] == 0
+
     record = _run(tmp_path, *files, "--n", "2", "--start", "3", "--untargeted", *brief)
     assert record["targets"] == "untargeted"
     assert min(record["image_index"]) >= 3

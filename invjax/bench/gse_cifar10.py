@@ -6,14 +6,17 @@ import argparse
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from invjax.attacks.gse import VARIANTS
 from invjax.bench import published
 from invjax.bench.common import Timed, check_json, timed_run, write_json
 from invjax.bulk import choose, configure
 from invjax.data import open_images
 from invjax.engine.checks import num_classes
-from invjax.metrics.attack import attack_table, measure, summarize
+from invjax.metrics.attack import MEASURES, attack_table, measure, summarize
 from invjax.models import load
+from invjax.models.params_file import load_arrays
 from invjax.targets import Pairs, make_pairs
 
 DESCRIPTION = "GSE on CIFAR-10 images: best/average/worst over targets, evaluations and seconds."
@@ -31,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lanes", type=int, default=64, help="examples worked on at once")
     parser.add_argument("--mean", type=float, nargs="+", default=[0.5], help="the network's input normalisation")
     parser.add_argument("--std", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--compare", help="npz with acp, anc, l2, d20 [T, N] and image_index [N] of another code")
     parser.add_argument("--json", help="file for the record")
     parser.add_argument("--no-progress", action="store_true")
 
@@ -51,9 +55,14 @@ def record_of(timed: Timed, pairs: Pairs) -> dict[str, Any]:
     result = timed.result
     count = len(pairs.label)
     shape = (*pairs.shape, *result.delta.shape[1:])
-    summary = summarize(measure(result.delta.reshape(shape), result.status.reshape(pairs.shape)))
+    attempts = measure(result.delta.reshape(shape), result.status.reshape(pairs.shape))
+    summary = summarize(attempts)
+    evaluations = result.evaluations.reshape(pairs.shape)
     return {
         **summary["all_attempts"],
+        "per_example": {
+            name: np.asarray(rows).tolist() for name, rows in {**attempts._asdict(), "evaluations": evaluations}.items()
+        },
         "successes_only": summary["successes_only"],
         "images": pairs.shape[0],
         "targets": list(pairs.offsets) or "untargeted",
@@ -70,6 +79,24 @@ def record_of(timed: Timed, pairs: Pairs) -> dict[str, Any]:
         "per_example_s": timed.run_s / count,
         "per_example_in_gradients": timed.run_s / timed.bare_s * timed.lanes / count,
     }
+
+
+def compare(path: str, record: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Ratio of the means and share of equal examples, against the per-example numbers of another code."""
+    other = load_arrays(path)
+    if not {*MEASURES, "image_index"} <= set(other):
+        raise ValueError(f"compare must be an npz with {', '.join((*MEASURES, 'image_index'))}, has {sorted(other)}")
+    if other["image_index"].tolist() != record["image_index"]:
+        raise ValueError("compare must be of the images of this run: --start and --n choose others")
+    found = {}
+    for name in MEASURES:
+        ours, theirs = np.asarray(record["per_example"][name], np.float64), other[name].T
+        if ours.shape != theirs.shape:
+            raise ValueError(f"compare must be of the targets of this run: {theirs.shape[1]}, not {ours.shape[1]}")
+        equal = np.isclose(ours, theirs, rtol=1e-4, atol=0)
+        ratio = ours.mean() / theirs.mean() if theirs.any() else float("nan")
+        found[name] = {"ratio": float(ratio), "equal": float(equal.mean())}
+    return found
 
 
 def run(options: argparse.Namespace) -> int:
@@ -98,5 +125,9 @@ def run(options: argparse.Namespace) -> int:
         f"compile {record['compile_s']:.1f} s, run {record['run_s']:.1f} s, {record['per_example_s']:.3f} s per example"
         f" = {record['per_example_in_gradients']:.0f} bare gradients of {1e3 * record['bare_gradient_s']:.2f} ms"
     )
+    if options.compare:
+        record["compare"] = compare(options.compare, record)
+        shares = (f"{name} {row['ratio']:.4f} ({row['equal']:.1%})" for name, row in record["compare"].items())
+        print(f"ratio of means, share of equal examples: {', '.join(shares)}")
     write_json(options.json, record)
     return 0
