@@ -44,8 +44,8 @@ NEWTON_STEPS = 2  # to the step length: the model is piecewise linear in it, kin
 class GSEFastConfig:
     """Constants of ``GSE("fast")``. Units: [-1, 1] coordinates, pixels, logits; shares in [0, 1]."""
 
-    iterations: int = 60  # value-and-gradients of an example, the clean input's included
-    trials: int = 4  # an example without a success goes on until trials x iterations
+    iterations: int = 50  # value-and-gradients from the first success on
+    trials: int = 5  # and trials x iterations in all, the clean input's included, at most
     start: float = 0.25  # share of the pixels open at first, in (0, 1]
     shrink: float = 0.3  # share of the open pixels closed after a success, at first
     shrink_end: float = 0.1  # and at the end
@@ -86,6 +86,7 @@ class GSEFastState(NamedTuple):
     opened: Array  # [H, W] bool, V
     pixels: Array  # [] n, a real number of open pixels
     k: Array  # [] int32, points asked
+    age: Array  # [] int32, points asked from the first success on, that one included
     best: Array  # [*S] the best point with the wanted class, data units
     best_d20: Array  # [] its d_{2,0}; infinity if there is none
     best_norm: Array  # [] its ‖r‖_2; infinity if there is none
@@ -110,8 +111,8 @@ def _init(ctx: Context, problem: Problem, config: GSEFastConfig) -> GSEFastState
     opened = jnp.zeros(problem.x.shape[:2], bool)
     pixels = jnp.asarray(config.start * opened.size, problem.x.dtype)
     return GSEFastState(
-        r=zero, mean=zero, velocity=zero, opened=opened, pixels=pixels, k=jnp.int32(0), best=problem.x, best_d20=far,
-        best_norm=far, status=jnp.int32(Status.PENDING),
+        r=zero, mean=zero, velocity=zero, opened=opened, pixels=pixels, k=jnp.int32(0), age=jnp.int32(0),
+        best=problem.x, best_d20=far, best_norm=far, status=jnp.int32(Status.PENDING),
     )  # fmt: skip
 
 
@@ -136,6 +137,7 @@ def open_pixels(potential: Array, opened: Array, pixels: Array, config: GSEFastC
     # The place of the n-th largest by bisection of its value: a sort costs thirty times as much on a CPU.
     top = jnp.max(score)
     floor = prox.bisect(lambda level: jnp.sum(score >= level, dtype=pixels.dtype) > pixels, jnp.zeros_like(top), top)
+    floor = jnp.minimum(floor * (1 + 4 * jnp.finfo(score.dtype).eps), top)  # the middle may have rounded down
     return (score >= floor) & (score > 0)
 
 
@@ -175,11 +177,12 @@ def _tell(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastS
     best_d20 = jnp.where(better, d20, state.best_d20)
     found = jnp.isfinite(best_d20)
 
-    # The schedule, and the budget of pixels. Before the first success it grows at full rate.
-    done_share = jnp.minimum(state.k.astype(g.dtype) / config.iterations, 1)
+    # The schedule, and the budget of pixels. Before the first success nothing is given back and nothing slows down:
+    # how long a change must be is not known yet, and the schedule begins with the first success.
+    done_share = jnp.minimum(state.age.astype(g.dtype) / config.iterations, 1)
     falling = 0.5 * (1 + jnp.cos(jnp.pi * done_share))
     rate = config.shrink_end + (config.shrink - config.shrink_end) * falling
-    longest = config.step_end + (config.step - config.step_end) * falling
+    longest = jnp.where(found, config.step_end + (config.step - config.step_end) * falling, config.step)
     grown = state.pixels * (1 + config.regrow * jnp.where(found, rate, config.shrink))
     pixels = jnp.where(reached, state.pixels * (1 - rate), jnp.minimum(grown, state.opened.size))
     pixels = jnp.where(first, state.pixels, jnp.maximum(pixels, 1))
@@ -193,14 +196,14 @@ def _tell(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastS
     # Where to.
     velocity = jnp.where(first, g, g + config.momentum * (state.velocity - g))
     inside = opened[..., None]
-    base = jnp.where(inside, (1 - config.decay) * state.r, jnp.zeros_like(g))
+    base = jnp.where(inside, jnp.where(found, 1 - config.decay, 1) * state.r, jnp.zeros_like(g))
     direction = jnp.where(inside, velocity, jnp.zeros_like(g))
     cap = safe_divide(longest, safe_norm(direction))
     t = step_length(g, state.r, -ev.value - config.aim, base, direction, room, cap)
     r = jnp.clip(base - t * direction, *room)
 
-    k = state.k + 1
-    more = (k < config.iterations) | (~found & (k < config.trials * config.iterations))
+    k, age = state.k + 1, state.age + found.astype(jnp.int32)
+    more = (age < config.iterations) & (k < config.trials * config.iterations)
     ended = jnp.where(found, Status.FOUND, Status.NOT_FOUND)
     status = jnp.where(first & reached, Status.ALREADY_TARGET, jnp.where(more, Status.PENDING, ended))
     return GSEFastState(
@@ -210,6 +213,7 @@ def _tell(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastS
         opened=opened,
         pixels=pixels,
         k=k,
+        age=age,
         best=jnp.where(better, ev.point, state.best),
         best_d20=best_d20,
         best_norm=jnp.where(better, norm, state.best_norm),
