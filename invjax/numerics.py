@@ -6,6 +6,7 @@ not take into the gradient. So every norm here has the subgradient 0 at 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -49,6 +50,21 @@ def select(mask: Array, a: Tree, b: Tree) -> Tree:
         return jnp.where(mask.reshape(mask.shape + (1,) * (jnp.ndim(u) - mask.ndim)), u, v)
 
     return jax.tree.map(pick, a, b)
+
+
+def replace_if(needed: Array, make: Callable[[Array], Array], argument: Array, otherwise: Array) -> Array:
+    """``make(argument)`` where ``needed`` [] bool, else ``otherwise``: for what is dear and seldom needed.
+
+    Under ``vmap`` a ``lax.cond`` computes both branches at every call. A loop of at most one turn takes none unless
+    some lane needs it. ``make(argument)`` has the shape of ``otherwise``.
+    """
+
+    def turn(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        # Tied to the carry, the argument is no constant of the loop: or the compiler would compute it all before.
+        again, given = jax.lax.optimization_barrier((carry[0], argument))
+        return jnp.zeros_like(again), make(given).astype(otherwise.dtype)
+
+    return jax.lax.while_loop(lambda carry: carry[0], turn, (needed, otherwise))[1]
 
 
 def at_least_float32(a: Array) -> Array:

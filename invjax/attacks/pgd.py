@@ -8,6 +8,7 @@ Stops at the first point that has the wanted class.
 from __future__ import annotations
 
 from dataclasses import field
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import safe_divide, safe_norm
+from invjax.numerics import replace_if, safe_divide, safe_norm
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
@@ -109,14 +110,15 @@ def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval
 
     direction = jnp.sign(ev.grad) if config.norm == "linf" else safe_divide(ev.grad, safe_norm(ev.grad))
     stepped = problem.x + _onto_ball(config, ev.point - config.step * direction - problem.x)
-    fresh = at_random | ended
-    point = jnp.where(fresh, _random_point(config, problem, trial), stepped)
-    k = jnp.where(fresh, 0, jnp.maximum(state.k, 0) + 1)
-
     won = jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
     lost = jnp.where(trial >= config.restarts, Status.NOT_FOUND, Status.PENDING)
     status = jnp.where(reached, won, lost).astype(jnp.int32)
     over = status != Status.PENDING
+
+    fresh = at_random | ended
+    # Drawing costs more than all the rest of a step: it is done only where a start begins.
+    point = replace_if(fresh & ~over, partial(_random_point, config, problem), trial, stepped)
+    k = jnp.where(fresh, 0, jnp.maximum(state.k, 0) + 1)
     return PGDState(jnp.where(over, ev.point, point), k.astype(jnp.int32), trial, status)
 
 

@@ -89,9 +89,29 @@ def _collect(
     return _over_lanes(collect, mesh, (False, False, True, True))(ctx, config, problems, lanes)
 
 
-@jax.jit
-def _put(take: Array, new: Any, old: Any) -> Any:
-    return select(take, new, old)
+@partial(jax.jit, static_argnames=("method", "mesh"), donate_argnames=("lanes",))
+def _refill(
+    ctx: Context,
+    config: Config,
+    key: Array,
+    take: Array,
+    rows: Problem,
+    problems: Problem,
+    lanes: Lanes,
+    *,
+    method: Method,
+    mesh: Mesh | None,
+) -> tuple[Problem, Lanes]:
+    """The lanes ``take`` [B] bool begin with ``rows``; the others go on with what they have."""
+
+    def refill(
+        ctx: Context, config: Config, key: Array, take: Array, rows: Problem, problems: Problem, lanes: Lanes
+    ) -> tuple[Problem, Lanes]:
+        fresh = checks.with_keys(rows, key)
+        return select(take, (fresh, start(method, ctx, config, fresh)), (problems, lanes))
+
+    over = _over_lanes(refill, mesh, (False, False, False, True, True, True, True))
+    return over(ctx, config, key, take, rows, problems, lanes)
 
 
 def _gather(problems: Problem, index: np.ndarray) -> Problem:
@@ -145,7 +165,7 @@ def stream(
             yield Part(owner[:0], _empty(), ended, total, steps, steps * per_device)
             continue
         results = _collect(ctx, config, device_problems, state, method=method, mesh=mesh)
-        index, rows = owner[finished], Result(*(np.asarray(field)[finished] for field in results))
+        index, answers = owner[finished], Result(*(np.asarray(field)[finished] for field in results))
         ended += len(index)
         vacant = vacant | finished
         free = np.flatnonzero(finished)[: total - head]
@@ -155,9 +175,11 @@ def stream(
             vacant[free] = False
             take = np.zeros(lanes, bool)
             take[free] = True
-            fresh = _begin(ctx, config, key, _gather(problems, owner), method=method, mesh=mesh)
-            device_problems, state = _put(take, fresh, (device_problems, state))
-        yield Part(index, rows, ended, total, steps, steps * per_device)
+            rows = _gather(problems, owner)
+            device_problems, state = _refill(
+                ctx, config, key, take, rows, device_problems, state, method=method, mesh=mesh
+            )
+        yield Part(index, answers, ended, total, steps, steps * per_device)
 
 
 def _deactivate(active: Array, vacant: np.ndarray) -> Array:
