@@ -17,6 +17,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
+import numpy as np
 
 Array = jax.Array
 ArrayLike = jax.typing.ArrayLike
@@ -131,3 +133,37 @@ class Result(NamedTuple):
     def rows(self, index: Any) -> Result:
         """The rows of a batched result that ``index`` (an int, slice, or array) selects."""
         return jax.tree.map(lambda field: field[index], self)
+
+    def to_pandas(self) -> Any:
+        """One row per example: status, found, evaluations, forwards, and l0, l2, linf of ``delta`` in data units.
+
+        The index is the position in the list (of several leading axes, e.g. [N, T]: one level each).
+        Raises ImportError where pandas is missing.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas") from error
+        status = np.asarray(self.status)
+        delta = np.asarray(self.delta).astype(np.float64).reshape(status.size, -1)
+        columns = {
+            "status": [Status(int(one)).name for one in status.reshape(-1)],
+            "found": np.asarray(self.found).reshape(-1),
+            "evaluations": np.asarray(self.evaluations).reshape(-1),
+            "forwards": np.asarray(self.forwards).reshape(-1),
+            "l0": (delta != 0).sum(1),
+            "l2": np.sqrt(np.square(delta).sum(1)),
+            "linf": np.abs(delta).max(1),
+        }
+        index = pd.RangeIndex(status.size) if status.ndim < 2 else pd.MultiIndex.from_tuples(np.ndindex(*status.shape))
+        return pd.DataFrame(columns, index=index)
+
+    def __repr__(self) -> str:
+        """How many ended how; the arrays are in the fields."""
+        status, shape = self.status, getattr(self.x, "shape", None)
+        if shape is None or not hasattr(status, "shape") or isinstance(status, jax.core.Tracer):
+            return f"Result({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
+        status = np.asarray(status).reshape(-1)
+        ended = ", ".join(f"{one.name} {n}" for one in Status if (n := int((status == one).sum())))
+        mean = f", {np.asarray(self.evaluations).mean():.4g} evaluations on average" if status.size else ""
+        return f"Result(x {self.x.dtype}{list(shape)}: {ended or 'empty'}{mean})"
