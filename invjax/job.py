@@ -31,7 +31,7 @@ from invjax.bulk import reached as share_reached
 from invjax.data import ImageData, ImageSource, open_images
 from invjax.data.images import LABEL_KEYS, read_npz, to_labels
 from invjax.engine.checks import num_classes
-from invjax.engine.folder import write_atomic
+from invjax.engine.folder import count_saved, write_atomic
 from invjax.models import load
 from invjax.models.registry import REGISTRY as MODELS
 from invjax.report import attack_section, write_report
@@ -138,14 +138,7 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Run:
 
 def kept(out: str | Path) -> int:
     """How many pairs the run folder of an interrupted job holds."""
-    count = 0
-    for path in (Path(out) / "run").glob("p*-*.npz"):
-        try:
-            with np.load(path) as file:
-                count += len(file["index"])
-        except (OSError, ValueError, KeyError):
-            continue
-    return count
+    return count_saved(Path(out) / "run")
 
 
 def _constants(job: Job) -> dict[str, str | float]:

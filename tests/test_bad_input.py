@@ -57,7 +57,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"target": changed(TASK.target, 3, TASK.label[3])},
         rf"target must differ from label, was {TASK.label[3]} for both at index 3",
     ),
-    "one target for four": ({"target": 1}, r"target must have one entry per example, shape \(4,\), was \(1,\)"),
+    "one target for four": ({"target": 1}, r"target must have one entry per example, shape \(4,\), was \(\)"),
     "x above": ({"x": changed(TASK.x, (1, 2, 3, 0), 1.5)}, r"x must lie within bounds .*, was 1.5 at .*\(1, 2, 3, 0\)"),
     "x below": ({"x": changed(TASK.x, (0, 0, 0, 0), -0.5)}, r"x must lie within bounds .*, was -0.5 at"),
     "x outside its own bounds": (
@@ -100,6 +100,19 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "groups of floats": ({"groups": np.ones(nets.SMALL)}, "groups must be integer, was float64"),
     "groups of another shape": ({"groups": np.ones((4,), int)}, r"groups must have shape \(8, 8, 1\)"),
     "ids": ({"ids": np.arange(3)}, r"ids must have one entry per example, shape \(4,\), was \(3,\)"),
+    "ids of floats": ({"ids": np.linspace(0, 1, 4)}, "ids must be integers, were float64"),
+    "ids too long": (
+        {"ids": [0, 1, 2**40, 3]},
+        r"ids must lie in \[-2147483648, 2147483647\], was 1099511627776 at index 2",
+    ),
+    "key a number": ({"key": 0}, r"key must be one PRNG key, e.g. jax.random.key\(0\), was 0"),
+    "several keys": ({"key": jax.random.split(jax.random.key(0), 4)}, r"key must be one PRNG key.* shape \(4,\)"),
+    "key of another type": ({"key": np.zeros(2)}, "key must be one PRNG key.* float64"),
+    "rows of unequal length": (
+        {"x": [TASK.x[0], TASK.x[1, :2]]},
+        "x must be an array, or rows of equal shape, was a list",
+    ),
+    "no labels": ({"label": None}, "label must be the class of each example .*, was None"),
     "lanes 0": ({"lanes": 0}, "lanes must be at least 1, was 0"),
     "lanes half": ({"lanes": 2.5}, "lanes must be an integer.*2.5"),
     "logits not callable": ({"logits": 3}, "logits must be a function .*, was int"),
@@ -136,7 +149,6 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "norm": ({"method": PGD(norm="l1")}, r"PGD.norm must be one of 'linf', 'l2', was 'l1'"),
     "loss": ({"method": PGD(loss="hinge")}, r"PGD.loss must be one of 'cross_entropy', 'margin', was 'hinge'"),
-    "variant": ({"method": GSE("quick")}, r"variant must be one of .*'released'.*, was 'quick'"),
     "gse sigma": ({"method": GSE(sigma=0.0)}, r"GSEConfig.sigma must be a step > 0, was 0.0"),
     "gse q": ({"method": GSE(q=2.0)}, r"GSEConfig.q must be in \(0, 1\], was 2.0"),
 }  # fmt: skip
@@ -190,6 +202,8 @@ def test_attack_names() -> None:
         attacks.make("pdg")
     with pytest.raises(ValueError, match=r"attack 'pgd' does not take these constants: .*epsilon"):
         attacks.make("pgd", epsilon=1)
+    with pytest.raises(ValueError, match=r"variant must be one of .*'released'.*, was 'quick'"):
+        GSE("quick")
 
 
 def test_nothing_is_written_for_a_bad_call(tmp_path: Path) -> None:

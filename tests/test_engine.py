@@ -13,7 +13,9 @@ import pytest
 
 import invjax
 from invjax import Eval, Method, Outcome, Status, engine, losses
-from invjax.attacks import PGD
+from invjax.attacks import PGD, ForwardBackward
+from invjax.engine import checks, prepare
+from invjax.engine import lanes as lanes_module
 from invjax.engine.queue import CHUNK
 
 pytestmark = pytest.mark.fast
@@ -337,6 +339,33 @@ def differences(method: Any, ctx: Any, config: Any, problems: Any, states: Any, 
         return Eval(point, value(point), grad.reshape(point.shape), ctx.logits(point[None])[0])
 
     return jax.vmap(one)(problems, states, points)
+
+
+def test_what_was_tried_is_admissible() -> None:
+    """Also where a run stops between two questions: the next point, not yet clipped, is no answer."""
+    task, mask = nets.task(nets.conv(), count=6), np.ones(nets.SMALL, bool)
+    mask[:4] = False
+    method = PGD(eps=0.9, step=0.4, steps=20)
+    result, _ = invjax.trace(task.net, task.x, task.label, target=task.target, method=method, steps=2, mask=mask)
+    attempt, stopped = np.asarray(result.attempt), np.asarray(result.status) == Status.PENDING
+    assert stopped.any()
+    assert attempt.min() == 0
+    assert attempt.max() == 1
+    np.testing.assert_array_equal(attempt[:, :4], task.x[:, :4])
+
+
+def test_a_network_that_breaks_late_keeps_what_was_found() -> None:
+    task = nets.task(nets.conv(), count=2)
+    ctx, problems, config, method, key, _ = prepare(task.net, task.x, task.label, method=ForwardBackward())
+    problems = checks.with_keys(problems, key)
+    started = lanes_module.start(method, ctx, config, problems)
+    better = jnp.clip(problems.x + 0.05, 0, 1)
+    state = started.state._replace(best=better, best_l0=jnp.array([64.0, jnp.inf]))
+    broken = started._replace(state=state, broken=jnp.ones(2, bool), active=jnp.zeros(2, bool))
+    result = lanes_module.finish(method, ctx, config, problems, broken)
+    assert np.asarray(result.status).tolist() == [Status.FOUND, Status.NONFINITE]
+    np.testing.assert_array_equal(result.x[0], better[0])
+    np.testing.assert_array_equal(result.x[1], task.x[1])
 
 
 def test_another_evaluator() -> None:

@@ -208,6 +208,24 @@ def test_damaged_parts_are_solved_again(
 
 
 @fast
+def test_saved_examples_are_counted_once(tmp_path: Path) -> None:
+    assert folder_module.count_saved(tmp_path / "nowhere") == 0
+    solve(tmp_path)
+    assert folder_module.count_saved(tmp_path) == 20
+    first, second = parts(tmp_path)[:2]
+    (tmp_path / "p1-000000.npz").write_bytes(first.read_bytes())  # the same rows again
+    lost = len(np.load(second)["index"])
+    _noise(second)
+    assert folder_module.count_saved(tmp_path) == 20 - lost
+
+
+def clipped(*arguments: Any) -> Any:
+    """Another way to look at the network."""
+    seen = engine.white_box(*arguments)
+    return seen._replace(grad=seen.grad.clip(-1, 1))
+
+
+@fast
 def test_another_run_is_refused(tmp_path: Path) -> None:
     solve(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -224,6 +242,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
         ({"bounds": (0.0, 1.5)}, "inputs"),
         ({"key": jax.random.key(7)}, "inputs"),
         ({"name": "other"}, "model"),
+        ({"evaluator": clipped}, "evaluator"),
     ]
     for change, what in wrong:
         with pytest.raises(ValueError, match=rf"out must be a new folder .* holds a run with another {what}$"):
@@ -237,7 +256,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "null"])
 def test_damaged_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match=r"out must be a folder that can be written, was .*manifest.json is not"):
+    with pytest.raises(ValueError, match=r"out must be a folder that can be written, was .*manifest.json is no"):
         solve(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 

@@ -135,8 +135,10 @@ def _done(ctx: Context, problem: Problem, config: ForwardBackward, state: Forwar
 
 
 def _result(ctx: Context, problem: Problem, config: ForwardBackward, state: ForwardBackwardState) -> Outcome:
-    found = state.status == Status.FOUND
-    return Outcome(state.best, state.status, jnp.where(found, state.best, problem.x + state.r))
+    # Also where the network broke in a later trial: what an earlier one found stands.
+    found = jnp.isfinite(state.best_l0)
+    status = jnp.where(found, Status.FOUND, state.status).astype(jnp.int32)
+    return Outcome(state.best, status, jnp.where(found, state.best, problem.x + state.r))
 
 
 ForwardBackward.method = Method("forward-backward", _init, _ask, _loss, _tell, _done, _result)

@@ -87,10 +87,10 @@ def check_labels(name: str, value: Any, count: int, classes: int) -> np.ndarray 
         value = np.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(f"{name} must be integer class indices, was {value.dtype}")
-    if value.ndim == 0:
-        value = value[None]
+    given = value.shape
+    value = value[None] if value.ndim == 0 else value
     if value.shape != (count,):
-        raise ValueError(f"{name} must have one entry per example, shape ({count},), was {value.shape}")
+        raise ValueError(f"{name} must have one entry per example, shape ({count},), was {given}")
     if isinstance(value, np.ndarray):
         bad = (value < 0) | (value >= classes)
         if bad.any():
@@ -135,6 +135,43 @@ def _spread(name: str, value: Any, count: int, shape: tuple[int, ...], kinds: st
     return broadcast(value, (count, *shape))
 
 
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # rows of unequal length
+        raise ValueError(f"{name} must be an array, or rows of equal shape, was a {type(value).__name__}") from error
+
+
+def _check_ids(ids: Any, count: int) -> Any:
+    """Identities [N] as int32; any int32, negative ones too."""
+    ids = ids if is_traced(ids) else np.asarray(ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(f"ids must be integers, were {ids.dtype}")
+    given, ids = ids.shape, ids[None] if ids.ndim == 0 else ids
+    if ids.shape != (count,):
+        raise ValueError(f"ids must have one entry per example, shape ({count},), was {given}")
+    if isinstance(ids, np.ndarray):
+        kept = np.iinfo(np.int32)
+        bad = (ids < kept.min) | (ids > kept.max)
+        if bad.any():
+            raise ValueError(f"ids must lie in [{kept.min}, {kept.max}], was {ids[bad][0]} at {_first(bad)}")
+    return ids.astype(np.int32)
+
+
+def check_key(key: Any) -> Array:
+    """One PRNG key, typed or of the old kind (two uint32); None stands for ``jax.random.key(0)``."""
+    if key is None:
+        return jax.random.key(0)
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if shape == ():
+            return key
+    elif dtype == jnp.uint32 and shape is not None and len(shape) == 1:
+        return key
+    what = repr(key) if shape is None else f"an array of {dtype} and shape {shape}"
+    raise ValueError(f"key must be one PRNG key, e.g. jax.random.key(0), was {what}")
+
+
 def make_problems(
     logits: Callable[[Array], Array],
     x: Any,
@@ -151,7 +188,9 @@ def make_problems(
     A scalar ``label`` means one example: x is [*S]. Otherwise x is [N, *S].
     """
     traced_x = is_traced(x)
-    x = x if isinstance(x, jax.Array) else np.asarray(x)
+    x = x if isinstance(x, jax.Array) else _array("x", x)
+    if label is None:
+        raise ValueError("label must be the class of each example (what the network says of it, if need be), was None")
     single = np.ndim(label) == 0
     if single:
         x = x[None]
@@ -161,7 +200,7 @@ def make_problems(
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x must be floating point in the data range {bounds!r}, was {x.dtype}")
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    x = x.astype(dtype)
+    x = x if x.dtype == dtype else x.astype(dtype)
     lower, upper = _bounds(bounds, shape, dtype)
 
     classes = num_classes(logits, shape, dtype)
@@ -170,11 +209,8 @@ def make_problems(
         target = np.full(count, UNTARGETED, np.int32)
     else:
         target = check_labels("target", target, count, classes)
-        if not is_traced(label, target) and (np.asarray(label) == np.asarray(target)).any():
-            where = _first(np.asarray(label) == np.asarray(target))
-            raise ValueError(
-                f"target must differ from label, was {np.asarray(target)[_index(where)]} for both at {where}"
-            )
+        if not is_traced(label, target) and (same := np.asarray(label) == np.asarray(target)).any():
+            raise ValueError(f"target must differ from label, was {label[same][0]} for both at {_first(same)}")
 
     if not traced_x:
         values = np.asarray(x)
@@ -193,11 +229,7 @@ def make_problems(
         if empty.any():
             raise ValueError(f"mask must leave at least one coordinate free, is empty at {_first(empty)}")
     groups = _spread("groups", groups, count, shape, "iu")
-    ids = np.arange(count, dtype=np.int32) if ids is None else ids if is_traced(ids) else np.asarray(ids, np.int32)
-    if ids.ndim == 0:
-        ids = ids[None]
-    if ids.shape != (count,):
-        raise ValueError(f"ids must have one entry per example, shape ({count},), was {ids.shape}")
+    ids = np.arange(count, dtype=np.int32) if ids is None else _check_ids(ids, count)
 
     def per_example(side: Any) -> Any:
         broadcast = jnp.broadcast_to if is_traced(side) else np.broadcast_to
@@ -205,10 +237,6 @@ def make_problems(
 
     problem = Problem(x, label, target, per_example(lower), per_example(upper), mask, groups, None, ids)  # type: ignore[arg-type]
     return problem, single
-
-
-def _index(where: str) -> int:
-    return int(where.removeprefix("index "))
 
 
 def with_keys(problems: Problem, key: Array) -> Problem:

@@ -7,6 +7,7 @@ A folder of another run is refused. Several processes write side by side; each s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,6 +25,7 @@ from invjax.types import Config, Method, Problem, Result
 
 FORMAT = 1
 _FIELDS = Result._fields
+_PARTS = "p*-*.npz"
 
 
 def digest(tree: Any) -> str:
@@ -51,11 +53,14 @@ def describe(config: Config) -> dict[str, Any]:
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def make_manifest(logits: Any, problems: Problem, config: Config, method: Method, key: Any, name: str) -> dict:
+def make_manifest(
+    logits: Any, problems: Problem, config: Config, method: Method, key: Any, name: str, evaluator: Any
+) -> dict:
     """What makes two runs the same run. ``name`` says which network it is: its structure cannot be hashed."""
     return {
         "format": FORMAT,
         "method": method.name,
+        "evaluator": getattr(evaluator, "__qualname__", type(evaluator).__name__),
         "config": {"class": type(config).__name__, **describe(config)},
         "model": name,
         "weights": digest(logits),
@@ -84,6 +89,15 @@ def read_part(path: Path, examples: int) -> tuple[np.ndarray, Result] | None:
     except Exception:  # damaged bytes fail in many ways: bad zip, bad deflate, bad header, missing field
         return None
     return (index, result) if whole else None
+
+
+def count_saved(folder: str | Path) -> int:
+    """How many examples the part files of ``folder`` hold, each counted once. Damaged files hold none."""
+    rows: list[np.ndarray] = []
+    for path in Path(folder).glob(_PARTS):
+        with contextlib.suppress(Exception), np.load(path) as file:  # damaged bytes fail in many ways
+            rows.append(file["index"])
+    return len(np.unique(np.concatenate(rows))) if rows else 0
 
 
 class RunFolder:
@@ -125,7 +139,7 @@ class RunFolder:
             raise ValueError(f"out must be a folder that can be written, was {str(self.folder)!r}")
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("p*-*.npz"))
+        return sorted(self.folder.glob(_PARTS))
 
     def add(self, index: np.ndarray, result: Result) -> None:
         """Keep some rows; they reach the disk within ``every`` seconds of further rows, or at :meth:`flush`."""

@@ -7,14 +7,14 @@ This is the only code that sees both a method (written for one example) and a ba
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from invjax.engine.evaluate import forward
 from invjax.numerics import select
-from invjax.types import Array, Config, Context, Eval, Method, Problem, Result, State, Status
+from invjax.types import Array, Config, Context, Eval, Method, Outcome, Problem, Result, State, Status
 
 Evaluator = Callable[[Method, Context, Config, Problem, State, Array], Eval]
 
@@ -127,8 +127,10 @@ def advance(
 def finish(method: Method, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Result:
     """Results of all lanes. Whatever was not found returns the clean input, bit for bit."""
 
-    def one(problem: Problem, state: State) -> Any:
-        return method.result(ctx, problem, config, state)
+    def one(problem: Problem, state: State) -> Outcome:
+        outcome = method.result(ctx, problem, config, state)
+        # A lane that stopped in mid-run hands back what it would have asked next: as it would have been asked.
+        return outcome._replace(attempt=_admissible(problem, outcome.attempt))
 
     outcome = jax.vmap(one)(problems, lanes.state)
     status = outcome.status.astype(jnp.int32)

@@ -53,7 +53,7 @@ def prepare(
     logits = checks.as_logits_fn(logits)
     problems, single = checks.make_problems(logits, x, label, **problem)
     config = strong(typed(method), problems.x.dtype)
-    return Context(logits, density), problems, config, chosen, jax.random.key(0) if key is None else key, single
+    return Context(logits, density), problems, config, chosen, checks.check_key(key), single
 
 
 def solve(
@@ -142,7 +142,9 @@ def _run_shared(
     results = _blank(problems)
     folder = None
     if out is not None:
-        manifest = make_manifest(ctx, problems, config, common["method"], common["key"], name)
+        manifest = make_manifest(
+            ctx, problems, config, common["method"], common["key"], name, evaluator=common["evaluator"]
+        )
         folder = RunFolder(out, manifest, process)
         saved = folder.load()
         if saved is not None:

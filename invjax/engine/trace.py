@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from invjax import losses
 from invjax.engine import checks
@@ -69,9 +70,9 @@ def trace(
     Raises:
       ValueError: as :func:`invjax.solve`; also for a method that asks several points at once.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, was {steps}")
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise ValueError(f"steps must be an integer, at least 1, was {steps!r}")
     ctx, problems, config, chosen, key, single = prepare(logits, x, label, method=method, **arguments)
     if single or chosen.width is not None:
         raise ValueError("trace needs a batch (label [N]) and a method that asks one point at a time")
-    return _run(ctx, checks.with_keys(problems, key), config, method=chosen, evaluator=evaluator, steps=steps)
+    return _run(ctx, checks.with_keys(problems, key), config, method=chosen, evaluator=evaluator, steps=int(steps))
