@@ -18,11 +18,6 @@ from invjax.types import Array
 Tree = TypeVar("Tree")
 
 
-def square_sum(r: Array) -> Array:
-    """``Σ r_i²`` over all axes. r: [*S] -> []."""
-    return jnp.sum(jnp.square(r))
-
-
 def safe_sqrt(v: Array) -> Array:
     """``sqrt(v)`` for v >= 0, with derivative 0 (instead of infinity) at v = 0."""
     positive = v > 0
