@@ -101,6 +101,8 @@ def configure(name: str, constants: dict[str, str | float]) -> Config:
     Raises ValueError for an unknown attack or constant, or a value that is not of the constant's kind or range.
     """
     config = attacks.make(name)
+    if "variant" in constants and hasattr(config, "variant"):  # each variant has constants of its own
+        config = attacks.make(name, variant=str(constants["variant"]).strip())
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for key in constants:
         if key not in fields:

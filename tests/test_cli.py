@@ -238,6 +238,9 @@ def test_constants_are_read_as_their_kind():
     assert config.random_start is True
     assert config.norm == "l2"
     assert bulk.configure("gse", {"variant": "published", "mu": "0.5"}).variant == "published"
+    assert bulk.configure("gse", {"shrink": "0.25", "variant": "fast"}).shrink == 0.25
+    with pytest.raises(ValueError, match=r"set must name constants of 'gse' \(iterations, .*\), was 'mu'"):
+        bulk.configure("gse", {"variant": "fast", "mu": "0.5"})
     with pytest.raises(ValueError, match="random_start must be true or false, was 'maybe'"):
         bulk.configure("pgd", {"random_start": "maybe"})
     with pytest.raises(ValueError, match="norm must be one of"):
