@@ -285,7 +285,7 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
 
     def broken(source: Any, to: Any) -> None:
         seen.append((Path(source).name, Path(to).name))
-        if Path(to).name == "p0-000001.npz":
+        if Path(to).name.startswith("p0-000001-"):
             raise OSError(28, "No space left on device")
         real(source, to)
 
@@ -294,8 +294,8 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
         with pytest.raises(OSError, match="No space left"):
             solve(tmp_path)
     assert all(source.endswith(".tmp") and not to.endswith(".tmp") for source, to in seen)
-    assert parts(tmp_path)[0].name == "p0-000000.npz"
-    assert "p0-000001.npz" not in [path.name for path in parts(tmp_path)]
+    assert parts(tmp_path)[0].name.startswith("p0-000000-")
+    assert not any(path.name.startswith("p0-000001-") for path in parts(tmp_path))
     kept = indices(tmp_path)
     nets.same(solve(tmp_path), solve())
     np.testing.assert_array_equal(solved[-1], np.setdiff1d(np.arange(20), kept))

@@ -493,3 +493,21 @@ def test_snippets_of_the_docs(code, name):
     assert float(jnp.abs(gradient).max()) > 0
     np.testing.assert_allclose(model(images[:1])[0], logits[0], rtol=1e-3, atol=1e-4)
     assert jax.make_jaxpr(lambda m, x: m(x))(model, images).consts == []
+
+
+@pytest.mark.fast
+def test_solve_refuses_a_module_that_mixes_its_batch() -> None:
+    """An nnx.Module given to solve as it is goes through the same check."""
+    import invjax
+    from invjax.attacks import PGD
+
+    class Centred(nnx.Module):
+        def __init__(self) -> None:
+            self.head = nnx.Linear(6, 3, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.head(x - x.mean(0))
+
+    x = np.random.default_rng(0).random((4, 6), dtype=np.float32)
+    with pytest.raises(ValueError, match="mixes the examples of a batch"):
+        invjax.solve(Centred(), x, np.zeros(4, int), method=PGD())

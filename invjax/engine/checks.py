@@ -21,6 +21,11 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def is_nnx_module(model: Any) -> bool:
+    """Whether ``model`` is a Flax NNX module (without importing flax)."""
+    return any(c.__module__.startswith("flax.nnx") and c.__name__ == "Module" for c in type(model).__mro__)
+
+
 def as_logits_fn(logits: Any) -> Callable[[Array], Array]:
     """The callable as a pytree: its weights as leaves where it is one already, a plain function as a constant.
 
@@ -28,7 +33,7 @@ def as_logits_fn(logits: Any) -> Callable[[Array], Array]:
     """
     if not callable(logits):
         raise ValueError(f"logits must be a function [B, *S] -> [B, K], was {type(logits).__name__}")
-    if any(c.__module__.startswith("flax.nnx") and c.__name__ == "Module" for c in type(logits).__mro__):
+    if is_nnx_module(logits):
         from invjax.models import as_logits
 
         return as_logits(logits)
@@ -36,6 +41,13 @@ def as_logits_fn(logits: Any) -> Callable[[Array], Array]:
     if jax.tree_util.treedef_is_leaf(treedef) and treedef.num_leaves == 1:  # not a registered pytree
         return jax.tree_util.Partial(logits)
     return logits  # type: ignore[return-value]
+
+
+def check_examples_apart(network: Callable[[Array], Array], shape: tuple[int, ...]) -> None:
+    """Raise ValueError if an example's logits depend on the other examples of its batch."""
+    from invjax.models import as_logits
+
+    as_logits(network, example=shape)
 
 
 @jax.jit

