@@ -83,7 +83,7 @@ print(invjax.Status(int(one.status)).name, "after", int(one.evaluations), "gradi
 # the list goes through a fixed number of lanes, so it may be as long as you like.
 
 # %%
-gse = GSE("fast")
+gse = GSE()
 pairs = make_pairs(label, num_classes=10, targets="all")
 result = invjax.solve(model, x[pairs.image], pairs.label, target=pairs.target, method=gse)
 pgd = invjax.solve(model, x[pairs.image], pairs.label, target=pairs.target, method=PGD(eps=0.3, step=0.02))

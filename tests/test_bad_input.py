@@ -149,8 +149,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "norm": ({"method": PGD(norm="l1")}, r"PGD.norm must be one of 'linf', 'l2', was 'l1'"),
     "loss": ({"method": PGD(loss="hinge")}, r"PGD.loss must be one of 'cross_entropy', 'margin', was 'hinge'"),
-    "gse sigma": ({"method": GSE(sigma=0.0)}, r"GSEConfig.sigma must be a step > 0, was 0.0"),
-    "gse q": ({"method": GSE(q=2.0)}, r"GSEConfig.q must be in \(0, 1\], was 2.0"),
+    "gse sigma": ({"method": GSE("released", sigma=0.0)}, r"GSEConfig.sigma must be a step > 0, was 0.0"),
+    "gse q": ({"method": GSE("released", q=2.0)}, r"GSEConfig.q must be in \(0, 1\], was 2.0"),
 }  # fmt: skip
 
 

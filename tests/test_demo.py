@@ -68,7 +68,7 @@ def test_page_is_whole_and_needs_nothing_else(made):
     assert "<script" not in page
     assert page.count('class="example"') == 3
     assert page.count("<img") >= 3 * (1 + 2 * 3 * 8)  # originals; adversarial, perturbation, mask of two attacks
-    for constant in ("mu = 0.1", "sigma = 0.2", "eps = 0.3"):  # other than the defaults: the page says so
+    for constant in ("eps = 0.3", "step = 0.02", "steps = 60"):  # other than the defaults: the page says so
         assert constant in page
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import invjax
 from invjax import Eval, Method, Outcome, Status, engine, losses
-from invjax.attacks import PGD, ForwardBackward
+from invjax.attacks import GSE, PGD, ForwardBackward
 from invjax.engine import checks, prepare
 from invjax.engine import lanes as lanes_module
 from invjax.engine.queue import CHUNK
@@ -354,13 +354,18 @@ def test_what_was_tried_is_admissible() -> None:
     np.testing.assert_array_equal(attempt[:, :4], task.x[:, :4])
 
 
-def test_a_network_that_breaks_late_keeps_what_was_found() -> None:
+@pytest.mark.parametrize(
+    ("attack", "measure"),
+    [(ForwardBackward(), "best_l0"), (GSE("released"), "best_d20"), (GSE("fast"), "best_d20")],
+    ids=["forward-backward", "gse-released", "gse-fast"],
+)
+def test_a_network_that_breaks_late_keeps_what_was_found(attack: Any, measure: str) -> None:
     task = nets.task(nets.conv(), count=2)
-    ctx, problems, config, method, key, _ = prepare(task.net, task.x, task.label, method=ForwardBackward())
+    ctx, problems, config, method, key, _ = prepare(task.net, task.x, task.label, method=attack)
     problems = checks.with_keys(problems, key)
     started = lanes_module.start(method, ctx, config, problems)
     better = jnp.clip(problems.x + 0.05, 0, 1)
-    state = started.state._replace(best=better, best_l0=jnp.array([64.0, jnp.inf]))
+    state = started.state._replace(best=better, **{measure: jnp.array([64.0, jnp.inf])})
     broken = started._replace(state=state, broken=jnp.ones(2, bool), active=jnp.zeros(2, bool))
     result = lanes_module.finish(method, ctx, config, problems, broken)
     assert np.asarray(result.status).tolist() == [Status.FOUND, Status.NONFINITE]

@@ -22,12 +22,13 @@ CONFIGS: dict[str, Callable[[float], Any]] = {
     "fgsm": lambda s: FGSM(eps=0.1 * s),
     "pgd": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, restarts=2),
     "forward-backward": lambda s: ForwardBackward(step=0.05 * s**2, iterations=20, trials=4),
-    "gse": lambda s: GSE(iterations=40, k_hat=8, trials=4, sigma=0.02, mu=0.1),
+    "gse": lambda s: GSE(iterations=12, trials=3, window=4, blur=5, blur_sigma=1.2),
 }
 # More paths through the same attacks.
 CONFIGS |= {
     "pgd/random-l2": lambda s: PGD(eps=0.5 * s, step=0.2 * s, steps=3, restarts=2, norm="l2", random_start=True),
     "pgd/margin": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, loss="margin"),
+    "gse/released": lambda s: GSE("released", iterations=40, k_hat=8, trials=4, sigma=0.02, mu=0.1),
     "gse/published": lambda s: GSE("published", iterations=24, k_hat=8, trials=3, sigma=0.02, mu=0.1),
 }
 COUNT = 24

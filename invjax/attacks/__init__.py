@@ -9,6 +9,7 @@ from typing import Any
 from invjax.attacks.forward_backward import ForwardBackward as ForwardBackward
 from invjax.attacks.gse import GSE as GSE
 from invjax.attacks.gse import GSEConfig as GSEConfig
+from invjax.attacks.gse_fast import GSEFastConfig as GSEFastConfig
 from invjax.attacks.pgd import FGSM as FGSM
 from invjax.attacks.pgd import PGD as PGD
 

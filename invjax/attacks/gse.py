@@ -57,7 +57,7 @@ class GSEConfig:
         require_choice(self, "variant", ("released", "published"))
 
 
-def GSE(variant: str = "released", **constants: Any) -> GSEConfig | GSEFastConfig:
+def GSE(variant: str = "fast", **constants: Any) -> GSEConfig | GSEFastConfig:
     """A GSE configuration: the variant's constants for 32x32 images, any of them replaced by keyword.
 
     variant: ``"released"``, the authors' code, step for step (its ``k_hat`` is 50 targeted, 30 untargeted);
@@ -241,8 +241,9 @@ def _done(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) ->
 
 
 def _result(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) -> Outcome:
-    found = state.status == Status.FOUND
-    return Outcome(state.best, state.status, jnp.where(found, state.best, _ask(ctx, problem, config, state)))
+    found = jnp.isfinite(state.best_d20)  # also where the network broke afterwards
+    status = jnp.where(found, Status.FOUND, state.status)
+    return Outcome(state.best, status, jnp.where(found, state.best, _ask(ctx, problem, config, state)))
 
 
 GSEConfig.method = Method("gse", _init, _ask, _loss, _tell, _done, _result)
