@@ -22,8 +22,6 @@ from invjax.models.params_file import load_arrays, save_arrays, weights_of, with
 from invjax.models.registry import SHIPPED
 from invjax.models.train import Images, accuracy, main, read_images, shifted
 
-pytestmark = pytest.mark.fast
-
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = (8, 8, 3)
 
@@ -72,6 +70,7 @@ def x() -> jax.Array:
 # as_logits of NNX modules
 
 
+@pytest.mark.fast
 def test_folded_equals_evaluation_mode(net, x):
     reference = nnx.clone(net)
     reference.eval()
@@ -103,6 +102,7 @@ def test_fold_of_a_convolution_with_bias_and_plain_norm(x):
     np.testing.assert_allclose(block(x), before, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.fast
 def test_the_users_module_is_untouched(net, x):
     before = weights_of(net)
     as_logits(net, 0.5, 0.5, example=SHAPE)(x)
@@ -115,6 +115,7 @@ def test_the_users_module_is_untouched(net, x):
     assert not net.norm.use_running_average
 
 
+@pytest.mark.fast
 def test_new_weights_do_not_retrace(net, x):
     traces = []
 
@@ -221,6 +222,7 @@ def test_example_accepts_independent_models(net, example):
     as_logits(net, 0.5, 0.5, example=example)
 
 
+@pytest.mark.fast
 def test_example_finds_mixing():
     def batch_normalised(x):
         return ((x - x.mean((0, 1, 2))) / x.std((0, 1, 2))).max((1, 2))

@@ -17,8 +17,6 @@ import pytest
 from invjax.models import as_logits, load, load_state_dict, resnet20_from_torch
 from invjax.models.torch_files import _Refused, _Unpickler
 
-pytestmark = pytest.mark.fast
-
 FIXTURES = Path(__file__).parent / "fixtures"
 SAFE, PTH = FIXTURES / "resnet20_width4.safetensors", FIXTURES / "resnet20_width4.pth"
 
