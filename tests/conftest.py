@@ -12,6 +12,7 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 
 import jax
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,6 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 jax.config.update("jax_compilation_cache_dir", os.environ.get("INVJAX_TEST_CACHE", str(ROOT / ".jax_cache")))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+# The same examples on every run: a red suite means a changed program, not another draw.
+settings.register_profile("invjax", derandomize=True, deadline=None)
+settings.load_profile("invjax")
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,6 @@ from scipy.optimize import linprog
 
 from invjax import projections, prox
 
-pytestmark = pytest.mark.fast
-
 # Jitted: one program per shape instead of one per operation (the library itself never jits these).
 BALLS = {name: jax.jit(getattr(projections, f"{name}_ball")) for name in ("l1", "l2", "linf")}
 simplex = jax.jit(projections.simplex, static_argnames="axis")
@@ -116,7 +114,8 @@ def test_nothing_feasible_is_nearer(seed, radius, name):
     v, _, low, high = instance(seed)
     with x64():
         u = np.asarray(BALLS[name](v, radius, lower=low, upper=high))
-    assert np.linalg.norm(u, ORDER[name]) <= radius * (1 + 1e-12)
+    # Feasible up to the rounding of v - threshold, which is absolute: it does not shrink with the radius.
+    assert np.linalg.norm(u, ORDER[name]) <= radius * (1 + 1e-12) + 4 * np.finfo(np.float64).eps * np.abs(v).max()
     rng = np.random.default_rng(seed + 1)
     z = np.clip(u + rng.normal(size=(400, v.size)) * rng.exponential(0.3, (400, 1)), low, high)
     z /= np.maximum(1, np.linalg.norm(z, ORDER[name], axis=1, keepdims=True) / radius)
@@ -133,6 +132,7 @@ def test_with_a_wide_box_and_with_a_wide_ball(name):
         np.testing.assert_array_equal(BALLS[name](v, 1e6, lower=low, upper=high), np.clip(v, low, high))
 
 
+@pytest.mark.fast
 def test_clipping_the_free_projection_is_not_the_projection():
     v, low, high = np.array([3.0, 2.0]), np.full(2, -0.5), np.array([0.5, 4.0])
     with x64():
@@ -196,6 +196,7 @@ def test_top_m_against_enumeration(outside, grouped):
     assert naive_wrong > 5
 
 
+@pytest.mark.fast
 def test_top_m_by_hand():
     np.testing.assert_array_equal(
         projections.top_m(np.float32([3, 2]), 1, lower=0.0, upper=np.float32([0.5, 2])), [0, 2]
@@ -217,6 +218,7 @@ def test_top_m_groups_along_channels_and_over_a_batch_of_m():
     np.testing.assert_array_equal(np.any(np.asarray(path), axis=-1).sum(axis=(1, 2)), [0, 1, 2, 3])
 
 
+@pytest.mark.fast
 def test_coordinate_subspace():
     v = np.float32([[1, 2], [3, 4]])
     np.testing.assert_array_equal(projections.coordinate_subspace(v, [True, False]), [[1, 0], [3, 0]])
@@ -293,6 +295,7 @@ def test_moreau_with_the_dual_norm(name):
             np.testing.assert_allclose(np.maximum(np.abs(v) - level, 0).sum(), radius, rtol=1e-13)
 
 
+@pytest.mark.fast
 def test_nan_stays_nan():
     v = np.float32([np.nan, 1])
     for f in (*BALLS.values(), simplex):

@@ -15,8 +15,6 @@ from sklearn.linear_model import Lasso
 from invjax import solvers
 from invjax.solvers import fista, gd, linesearch, minimize, momentum, nag, pnag, prox_grad
 
-pytestmark = pytest.mark.fast
-
 # The context manager moved out of jax.experimental after the oldest jax that is supported.
 enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 
@@ -86,6 +84,7 @@ def test_beta_sequence(x64):
         assert float(beta) == pytest.approx(expected, rel=1e-14)
 
 
+@pytest.mark.fast
 def test_lasso_rate_on_every_iterate_and_limit(x64):
     fun, g, reference, lipschitz = lasso()
     best = float(fun(reference) + g.value(reference))
@@ -196,6 +195,7 @@ def test_averaging_is_the_step_of_the_released_gse_code(x64):
 # ---- NAG, projected NAG ----
 
 
+@pytest.mark.fast
 def test_fista_without_g_is_nag_in_velocity_form(x64):
     fun, h, c, _ = quadratic()
     x0, step = jnp.asarray(np.random.default_rng(3).normal(size=8)), 0.008
@@ -212,6 +212,7 @@ def test_fista_without_g_is_nag_in_velocity_form(x64):
     np.testing.assert_allclose(trajectory(fista, fun, x0, step, 200, prox=zero.prox), expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.fast
 def test_projected_nag_is_nag_in_the_reduced_coordinates(x64):
     """The lemma, with the example in R^5: coordinates 2, 3 and 5 (from 1) are held at zero."""
     rng = np.random.default_rng(5)
@@ -472,6 +473,7 @@ def test_the_objective_appears_once_per_kind_in_the_program():
     assert len(calls) == 2
 
 
+@pytest.mark.fast
 def test_bad_arguments():
     fun, x0 = (lambda x: jnp.sum(x**2)), jnp.ones(3)
     for how, message in [
