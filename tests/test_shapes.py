@@ -1,0 +1,64 @@
+"""A sweep over shapes: every attack keeps its promises on images of any size, list length and number of classes."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import invjax
+from invjax import Status
+from invjax.attacks import REGISTRY, make
+
+BRIEF = {
+    "fgsm": {},
+    "pgd": {"steps": 4},
+    "forward-backward": {"iterations": 4, "trials": 2},
+    "gse": {"iterations": 4, "trials": 2},
+}
+
+
+def linear(weights: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.reshape(x, (x.shape[0], -1)) @ weights
+
+
+def test_every_attack_is_swept() -> None:
+    assert set(BRIEF) == set(REGISTRY)
+
+
+@pytest.mark.parametrize("name", BRIEF)
+@settings(max_examples=8)
+@given(
+    shape=st.tuples(st.integers(1, 11), st.integers(1, 11), st.integers(1, 4)),
+    count=st.integers(1, 5),
+    lanes=st.integers(1, 3),
+    classes=st.integers(2, 5),
+    targeted=st.booleans(),
+)
+def test_any_shape(
+    name: str, shape: tuple[int, int, int], count: int, lanes: int, classes: int, targeted: bool
+) -> None:
+    rng = np.random.default_rng(sum(shape) + count)
+    net = jax.tree_util.Partial(linear, jnp.asarray(rng.normal(size=(int(np.prod(shape)), classes)), jnp.float32))
+    x = rng.random((count, *shape), dtype=np.float32)
+    label = rng.integers(0, classes, count)
+    target = (label + 1) % classes if targeted else None
+    result = invjax.solve(net, x, label, target=target, method=make(name, **BRIEF[name]), lanes=lanes, progress=False)
+    answer, status = np.asarray(result.x), np.asarray(result.status)
+    assert answer.shape == np.asarray(result.delta).shape == np.asarray(result.attempt).shape == x.shape
+    assert answer.dtype == np.float32
+    assert answer.min() >= 0
+    assert answer.max() <= 1
+    np.testing.assert_array_equal(np.asarray(result.delta), answer - x)
+    assert set(status.tolist()) <= {Status.FOUND, Status.NOT_FOUND, Status.ALREADY_TARGET}
+    unchanged = status != Status.FOUND
+    np.testing.assert_array_equal(answer[unchanged], x[unchanged])
+    classes_of = np.asarray(net(jnp.asarray(answer))).argmax(1)
+    found = status == Status.FOUND
+    if target is None:
+        assert (classes_of != label)[found].all()
+    else:
+        assert (classes_of == target)[found].all()
