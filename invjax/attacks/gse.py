@@ -22,6 +22,7 @@ from invjax import images, losses, prox, search
 from invjax.attacks.gse_fast import GSEFastConfig, half_width
 from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import safe_divide, safe_norm, select
+from invjax.solvers import momentum
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 VARIANTS = ("released", "published", "fast")
@@ -148,7 +149,7 @@ def _step(config: GSEConfig, problem: Problem, state: GSEState, grad: Array, sig
     def clip(r: Array) -> Array:
         return jnp.clip(u + r, -1, 1) - u
 
-    beta = (1 + jnp.sqrt(1 + 4 * state.beta**2)) / 2
+    beta = momentum.next_beta(state.beta)
     first_phase = _in_phase_one(config, state)
     w = half_weight(config, state.weights, sigma)[..., None]
     if config.variant == "released":
@@ -171,7 +172,7 @@ def _step(config: GSEConfig, problem: Problem, state: GSEState, grad: Array, sig
     # Phase II begins at the restriction of r to V = {λ < λ_0}, with fresh momentum.
     at_switch = state.k + 1 == config.k_hat
     restricted = jnp.where((weights < state.lam.value)[..., None], r, 0)
-    z = clip(jnp.where(at_switch, restricted, r + (state.beta - 1) / beta * (r - state.r)))
+    z = clip(jnp.where(at_switch, restricted, r + momentum.extrapolation(state.beta, beta) * (r - state.r)))
     r = jnp.where(at_switch, restricted, r)
     return state._replace(
         z=z, r=r, weights=weights, beta=jnp.where(at_switch, jnp.ones_like(beta), beta), k=state.k + 1
