@@ -13,8 +13,6 @@ from oracles import x64
 from invjax import penalties, projections, prox
 from invjax.penalties import in_box, scaled, shifted
 
-pytestmark = pytest.mark.fast
-
 LABELS = np.array([0, 1, 0])
 LOW, HIGH = np.array([-0.6, -2.0, -0.3]), np.array([0.5, 0.8, 1.5])
 SHIFT = np.array([0.4, -0.2, 0.9])

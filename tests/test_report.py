@@ -20,8 +20,6 @@ from invjax.report import page as page_module
 from invjax.report.png import data_uri, encode_png
 from invjax.types import UNTARGETED, Result, Status
 
-pytestmark = pytest.mark.fast
-
 VOID = {"meta", "link", "img", "br"}
 
 
