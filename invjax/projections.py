@@ -89,6 +89,10 @@ def l1_ball(
     side = jnp.where(v < 0, -jnp.ones_like(v), jnp.ones_like(v))
     cap = jnp.where(v < 0, -low, high)
     magnitude = _fill(side * v, cap, radius, None, bounded=True)
+    # The rounding of v − multiplier does not shrink with the radius: give back what it leaves over, or be infeasible.
+    total = jnp.sum(magnitude)
+    fits = safe_divide(radius, jnp.maximum(total, radius))
+    magnitude = magnitude * jax.lax.stop_gradient(fits)
     return keep_nan(v, jnp.where(inside, clipped, jnp.where(magnitude > 0, side * magnitude, jnp.zeros_like(v))))
 
 

@@ -256,7 +256,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "null"])
 def test_damaged_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match=r"out must be a folder that can be written, was .*manifest.json is no"):
+    with pytest.raises(ValueError, match=r"out must be a folder that can be written, was .*manifest.json is not"):
         solve(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 

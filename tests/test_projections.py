@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import x64
 from scipy.optimize import linprog
@@ -110,12 +110,12 @@ def test_l2_ball_and_box_by_the_optimality_conditions(seed):
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10_000), radius=st.floats(1e-4, 20), name=st.sampled_from(sorted(BALLS)))
+@example(seed=6816, radius=1e-4, name="l1")  # was 2e-16 above its radius: the rounding of v, which is larger
 def test_nothing_feasible_is_nearer(seed, radius, name):
     v, _, low, high = instance(seed)
     with x64():
         u = np.asarray(BALLS[name](v, radius, lower=low, upper=high))
-    # Feasible up to the rounding of v - threshold, which is absolute: it does not shrink with the radius.
-    assert np.linalg.norm(u, ORDER[name]) <= radius * (1 + 1e-12) + 4 * np.finfo(np.float64).eps * np.abs(v).max()
+    assert np.linalg.norm(u, ORDER[name]) <= radius * (1 + 1e-12)
     rng = np.random.default_rng(seed + 1)
     z = np.clip(u + rng.normal(size=(400, v.size)) * rng.exponential(0.3, (400, 1)), low, high)
     z /= np.maximum(1, np.linalg.norm(z, ORDER[name], axis=1, keepdims=True) / radius)

@@ -138,7 +138,7 @@ class RunFolder:
             raise ValueError(f"out must be a folder that can be written, was {str(self.folder)!r}: {reason}") from error
         if not isinstance(saved, dict):
             raise ValueError(
-                f"out must be a folder that can be written, was {str(self.folder)!r}: its manifest.json is no run's"
+                f"out must be a folder that can be written, was {str(self.folder)!r}: manifest.json is not a run's"
             )
         differs = [name for name in manifest if saved.get(name) != manifest[name]]
         if differs:
