@@ -49,3 +49,18 @@ def cross_entropy(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
     aim = jnp.where(targeted, target, label)
     picked = jnp.take(log_p, aim, mode="clip")
     return jnp.where(targeted, -picked, picked)
+
+
+def probability_gap(logits: Array, label: ArrayLike, target: ArrayLike, probability: ArrayLike) -> Array:
+    """How far the wanted class is from having this softmax probability; at most 0 where it has it. [] in logit units.
+
+        targeted    log Σ_{j≠t} e^{Z_j} − Z_t + log(p / (1 − p))           untargeted: of not being y
+
+    probability: p in (0, 1). For two classes and p = 1/2 this is :func:`gap`.
+    """
+    targeted = jnp.asarray(target) >= 0
+    own = jnp.arange(logits.shape[-1]) == jnp.where(targeted, target, label)
+    aimed = jnp.sum(jnp.where(own, logits, jnp.zeros_like(logits)))
+    others = jax.nn.logsumexp(jnp.where(own, jnp.full_like(logits, -jnp.inf), logits))
+    p = jnp.asarray(probability, logits.dtype)
+    return jnp.where(targeted, others - aimed, aimed - others) + jnp.log(p) - jnp.log1p(-p)

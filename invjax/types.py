@@ -65,6 +65,7 @@ class Context(NamedTuple):
 
     logits: Callable[[Array], Array]  # [B, *S] -> [B, K]; a pytree whose leaves are the weights
     density: Any = None  # a plausibility model with ``log_prob(x, label)``
+    constraints: Any = None  # what may change, and how: a compiled FeatureSpace; None: the box, the mask and the groups
 
 
 class Eval(NamedTuple):

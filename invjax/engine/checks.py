@@ -134,6 +134,25 @@ def _bounds(bounds: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
     return sides[0], sides[1]
 
 
+def compile_space(space: Any, dtype: Any) -> Any:
+    """A FeatureSpace in its compiled form, which passes as it is."""
+    return space.compile(dtype) if hasattr(space, "compile") else space
+
+
+@jax.jit
+def _row_limits(constraints: Any, x: Array) -> tuple[Array, Array]:
+    return jax.vmap(constraints.limits)(x)
+
+
+def _limits(space: Any, x: Any) -> tuple[Any, Any]:
+    """What each row's columns may become: lower and upper [N, D]."""
+    constraints = compile_space(space, x.dtype)
+    if x.shape[1:] != (constraints.width,):
+        raise ValueError(f"x must have the {constraints.width} columns of the space, [N, D]; had shape {x.shape}")
+    sides = _row_limits(constraints, x)
+    return sides if is_traced(sides) else tuple(np.asarray(side) for side in sides)  # type: ignore[return-value]
+
+
 def _spread(name: str, value: Any, count: int, shape: tuple[int, ...], kinds: str) -> Any:
     """An array of shape [*S], or [N, *S], as [N, *S] without a copy."""
     if value is None:
@@ -190,10 +209,11 @@ def make_problems(
     label: Any,
     *,
     target: Any = None,
-    bounds: Any = (0.0, 1.0),
+    bounds: Any = None,
     mask: Any = None,
     groups: Any = None,
     ids: Any = None,
+    space: Any = None,
 ) -> tuple[Problem, bool]:
     """Checked problems with leading axis [N] (``key`` still None), and whether a single example was given.
 
@@ -213,7 +233,10 @@ def make_problems(
         raise ValueError(f"x must be floating point in the data range {bounds!r}, was {x.dtype}")
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     x = x if x.dtype == dtype else x.astype(dtype)
-    lower, upper = _bounds(bounds, shape, dtype)
+    if space is not None and bounds is not None:
+        raise ValueError("bounds must be None where a space is given: the space has its own ranges")
+    bounds = (0.0, 1.0) if bounds is None else bounds
+    lower, upper = _bounds(bounds, shape, dtype) if space is None else _limits(space, x)
 
     classes = num_classes(logits, shape, dtype)
     label = check_labels("label", label, count, classes)
@@ -230,7 +253,7 @@ def make_problems(
             raise ValueError(
                 f"x must be finite, was {values[~np.isfinite(values)][0]} at {_first(~np.isfinite(values))}"
             )
-        if not is_traced(lower, upper):
+        if space is None and not is_traced(lower, upper):
             outside = (values < lower) | (values > upper)
             if outside.any():
                 raise ValueError(f"x must lie within bounds {bounds!r}, was {values[outside][0]} at {_first(outside)}")
@@ -244,6 +267,9 @@ def make_problems(
     ids = np.arange(count, dtype=np.int32) if ids is None else _check_ids(ids, count)
 
     def per_example(side: Any) -> Any:
+        if space is not None:  # each row has its own limits; and a masked column has none to go to
+            where = jnp.where if is_traced(side, mask, x) else np.where
+            return side if mask is None else where(mask, side, x)
         broadcast = jnp.broadcast_to if is_traced(side) else np.broadcast_to
         return broadcast(side, (count, *side.shape))
 

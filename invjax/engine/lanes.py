@@ -34,7 +34,15 @@ def start(method: Method, ctx: Context, config: Config, problems: Problem) -> La
     state = jax.vmap(lambda problem: method.init(ctx, problem, config))(problems)
     count = problems.label.shape[0]
     zeros = jnp.zeros(count, jnp.int32)
-    return Lanes(state, zeros, zeros, jnp.zeros(count, bool), jnp.ones(count, bool))
+    return Lanes(state, zeros, zeros, jnp.zeros(count, bool), _permitted(ctx, problems))
+
+
+def _permitted(ctx: Context, problems: Problem) -> Array:
+    """[B] bool: the row obeys its own schema, and something of it may change."""
+    if ctx.constraints is None:
+        return jnp.ones(problems.label.shape[0], bool)
+    free = (problems.lower < problems.upper).reshape(problems.label.shape[0], -1).any(1)
+    return free & jax.vmap(ctx.constraints.permits)(problems.x)
 
 
 def _admissible(problem: Problem, point: Array) -> Array:
@@ -136,5 +144,9 @@ def finish(method: Method, ctx: Context, config: Config, problems: Problem, lane
     status = outcome.status.astype(jnp.int32)
     status = jnp.where(lanes.broken & (status != Status.FOUND), Status.NONFINITE, status)
     status = jnp.where(lanes.active, Status.PENDING, status).astype(jnp.int32)
+    if ctx.constraints is not None:
+        kept = jax.vmap(ctx.constraints.satisfied)(problems.x, outcome.x)
+        status = jnp.where((status == Status.FOUND) & ~kept, Status.NOT_FOUND, status)
+        status = jnp.where(_permitted(ctx, problems), status, Status.INFEASIBLE).astype(jnp.int32)
     x = select(status == Status.FOUND, outcome.x, problems.x)
     return Result(x, x - problems.x, status, lanes.evaluations, lanes.forwards, outcome.attempt)

@@ -43,6 +43,7 @@ def prepare(
     *,
     method: Config,
     density: Any = None,
+    space: Any = None,
     key: Array | None = None,
     **problem: Any,
 ) -> tuple[Context, Problem, Config, Method, Array, bool]:
@@ -51,11 +52,12 @@ def prepare(
         install_canonical_convolutions()
     chosen = method_of(method)
     network = checks.as_logits_fn(logits)
-    problems, single = checks.make_problems(network, x, label, **problem)
+    problems, single = checks.make_problems(network, x, label, space=space, **problem)
     if checks.is_nnx_module(logits) and not checks.is_traced(network):
         checks.check_examples_apart(network, problems.x.shape[1:])
     config = strong(typed(method), problems.x.dtype)
-    return Context(network, density), problems, config, chosen, checks.check_key(key), single
+    constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
+    return Context(network, density, constraints), problems, config, chosen, checks.check_key(key), single
 
 
 def solve(
@@ -65,12 +67,13 @@ def solve(
     *,
     method: Config,
     target: ArrayLike | None = None,
-    bounds: Bounds | tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
+    bounds: Bounds | tuple[ArrayLike, ArrayLike] | None = None,
     mask: ArrayLike | None = None,
     groups: ArrayLike | None = None,
     key: Array | None = None,
     ids: ArrayLike | None = None,
     density: Any = None,
+    space: Any = None,
     evaluator: Evaluator = white_box,
     lanes: int = LANES,
     mesh: Mesh | None = None,
@@ -89,13 +92,15 @@ def solve(
       label: [N] class of each input, int.
       method: the configuration of a method, e.g. ``GSE()`` or ``PGD(eps=8 / 255)``.
       target: [N] wanted class of each input; None for any class but the label.
-      bounds: (lower, upper) of the data, each a scalar or [*S].
+      bounds: (lower, upper) of the data, each a scalar or [*S]; [0, 1] by default.
       mask: bool, [*S] or [N, *S], True where x may change.
       groups: int, [*S] or [N, *S], for methods that work on given groups of coordinates.
       key: PRNG key. Each example's own key is folded from it and its id: a draw depends on neither batch nor order.
       ids: [N] int, the examples' identities for the keys; by default their positions. Under ``vmap`` every example
         is number 0: pass ids where a method draws random numbers.
       density: a plausibility model, for methods that use one.
+      space: a :class:`invjax.constraints.FeatureSpace` (or its compiled form) instead of bounds: what each feature may
+        become. An answer that violates it is never returned, whatever the method.
       evaluator: how the network is looked at; the exact gradient by default.
       lanes: how many examples are worked on at once. Memory grows with lanes, not with N.
       mesh: devices to spread the lanes over.
@@ -113,8 +118,8 @@ def solve(
       ValueError: naming the argument, what it must be and what it was.
     """
     ctx, problems, config, chosen, key, single = prepare(
-        logits, x, label, method=method, density=density, key=key, target=target, bounds=bounds, mask=mask,
-        groups=groups, ids=ids,
+        logits, x, label, method=method, density=density, space=space, key=key, target=target, bounds=bounds,
+        mask=mask, groups=groups, ids=ids,
     )  # fmt: skip
     checks.check_lanes(lanes, mesh)
     count = problems.label.shape[0]
