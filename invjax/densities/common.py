@@ -1,0 +1,131 @@
+"""What every density shares: the checks of its data, rows found again, one evaluation of many points."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.types import Array
+
+CHUNK = 1024  # points evaluated at once by :func:`evaluate`
+
+
+class Points(NamedTuple):
+    """Checked reference points, on the host."""
+
+    x: np.ndarray  # [M, D] float64, flattened
+    y: np.ndarray  # [M] int32
+    counts: np.ndarray  # [K] points of each class
+    dtype: Any  # of the leaves to make: that of the x handed in, as far as jax is set to hold it
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.counts)
+
+    def of(self, label: int) -> np.ndarray:
+        """The points of one class, [n, D]."""
+        return self.x[self.y == label]
+
+    def centers(self) -> np.ndarray:
+        """The mean of each class, [K, D]."""
+        return np.stack([self.of(label).mean(0) for label in range(self.classes)])
+
+    def padded(self) -> tuple[np.ndarray, np.ndarray]:
+        """All classes as one array [K, n_max, D], zeros at the end, and which rows are points, [K, n_max] bool."""
+        most = int(self.counts.max())
+        rows = np.zeros((self.classes, most, self.x.shape[1]))
+        real = np.arange(most) < self.counts[:, None]
+        for label in range(self.classes):
+            rows[label, : self.counts[label]] = self.of(label)
+        return rows, real
+
+
+def check_points(x: Any, y: Any, least: int = 1, why: str = "") -> Points:
+    """Reference points x [M, *S] with classes y [M], each class of 0 … max(y) at least ``least`` times.
+
+    Raises:
+      ValueError: x is no array of finite numbers [M, *S] with M > 0, y no whole numbers >= 0 of shape [M], or a class
+        has fewer than ``least`` points. why: the reason for that number, for the message.
+    """
+    given = np.asarray(x)
+    if given.ndim < 1 or given.size == 0 or given.dtype.kind not in "fiub":
+        raise ValueError(f"x must be numbers of shape [M, *S], M > 0; it was {given.dtype} {list(given.shape)}")
+    flat = given.reshape(len(given), -1).astype(np.float64)
+    broken = np.count_nonzero(~np.isfinite(flat).all(1))
+    if broken:
+        raise ValueError(f"x must be finite; {broken} of its {len(flat)} points hold NaN or infinity")
+    labels = np.asarray(y)
+    whole = labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels))))
+    if labels.shape != given.shape[:1] or not whole or labels.min() < 0:
+        raise ValueError(
+            f"y must be classes 0, 1, … as whole numbers of shape ({len(given)},), one per point of x; it was "
+            f"{labels.dtype} {list(labels.shape)}" + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
+        )
+    labels = labels.astype(np.int32)
+    if int(labels.max()) >= max(1000, 10 * len(labels)):
+        raise ValueError(f"y must be classes 0 … K-1; its largest value was {labels.max()} for {len(labels)} points")
+    counts = np.bincount(labels)
+    few = {label: int(count) for label, count in enumerate(counts) if count < least}
+    if few:
+        raise ValueError(
+            f"each class of y needs at least {least} points" + (f" ({why})" if why else "") + "; there were "
+            f"{', '.join(f'{count} of class {label}' for label, count in few.items())}"
+        )
+    dtype = jnp.result_type(given) if given.dtype.kind == "f" else jnp.result_type(float)
+    return Points(flat, labels, counts, jax.dtypes.canonicalize_dtype(dtype))
+
+
+def leaf(values: Any, points: Points) -> Array:
+    """``values`` as a leaf in the dtype of the points."""
+    return jnp.asarray(np.asarray(values), points.dtype)
+
+
+def matches(stored: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """For each row of ``queries`` [N, ...] the index of an equal row of ``stored`` [M, ...], or -1; [N] int32.
+
+    Equal rows of the queries get different rows as long as there are some: each copy is paired with one.
+    """
+    free: dict[bytes, list[int]] = {}
+    for index, row in enumerate(np.ascontiguousarray(stored) + 0.0):  # + 0.0: -0.0 is 0.0
+        free.setdefault(row.tobytes(), []).append(index)
+    taken: dict[bytes, int] = {}
+    found = np.full(len(queries), -1, np.int32)
+    for n, row in enumerate(np.ascontiguousarray(queries, stored.dtype) + 0.0):
+        key = row.tobytes()
+        if key in free:
+            turn = taken.get(key, 0)
+            found[n] = free[key][turn % len(free[key])]
+            taken[key] = turn + 1
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _batched(one: Callable[..., Array], density: Any, *rows: Array) -> Array:
+    return jax.vmap(lambda *row: one(density, *row))(*rows)
+
+
+def evaluate(one: Callable[..., Array], density: Any, *rows: Any) -> np.ndarray:
+    """``one(density, *row)`` for every row of ``rows``, in chunks of one compiled shape; [N, ...] on the host.
+
+    one: a module-level function (it is the key of the compiled program).
+    """
+    count = len(rows[0])
+    out = []
+    for start in range(0, count, CHUNK):
+        part = [np.asarray(row[start : start + CHUNK]) for row in rows]
+        real = len(part[0])
+        if count > CHUNK:  # the last chunk is filled up with its first row
+            part = [np.concatenate([p, np.repeat(p[:1], CHUNK - real, 0)]) for p in part]
+        out.append(np.asarray(_batched(one, density, *part))[:real])
+    return np.concatenate(out)
+
+
+def log_prob_of(density: Any, x: Array, label: Array) -> Array:
+    """``density.log_prob(x, label)`` as a module-level function, for :func:`evaluate`."""
+    return density.log_prob(x, label)
