@@ -78,7 +78,10 @@ class Eval(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a method hands back for one example. The engine turns it into a :class:`Result`."""
+    """What a method hands back for one example. The engine turns it into a :class:`Result`.
+
+    A method that answers with a set of P: x and attempt [P, *S], status [P].
+    """
 
     x: Array  # [*S] the answer; read only where status is FOUND
     status: Array  # [] int32, a Status
@@ -98,7 +101,7 @@ class Method(NamedTuple):
     * ``done(ctx, problem, config, state) -> [] bool``.
     * ``result(ctx, problem, config, state) -> Outcome``.
     * ``probe(ctx, problem, config, state) -> [q, *S]`` with ``tell_probe(ctx, problem, config, state, points, logits)
-      -> state``: forward-only candidates, evaluated in the same iteration after ``tell``.
+      -> state``: forward-only candidates, evaluated in the same iteration after ``tell``; q static, 0 for none.
 
     The first point a method asks is the clean input: so ALREADY_TARGET and a broken network are known at once.
     """
@@ -117,7 +120,10 @@ class Method(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The answers, each field with the leading axis [N] of the list (none for a single example)."""
+    """The answers, each field with the leading axis [N] of the list (none for a single example).
+
+    Of a method that answers with sets of P: x, delta and attempt [N, P, *S], status [N, P].
+    """
 
     x: Any  # [N, *S] the answer; the clean input unless FOUND
     delta: Any  # [N, *S] x minus the clean input: exactly zero unless FOUND
@@ -147,11 +153,13 @@ class Result(NamedTuple):
             raise ImportError("to_pandas needs pandas: pip install pandas") from error
         status = np.asarray(self.status)
         delta = np.asarray(self.delta).astype(np.float64).reshape(status.size, -1)
+        rows = np.asarray(self.evaluations).shape
+        each = status.size // max(1, int(np.prod(rows)))  # answers of a row: more than one for a method that gives sets
         columns = {
             "status": [Status(int(one)).name for one in status.reshape(-1)],
             "found": np.asarray(self.found).reshape(-1),
-            "evaluations": np.asarray(self.evaluations).reshape(-1),
-            "forwards": np.asarray(self.forwards).reshape(-1),
+            "evaluations": np.repeat(np.asarray(self.evaluations).reshape(-1), each),
+            "forwards": np.repeat(np.asarray(self.forwards).reshape(-1), each),
             "l0": (delta != 0).sum(1),
             "l2": np.sqrt(np.square(delta).sum(1)),
             "linf": np.abs(delta).max(1),

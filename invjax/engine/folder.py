@@ -47,6 +47,8 @@ def describe(config: Config) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, str | bool) or value is None:
             return value
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):  # a penalty, a distance
+            return {"class": type(value).__name__, **describe(value)}
         if callable(value):
             return getattr(value, "__qualname__", type(value).__name__)
         return np.asarray(value).tolist()

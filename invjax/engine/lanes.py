@@ -83,11 +83,12 @@ def learn(method: Method, ctx: Context, config: Config, problems: Problem, lanes
             return _admissible(problem, probe(ctx, problem, config, state))
 
         probes = jax.vmap(candidates)(problems, state)  # [B, q, *S]
-        logits = forward(ctx, probes)  # [B, q, K]
-        finite &= ~jnp.isnan(logits).any((1, 2))
-        told = jax.vmap(lambda p, s, x, z: tell_probe(ctx, p, config, s, x, z))(problems, state, probes, logits)
-        forwards = forwards + useful.astype(jnp.int32) * probes.shape[1]
-        state = select(lanes.active & finite, told, state)
+        if probes.shape[1]:  # none: with these constraints there is nothing to look at beside the asked points
+            logits = forward(ctx, probes)  # [B, q, K]
+            finite &= ~jnp.isnan(logits).any((1, 2))
+            told = jax.vmap(lambda p, s, x, z: tell_probe(ctx, p, config, s, x, z))(problems, state, probes, logits)
+            forwards = forwards + useful.astype(jnp.int32) * probes.shape[1]
+            state = select(lanes.active & finite, told, state)
 
     finished = jax.vmap(lambda problem, state: method.done(ctx, problem, config, state))(problems, state)
     return Lanes(
@@ -133,7 +134,11 @@ def advance(
 
 
 def finish(method: Method, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Result:
-    """Results of all lanes. Whatever was not found returns the clean input, bit for bit."""
+    """Results of all lanes. Whatever was not found returns the clean input, bit for bit.
+
+    A method that answers with a set hands back an Outcome with x and attempt [P, *S] and status [P]: then Result.x,
+    delta and attempt are [B, P, *S] and Result.status [B, P], each answer against the same clean input.
+    """
 
     def one(problem: Problem, state: State) -> Outcome:
         outcome = method.result(ctx, problem, config, state)
@@ -142,11 +147,19 @@ def finish(method: Method, ctx: Context, config: Config, problems: Problem, lane
 
     outcome = jax.vmap(one)(problems, lanes.state)
     status = outcome.status.astype(jnp.int32)
-    status = jnp.where(lanes.broken & (status != Status.FOUND), Status.NONFINITE, status)
-    status = jnp.where(lanes.active, Status.PENDING, status).astype(jnp.int32)
+    several = status.ndim == 2
+
+    def of_each(row: Array) -> Array:
+        """What belongs to a row, for each answer of its set."""
+        return row[:, None] if several else row
+
+    status = jnp.where(of_each(lanes.broken) & (status != Status.FOUND), Status.NONFINITE, status)
+    status = jnp.where(of_each(lanes.active), Status.PENDING, status).astype(jnp.int32)
     if ctx.constraints is not None:
-        kept = jax.vmap(ctx.constraints.satisfied)(problems.x, outcome.x)
+        satisfied = ctx.constraints.satisfied
+        kept = jax.vmap(jax.vmap(satisfied, (None, 0)) if several else satisfied)(problems.x, outcome.x)
         status = jnp.where((status == Status.FOUND) & ~kept, Status.NOT_FOUND, status)
-        status = jnp.where(_permitted(ctx, problems), status, Status.INFEASIBLE).astype(jnp.int32)
-    x = select(status == Status.FOUND, outcome.x, problems.x)
-    return Result(x, x - problems.x, status, lanes.evaluations, lanes.forwards, outcome.attempt)
+        status = jnp.where(of_each(_permitted(ctx, problems)), status, Status.INFEASIBLE).astype(jnp.int32)
+    clean = of_each(problems.x)
+    x = select(status == Status.FOUND, outcome.x, jnp.broadcast_to(clean, outcome.x.shape))
+    return Result(x, x - clean, status, lanes.evaluations, lanes.forwards, outcome.attempt)

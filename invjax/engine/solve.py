@@ -16,7 +16,7 @@ from invjax.engine.batch import run_batch
 from invjax.engine.cpu import install_canonical_convolutions
 from invjax.engine.evaluate import white_box
 from invjax.engine.folder import RunFolder, make_manifest
-from invjax.engine.lanes import Evaluator
+from invjax.engine.lanes import Evaluator, finish, start
 from invjax.engine.progress import progress_bar
 from invjax.engine.queue import run_queue, stream
 from invjax.numerics import strong
@@ -109,7 +109,8 @@ def solve(
       progress: show a bar (True, False, or None for only on a terminal).
 
     Returns:
-      Result with leading axis [N] (none for a single example). Failure is data: see ``Result.status``.
+      Result with leading axis [N] (none for a single example). Failure is data: see ``Result.status``. A method that
+      answers with a set of P (DiCE) gives x, delta and attempt as [N, P, *S] and status as [N, P].
 
     Under ``jit`` or ``vmap`` everything runs as one compiled loop (``run_batch``); so does a list not longer than
     ``lanes``. Longer lists, a mesh or a folder go through the refilling queue (``run_queue``).
@@ -146,7 +147,7 @@ def _run_shared(
     """A run with a folder, or one process of several: each solves every ``process_count``-th example."""
     count, process, processes = problems.label.shape[0], jax.process_index(), jax.process_count()
     mine = np.arange(process, count, processes)
-    results = _blank(problems)
+    results = _blank(ctx, problems, config, common["method"])
     folder = None
     if out is not None:
         manifest = make_manifest(
@@ -171,11 +172,19 @@ def _run_shared(
     return _exchange(results) if processes > 1 else results
 
 
-def _blank(problems: Problem) -> Result:
-    """All pending: the clean inputs."""
-    x = np.array(problems.x)
+def _blank(ctx: Context, problems: Problem, config: Config, method: Method) -> Result:
+    """All pending: the clean inputs, P times where the method answers with sets of P."""
+
+    def shapes(ctx: Context, problems: Problem, config: Config) -> Result:
+        keyed = checks.with_keys(problems, jax.random.key(0))
+        return finish(method, ctx, config, keyed, start(method, ctx, config, keyed))
+
+    form = jax.eval_shape(shapes, ctx, problems, config)
+    x = np.asarray(problems.x)
+    x = np.array(np.broadcast_to(x[:, None] if form.status.ndim == 2 else x, form.x.shape))
+    status = np.full(form.status.shape, Status.PENDING, np.int32)
     zeros = np.zeros(len(x), np.int32)
-    return Result(x, np.zeros_like(x), np.full(len(x), Status.PENDING, np.int32), zeros, zeros.copy(), x.copy())
+    return Result(x, np.zeros_like(x), status, zeros, zeros.copy(), x.copy())
 
 
 def _store(results: Result, index: np.ndarray, rows: Result) -> None:
