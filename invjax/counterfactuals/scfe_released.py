@@ -1,0 +1,258 @@
+"""S-CFE as its authors released it, errors included: the yardstick, not the method to use (that is S-CFE itself).
+
+In coordinates scaled to the data's box, w = (x' − x) / s with s = upper − lower,
+
+    min_w  ‖w‖₂² + γ L(x + s w) − τ log p_t(x + s w) + g(w),      x + s w in the box                              (12)
+
+with g(w) = β‖w‖_p^p, p in {0, 1/2, 1}, or w with at most m entries. L is a hinge with margin κ: for two classes on the
+probability, ``max(0, κ − y (2σ(Z_1 − Z_0) − 1))``, y = ±1 the target's side; for more on the logits. Plain accelerated
+proximal gradient descent (FISTA), no safeguard, a fixed number of steps from w = 0; then γ is multiplied by ten until a
+trial first succeeds and bisected afterwards. Only a trial's LAST proximal iterate is judged; of those with the target
+the one of least ‖w‖₂ is the answer.
+
+Source: the formulas of Sadiku, Wagner et al., S-CFE (AISTATS 2025), as their code computes them; its errors are
+reproduced where they change an answer (``docs/scfe_released.md`` lists them, and what is left out).
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax import losses, projections, prox, search
+from invjax.config import STATIC, config, require, require_choice
+from invjax.counterfactuals import best
+from invjax.numerics import select
+from invjax.types import UNTARGETED, Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
+
+PENALTIES = (0.0, 0.5, 1.0)
+SCHEDULES = ("released", "sqrt")
+
+
+@config
+class SCFEReleased:
+    """The released code's constants; the defaults are those given for Boston Housing with a kernel density.
+
+    Fields:
+      gamma: weight of the classifier's loss in the first trial, scaled units squared per unit of loss, > 0.
+      tau: weight of the log density, scaled units squared per nat, >= 0; without a density it has no effect.
+      beta: weight of the penalty, scaled units squared (p = 0) per entry, >= 0; no effect with ``max_changes``.
+      max_changes: m, at most so many entries change, instead of the penalty; >= 1. None: the penalty.
+      iterations: steps of a trial, >= 1.
+      trials: values of γ tried, >= 1.
+      step: length of a trial's first step, > 0.
+      kappa: margin of the hinge, in [0, 1) for two classes (difference of probabilities), else logit units.
+      lower, upper: [] or [*S], data units, the box that sets the scale; None: the problem's own limits.
+      range_lower, range_upper: [] or [*S], scaled units, what the scaled x' may be; [0, 1]. The released code's own
+        defaults are here the box in DATA units.
+      p: 0, 0.5 or 1 (static).
+      schedule: "released", whose factor √(1 − i/N) accumulates over the steps, or "sqrt", the factor alone (static).
+
+    The extrapolated points at which the gradient is taken may leave the box. The engine clips whatever is asked to
+    ``bounds``: give ``lower`` and ``upper`` here and wider bounds there to have them as the released code does.
+    A row that fails returns the clean input, and one that begins in the target class ALREADY_TARGET.
+    Evaluations per example: trials·(iterations + 1).
+    """
+
+    gamma: float = 0.1
+    tau: float = 10.0
+    beta: float = 2.0
+    max_changes: int | Array | None = None
+    iterations: int = 200
+    trials: int = 10
+    step: float = 0.5
+    kappa: float = 0.0
+    lower: Any = None
+    upper: Any = None
+    range_lower: Any = 0.0
+    range_upper: Any = 1.0
+    p: float = field(default=0.0, metadata=STATIC)
+    schedule: str = field(default="released", metadata=STATIC)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        for name in ("gamma", "step"):
+            require(self, name, lambda v: 0 < v < np.inf, "a number > 0")
+        for name in ("tau", "beta", "kappa"):
+            require(self, name, lambda v: 0 <= v < np.inf, "a number >= 0")
+        for name in ("iterations", "trials"):
+            require(self, name, lambda v: v >= 1, "at least 1")
+        require(self, "max_changes", lambda v: v is None or (v >= 1 and float(v).is_integer()), "None or at least 1")
+        require(self, "p", lambda v: v in PENALTIES, "0, 0.5 or 1")
+        require_choice(self, "schedule", SCHEDULES)
+        for name in ("lower", "upper"):
+            require(self, name, lambda v: v is None or bool(np.isfinite(np.asarray(v)).all()), "None or finite")
+        for low, high in (("lower", "upper"), ("range_lower", "range_upper")):
+            a, b = getattr(self, low), getattr(self, high)
+            if a is not None and b is not None and not np.all(np.asarray(a) <= np.asarray(b)):
+                raise ValueError(f"SCFEReleased.{low} must be at most {high} everywhere, were {a!r} and {b!r}")
+
+
+class SCFEReleasedState(NamedTuple):
+    w: Array  # [*S] the extrapolated perturbation, scaled units; where the gradient is taken
+    v: Array  # [*S] the last proximal iterate
+    t: Array  # [] FISTA's t_k
+    i: Array  # [] int32, steps taken in this trial; the last point asked is v itself
+    step: Array  # [] the length of the last step
+    gamma: search.Bracket  # the search for the smallest γ that succeeds
+    pull: Array  # [*S] the fixed centre of gravity, data units; zeros without one
+    best: best.Best  # least ‖w‖₂ among the judged points with the target
+    status: Array  # [] int32, PENDING until decided
+
+
+def half_threshold(v: ArrayLike, w: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> Array:
+    """What the released code uses for ``1/2 (u − v)² + w |u|^(1/2)`` in a box: half the weight, and a clip after it.
+
+    The formula is that of Xu et al. (2012) for ``(u − v)² + λ |u|^(1/2)``, called with λ = w instead of 2w; and
+    clipping is not the map of the boxed problem, whose threshold the box raises (:func:`invjax.prox.l_half`).
+    """
+    return projections.box(prox.l_half(v, jnp.asarray(w) / 2), lower, upper)
+
+
+def step_factor(i: Array, iterations: ArrayLike, dtype: Any) -> Array:
+    """``√(1 − i/N)``, i = 0 … N − 1, 0 beyond: the intended length of step i over the first one."""
+    left = 1 - jnp.asarray(i, dtype) / jnp.asarray(iterations, dtype)
+    return jnp.sqrt(jnp.maximum(left, jnp.zeros_like(left)))
+
+
+def _scale(problem: Problem, config: SCFEReleased) -> tuple[Array, Array]:
+    """Lower end and width of the scaling box, [*S]; width 1 for a constant feature."""
+    x = problem.x
+    low = prox.floats_like(x, problem.lower if config.lower is None else config.lower)
+    high = prox.floats_like(x, problem.upper if config.upper is None else config.upper)
+    return low, jnp.where(high > low, high - low, jnp.ones_like(x))
+
+
+def _box(problem: Problem, config: SCFEReleased) -> tuple[Array, Array]:
+    """What w may be, [*S]: it always holds 0, also where x lies outside the box."""
+    low, scale = _scale(problem, config)
+    start = (problem.x - low) / scale
+    least = jnp.maximum(jnp.asarray(config.range_lower, start.dtype) - start, (problem.lower - problem.x) / scale)
+    most = jnp.minimum(jnp.asarray(config.range_upper, start.dtype) - start, (problem.upper - problem.x) / scale)
+    return jnp.minimum(least, jnp.zeros_like(least)), jnp.maximum(most, jnp.zeros_like(most))
+
+
+def _prox(problem: Problem, config: SCFEReleased, v: Array, step: Array) -> Array:
+    low, high = _box(problem, config)
+    if config.max_changes is not None:
+        return projections.top_m(v, config.max_changes, lower=low, upper=high)
+    weight = step * jnp.asarray(config.beta, v.dtype)
+    if config.p == 0:
+        return prox.l0(v, weight, lower=low, upper=high)
+    if config.p == 1:
+        return prox.l1(v, weight, lower=low, upper=high)
+    return half_threshold(v, weight, low, high)
+
+
+def _hinge(logits: Array, label: Array, target: Array, kappa: ArrayLike) -> Array:
+    """L of (12), []. Two classes: on σ, which in float32 is exactly 1, and without a slope, above a logit of 16.6."""
+    if logits.shape[-1] == 2:
+        wanted = jnp.where(target >= 0, target, 1 - label)
+        side = jnp.where(wanted == 1, jnp.ones_like(logits[0]), -jnp.ones_like(logits[0]))
+        value = kappa - side * (2 * jax.nn.sigmoid(logits[1] - logits[0]) - 1)
+    else:
+        value = losses.gap(logits, label, target) + kappa
+    return jnp.where(value > 0, value, jnp.zeros_like(value))
+
+
+def _aim(logits: Array, label: Array, target: Array) -> Array:
+    """The class whose density counts: the target, or untargeted the likeliest other class."""
+    others = jnp.where(jnp.arange(logits.shape[-1]) == label, jnp.full_like(logits, -jnp.inf), logits)
+    return jnp.where(target == UNTARGETED, jnp.argmax(others).astype(jnp.int32), target)
+
+
+def _init(ctx: Context, problem: Problem, config: SCFEReleased) -> SCFEReleasedState:
+    x = problem.x
+    zero, one = jnp.zeros_like(x), jnp.ones((), x.dtype)
+    pull = zero
+    if hasattr(ctx.density, "centre"):  # untargeted with more than two classes: the first other one
+        other = jnp.where(problem.label == 0, 1, 0)
+        pull = ctx.density.centre(x, jnp.where(problem.target == UNTARGETED, other, problem.target)).astype(x.dtype)
+    return SCFEReleasedState(
+        w=zero,
+        v=zero,
+        t=one,
+        i=jnp.int32(0),
+        step=one * config.step,
+        gamma=search.init(one * config.gamma),
+        pull=pull,
+        best=best.nothing(problem),
+        status=jnp.int32(Status.PENDING),
+    )
+
+
+def _ask(ctx: Context, problem: Problem, config: SCFEReleased, state: SCFEReleasedState) -> Array:
+    _, scale = _scale(problem, config)
+    return problem.x + scale * jnp.where(state.i >= config.iterations, state.v, state.w)
+
+
+def _loss(
+    ctx: Context, problem: Problem, config: SCFEReleased, state: SCFEReleasedState, point: Array, logits: Array
+) -> Array:
+    _, scale = _scale(problem, config)
+    value = jnp.sum(jnp.square((point - problem.x) / scale))
+    value = value + state.gamma.value * _hinge(logits, problem.label, problem.target, config.kappa)
+    if hasattr(ctx.density, "centre"):
+        value = value + config.tau * jnp.sum(jnp.square((point - state.pull) / scale))
+    elif ctx.density is not None:
+        aim = _aim(jax.lax.stop_gradient(logits), problem.label, problem.target)
+        value = value - config.tau * ctx.density.log_prob(point, aim)
+    return value
+
+
+def _tell(
+    ctx: Context, problem: Problem, config: SCFEReleased, state: SCFEReleasedState, ev: Eval
+) -> SCFEReleasedState:
+    _, scale = _scale(problem, config)
+    dtype, zero = problem.x.dtype, jnp.zeros_like(problem.x)
+    first = (state.gamma.trials == 0) & (state.i == 0)
+    judged = state.i >= config.iterations
+
+    # The judgement of a trial's last iterate.
+    reached = losses.reached(ev.logits, problem.label, problem.target)
+    success = judged & reached & (_hinge(ev.logits, problem.label, problem.target, config.kappa) <= 0)
+    kept = success
+    if ctx.constraints is not None:  # unknown to the released code: what breaks them is no answer, but ends a trial
+        kept = success & ctx.constraints.satisfied(problem.x, ev.point)
+    found = best.keep(state.best, ev.point, jnp.sum(jnp.square((ev.point - problem.x) / scale)), kept)
+    gamma = select(judged, search.seek_smallest(state.gamma, success, grow=10.0, shrink=0.5), state.gamma)
+
+    # The next step of a trial.
+    factor = step_factor(state.i, config.iterations, dtype)
+    step = factor * (state.step if config.schedule == "released" else jnp.asarray(config.step, dtype))
+    v = _prox(problem, config, state.w - step * scale * ev.grad, step)
+    t = 0.5 * (1 + jnp.sqrt(1 + 4 * jnp.square(state.t)))
+    w = v + (state.t - 1) / t * (v - state.v)
+
+    def after(reset: Array | float, going: Array) -> Array:
+        return jnp.where(judged, jnp.asarray(reset, going.dtype), going)
+
+    spent = gamma.trials >= config.trials
+    return SCFEReleasedState(
+        w=after(zero, w),
+        v=after(zero, v),
+        t=after(1.0, t),
+        i=after(0, state.i + 1),
+        step=after(config.step, step),
+        gamma=gamma,
+        pull=state.pull,
+        best=found,
+        status=best.ended(found, first, reached, spent),
+    )
+
+
+def _done(ctx: Context, problem: Problem, config: SCFEReleased, state: SCFEReleasedState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: SCFEReleased, state: SCFEReleasedState) -> Outcome:
+    _, scale = _scale(problem, config)
+    return best.outcome(state.best, state.status, problem.x + scale * state.v)
+
+
+SCFEReleased.method = Method("scfe-released", _init, _ask, _loss, _tell, _done, _result)

@@ -1,0 +1,242 @@
+"""The densities of the released S-CFE code, errors included: for comparison with it, not for use.
+
+They differ from :mod:`invjax.densities`' own in three ways, all described in the functions below: the normaliser of the
+kernel density does not grow with the dimension (which makes cross-validation choose a far too wide kernel), the mixture
+gets more components than it is asked for, and the "gravity" pulls to one point that is fixed at the factual.
+Written from the formulas alone; fits run on the host in float64, ``log_prob`` is of ONE point and traces.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import logsumexp
+
+from invjax.types import Array, ArrayLike
+
+COARSE = (0.01, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)  # bandwidths tried first, data units
+FINE = 20  # bandwidths tried next, evenly spaced in [h/2, 2h]
+FOLDS = 5
+SPREAD = 5.0  # first variance of every component of the mixture, data units squared
+LEAST_VARIANCE = 1e-6  # a component that gets this narrow starts anew
+
+
+class ReleasedKDE(NamedTuple):
+    """``log p_c(x) = logsumexp_i(−‖x − q_i‖² / 2h_c²) − log(n_c h_c √2π)`` over the n_c points of class c."""
+
+    points: Array  # [M, *S]
+    labels: Array  # [M] int32
+    bandwidth: Array  # [K] h_c, data units
+    count: Array  # [K] n_c
+
+    def log_prob(self, x: Array, label: ArrayLike) -> Array:
+        """[] for one point x [*S] and its class []. No density in more than one dimension: see the normaliser."""
+        h, count = jnp.asarray(self.bandwidth, x.dtype)[label], jnp.asarray(self.count, x.dtype)[label]
+        square = _squares(x, self.points)
+        exponent = jnp.where(self.labels == label, -square / (2 * h * h), jnp.full_like(square, -jnp.inf))
+        return jax.nn.logsumexp(exponent) - jnp.log(count * h * np.sqrt(2 * np.pi).astype(x.dtype))
+
+
+class ReleasedGMM(NamedTuple):
+    """A mixture of J axis-parallel Gaussians per class: ``log Σ_j π_j N(x; μ_j, diag v_j)``."""
+
+    log_weight: Array  # [K, J] log π; −inf where a class has fewer components
+    mean: Array  # [K, J, *S]
+    variance: Array  # [K, J, *S]
+
+    def log_prob(self, x: Array, label: ArrayLike) -> Array:
+        """[] for one point x [*S] and its class []."""
+        mean, variance = (jnp.asarray(a, x.dtype)[label] for a in (self.mean, self.variance))
+        terms = jnp.square(x - mean) / variance + jnp.log(2 * np.pi * variance).astype(x.dtype)
+        log_weight = jnp.asarray(self.log_weight, x.dtype)[label]
+        return jax.nn.logsumexp(log_weight - 0.5 * terms.reshape(terms.shape[0], -1).sum(1))
+
+
+class ReleasedGravity(NamedTuple):
+    """The pull to one point per factual: the mean of its k nearest points of a class, weighted by their density."""
+
+    points: Array  # [M, *S]
+    labels: Array  # [M] int32
+    weight: Array  # [M] local density: k over the summed distances to the k nearest others of its class
+    k: int | Array  # neighbours
+
+    def centre(self, x: Array, label: ArrayLike) -> Array:
+        """[*S] the point g of the factual x [*S] in the class ``label``."""
+        square = _squares(x, self.points)
+        rank = jnp.argsort(jnp.argsort(jnp.where(self.labels == label, square, jnp.full_like(square, jnp.inf))))
+        near = (rank < self.k) & (self.labels == label)
+        share = jnp.where(near, jnp.asarray(self.weight, x.dtype), jnp.zeros_like(square))
+        return jnp.tensordot(share / jnp.sum(share), jnp.asarray(self.points, x.dtype), 1)
+
+    def log_prob(self, x: Array, label: ArrayLike) -> Array:
+        """``−‖x − g(x)‖²`` [], with g refreshed at x: what other methods see; the released one keeps g of the factual."""
+        return -jnp.sum(jnp.square(x - jax.lax.stop_gradient(self.centre(x, label))))
+
+
+def fit_released_kde(x: ArrayLike, y: ArrayLike, bandwidth: ArrayLike | None = None) -> ReleasedKDE:
+    """One isotropic kernel density per class, its bandwidth by five-fold cross-validation of the wrong likelihood.
+
+    In each fold (consecutive rows) the best of nine coarse bandwidths h, then the best of 20 in [h/2, 2h], by the sum
+    of ``log p`` of the rows held out; the mean of the five is used. The normaliser has ``−log h`` where d dimensions
+    need ``−d log h``, so a wide kernel costs too little: on standardised data of a dozen features the answer is
+    around 4, where nearly all points count alike and the density is little more than a pull to the class's mean.
+
+    Args:
+      x: [M, *S] points.
+      y: [M] their classes, int, from 0.
+      bandwidth: [] or [K] instead of the cross-validation, data units, > 0.
+
+    Raises:
+      ValueError: shapes, or a class with fewer than five points to cross-validate.
+    """
+    points, labels, classes = _checked(x, y)
+    if bandwidth is None:
+        chosen = np.array([_cross_validated(points[labels == c].reshape(np.sum(labels == c), -1), c) for c in classes])
+    else:
+        chosen = np.broadcast_to(np.asarray(bandwidth, np.float64), (len(classes),))
+        if not (np.isfinite(chosen) & (chosen > 0)).all():
+            raise ValueError(f"bandwidth must be positive, was {bandwidth!r}")
+    count = np.bincount(labels, minlength=len(classes))
+    return ReleasedKDE(_array(points), jnp.asarray(labels, jnp.int32), _array(chosen), _array(count))
+
+
+def fit_released_gmm(
+    x: ArrayLike, y: ArrayLike, components: int = 5, *, iterations: int = 100, seed: int = 0
+) -> ReleasedGMM:
+    """One mixture of axis-parallel Gaussians per class by expectation-maximisation from k-means centres.
+
+    k-means runs for ten counts in [components/2, 3/2·components] and the least distortion is kept. Distortion falls
+    with the count, so nearly always the largest is: 7 components where 5 were asked for. Variances start at 5; 1e-9
+    guards the divisions; a component whose variance falls to 1e-6 in some coordinate starts anew at a random point.
+
+    Args:
+      x: [M, *S] points.
+      y: [M] their classes, int, from 0.
+      components: what is asked for, >= 2.
+      iterations: of expectation-maximisation, >= 1.
+      seed: of the k-means starts and the restarts.
+
+    Raises:
+      ValueError: shapes, counts, or a class with fewer points than components.
+    """
+    points, labels, classes = _checked(x, y)
+    if components < 2:
+        raise ValueError(f"components must be at least 2, was {components}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, was {iterations}")
+    shape, rng = points.shape[1:], np.random.default_rng(seed)
+    counts = np.unique(np.linspace(0.5 * components, 1.5 * components, 10).astype(int))
+    fits = []
+    for c in classes:
+        own = points[labels == c].reshape(np.sum(labels == c), -1)
+        if len(own) < counts[-1]:
+            raise ValueError(f"y must have at least {counts[-1]} points of class {c} to fit a mixture, had {len(own)}")
+        centres = min((_k_means(own, int(k), rng) for k in counts), key=lambda found: found[0])[1]
+        fits.append(_expectation_maximisation(own, centres, iterations, rng))
+    most = max(len(weight) for weight, _, _ in fits)
+    log_weight = np.full((len(fits), most), -np.inf)
+    mean, variance = np.zeros((len(fits), most, *shape)), np.ones((len(fits), most, *shape))
+    for c, (weight, mu, v) in enumerate(fits):
+        log_weight[c, : len(weight)] = np.log(weight)
+        mean[c, : len(weight)], variance[c, : len(weight)] = mu.reshape(-1, *shape), v.reshape(-1, *shape)
+    return ReleasedGMM(_array(log_weight), _array(mean), _array(variance))
+
+
+def fit_released_gravity(x: ArrayLike, y: ArrayLike, k: int = 20) -> ReleasedGravity:
+    """Local densities of the points for the fixed pull; k neighbours, at least 1 and fewer than any class has points.
+
+    x: [M, *S] points; y: [M] their classes, int, from 0. Raises ValueError for shapes and k.
+    """
+    points, labels, classes = _checked(x, y)
+    smallest = np.bincount(labels, minlength=len(classes)).min()
+    if not 1 <= k < smallest:
+        raise ValueError(f"k must be at least 1 and below the {smallest} points of the smallest class, was {k}")
+    weight = np.zeros(len(points))
+    for c in classes:
+        own = points[labels == c].reshape(np.sum(labels == c), -1)
+        nearest = np.sort(np.sqrt(_host_squares(own, own)), axis=1)[:, 1 : k + 1]  # without the point itself
+        weight[labels == c] = k / np.maximum(nearest.sum(1), np.finfo(np.float32).eps)
+    return ReleasedGravity(_array(points), jnp.asarray(labels, jnp.int32), _array(weight), k)
+
+
+def _squares(x: Array, points: Array) -> Array:
+    """[M] squared distances of one point to all."""
+    difference = x - jnp.asarray(points, x.dtype)
+    return jnp.sum(jnp.square(difference.reshape(difference.shape[0], -1)), axis=1)
+
+
+def _array(a: np.ndarray) -> Array:
+    return jnp.asarray(a, jnp.result_type(float))
+
+
+def _checked(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, range]:
+    """Points as float64, labels, and the classes 0 … K − 1."""
+    points, labels = np.asarray(x, np.float64), np.asarray(y)
+    if points.ndim < 2 or labels.shape != points.shape[:1]:
+        raise ValueError(f"x must be [M, *S] and y [M], were of shapes {points.shape} and {labels.shape}")
+    if labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
+        raise ValueError(f"y must be class indices from 0, at least one, was {labels.dtype} of shape {labels.shape}")
+    if not np.isfinite(points).all():
+        raise ValueError("x must be finite, had NaN or infinity")
+    missing = np.flatnonzero(np.bincount(labels) == 0)
+    if len(missing):
+        raise ValueError(f"y must have points of every class up to the largest, had none of class {missing[0]}")
+    return points, labels, range(int(labels.max()) + 1)
+
+
+def _host_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[A, B] squared distances, float64."""
+    square = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
+    return np.maximum(square, 0)
+
+
+def _cross_validated(points: np.ndarray, label: int) -> float:
+    if len(points) < FOLDS:
+        raise ValueError(
+            f"y must have at least {FOLDS} points of class {label} to choose a bandwidth, had {len(points)}"
+        )
+    chosen = []
+    for held in np.array_split(np.arange(len(points)), FOLDS):
+        rest = np.delete(points, held, axis=0)
+        square = _host_squares(points[held], rest)
+
+        def score(h: float, square: np.ndarray = square) -> float:
+            return float((logsumexp(-square / (2 * h * h), axis=1) - np.log(h)).sum())
+
+        coarse = max(COARSE, key=score)
+        chosen.append(max(np.linspace(coarse / 2, 2 * coarse, FINE).tolist(), key=score))
+    return float(np.mean(chosen))
+
+
+def _k_means(points: np.ndarray, k: int, rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """Distortion and centres [k, D] of Lloyd's iteration from random points."""
+    centres = points[rng.choice(len(points), k, replace=False)]
+    owner = np.full(len(points), -1)
+    for _ in range(100):
+        nearest = _host_squares(points, centres).argmin(1)
+        if (nearest == owner).all():
+            break
+        owner = nearest
+        centres = np.stack([points[owner == j].mean(0) if (owner == j).any() else centres[j] for j in range(k)])
+    return float(_host_squares(points, centres).min(1).sum()), centres
+
+
+def _expectation_maximisation(
+    points: np.ndarray, mean: np.ndarray, iterations: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights [J], means [J, D] and variances [J, D]."""
+    weight, variance, tiny = np.full(len(mean), 1 / len(mean)), np.full(mean.shape, SPREAD), 1e-9
+    for _ in range(iterations):
+        terms = np.square(points[:, None] - mean) / variance + np.log(2 * np.pi * variance)
+        joint = np.log(weight) - 0.5 * terms.sum(2)
+        share = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))  # [M, J]
+        total = share.sum(0) + tiny
+        mean = share.T @ points / total[:, None]
+        variance = (share[:, :, None] * np.square(points[:, None] - mean)).sum(0) / total[:, None] + tiny
+        weight = total / total.sum()
+        narrow = (variance <= LEAST_VARIANCE).any(1)
+        mean[narrow], variance[narrow] = points[rng.integers(len(points), size=narrow.sum())], SPREAD
+    return weight, mean, variance
