@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from invjax.densities.hinge import Hinge, hinge, quantiles
 from invjax.densities.kde import KDE, fit_kde
+from invjax.densities.knn import KNN, fit_knn, gravity_point
+from invjax.densities.lof import LOF, fit_lof
 
-__all__ = ["KDE", "Hinge", "fit_kde", "hinge", "quantiles"]
+__all__ = ["KDE", "KNN", "LOF", "Hinge", "fit_kde", "fit_knn", "fit_lof", "gravity_point", "hinge", "quantiles"]

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.densities.bandwidth import leave_one_out
-from invjax.densities.common import check_points, evaluate, leaf, matches
+from invjax.densities.common import check_points, evaluate, leaf
+from invjax.densities.reference import FAR, Reference, kth_smallest
 from invjax.types import Array, ArrayLike
 
 
@@ -26,10 +27,7 @@ from invjax.types import Array, ArrayLike
 class KDE:
     """A kernel density estimate for each class; made by :func:`fit_kde`. A pytree: leaves may be swapped."""
 
-    points: Array  # [M, D] the kernels' centres, less the mean of their class
-    classes: Array  # [M] int32
-    centers: Array  # [K, D] the mean of each class
-    counts: Array  # [K] n_k
+    reference: Reference  # the kernels' centres
     bandwidth: Array  # [K] h_k, units of x
     neighbours: int | None = dataclasses.field(default=None, metadata={"static": True})
 
@@ -39,17 +37,11 @@ class KDE:
         Finite, with a useful gradient, also far from all points. The derivative is that in x alone: the leaves are
         constants. With ``neighbours`` only so many largest terms of the sum count (n_k stays).
         """
-        return _log_prob(self, x, label, self.classes, jnp.zeros((), x.dtype))
+        return _log_prob(self, x, label, None)
 
     def held_out_log_prob(self, x: ArrayLike, y: ArrayLike) -> np.ndarray:
         """log p of points x [N, *S] of classes y [N], each without the kernel that stands at it, if one does; [N]."""
-        y = np.asarray(y, np.int32)
-        centers, points = np.asarray(self.centers), np.asarray(self.points)
-        flat = np.asarray(x, centers.dtype).reshape(len(y), -1)
-        # The same subtraction as at the fit: a point of the fit is found again bit for bit.
-        own = np.asarray(self.classes)[:, None].astype(points.dtype)
-        skip = matches(np.hstack([own, points]), np.hstack([y[:, None].astype(points.dtype), flat - centers[y]]))
-        return evaluate(_held_out, self, flat, y, skip)
+        return evaluate(_log_prob, self, *self.reference.find(x, y))
 
 
 def fit_kde(
@@ -79,33 +71,21 @@ def fit_kde(
         if h.shape not in ((), (data.classes,)) or not np.all(np.isfinite(h) & (h > 0)):
             raise ValueError(f"bandwidth must be positive, one number or one per class [{data.classes}]; it was {h}")
         h = np.broadcast_to(h, (data.classes,))
-    dtype = np.dtype(data.dtype)
-    centers = data.centers().astype(dtype)
-    return KDE(
-        points=leaf(data.x.astype(dtype) - centers[data.y], data),
-        classes=jnp.asarray(data.y),
-        centers=leaf(centers, data),
-        counts=leaf(data.counts, data),
-        bandwidth=leaf(h, data),
-        neighbours=None if neighbours is None or neighbours >= data.counts.max() else int(neighbours),
-    )
+    few = None if neighbours is None or neighbours >= data.counts.max() else int(neighbours)
+    return KDE(Reference.of(data), leaf(h, data), few)
 
 
-def _log_prob(kde: KDE, x: Array, label: Array, classes: Array, removed: Array) -> Array:
-    """Formula (1). classes: [M]; removed: how many kernels of the class were taken out of it."""
-    dtype = x.dtype
-    points, h = kde.points.astype(dtype), kde.bandwidth.astype(dtype)[label]
-    z = x.reshape(-1) - kde.centers.astype(dtype)[label]
+def _log_prob(kde: KDE, x: Array, label: Array, skip: Array | None) -> Array:
+    """Formula (1) without the kernel of index ``skip`` (-1 or None: with all)."""
+    reference, h = kde.reference, kde.bandwidth.astype(x.dtype)[label]
+    points = reference.points.astype(x.dtype)
     half = 0.5 * jnp.square(points).sum(1)  # constant in a loop: computed once before it
-    total = _log_kernels(kde.neighbours, z, 1 / jnp.square(h), points, half, classes == label)
-    count = jnp.maximum(kde.counts.astype(dtype)[label] - removed, jnp.ones_like(removed))
+    z = reference.local(x, label)
+    total = _log_kernels(kde.neighbours, z, 1 / jnp.square(h), points, half, reference.mine(label, skip))
+    count = reference.counts.astype(x.dtype)[label]
+    if skip is not None:
+        count = jnp.maximum(count - (skip >= 0).astype(x.dtype), jnp.ones_like(count))
     return total - jnp.log(count) - z.size * (jnp.log(h) + 0.5 * math.log(2 * math.pi))
-
-
-def _held_out(kde: KDE, x: Array, label: Array, skip: Array) -> Array:
-    """log p without the kernel of index ``skip`` (-1: with all)."""
-    classes = jnp.where(jnp.arange(len(kde.classes)) == skip, -1, kde.classes)
-    return _log_prob(kde, x, label, classes, (skip >= 0).astype(x.dtype))
 
 
 def _terms(
@@ -116,12 +96,11 @@ def _terms(
     Batched, the distances ``‖z‖² − 2 z·p + ‖p‖²`` are one matrix product; centred on the class, they lose no digits
     to speak of.
     """
-    none = -jnp.asarray(jnp.finfo(z.dtype).max / 4, z.dtype)
-    negated = jnp.minimum(z @ points.T - (half + 0.5 * jnp.square(z).sum()), jnp.zeros_like(half))
-    exponent = jnp.where(mine, precision * negated, none)
+    half_square = jnp.maximum(half + 0.5 * jnp.square(z).sum() - z @ points.T, jnp.zeros_like(half))
+    exponent = jnp.where(mine, -precision * half_square, -jnp.asarray(jnp.finfo(z.dtype).max / 4, z.dtype))
     if neighbours is not None:
-        kth = jax.lax.top_k(exponent, min(neighbours, exponent.size))[0][-1]
-        exponent = jnp.where(exponent >= kth, exponent, none)
+        near = half_square <= kth_smallest(jnp.where(mine, half_square, jnp.full_like(half, FAR)), neighbours)
+        exponent = jnp.where(near, exponent, -jnp.asarray(jnp.finfo(z.dtype).max / 4, z.dtype))
     top = exponent.max()
     return top, jnp.exp(exponent - top)
 

@@ -72,7 +72,7 @@ class ReleasedGravity(NamedTuple):
         return jnp.tensordot(share / jnp.sum(share), jnp.asarray(self.points, x.dtype), 1)
 
     def log_prob(self, x: Array, label: ArrayLike) -> Array:
-        """``−‖x − g(x)‖²`` [], with g refreshed at x: what other methods see; the released one keeps g of the factual."""
+        """``−‖x − g(x)‖²`` [], g refreshed at x: for other methods; the released one keeps g of the factual."""
         return -jnp.sum(jnp.square(x - jax.lax.stop_gradient(self.centre(x, label))))
 
 

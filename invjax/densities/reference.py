@@ -1,0 +1,119 @@
+"""The points a density is made of: kept by class, their distances to one point, the nearest of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.densities.common import Points, leaf, matches
+from invjax.types import Array, ArrayLike
+
+FAR = 1e30  # the squared distance of a point that does not count: finite, and its square root too
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """The points of all classes as one array, each less the mean of its class.
+
+    One array and a comparison, not one array per class: under ``vmap`` a class gathered per lane would copy its points
+    for every lane, while all distances are one matrix product.
+    """
+
+    points: Array  # [M, D]
+    classes: Array  # [M] int32
+    centers: Array  # [K, D] the mean of each class
+    counts: Array  # [K] points of each class
+
+    @classmethod
+    def of(cls, data: Points) -> Reference:
+        """The reference points of checked data."""
+        dtype = np.dtype(data.dtype)
+        centers = data.centers().astype(dtype)
+        return cls(
+            points=leaf(data.x.astype(dtype) - centers[data.y], data),
+            classes=jnp.asarray(data.y),
+            centers=leaf(centers, data),
+            counts=leaf(data.counts, data),
+        )
+
+    def local(self, x: Array, label: Array) -> Array:
+        """``x − center[label]`` [D] of one point [*S], in the dtype of x."""
+        return x.reshape(-1) - self.centers.astype(x.dtype)[label]
+
+    def squares(self, z: Array) -> Array:
+        """``‖z − p_m‖²`` [M] to the points of every class, z from :meth:`local`; under ``vmap`` one matrix product.
+
+        Centred on the class, ``‖z‖² − 2 z·p + ‖p‖²`` loses no digits to speak of.
+        """
+        points = self.points.astype(z.dtype)
+        norms = jnp.square(points).sum(1)  # constant in a loop: computed once before it
+        return jnp.maximum(norms + jnp.square(z).sum() - 2 * (z @ points.T), jnp.zeros_like(norms))
+
+    def mine(self, label: Array, skip: Array | None = None) -> Array:
+        """[M] bool: the points of one class, without that of index ``skip`` (-1 or None: with all)."""
+        own = self.classes == label
+        return own if skip is None else own & (jnp.arange(len(self.classes)) != skip)
+
+    def find(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points x [N, *S] and classes y [N] as arrays, and which reference point each is: [N] int32, -1: none."""
+        y = np.asarray(y, np.int32)
+        centers, points = np.asarray(self.centers), np.asarray(self.points)
+        x = np.asarray(x, centers.dtype)
+        # The same subtraction as in `of`: a point of the fit is found again bit for bit.
+        queries = np.hstack([y[:, None].astype(points.dtype), x.reshape(len(y), -1) - centers[y]])
+        stored = np.hstack([np.asarray(self.classes)[:, None].astype(points.dtype), points])
+        return x, y, matches(stored, queries)
+
+
+def kth_smallest(values: Array, k: int) -> Array:
+    """The k-th smallest of ``values`` [M], all >= 0, counting from 1; the derivative is that of where it stands.
+
+    Non-negative floats are ordered as their bits are: so the bits of the answer are found one by one, by counting how
+    many values lie below. That is 31 passes (63 in float64) of one comparison, ten times faster on a CPU than a batched
+    ``top_k`` or sort (100 x 400: 0.5 ms and 5 ms).
+    """
+    fixed = jax.lax.stop_gradient(values)
+    integer = jnp.int32 if values.dtype.itemsize == 4 else jnp.int64
+    width = 8 * values.dtype.itemsize
+    bits = jax.lax.bitcast_convert_type(fixed, integer)
+
+    def set_bit(turn: Array, found: Array) -> Array:
+        larger = found | jnp.left_shift(jnp.ones((), integer), (width - 2 - turn).astype(integer))
+        # Counted in float32, which a CPU adds faster than integers; exact below 2^24.
+        return jnp.where((bits < larger).astype(jnp.float32).sum() < k, larger, found)
+
+    found = jax.lax.fori_loop(0, width - 1, set_bit, jnp.zeros((), integer))
+    kth = jax.lax.bitcast_convert_type(found, values.dtype)
+    hit = (fixed == kth).astype(values.dtype)
+    hit = hit / jnp.maximum(hit.sum(), jnp.ones_like(kth))
+    slope = hit @ values
+    return kth + slope - jax.lax.stop_gradient(slope)
+
+
+def neighbours_of(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest other points of each of ``points`` [n, D], n > k: indices [n, k] and distances, ascending."""
+    n = len(points)
+    z = points - points.mean(0)
+    norms = np.square(z).sum(1)
+    index, distance = np.empty((n, k), np.int64), np.empty((n, k))
+    for start in range(0, n, 1024):
+        rows = np.arange(start, min(n, start + 1024))
+        square = norms[rows, None] - 2 * z[rows] @ z.T + norms
+        square[np.arange(len(rows)), rows] = np.inf
+        near = np.argpartition(square, k - 1, axis=1)[:, :k]
+        exact = np.sqrt(np.square(z[rows, None] - z[near]).sum(-1))  # no cancellation between close points
+        order = np.argsort(exact, axis=1, kind="stable")
+        index[rows] = np.take_along_axis(near, order, 1)
+        distance[rows] = np.take_along_axis(exact, order, 1)
+    return index, distance
+
+
+def check_k(k: int) -> int:
+    """``k`` as an int; ValueError unless it is a whole number >= 1."""
+    if isinstance(k, bool) or not isinstance(k, int | float | np.integer) or int(k) != k or k < 1:
+        raise ValueError(f"k must be a whole number >= 1; it was {k!r}")
+    return int(k)
