@@ -1,0 +1,19 @@
+"""What a person may change: features with ranges, grids, directions and levels, relations, and their exact maps.
+
+    space = FeatureSpace([Feature("age", "integer", 18, 99, direction="up"), Feature("work", "category", levels=("a", "b"))])
+    x = space.encode(table)                             # [N, D] model coordinates
+    result = invjax.solve(logits, x, label, space=space, method=...)
+    space.violations(table, space.decode(result.x, table))
+
+``actions(constraints, problem)`` gives a method the maps of its row: proximal map, projection, snapping, cost.
+"""
+
+from __future__ import annotations
+
+from invjax.constraints.actions import SpaceRow as SpaceRow
+from invjax.constraints.actions import actions as actions
+from invjax.constraints.compiled import Constraints as Constraints
+from invjax.constraints.features import Feature as Feature
+from invjax.constraints.features import Relation as Relation
+from invjax.constraints.plain import PlainRow as PlainRow
+from invjax.constraints.space import FeatureSpace as FeatureSpace

@@ -1,0 +1,241 @@
+"""The maps of one row: exact proximal map on the hull, projection, snapping, cost and change count.
+
+    prox(v, w) = argmin_u  1/2 ‖u − v‖² + w Σ_f cost_f φ(u_f − x_f)                                   (1)
+                 subject to u in the hull of what x may become, at most m features changed
+
+The hull: an interval per number, the simplex over the levels that may be reached per category, the relations. Without
+relations (1) separates into features with the sum of their savings to choose m from, and is solved exactly. Whatever
+has grids, categories or relations must be snapped before it is an answer (``exact`` is False).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from invjax import prox as maps
+from invjax.constraints.categories import Blocks
+from invjax.constraints.compiled import Constraints
+from invjax.constraints.plain import PlainRow, plain_row
+from invjax.constraints.ranks import largest
+from invjax.constraints.relations import Coupling
+from invjax.constraints.values import check_penalty, phi, separable
+from invjax.types import Array, ArrayLike, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceRow:
+    """The maps of one row x [D] under Constraints: see :func:`actions`."""
+
+    constraints: Constraints
+    x: Array  # [D]
+    lower: Array  # [D]
+    upper: Array  # [D]
+    blocks: Blocks | None  # its categories
+    column_cost: Array  # [D] the cost of each column's feature
+
+    @property
+    def exact(self) -> bool:
+        """Static: every answer of prox is feasible."""
+        layout = self.constraints.layout
+        return not (layout.has_grids or layout.has_categories or layout.has_relations)
+
+    def prox(self, v: Array, w: ArrayLike, penalty: str = "none", max_changes: ArrayLike | None = None) -> Array:
+        """(1), v and u [D]; penalty: none, l0, l_half, l_two_thirds, l1; max_changes: [] int, traced.
+
+        With relations exact for the penalties none and l1 without max_changes (as far as Dykstra's sweeps go where
+        relations share features); otherwise the features are chosen first, and then coupled.
+        """
+        check_penalty(penalty)
+        w = jnp.asarray(w, v.dtype)
+        if not self.constraints.layout.has_relations:
+            return maps.keep_nan(v, self._separable(v, w, penalty, max_changes))
+        return maps.keep_nan(v, self._coupled(v, w, penalty, max_changes))
+
+    def project(self, v: Array) -> Array:
+        """The nearest point of the hull."""
+        return self.prox(v, 0.0)
+
+    def snap(self, v: Array, max_changes: ArrayLike | None = None) -> Array:
+        """A feasible point near v with at most max_changes features changed; x itself where there is none.
+
+        Without relations the nearest such point. With them: the nearest without, then moved within the changed numbers
+        until the relations hold (nearest again for a single relation of numbers without grid); features for which that
+        fails go back to x.
+        """
+        layout = self.constraints.layout
+        u = jnp.clip(v, self.lower, self.upper)
+        if layout.has_grids:
+            u = self._on_grid(u, jnp.zeros_like(u))
+        y, c = v - self.x, u - self.x
+        saved, gain = c * (2 * y - c) / 2, None
+        if self.blocks is not None:
+            corners, gain = self.blocks.snap(layout.blocks(v))
+            u = layout.columns(corners, u)
+        if max_changes is not None:
+            u = self._keep(u, largest(self._ranked(layout.per_feature(saved, gain), u), max_changes))
+        if layout.has_relations:
+            free = jnp.where(u != self.x, jnp.ones_like(u), jnp.zeros_like(u)) > 0
+            low, high = jnp.where(free, self.lower, self.x), jnp.where(free, self.upper, self.x)
+            moved = self._coupling().repair(u, low, high)
+            if layout.has_grids:
+                moved = self._on_grid(moved, self._coupling().safe_side())
+            u = self._undo(jnp.where(layout.is_category, u, moved))
+        return jnp.where(self.satisfied(u), u, self.x)
+
+    def satisfied(self, u: Array) -> Array:
+        """[] bool: u is an admissible answer, and keeps what the problem masks."""
+        slack = 4 * jnp.finfo(u.dtype).eps * (jnp.abs(u) + 1)
+        inside = jnp.all((u >= self.lower - slack) & (u <= self.upper + slack))
+        return inside & self.constraints.satisfied(self.x, u)
+
+    def changed(self, u: Array) -> Array:
+        """[F] bool."""
+        layout = self.constraints.layout
+        moved = u != self.x
+        if self.blocks is None:
+            return moved
+        return layout.per_feature(moved, jnp.any(layout.blocks(moved.astype(u.dtype)) > 0, axis=1))
+
+    def cost(self, u: Array) -> Array:
+        """[] ``Σ_f cost_f |u_f − x_f|``, of a category its transition cost."""
+        return self.penalty(u, "l1")
+
+    def penalty(self, u: Array, penalty: str) -> Array:
+        """[] the sum in (1) without w."""
+        check_penalty(penalty)
+        layout = self.constraints.layout
+        values = self.column_cost * phi(u - self.x, penalty)
+        if self.blocks is None:
+            return jnp.sum(values)
+        categories = jnp.sum(self.blocks.penalty(layout.blocks(u), penalty))
+        return categories + jnp.sum(jnp.where(layout.is_category, jnp.zeros_like(values), values))
+
+    # -----------------------------------------------------------------------------------------------------------------
+    def _separable(self, v: Array, w: Array, penalty: str, max_changes: ArrayLike | None = None) -> Array:
+        """(1) without the relations, exact."""
+        layout = self.constraints.layout
+        y, low, high = v - self.x, self.lower - self.x, self.upper - self.x
+        weight = w * self.column_cost
+        c = separable(y, weight, low, high, penalty)
+        u = jnp.where(c == 0, self.x, jnp.clip(self.x + c, self.lower, self.upper))
+        categorical = None
+        if self.blocks is not None:
+            block, categorical = self.blocks.prox(layout.blocks(v), w, penalty)
+            stays = (categorical <= 0) if penalty not in ("none", "l1") else jnp.zeros_like(categorical, bool)
+            block = jnp.where(stays[:, None], self.blocks.now, block)
+            u = layout.columns(block, u)
+        if max_changes is None:
+            return u
+        saved = c * (2 * y - c) / 2
+        if penalty != "none":
+            saved = saved - weight * phi(c, penalty)
+        gain = layout.per_feature(saved, categorical)
+        return self._keep(u, largest(gain, max_changes) & (gain > 0))
+
+    def _coupled(self, v: Array, w: Array, penalty: str, max_changes: ArrayLike | None) -> Array:
+        """(1) with the relations."""
+        layout = self.constraints.layout
+        coupling = self._coupling()
+        convex = penalty if penalty == "l1" else "none"
+
+        def joint(row: SpaceRow) -> Array:
+            slope = w * row.column_cost if convex == "l1" else jnp.zeros_like(v)
+            return coupling.solve(v, lambda z: row._separable(z, w, convex), slope, row.lower, row.upper)
+
+        if penalty in ("none", "l1") and max_changes is None:
+            return joint(self)
+        # Which features: those of the joint convex problem that save most, and that the penalty alone would change.
+        together = joint(self)
+        gain = layout.per_feature(
+            (together - self.x) * (2 * v - together - self.x) / 2, self._category_gain(v, together)
+        )
+        keep = self.changed(together)
+        if penalty not in ("none", "l1"):
+            keep &= self.changed(self._separable(v, w, penalty))
+        if max_changes is not None:
+            keep &= largest(jnp.where(keep, gain, jnp.full_like(gain, -jnp.inf)), max_changes)
+        return joint(self._pinned(keep))
+
+    def _category_gain(self, v: Array, u: Array) -> Array | None:
+        if self.blocks is None:
+            return None
+        blocks = self.constraints.layout.blocks
+        return jnp.sum(blocks((u - self.x) * (2 * v - u - self.x)), axis=1) / 2
+
+    def _pinned(self, keep: Array) -> SpaceRow:
+        """The row with only the features of keep [F] free."""
+        layout = self.constraints.layout
+        free = layout.spread(keep)
+        low, high = jnp.where(free, self.lower, self.x), jnp.where(free, self.upper, self.x)
+        blocks = self.blocks
+        if blocks is not None:
+            inside = layout.blocks(free.astype(self.x.dtype)) > 0
+            blocks = dataclasses.replace(blocks, allowed=blocks.allowed & (inside | (blocks.now > 0)))
+        return dataclasses.replace(self, lower=low, upper=high, blocks=blocks)
+
+    def _coupling(self) -> Coupling:
+        return Coupling(self.constraints, self.x)
+
+    def _keep(self, u: Array, keep: Array) -> Array:
+        """u where keep [F], x elsewhere."""
+        return jnp.where(self.constraints.layout.spread(keep), u, self.x)
+
+    def _ranked(self, gain: Array, u: Array) -> Array:
+        """Gains [F] with what did not change last."""
+        return jnp.where(self.changed(u), gain, jnp.full_like(gain, -jnp.inf))
+
+    def _on_grid(self, u: Array, side: Array) -> Array:
+        """The nearest grid point in the limits; side [D]: −1 the one below, 1 the one above. x stays x, bit for bit."""
+        grid, origin = (a.astype(u.dtype) for a in (self.constraints.grid, self.constraints.origin))
+        gridded = grid > 0
+        step = jnp.where(gridded, grid, jnp.ones_like(grid))
+        at = (u - origin) / step
+        slack = 1e-3  # in steps: what is a grid point up to rounding is that grid point
+        below, above = jnp.floor(at + slack), jnp.ceil(at - slack)
+        k = jnp.where(side < 0, below, jnp.where(side > 0, above, jnp.round(at)))
+        home = jnp.round((self.x - origin) / step)
+        least, most = jnp.round((self.lower - origin) / step), jnp.round((self.upper - origin) / step)
+        k = jnp.clip(k, least, most)
+        return jnp.where(gridded, jnp.where(k == home, self.x, origin + k * step), u)
+
+    def _undo(self, u: Array) -> Array:
+        """Give back x to the features of broken relations, until none is broken: at most one turn per relation."""
+        matrix = self.constraints.relations.matrix
+        for _ in range(min(matrix.shape[0], 8)):
+            broken = ~self.constraints.related(self.x, u)
+            back = jnp.any((matrix != 0) & broken[:, None], axis=0)
+            u = jnp.where(back, self.x, u)
+        return u
+
+
+def actions(constraints: Any, problem: Problem) -> PlainRow | SpaceRow:
+    """The maps of one row: ``actions(ctx.constraints, problem)``.
+
+    constraints: compiled Constraints, or None: then the box, the mask and the groups of the problem, for x of any shape.
+    The answer has ``lower``, ``upper``, ``exact`` (static), ``prox``, ``project``, ``snap``, ``satisfied``, ``changed``,
+    ``cost`` and ``penalty``: see :class:`SpaceRow` and :class:`PlainRow`.
+    """
+    if constraints is None:
+        return plain_row(problem)
+    x, layout = problem.x, constraints.layout
+    low, high = constraints.limits(x)
+    low = jnp.maximum(low, jnp.asarray(problem.lower, x.dtype))
+    high = jnp.minimum(high, jnp.asarray(problem.upper, x.dtype))
+    if problem.mask is not None:
+        low, high = jnp.where(problem.mask, low, x), jnp.where(problem.mask, high, x)
+    cost = constraints.cost.astype(x.dtype)
+    column_cost = layout.spread(cost)
+    blocks = None
+    if layout.has_categories:
+        now = layout.blocks(x)
+        # A level held at 1 by its limits keeps the whole category.
+        stays = jnp.any(layout.blocks(low) > 0.5, axis=1, keepdims=True)
+        allowed = (now > 0.5) | (~stays & (layout.blocks(high) > 0.5))
+        price = jnp.sum(constraints.transition.astype(x.dtype) * (x > 0.5)[:, None], axis=0)
+        price = jnp.where(layout.is_category, price, jnp.zeros_like(price))
+        first = jnp.max(layout.blocks(column_cost), axis=1)
+        blocks = Blocks(now, allowed, layout.blocks(price), first)
+    return SpaceRow(constraints, x, low, high, blocks, column_cost)

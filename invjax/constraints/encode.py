@@ -1,0 +1,96 @@
+"""Between tables in raw units and model coordinates [N, D]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from invjax.constraints.features import Feature
+from invjax.constraints.table import Table, columns, numbers
+
+ROUNDINGS = 16  # of the model's dtype, relative to |raw| + |center|: what a move that is none may look like
+
+
+def encode(
+    features: Sequence[Feature], center: np.ndarray, scale: np.ndarray, table: Table, dtype: Any = np.float32
+) -> np.ndarray:
+    """[N, D]: ``(raw − center)/scale`` of numbers and positions, 0/1 columns of categories.
+
+    A cell that is no number, or no level of an ordinal feature, becomes NaN; an unknown category all 0.
+    """
+    found = columns(table, [feature.name for feature in features])
+    blocks = []
+    for feature, c, s in zip(features, center, scale, strict=True):
+        values = numbers(feature, found[feature.name])
+        if feature.kind == "category":
+            blocks.append(values[:, None] == np.arange(len(feature.levels)))
+        else:
+            blocks.append(((values - c) / s)[:, None])
+    return np.concatenate(blocks, axis=1).astype(dtype)
+
+
+def decode(
+    features: Sequence[Feature], center: np.ndarray, scale: np.ndarray, x: Any, factual: Table | None = None
+) -> dict[str, np.ndarray]:
+    """Columns by name from x [N, D]: numbers on their range and grid, the largest column's level for a category.
+
+    factual: the table x started from. What did not change (in model coordinates, or by grid point) comes back bit for
+    bit, and no rounding of the coordinates may look like a move that its direction forbids.
+    """
+    x = np.asarray(x)
+    width = sum(feature.columns for feature in features)
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(f"x must be of shape [N, {width}], was {x.shape}")
+    old, start = None, np.zeros_like(x)
+    if factual is not None:
+        old = columns(factual, [feature.name for feature in features])
+        start = encode(features, center, scale, old, x.dtype)
+        if start.shape != x.shape:
+            raise ValueError(f"factual must have the {len(x)} rows of x, has {len(start)}")
+    answer, at = {}, 0
+    for feature, c, s in zip(features, center, scale, strict=True):
+        block, before = x[:, at : at + feature.columns], start[:, at : at + feature.columns]
+        at += feature.columns
+        same = (block == before).all(1) if old is not None else np.zeros(len(x), bool)
+        if feature.kind == "category":
+            values = np.where(block.max(1) > 0, block.argmax(1), np.nan)
+        else:
+            values = _on_grid(feature, block[:, 0].astype(np.float64) * s + c)
+        column = None if old is None else old[feature.name]
+        if column is not None:
+            raw = numbers(feature, column)
+            same |= values == raw
+            if feature.kind != "category":
+                slack = ROUNDINGS * np.finfo(x.dtype).eps * (np.abs(raw) + abs(c) + s)
+                same |= np.isin(feature.direction, ("up", "none")) & (values < raw) & (raw - values <= slack)
+                same |= np.isin(feature.direction, ("down", "none")) & (values > raw) & (values - raw <= slack)
+        answer[feature.name] = _column(feature, values, column, same)
+    return answer
+
+
+def _on_grid(feature: Feature, raw: np.ndarray) -> np.ndarray:
+    low, high = feature.range
+    if feature.grid:
+        raw = feature.origin + np.rint((raw - feature.origin) / feature.grid) * feature.grid
+    return np.clip(raw, low, high)
+
+
+def _column(feature: Feature, values: np.ndarray, old: np.ndarray | None, same: np.ndarray) -> np.ndarray:
+    """The raw column: the old cell where same, else the value (or level) found."""
+    if not feature.levelled:
+        if old is not None:
+            values = np.where(same, numbers(feature, old), values)
+        whole = (
+            feature.kind == "integer" and bool(np.isfinite(values).all()) and bool((values == np.rint(values)).all())
+        )
+        return values.astype(np.int64) if whole else values
+    cells: list[Any] = [None if np.isnan(value) else feature.levels[int(value)] for value in values]
+    if old is not None:
+        cells = [before if kept else cell for before, cell, kept in zip(old.tolist(), cells, same, strict=True)]
+    if len({type(cell) for cell in cells}) == 1 and None not in cells:
+        return np.asarray(cells)
+    column = np.empty(len(cells), object)
+    column[:] = cells
+    return column

@@ -1,0 +1,196 @@
+"""What one feature may become, and linear relations between features: declarations in raw units."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+KINDS = ("continuous", "integer", "ordinal", "category")
+DIRECTIONS = ("both", "up", "down", "none")
+Level = str | int | float | bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One feature of a table, in raw units.
+
+    * ``"continuous"``: any number of [lower, upper]; with ``step`` only ``origin + k step``.
+    * ``"integer"``: ``origin + k step`` with whole origin and step (1 by default).
+    * ``"ordinal"``: ``levels`` in their order; one step is one level. In relations a level counts as its position 0, 1, …
+    * ``"category"``: ``levels`` without order; one 0/1 column each in model coordinates.
+
+    The origin of a grid is ``lower``, or 0 where there is none.
+
+    Args:
+      name: the column of the table.
+      kind: one of the above.
+      lower, upper: the range, raw units; of an ordinal feature, positions in ``levels``. Not for categories.
+      step: the grid, > 0, raw units. Not for ordinal features and categories.
+      levels: the values of an ordinal feature or a category, at least one, all different.
+      direction: ``"both"``, ``"up"`` (may only grow), ``"down"``, ``"none"`` (immutable). A category: both or none.
+      cost: weight of changing this feature in every penalty, > 0.
+      transitions: of a category, ``{(from, to): cost}``; None for a forbidden switch, 1 for a switch not named.
+
+    Raises ValueError naming the feature and the field.
+    """
+
+    name: str
+    kind: str = "continuous"
+    lower: float = -math.inf
+    upper: float = math.inf
+    step: float | None = None
+    levels: tuple[Level, ...] = ()
+    direction: str = "both"
+    cost: float = 1.0
+    transitions: Mapping[tuple[Level, Level], float | None] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", tuple(_plain(level) for level in self.levels))
+        object.__setattr__(self, "transitions", _transitions(self))
+        self._need(isinstance(self.name, str) and self.name != "", "name", "a non-empty string")
+        self._need(self.kind in KINDS, "kind", f"one of {', '.join(map(repr, KINDS))}")
+        self._need(self.direction in DIRECTIONS, "direction", f"one of {', '.join(map(repr, DIRECTIONS))}")
+        self._need(_number(self.cost) and 0 < self.cost < math.inf, "cost", "a finite number > 0")
+        for side in ("lower", "upper"):
+            value = getattr(self, side)
+            self._need(_number(value) and not math.isnan(value), side, "a number")
+            object.__setattr__(self, side, float(value))
+        self._need(self.step is None or (_number(self.step) and 0 < self.step < math.inf), "step", "None or > 0")
+        if self.levelled:
+            self._check_levels()
+        else:
+            self._need(not self.levels, "levels", f"empty for a feature of kind {self.kind!r}")
+        if self.kind != "category":
+            self._need(not self.transitions, "transitions", f"empty for a feature of kind {self.kind!r}")
+        if self.kind == "integer":
+            whole = all(math.isinf(a) or a.is_integer() for a in (self.lower, float(self.step or 1)))
+            self._need(whole, "lower", f"whole numbers, as the step {self.step} must be, for an integer feature")
+        if self.kind != "category" and self.lower > self.upper:
+            raise ValueError(f"feature {self.name!r}: lower must be at most upper, was {self.lower} > {self.upper}")
+        low, high = self.range
+        if low > high:
+            raise ValueError(
+                f"feature {self.name!r}: no grid point of step {self.grid} in [{self.lower}, {self.upper}]"
+            )
+
+    @property
+    def levelled(self) -> bool:
+        """Its raw values are levels, not numbers."""
+        return self.kind in ("ordinal", "category")
+
+    @property
+    def columns(self) -> int:
+        """How many columns it has in model coordinates."""
+        return len(self.levels) if self.kind == "category" else 1
+
+    @property
+    def grid(self) -> float:
+        """Distance of its grid points, raw units (levels); 0: none."""
+        return 1.0 if self.levelled else float(self.step or (1.0 if self.kind == "integer" else 0.0))
+
+    @property
+    def origin(self) -> float:
+        """One of its grid points, raw units."""
+        return self.lower if math.isfinite(self.lower) and not self.levelled else 0.0
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Its least and largest admissible value, on the grid if it has one; positions for levels."""
+        low, high = self.lower, self.upper
+        if self.levelled:
+            low, high = max(low, 0.0), min(high, len(self.levels) - 1.0)
+        if not self.grid:
+            return low, high
+        slack = 1e-9  # 0.3 is the third point of step 0.1
+        least, most = (low - self.origin) / self.grid, (high - self.origin) / self.grid
+        return (
+            low if math.isinf(low) else self.origin + math.ceil(least - slack * (1 + abs(least))) * self.grid,
+            high if math.isinf(high) else self.origin + math.floor(most + slack * (1 + abs(most))) * self.grid,
+        )
+
+    def describe(self) -> str:
+        """Its range in words: ``"[0, 5] in steps of 0.5"``."""
+        if self.levelled:
+            return f"one of {', '.join(map(str, self.levels))}"
+        return f"[{self.lower:g}, {self.upper:g}]" + (f" in steps of {self.grid:g}" if self.grid else "")
+
+    def _check_levels(self) -> None:
+        self._need(len(self.levels) > 0, "levels", "at least one level")
+        self._need(len(set(self.levels)) == len(self.levels), "levels", "all different")
+        self._need(len({str(level) for level in self.levels}) == len(self.levels), "levels", "different as text too")
+        self._need(self.step is None, "step", "None for a feature with levels")
+        if self.kind == "category":
+            self._need(self.direction in ("both", "none"), "direction", "'both' or 'none' for a category")
+            self._need(math.isinf(self.lower) and math.isinf(self.upper), "lower", "left out (as upper) for a category")
+
+    def _need(self, ok: bool, field: str, what: str) -> None:
+        if not ok:
+            raise ValueError(f"feature {self.name!r}: {field} must be {what}, was {getattr(self, field)!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Relation:
+    """``Σ_i coefficients[i] · raw_i <= upper`` between features by name, raw units. At least one coefficient is not 0."""
+
+    coefficients: Mapping[str, float]
+    upper: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.coefficients, Mapping):
+            raise ValueError(f"coefficients of a Relation must be {{name: number}}, was {self.coefficients!r}")
+        for name, value in self.coefficients.items():
+            if not _number(value) or not math.isfinite(value):
+                raise ValueError(f"coefficient of {name!r} in a Relation must be a finite number, was {value!r}")
+        if not any(self.coefficients.values()):
+            raise ValueError(f"a Relation must have a coefficient that is not 0, was {dict(self.coefficients)!r}")
+        if not _number(self.upper) or not math.isfinite(self.upper):
+            raise ValueError(f"upper of a Relation must be a finite number, was {self.upper!r}")
+        used = {str(name): float(value) for name, value in self.coefficients.items() if value}
+        object.__setattr__(self, "coefficients", used)
+        object.__setattr__(self, "upper", float(self.upper))
+
+    @classmethod
+    def at_most(cls, small: str, large: str) -> Relation:
+        """``small <= large``."""
+        if small == large:
+            raise ValueError(f"a feature is at most itself: two different names are needed, was {small!r} twice")
+        return cls({small: 1.0, large: -1.0})
+
+    def __str__(self) -> str:
+        if self.upper == 0 and sorted(self.coefficients.values()) == [-1.0, 1.0]:
+            (small,) = (name for name, value in self.coefficients.items() if value > 0)
+            (large,) = (name for name, value in self.coefficients.items() if value < 0)
+            return f"{small} <= {large}"
+        terms = " + ".join(f"{value:g} {name}" for name, value in self.coefficients.items())
+        return f"{terms.replace('+ -', '- ')} <= {self.upper:g}"
+
+
+def _number(value: Any) -> bool:
+    return hasattr(value, "__float__") and not isinstance(value, str)
+
+
+def _plain(level: Any) -> Level:
+    """A level as a Python value: NumPy scalars equal theirs, and JSON knows only these."""
+    return level.item() if hasattr(level, "item") else level
+
+
+def _transitions(feature: Feature) -> dict[tuple[Level, Level], float | None]:
+    if not isinstance(feature.transitions, Mapping):
+        raise ValueError(f"feature {feature.name!r}: transitions must be {{(from, to): cost}}")
+    checked: dict[tuple[Level, Level], float | None] = {}
+    for pair, cost in feature.transitions.items():
+        what = f"feature {feature.name!r}: transition {pair!r}"
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError(f"{what} must be a pair (from, to) of levels")
+        old, new = _plain(pair[0]), _plain(pair[1])
+        for level in (old, new):
+            if level not in feature.levels:
+                raise ValueError(f"{what}: unknown level {level!r}, must be {feature.describe()}")
+        if old == new:
+            raise ValueError(f"{what} must be between two different levels")
+        if cost is not None and not (_number(cost) and 0 <= cost < math.inf):
+            raise ValueError(f"{what}: its cost must be a finite number >= 0 or None (forbidden), was {cost!r}")
+        checked[old, new] = None if cost is None else float(cost)
+    return checked

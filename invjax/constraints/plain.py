@@ -1,0 +1,102 @@
+"""What a row may become without a FeatureSpace: the box, the mask and the groups of the problem. Arrays of any shape."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from invjax import prox as maps
+from invjax.constraints.ranks import largest
+from invjax.constraints.values import check_penalty, phi, separable
+from invjax.types import Array, ArrayLike, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainRow:
+    """The maps of one input x [*S]: see :func:`invjax.constraints.actions`.
+
+    Units of change (for ``changed``, the l0 penalty and max_changes) are the coordinates, or the groups where the problem
+    has some: labels in 0..n−1, n the number of coordinates. The other penalties are elementwise. Every cost is 1.
+    """
+
+    exact: ClassVar[bool] = True
+    x: Array  # [*S]
+    lower: Array  # [*S]
+    upper: Array  # [*S]
+    groups: Array | None  # [*S] int32
+
+    def prox(self, v: Array, w: ArrayLike, penalty: str = "none", max_changes: ArrayLike | None = None) -> Array:
+        """``argmin_u 1/2 ‖u − v‖² + w Σ φ(u − x)`` in the box, with at most max_changes units changed. [*S] -> [*S]."""
+        check_penalty(penalty)
+        y, low, high = v - self.x, self.lower - self.x, self.upper - self.x
+        grouped_l0 = penalty == "l0" and self.groups is not None
+        weight = jnp.asarray(w, v.dtype)
+        c = separable(y, weight, low, high, "none" if grouped_l0 else penalty)
+        if grouped_l0 or max_changes is not None:
+            # What a change saves in the objective; the charge per coordinate is 0 where nothing is charged.
+            gain = c * (2 * y - c) / 2
+            if penalty != "none" and not grouped_l0:
+                gain = gain - weight * phi(c, penalty)
+            gain = self._per_unit(gain)
+            if grouped_l0:
+                gain = gain - weight * self._per_unit((c != 0).astype(v.dtype), most=True)
+            keep = gain > 0
+            if max_changes is not None:
+                keep &= largest(gain, max_changes)
+            c = jnp.where(self._spread(keep), c, jnp.zeros_like(c))
+        u = jnp.where(c == 0, self.x, jnp.clip(self.x + c, self.lower, self.upper))
+        return maps.keep_nan(v, u)
+
+    def project(self, v: Array) -> Array:
+        """The nearest point of the box."""
+        return jnp.clip(v, self.lower, self.upper)
+
+    def snap(self, v: Array, max_changes: ArrayLike | None = None) -> Array:
+        """The nearest feasible point with at most max_changes units changed."""
+        return self.prox(v, 0.0, "none", max_changes)
+
+    def satisfied(self, u: Array) -> Array:
+        """[] bool: u is in the box and unchanged where masked."""
+        return jnp.all((u >= self.lower) & (u <= self.upper))
+
+    def changed(self, u: Array) -> Array:
+        """bool: of each coordinate, flat [n], or of each group label [n]."""
+        return self._per_unit((u != self.x).astype(jnp.int32), most=True) > 0
+
+    def cost(self, u: Array) -> Array:
+        """[] ``‖u − x‖_1``."""
+        return jnp.sum(jnp.abs(u - self.x))
+
+    def penalty(self, u: Array, penalty: str) -> Array:
+        """[] ``Σ φ(u − x)``; groups count once in l0."""
+        check_penalty(penalty)
+        if penalty == "l0":
+            return jnp.sum(self.changed(u)).astype(u.dtype)
+        return jnp.sum(phi(u - self.x, penalty))
+
+    def _per_unit(self, a: Array, *, most: bool = False) -> Array:
+        """[*S] -> [n], the sum (or maximum) over each unit."""
+        if self.groups is None:
+            return a.reshape(-1)
+        reduce = jax.ops.segment_max if most else jax.ops.segment_sum
+        return jnp.maximum(
+            reduce(a.reshape(-1), self.groups.reshape(-1), a.size),
+            jnp.finfo(a.dtype).min if jnp.issubdtype(a.dtype, jnp.floating) else 0,
+        )  # an empty group has maximum −infinity
+
+    def _spread(self, units: Array) -> Array:
+        """[n] -> [*S]."""
+        return units.reshape(self.x.shape) if self.groups is None else units[self.groups]
+
+
+def plain_row(problem: Problem) -> PlainRow:
+    """The maps of ``problem`` without constraints."""
+    x = problem.x
+    lower = jnp.broadcast_to(jnp.asarray(problem.lower, x.dtype), x.shape)
+    upper = jnp.broadcast_to(jnp.asarray(problem.upper, x.dtype), x.shape)
+    if problem.mask is not None:
+        lower, upper = jnp.where(problem.mask, lower, x), jnp.where(problem.mask, upper, x)
+    return PlainRow(x, lower, upper, problem.groups)

@@ -1,0 +1,133 @@
+"""Relations of one row: the joint proximal map with ``A u <= b``, and the repair of a point that breaks them.
+
+    argmin_u  1/2 ‖u − v‖² + g(u)     subject to  A u <= b,      g separable and convex (box, simplex, l1)     (1)
+
+Where no two relations share a feature the answer is ``prox_g(v − A^T t)`` with one multiplier t_r >= 0 per relation, each
+the root of a function that does not rise in t_r: bisection of all at once. Otherwise the Dykstra-like splitting of
+Bauschke and Combettes (2008, Pacific J. Optim. 4(3)) with a fixed number of sweeps, ending with prox_g.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from invjax import prox as maps
+from invjax.constraints.compiled import Constraints
+from invjax.types import Array
+
+SWEEPS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Coupling:
+    """The relations of one row."""
+
+    constraints: Constraints
+    x: Array  # [D]
+
+    def solve(self, v: Array, g: Callable[[Array], Array], slope: Array, low: Array, high: Array) -> Array:
+        """(1) with ``b`` relaxed so that x itself fits. g: prox_g; slope: [D] the largest |subgradient| of g in the box."""
+        matrix, aim = self._matrix(v), self._aim(v)
+        aim = jnp.maximum(aim, self._left(matrix, self.x))
+        return self._joint(v, g, slope, low, high, matrix, aim)
+
+    def repair(self, u: Array, low: Array, high: Array) -> Array:
+        """The nearest point of the box at which the relations hold with the margin for rounding, if there is one."""
+        matrix, aim = self._matrix(u), self._aim(u)
+        touched = jnp.any((matrix != 0) & (u != self.x), axis=1)
+        # An untouched relation holds by itself, whatever the margin.
+        aim = jnp.where(touched, aim, jnp.maximum(aim, self._left(matrix, self.x)))
+        return self._joint(u, lambda z: jnp.clip(z, low, high), jnp.zeros_like(u), low, high, matrix, aim)
+
+    def safe_side(self) -> Array:
+        """[D] where to round to a grid so that no left side rises: −1 down, 1 up, 0 (no or opposed relations) nearest."""
+        matrix = self.constraints.relations.matrix
+        rises, falls = jnp.any(matrix > 0, axis=0), jnp.any(matrix < 0, axis=0)
+        return jnp.where(rises & ~falls, -1, jnp.where(falls & ~rises, 1, 0))
+
+    def _joint(
+        self,
+        v: Array,
+        g: Callable[[Array], Array],
+        slope: Array,
+        low: Array,
+        high: Array,
+        matrix: Array,
+        aim: Array,
+    ) -> Array:
+        method = self._multipliers if self.constraints.layout.disjoint else self._dykstra
+        return method(v, g, slope, low, high, matrix, aim)
+
+    def _multipliers(
+        self, v: Array, g: Callable[[Array], Array], slope: Array, low: Array, high: Array, matrix: Array, aim: Array
+    ) -> Array:
+        start = g(v)
+        over = self._left(matrix, start) - aim
+        # Alone each column would have done its part at t: shifted to its bound, or by all that is over.
+        size = jnp.abs(matrix)
+        used = size > 0
+        safe = jnp.where(used, size, jnp.ones_like(size))
+        bound = jnp.where(matrix > 0, low, high)
+        room = jnp.where(jnp.isfinite(bound), jnp.abs(v - jnp.where(jnp.isfinite(bound), bound, v)), jnp.inf)
+        excess = jnp.maximum(over, jnp.zeros_like(over))[:, None]
+        alone = jnp.abs(v - start) + slope + excess / safe
+        far = jnp.where(used, (jnp.minimum(room, alone) + slope) / safe, jnp.zeros_like(safe))
+        end = 2 * jnp.max(far, axis=1)
+        zero = jnp.zeros_like(over)
+
+        def at(t: Array) -> Array:
+            return g(v - jnp.sum(matrix * t[:, None], axis=0))
+
+        def too_low(t: Array) -> Array:
+            return self._left(matrix, at(t)) > aim
+
+        t = maps.bisect(too_low, zero, end)
+        low_point = at(t)
+        # One exact step along the columns that are still free: the last digits.
+        free = used & (low_point > low) & (low_point < high)
+        left = self._left(matrix, low_point) - aim
+        norm = jnp.sum(jnp.where(free, jnp.square(matrix), jnp.zeros_like(matrix)), axis=1)
+        step = jnp.where(norm > 0, left / jnp.where(norm > 0, norm, jnp.ones_like(norm)), zero)
+        t = jnp.where(over > 0, jnp.maximum(t + step, zero), zero)
+        return at(t)
+
+    def _dykstra(
+        self, v: Array, g: Callable[[Array], Array], slope: Array, low: Array, high: Array, matrix: Array, aim: Array
+    ) -> Array:
+        del slope, low, high
+        count = matrix.shape[0]
+
+        def sweep(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            u, increments, own = state
+
+            def one(r: int, inner: tuple[Array, Array]) -> tuple[Array, Array]:
+                u, increments = inner
+                z = u + increments[r]
+                over = jnp.maximum(jnp.sum(matrix[r] * z) - aim[r], jnp.zeros((), z.dtype))
+                u = z - over * matrix[r]
+                return u, increments.at[r].set(z - u)
+
+            u, increments = jax.lax.fori_loop(0, count, one, (u, increments))
+            z = u + own
+            u = g(z)
+            return u, increments, z - u
+
+        start = (v, jnp.zeros_like(matrix), jnp.zeros_like(v))
+        return jax.lax.fori_loop(0, SWEEPS, sweep, start)[0]
+
+    def _matrix(self, v: Array) -> Array:
+        return self.constraints.relations.matrix.astype(v.dtype)
+
+    def _left(self, matrix: Array, u: Array) -> Array:
+        return jnp.sum(matrix * u, axis=1)
+
+    def _aim(self, u: Array) -> Array:
+        """[R] the side to aim at: a margin for rounding away from it where a feature without grid takes part."""
+        relations = self.constraints.relations
+        size = jnp.abs(u) + jnp.abs(self.x) + relations.shift.astype(u.dtype)
+        total = self._left(jnp.abs(self._matrix(u)), size) + jnp.abs(relations.upper.astype(u.dtype))
+        return relations.aim.astype(u.dtype) - 2 * relations.margin.astype(u.dtype) * jnp.finfo(u.dtype).eps * total

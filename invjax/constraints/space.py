@@ -1,0 +1,198 @@
+"""FeatureSpace: what the columns of a table are and may become, declared once in raw units."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from invjax.constraints import encode as coding
+from invjax.constraints import judge
+from invjax.constraints.features import Feature, Relation
+from invjax.constraints.table import Table, infer_features, numbers
+
+if TYPE_CHECKING:
+    from invjax.constraints.compiled import Constraints
+
+
+class FeatureSpace:
+    """The schema of a table: raw units in, raw units out.
+
+    Model coordinates x [N, D]: one column ``(raw − center)/scale`` per feature (of an ordinal one its position), but K
+    columns of 0 and 1 per category of K levels, in the order of the features. A *table* is a dict name -> [N] array, a
+    pandas DataFrame or an array [N, F]; tables returned are dicts.
+
+    Args:
+      features: what each column may become.
+      relations: linear relations between features that are not categories.
+      center, scale: raw units, [F] or {name: number}; 0 and 1 by default. A scale of 0 (a constant feature) counts as 1.
+        Those of categories are not used.
+
+    Raises ValueError naming the feature or the relation: equal names, a relation over an unknown name or a category, a
+    center or scale that is not finite, a negative scale.
+    """
+
+    def __init__(
+        self,
+        features: Iterable[Feature],
+        relations: Iterable[Relation] = (),
+        center: Sequence[float] | Mapping[str, float] | None = None,
+        scale: Sequence[float] | Mapping[str, float] | None = None,
+    ) -> None:
+        self.features, self.relations = tuple(features), tuple(relations)
+        if not self.features or not all(isinstance(feature, Feature) for feature in self.features):
+            raise ValueError(f"features must be at least one Feature, was {self.features!r}")
+        if not all(isinstance(relation, Relation) for relation in self.relations):
+            raise ValueError(f"relations must be Relation objects, was {self.relations!r}")
+        by_name: dict[str, Feature] = {}
+        for feature in self.features:
+            if feature.name in by_name:
+                raise ValueError(f"feature {feature.name!r} is declared twice, names must be different")
+            by_name[feature.name] = feature
+        for relation in self.relations:
+            for name in relation.coefficients:
+                if name not in by_name:
+                    raise ValueError(f"relation {relation}: {name!r} is no feature of the space")
+                if by_name[name].kind == "category":
+                    raise ValueError(f"relation {relation}: {name!r} is a category, relations are between numbers")
+        self.center = self._per_feature("center", center, 0.0)
+        scales = self._per_feature("scale", scale, 1.0)
+        if (scales < 0).any():
+            raise ValueError(f"scale of {self.names[int((scales < 0).argmax())]!r} must be >= 0, was {scales.min()}")
+        self.scale = np.where(scales == 0, 1.0, scales)
+
+    @classmethod
+    def infer(cls, table: Table, relations: Iterable[Relation] = (), **overrides: Any) -> FeatureSpace:
+        """A schema from data: ranges and levels are those that occur; center and scale are mean and standard deviation.
+
+        Floats become continuous, whole numbers integer, text and truth values categories, an ordered pandas categorical
+        ordinal. overrides: by column name a Feature, or a dict of the fields that differ, e.g.
+        ``age={"direction": "up"}`` (``**{"a name with spaces": {...}}``).
+        Raises ValueError for a name that is no column, or a column without any value.
+        """
+        features, found = infer_features(table, overrides)
+        center, scale = np.zeros(len(features)), np.ones(len(features))
+        for i, feature in enumerate(features):
+            values = numbers(feature, found[feature.name])
+            values = values[np.isfinite(values)]
+            if feature.kind != "category" and values.size:
+                center[i], scale[i] = values.mean(), values.std()
+        return cls(features, relations, center, scale)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The F features' names."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def width(self) -> int:
+        """D, the number of columns in model coordinates."""
+        return sum(feature.columns for feature in self.features)
+
+    @property
+    def column_features(self) -> np.ndarray:
+        """[D] int32, the feature of each column."""
+        return np.repeat(np.arange(len(self.features)), [f.columns for f in self.features]).astype(np.int32)
+
+    def encode(self, table: Table, dtype: Any = np.float32) -> np.ndarray:
+        """[N, D] in ``dtype``. No number: NaN. An unknown category: all its columns 0. Other rows are unaffected."""
+        return coding.encode(self.features, self.center, self.scale, table, dtype)
+
+    def decode(self, x: Any, factual: Table | None = None) -> dict[str, np.ndarray]:
+        """A table from x [N, D]; numbers on their range and grid, the level of the largest column of a category.
+
+        factual: the table that x started from; features that did not change come back bit for bit.
+        """
+        return coding.decode(self.features, self.center, self.scale, x, factual)
+
+    def reasons(self, table: Table) -> list[str]:
+        """Per row "" where it obeys the schema, else every constraint it breaks, separated by "; "."""
+        return ["; ".join(row) for row in judge.reasons(self.features, self.relations, table)]
+
+    def violations(self, factual: Table, table: Table) -> list[list[str]]:
+        """Per row every violation of ``table`` as an answer to ``factual``: its own, and moves that are not allowed."""
+        own = judge.reasons(self.features, self.relations, table)
+        return [a + b for a, b in zip(own, judge.moves(self.features, factual, table), strict=True)]
+
+    def compile(self, dtype: Any = np.float32) -> Constraints:
+        """The schema as arrays of model coordinates: see :class:`invjax.constraints.Constraints`."""
+        from invjax.constraints.compiled import compile_space
+
+        return compile_space(self, dtype)
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write the schema as JSON."""
+        features = []
+        for feature in self.features:
+            entry = {field.name: getattr(feature, field.name) for field in dataclasses.fields(feature)}
+            entry["transitions"] = [[old, new, cost] for (old, new), cost in feature.transitions.items()]
+            entry |= {side: _finite(entry[side]) for side in ("lower", "upper")}
+            features.append({key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()})
+        relations = [{"coefficients": dict(r.coefficients), "upper": r.upper} for r in self.relations]
+        content = {
+            "invjax_feature_space": 1,
+            "features": features,
+            "relations": relations,
+            "center": self.center.tolist(),
+            "scale": self.scale.tolist(),
+        }
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> FeatureSpace:
+        """Read what :meth:`to_json` wrote, or the like by hand; ValueError where the file is not of that form."""
+        with open(path, encoding="utf-8") as file:
+            try:
+                content = json.load(file)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{os.fspath(path)!r} must be JSON: {error}") from None
+        try:
+            features = [_feature(entry) for entry in content["features"]]
+            relations = [Relation(**entry) for entry in content.get("relations", ())]
+            return cls(features, relations, content.get("center"), content.get("scale"))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{os.fspath(path)!r} must be a feature space as to_json writes it: {error}") from None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FeatureSpace):
+            return NotImplemented
+        same = self.features == other.features and self.relations == other.relations
+        return same and np.array_equal(self.center, other.center) and np.array_equal(self.scale, other.scale)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"FeatureSpace({len(self.features)} features, {len(self.relations)} relations, {self.width} columns)"
+
+    def _per_feature(self, name: str, given: Any, default: float) -> np.ndarray:
+        if given is None:
+            return np.full(len(self.features), default)
+        if isinstance(given, Mapping):
+            unknown = [key for key in given if key not in self.names]
+            if unknown:
+                raise ValueError(f"{name} is given for {unknown[0]!r}, which is no feature of the space")
+            given = [given.get(own, default) for own in self.names]
+        values = np.asarray(given, np.float64)
+        if values.shape != (len(self.features),):
+            raise ValueError(f"{name} must have one number per feature, {len(self.features)}, was of {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} of {self.names[int((~np.isfinite(values)).argmax())]!r} must be finite")
+        return values
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return None if math.isinf(value) else value
+
+
+def _feature(entry: dict[str, Any]) -> Feature:
+    sides = {"lower": -math.inf, "upper": math.inf}
+    entry = {key: sides[key] if key in sides and value is None else value for key, value in entry.items()}
+    transitions = {(old, new): cost for old, new, cost in entry.pop("transitions", ())}
+    return Feature(**{**entry, "levels": tuple(entry.get("levels", ()))}, transitions=transitions)
