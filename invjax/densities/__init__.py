@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from invjax.densities.gmm import GMM, fit_gmm, from_sklearn
 from invjax.densities.hinge import Hinge, hinge, quantiles
 from invjax.densities.kde import KDE, fit_kde
 from invjax.densities.knn import KNN, fit_knn, gravity_point
 from invjax.densities.lof import LOF, fit_lof
 
-__all__ = ["KDE", "KNN", "LOF", "Hinge", "fit_kde", "fit_knn", "fit_lof", "gravity_point", "hinge", "quantiles"]
+__all__ = [
+    "GMM",
+    "KDE",
+    "KNN",
+    "LOF",
+    "Hinge",
+    "fit_gmm",
+    "fit_kde",
+    "fit_knn",
+    "fit_lof",
+    "from_sklearn",
+    "gravity_point",
+    "hinge",
+    "quantiles",
+]

@@ -1,6 +1,6 @@
 """The local outlier factor of a point with respect to a class, and its differentiable form as a plausibility.
 
-    LOF(x) = mean_o lrd(o) · mean_o reach(x, o)     reach(x, o) = max(d_k(o), ‖x − o‖)     lrd(o) = 1 / mean reach(o)   (1)
+    LOF(x) = mean_o lrd(o) · mean_o reach(x, o)   reach(x, o) = max(d_k(o), ‖x − o‖)   lrd(o) = 1 / mean reach(o)   (1)
     log q(x | k) = −max(0, LOF_soft(x) − 1)                                                                          (2)
 
 means over the k nearest points o of the class (Breunig, Kriegel, Ng, Sander, SIGMOD 2000); about 1 inside a cloud of

@@ -1,0 +1,128 @@
+"""Expectation maximisation of a Gaussian mixture: the computation behind :func:`invjax.densities.fit_gmm`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+from invjax.types import Array
+
+LLOYD = 10  # steps of k-means before the first M step
+
+
+class Mixture(NamedTuple):
+    """C weighted Gaussians in D dimensions."""
+
+    log_weight: Array  # [C]
+    mean: Array  # [C, D]
+    factor: Array  # [C, D, D] with factor factor' = the precision; diagonal: [C, D], its square root
+    log_det: Array  # [C] log |factor|
+
+
+def terms(mixture: Mixture, x: Array) -> Array:
+    """``log(w_c N(x; c)) + D/2 log 2π`` of one point x [D] for every component, [C]."""
+    difference = x - mixture.mean
+    if mixture.factor.ndim == 2:
+        white = difference * mixture.factor
+    else:
+        white = jnp.einsum("cd,cde->ce", difference, mixture.factor)
+    return mixture.log_weight + mixture.log_det - 0.5 * jnp.square(white).sum(-1)
+
+
+@functools.partial(jax.jit, static_argnames=("components", "full"))
+def fit_classes(
+    rows: Array, real: Array, keys: Array, floor: Array, tolerance: Array, *, components: int, full: bool, steps: Array
+) -> tuple[Mixture, Array]:
+    """A mixture for each class, the best of several starts by its likelihood.
+
+    rows: [K, n, D] points, real: [K, n] 1 where a row is a point and 0 where it fills up, keys: [K, R] of the starts,
+    floor: [D] least variance. Returns the mixtures [K, ...] and their mean log-likelihoods [K] (less D/2 log 2π).
+    """
+
+    def one(arguments: tuple[Array, Array, Array]) -> tuple[Mixture, Array]:
+        rows, real, keys = arguments
+        fits, values = jax.lax.map(lambda key: fit(rows, real, key, floor, tolerance, components, full, steps), keys)
+        best = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values))
+        return jax.tree.map(lambda leaf: leaf[best], fits), values[best]
+
+    return jax.lax.map(one, (rows, real, keys))
+
+
+def fit(
+    rows: Array, real: Array, key: Array, floor: Array, tolerance: Array, components: int, full: bool, steps: Array
+) -> tuple[Mixture, Array]:
+    """One run of EM from k-means++; it ends when the mean log-likelihood rises by less than ``tolerance``."""
+    count = real.sum()
+
+    def expect(mixture: Mixture) -> tuple[Array, Array]:
+        logs = jax.vmap(lambda x: terms(mixture, x))(rows)
+        total = logsumexp(logs, axis=1)
+        return jnp.exp(logs - total[:, None]) * real[:, None], (total * real).sum() / count
+
+    def turn(carry: Any) -> Any:
+        _, share, before, _, step = carry
+        mixture = maximise(rows, share, count, floor, full)
+        share, value = expect(mixture)
+        # A NaN ends the run as well: no comparison with it is true.
+        return mixture, share, value, value - before > tolerance, step + 1
+
+    centers = seeds(rows, real, key, components)
+    for _ in range(LLOYD):
+        share = nearest(rows, centers) * real[:, None]
+        size = share.sum(0)[:, None]
+        centers = jnp.where(size > 0, share.T @ rows / jnp.maximum(size, 1), centers)
+    first = maximise(rows, nearest(rows, centers) * real[:, None], count, floor, full)
+    share, value = expect(first)
+    start = (first, share, value, jnp.isfinite(value), jnp.zeros((), jnp.int32))
+    mixture, _, value, _, _ = jax.lax.while_loop(lambda carry: carry[3] & (carry[4] < steps), turn, start)
+    return mixture, value
+
+
+def maximise(rows: Array, share: Array, count: Array, floor: Array, full: bool) -> Mixture:
+    """The M step. share: [n, C] responsibilities. Variances below ``floor`` [D] are raised to it.
+
+    Full covariances by their eigenvalues, in coordinates where the floor is 1 in every direction: a singular
+    covariance (a constant feature, fewer points than dimensions) needs no case of its own.
+    """
+    dtype = rows.dtype
+    size = share.sum(0) + 10 * jnp.finfo(dtype).eps
+    mean = share.T @ rows / size[:, None]
+
+    def shape_of(weight: Array, mean: Array, size: Array) -> tuple[Array, Array]:
+        difference = (rows - mean) / jnp.sqrt(floor)
+        if not full:
+            variance = jnp.maximum(weight @ jnp.square(difference) / size, 1) * floor
+            return 1 / jnp.sqrt(variance), -0.5 * jnp.log(variance).sum()
+        values, vectors = jnp.linalg.eigh((difference * weight[:, None]).T @ difference / size)
+        values = jnp.maximum(values, 1)
+        factor = vectors / jnp.sqrt(values) / jnp.sqrt(floor)[:, None]
+        return factor, -0.5 * (jnp.log(values).sum() + jnp.log(floor).sum())
+
+    factor, log_det = jax.lax.map(lambda row: shape_of(*row), (share.T, mean, size))
+    return Mixture(jnp.log(size / count), mean, factor, log_det)
+
+
+def seeds(rows: Array, real: Array, key: Array, components: int) -> Array:
+    """k-means++ (Arthur, Vassilvitskii, 2007): each centre a point drawn with odds of its squared distance; [C, D]."""
+    keys = jax.random.split(key, components)
+    tiny = jnp.finfo(rows.dtype).tiny * 1e3
+
+    def draw(key: Array, odds: Array) -> Array:
+        return rows[jax.random.categorical(key, jnp.where(real > 0, jnp.log(odds + tiny), -jnp.inf))]
+
+    centers = [draw(keys[0], jnp.ones_like(real))]
+    square = jnp.square(rows - centers[0]).sum(1)
+    for index in range(1, components):
+        centers.append(draw(keys[index], square))
+        square = jnp.minimum(square, jnp.square(rows - centers[-1]).sum(1))
+    return jnp.stack(centers)
+
+
+def nearest(rows: Array, centers: Array) -> Array:
+    """[n, C] 1 at the nearest centre of each row, else 0."""
+    score = rows @ centers.T - 0.5 * jnp.square(centers).sum(1)
+    return jax.nn.one_hot(jnp.argmax(score, axis=1), len(centers), dtype=rows.dtype)
