@@ -1,0 +1,157 @@
+"""The question that exact solvers answer for one row, and how a solver's point becomes an answer.
+
+    min_{x'}  cost(x', x)     subject to     x' in the domain (box, grids, categories, relations, max_changes),
+              margin of the wanted class at x' >= κ     and, if asked,     LOF_k(x') <= θ                           (1)
+
+Every answer of a solver is solved again with all whole numbers fixed, cleaned of the solver's rounding, cast to the
+type the caller will use, and only then judged by the float64 network; where it misses the margin by a rounding error
+the margin is raised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invjax.counterfactuals.milp.domain import OBJECTIVES, Domain
+from invjax.counterfactuals.milp.lof import LofModel, LofRows
+from invjax.counterfactuals.milp.network import Layers, margin
+from invjax.counterfactuals.milp.program import TOLERANCE, Program, Solution
+
+
+class Exact(NamedTuple):
+    """The answer of an exact solver for one row."""
+
+    x: np.ndarray  # [D] the counterfactual; the row itself where none is known
+    objective: float  # its cost; infinity where none is known
+    bound: float  # nothing valid costs less (infinity: nothing valid exists), up to the solver's 1e-6
+    status: str  # "optimal", "feasible" (found, not proven best), "infeasible" (proven), "time_limit" (nothing found)
+    seconds: float
+
+
+class Question(NamedTuple):
+    """(1) for one row: everything an exact solver needs, as NumPy arrays (so it can go to another process)."""
+
+    layers: Layers
+    domain: Domain
+    label: int
+    target: int  # UNTARGETED: any class but the label
+    objective: str = "l1"
+    kappa: float = 0.05
+    max_changes: int | None = None
+    mad: np.ndarray | None = None  # [F]
+    lof: LofModel | None = None
+    dtype: Any = np.float64  # the answer is valid when rounded to it
+
+    def check(self) -> None:
+        """Raise ValueError for what cannot be solved."""
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, was {self.objective!r}")
+        if self.objective == "mad_l1" and self.mad is None:
+            raise ValueError("mad must be given, [F] > 0, for the objective 'mad_l1'")
+        if self.mad is not None:
+            good = np.shape(self.mad) == self.domain.category.shape and np.all(np.asarray(self.mad) > 0)
+            if not good:
+                raise ValueError(f"mad must be {len(self.domain.category)} positive numbers, was {self.mad!r}")
+        width, classes = self.layers[0][0].shape[0], self.layers[-1][0].shape[1]
+        if self.domain.x.size != width:
+            raise ValueError(f"x must have the network's {width} columns, had {self.domain.x.size}")
+        if not np.isfinite(self.domain.x).all():
+            raise ValueError("x must be finite")
+        if not (np.isfinite(self.domain.lower).all() and np.isfinite(self.domain.upper).all()):
+            raise ValueError(
+                "bounds (or the space's ranges) must be finite in every column: an exact solver needs them"
+            )
+        for name, value, least in (("label", self.label, 0), ("target", self.target, -1)):
+            if not least <= value < classes:
+                raise ValueError(f"{name} must be from {least} to {classes - 1}, was {value}")
+        if not self.kappa >= 0:
+            raise ValueError(f"kappa must be >= 0, was {self.kappa}")
+        if self.lof is not None and self.lof.points.shape[1] != width:
+            raise ValueError(f"lof must be fitted to points of {width} columns, had {self.lof.points.shape[1]}")
+
+    def value(self, point: np.ndarray) -> float:
+        """The cost of a point."""
+        return self.domain.value(point, self.objective, self.mad)
+
+    def valid(self, point: np.ndarray, tolerance: float = 0.0) -> bool:
+        """Whether the point answers (1): the margin and θ within ``tolerance``, the domain within its rounding."""
+        if not self.domain.allows(point, max(tolerance, TOLERANCE), self.max_changes):
+            return False
+        wins = float(margin(self.layers, point, self.label, self.target)) >= self.kappa - tolerance
+        return wins and (self.lof is None or self.lof.factor(point) <= self.lof.threshold * (1 + tolerance))
+
+    def finish(self, point: np.ndarray) -> np.ndarray:
+        """The point as the caller will have it: cleaned, and rounded to ``dtype`` inside of the box."""
+        cleaned = self.domain.clean(point)
+        rounded = cleaned.astype(self.dtype).astype(np.float64)
+        side = np.where(rounded > self.domain.upper, -np.inf, np.where(rounded < self.domain.lower, np.inf, rounded))
+        inward = np.nextafter(cleaned.astype(self.dtype), side.astype(self.dtype)).astype(np.float64)
+        return np.where(cleaned == self.domain.x, self.domain.x, inward)
+
+
+class Written(NamedTuple):
+    """A program of (1), and where in it the margin and the plausibility stand."""
+
+    program: Program
+    x: np.ndarray  # [D] variables
+    margin: np.ndarray  # rows
+    lof: LofRows | None
+
+
+def polished(question: Question, written: Written, solution: Solution) -> np.ndarray | None:
+    """The solver's point as an answer that is valid in float64, or None.
+
+    All whole variables are fixed, so what is left is linear: no neuron can be half on, no feature change by 1e-7.
+    """
+    program, rows = written.program, written.margin
+    bases = np.concatenate(program.row_lower)[rows]
+    extra = 0.0
+    for _ in range(6):
+        again = program.solve(
+            fixed=solution.values, raised={int(r): b + extra for r, b in zip(rows, bases, strict=True)}
+        )
+        if again.values is None:
+            return None
+        point = question.finish(again.values[written.x])
+        missing = question.kappa - float(margin(question.layers, point, question.label, question.target))
+        if missing <= 0:
+            return point if question.valid(point) else None
+        extra += 2 * missing + 1e-9
+    return None
+
+
+def search(
+    question: Question, write: Callable[[float, float, set[int]], Written], most: float, until: float, gap: float
+) -> tuple[np.ndarray | None, float]:
+    """Solve a program and what its answer shows to be lacking, until an answer is valid.
+
+    write(kappa, most, among) -> the program with the margin κ, the objective at most `most`, and the LOF comparisons
+    `among` -> (answer or None, lower bound: infinity where the program has no answer).
+    """
+    kappa, among, bound = question.kappa, set[int](), -np.inf
+    while True:
+        written = write(kappa, most, among)
+        left = until - time.monotonic()
+        if left <= 0:
+            return None, bound
+        solution = written.program.solve(seconds=left, gap=gap)
+        if kappa == question.kappa:  # every such program is a relaxation; of a greater margin it would be none
+            bound = max(bound, solution.bound)
+        if solution.values is None:
+            return None, bound
+        point = polished(question, written, solution)
+        if point is not None:
+            return point, bound
+        lacking: set[int] = set()
+        if written.lof is not None:
+            lacking = written.lof.violated(solution.values, solution.values[written.x]) - among
+        if lacking:
+            among |= lacking
+        elif kappa > question.kappa + 1e-4:
+            return None, bound
+        else:  # the answer hung on the solver's tolerance: ask for a little more
+            kappa += 1e-5

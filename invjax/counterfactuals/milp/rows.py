@@ -1,0 +1,271 @@
+"""Exact counterfactuals of one row or a list, and their proofs for any method's answers: the public functions."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invjax.counterfactuals.milp.domain import Domain, box_domain
+from invjax.counterfactuals.milp.exact import solve
+from invjax.counterfactuals.milp.lof import LofModel
+from invjax.counterfactuals.milp.network import margin, pre_activations, relu_layers
+from invjax.counterfactuals.milp.polytopes import search_polytopes
+from invjax.counterfactuals.milp.question import Exact, Question
+from invjax.counterfactuals.milp.space import Schema, read_space
+from invjax.types import UNTARGETED, ArrayLike, Result, Status
+
+METHODS = ("mip", "polytopes")
+TIGHTEN = ("ibp", "lp", "milp")
+ASKED = {"objective", "kappa", "max_changes", "mad", "lof"}
+HOW = {"method", "references", "time_limit", "mip_gap", "tighten"}
+
+
+class Job(NamedTuple):
+    """A question and how to answer it."""
+
+    question: Question
+    method: str
+    references: np.ndarray | None
+    start: np.ndarray | None
+    time_limit: float
+    mip_gap: float
+    tighten: str
+
+
+def answer(job: Job) -> Exact:
+    """The answer to one question; a function of the module, so that other processes can run it."""
+    if job.method == "polytopes":
+        assert job.references is not None  # checked where the job is made
+        return search_polytopes(job.question, job.references, time_limit=job.time_limit, mip_gap=job.mip_gap)
+    return solve(job.question, start=job.start, time_limit=job.time_limit, mip_gap=job.mip_gap, tighten=job.tighten)
+
+
+def answers(jobs: Sequence[Job], workers: int = 0) -> list[Exact]:
+    """All answers, in order. workers: processes; 0: this one. (A script that asks for some needs the usual
+    ``if __name__ == "__main__":``, as they are started afresh.)"""
+    if not workers or len(jobs) < 2:
+        return [answer(job) for job in jobs]
+    # Not forked: JAX has threads.
+    with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(answer, jobs))
+
+
+def exact_counterfactual(
+    layers: Any,
+    x: ArrayLike,
+    target: int = UNTARGETED,
+    *,
+    label: int | None = None,
+    bounds: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
+    mask: ArrayLike | None = None,
+    space: Any = None,
+    objective: str = "l1",
+    kappa: float = 0.05,
+    max_changes: int | None = None,
+    mad: ArrayLike | None = None,
+    lof: LofModel | None = None,
+    method: str = "mip",
+    references: ArrayLike | None = None,
+    start: ArrayLike | None = None,
+    time_limit: float = 60.0,
+    mip_gap: float = 1e-6,
+    tighten: str = "lp",
+    dtype: Any = np.float64,
+) -> Exact:
+    """The least change of one row that reaches the target with the margin κ, with a proof.
+
+        min_{x'} cost(x', x)   s.t.   Z_t - max_{j != t} Z_j >= κ,   x' in bounds or space,   [LOF_k(x') <= θ]
+
+    Args:
+      layers: a small ReLU network, anything :func:`relu_layers` takes.
+      x: [D] the row, in the network's coordinates. D columns.
+      target: the wanted class; -1 (UNTARGETED): any class but ``label``.
+      label: the row's class; by default what the network says. Read only where untargeted.
+      bounds: (lower, upper) of x', scalars or [D], finite. mask: [D] bool, True where x may change.
+      space: a :class:`invjax.constraints.FeatureSpace` instead of both: ranges, grids, directions, immutable features,
+        categories with their transitions, linear relations. Its costs weigh the objective.
+      objective: "l1", "l0" (changed features), "linf", "mad_l1" (l1 with each numeric feature divided by ``mad`` [F]).
+      kappa: the margin in logit units, >= 0. max_changes: at most so many features change.
+      lof: a fitted :class:`LofModel` (:func:`lof_model`), whose θ x' must keep.
+      method: "mip", exact; "polytopes", the best within the activation patterns of ``references`` [M, D] (by default
+        the points of ``lof``): quick, near the data, no proof.
+      start: [D] an answer already known: only better ones are searched.
+      time_limit: seconds. mip_gap: relative gap that counts as optimal. tighten: "ibp", "lp" or "milp", how hard to
+        work for the bounds of the neurons. dtype: the answer is valid when rounded to it.
+
+    Returns:
+      :class:`Exact`; all comparisons up to the solver's tolerance of 1e-6 (the answer itself is valid in float64).
+
+    Raises:
+      ValueError: naming the argument, what it must be and what it was.
+    """
+    network = relu_layers(layers)
+    row = np.asarray(x, np.float64).reshape(-1)
+    if row.size != network[0][0].shape[0]:
+        raise ValueError(f"x must have the network's {network[0][0].shape[0]} columns, had shape {np.shape(x)}")
+    own = int(pre_activations(network, row)[-1].argmax()) if label is None else int(label)
+    schema = None if space is None else read_space(space, dtype)
+    question = Question(
+        network, _domain(row.astype(dtype), bounds, mask, schema), own, int(target), objective, float(kappa),
+        max_changes, None if mad is None else np.asarray(mad, np.float64), lof, dtype,
+    )  # fmt: skip
+    begin = None if start is None else np.asarray(start, np.float64).reshape(-1)
+    return answer(make_job(question, method, references, begin, time_limit, mip_gap, tighten))
+
+
+def mip_counterfactuals(
+    model: Any,
+    x: ArrayLike,
+    label: ArrayLike,
+    target: ArrayLike | None = None,
+    *,
+    bounds: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
+    mask: ArrayLike | None = None,
+    space: Any = None,
+    workers: int = 0,
+    **options: Any,
+) -> Result:
+    """:func:`exact_counterfactual` of a list of rows, as a :class:`invjax.types.Result` (evaluations are 0).
+
+    Args:
+      model: as ``layers`` there. x: [N, *S] rows, or [*S] with a scalar ``label``; answers have its dtype.
+      label: [N] int. target: [N] int or scalar; None: any class but the label.
+      bounds, mask: for all rows, each side a scalar or [*S]; or ``space``.
+      workers: processes to share the rows; 0: none but this.
+      options: objective, kappa, max_changes, mad, lof, method, references, time_limit (of each row), mip_gap, tighten.
+
+    Status: FOUND; NOT_FOUND (the time ended, or no live polytope has an answer); INFEASIBLE (proven, or the row breaks
+    its own schema); ALREADY_TARGET; NONFINITE (a NaN in the row).
+    """
+    rows = Rows.of(model, x, label, target, bounds, mask, space)
+    good = np.array([rows.status(i) is None for i in range(rows.count)], bool)
+    jobs = [rows.job(int(i), options) for i in np.flatnonzero(good)]
+    solved = iter(answers(jobs, workers))
+    points, status = rows.x.copy(), np.empty(rows.count, np.int32)
+    for i in range(rows.count):
+        early = rows.status(i)
+        if early is not None:
+            status[i] = early
+            continue
+        exact = next(solved)
+        found = np.isfinite(exact.objective)
+        none = Status.INFEASIBLE if exact.status == "infeasible" else Status.NOT_FOUND
+        status[i] = Status.FOUND if found else none
+        if found:
+            points[i] = np.where(exact.x == rows.x[i].astype(np.float64), rows.x[i], exact.x.astype(rows.x.dtype))
+    zeros, points = np.zeros(rows.count, np.int32), points.reshape(rows.shape)
+    delta = points - rows.x.reshape(rows.shape)
+    result = Result(points, delta, status, zeros, zeros.copy(), points.copy())
+    return result.rows(0) if rows.single else result
+
+
+def make_job(
+    question: Question,
+    method: str = "mip",
+    references: ArrayLike | None = None,
+    start: np.ndarray | None = None,
+    time_limit: float = 60.0,
+    mip_gap: float = 1e-6,
+    tighten: str = "lp",
+) -> Job:
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, was {method!r}")
+    if tighten not in TIGHTEN:
+        raise ValueError(f"tighten must be one of {', '.join(TIGHTEN)}, was {tighten!r}")
+    if not time_limit > 0:
+        raise ValueError(f"time_limit must be positive seconds, was {time_limit}")
+    if not 0 <= mip_gap < 1:
+        raise ValueError(f"mip_gap must be from 0 to below 1, was {mip_gap}")
+    if question.max_changes is not None and question.max_changes < 0:
+        raise ValueError(f"max_changes must be >= 0 or None, was {question.max_changes}")
+    question.check()
+    points = None if references is None else np.asarray(references, np.float64)
+    if method == "polytopes":
+        points = question.lof.points if points is None and question.lof is not None else points
+        width = question.domain.x.size
+        if points is None or points.size == 0 or points.reshape(len(points), -1).shape[1] != width:
+            raise ValueError(f"references must be points [M, {width}] for the method 'polytopes', were {references!r}")
+        points = points.reshape(len(points), -1)
+    return Job(question, method, points, start, float(time_limit), float(mip_gap), tighten)
+
+
+def _domain(row: np.ndarray, bounds: Any, mask: Any, schema: Schema | None) -> Domain:
+    if schema is not None:
+        if mask is not None:
+            raise ValueError("mask must be None with a space: immutable features have direction='none' there")
+        return schema.domain(row)
+    try:
+        lower, upper = bounds
+        return box_domain(row, lower, upper, mask)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"bounds must be (lower, upper), scalars or [{row.size}], were {bounds!r}") from error
+
+
+class Rows(NamedTuple):
+    """The checked arguments of a list."""
+
+    layers: list
+    x: np.ndarray  # [N, D]
+    shape: tuple  # [N, *S]
+    label: np.ndarray  # [N]
+    target: np.ndarray  # [N], UNTARGETED where there is none
+    domains: list  # [N] Domain, or None where the row breaks its own schema
+    single: bool
+
+    @classmethod
+    def of(cls, model: Any, x: Any, label: Any, target: Any, bounds: Any, mask: Any, space: Any) -> Rows:
+        layers = relu_layers(model)
+        single = np.ndim(label) == 0
+        rows = np.asarray(x)[None] if single else np.asarray(x)
+        if rows.dtype.kind != "f":
+            raise ValueError(f"x must be floating-point numbers, was {rows.dtype}")
+        labels = np.asarray(label).reshape(-1)
+        flat = rows.reshape(len(rows), -1)
+        if flat.shape[1:] != (layers[0][0].shape[0],) or labels.shape != (len(rows),):
+            raise ValueError(
+                f"x must be [N, {layers[0][0].shape[0]}] with label [N], were {np.shape(x)} and {np.shape(label)}"
+            )
+        if target is None:
+            wanted = np.full(len(rows), UNTARGETED)
+        else:
+            wanted = np.broadcast_to(np.asarray(target).reshape(-1), labels.shape)
+        classes = layers[-1][0].shape[1]
+        for name, values, least in (("label", labels, 0), ("target", wanted, UNTARGETED)):
+            if values.dtype.kind not in "iu" or np.any((values < least) | (values >= classes)):
+                raise ValueError(f"{name} must be integers from {least} to {classes - 1}, was {values.tolist()}")
+        schema = None if space is None else read_space(space, rows.dtype)
+        domains: list = []
+        for row in flat:
+            broken = not np.isfinite(row).all() or (schema is not None and not schema.permits(row))
+            domains.append(None if broken else _domain(row, bounds, mask, schema))
+        return cls(layers, flat, rows.shape, labels.astype(int), wanted.astype(int), domains, single)
+
+    @property
+    def count(self) -> int:
+        return len(self.x)
+
+    def status(self, i: int) -> Status | None:
+        """How row i ends without a search, if it does."""
+        if not np.isfinite(self.x[i]).all():
+            return Status.NONFINITE
+        if self.domains[i] is None:
+            return Status.INFEASIBLE
+        wins = margin(self.layers, self.x[i].astype(np.float64), self.label[i], self.target[i]) > 0
+        return Status.ALREADY_TARGET if wins else None
+
+    def job(self, i: int, options: dict[str, Any]) -> Job:
+        """The question about row i, and how to answer it."""
+        unknown = set(options) - ASKED - HOW
+        if unknown:
+            allowed = ", ".join(sorted(ASKED | HOW))
+            raise ValueError(f"options must be of {allowed}; were {', '.join(sorted(unknown))}")
+        asked = {name: options[name] for name in ASKED & set(options)}
+        if asked.get("mad") is not None:
+            asked["mad"] = np.asarray(asked["mad"], np.float64)
+        label, target = int(self.label[i]), int(self.target[i])
+        question = Question(self.layers, self.domains[i], label, target, dtype=self.x.dtype, **asked)
+        return make_job(question, **{name: options[name] for name in HOW & set(options)})
