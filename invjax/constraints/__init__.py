@@ -1,6 +1,6 @@
 """What a person may change: features with ranges, grids, directions and levels, relations, and their exact maps.
 
-    space = FeatureSpace([Feature("age", "integer", 18, 99, direction="up"), Feature("work", "category", levels=("a", "b"))])
+    space = FeatureSpace([Feature("age", "integer", 18, direction="up"), Feature("work", "category", levels=LEVELS)])
     x = space.encode(table)                             # [N, D] model coordinates
     result = invjax.solve(logits, x, label, space=space, method=...)
     space.violations(table, space.decode(result.x, table))

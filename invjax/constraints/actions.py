@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from invjax import prox as maps
@@ -79,9 +80,8 @@ class SpaceRow:
         if layout.has_relations:
             free = jnp.where(u != self.x, jnp.ones_like(u), jnp.zeros_like(u)) > 0
             low, high = jnp.where(free, self.lower, self.x), jnp.where(free, self.upper, self.x)
-            moved = self._coupling().repair(u, low, high)
-            if layout.has_grids:
-                moved = self._on_grid(moved, self._coupling().safe_side())
+            base = jnp.where(layout.is_category, u, jnp.clip(v, low, high))  # not rounded twice
+            moved = self._repaired(base, u, low, high)
             u = self._undo(jnp.where(layout.is_category, u, moved))
         return jnp.where(self.satisfied(u), u, self.x)
 
@@ -201,6 +201,23 @@ class SpaceRow:
         k = jnp.clip(k, least, most)
         return jnp.where(gridded, jnp.where(k == home, self.x, origin + k * step), u)
 
+    def _repaired(self, v: Array, u: Array, low: Array, high: Array) -> Array:
+        """The point near v [D] where the relations hold, on the grids. u: v on its grids, the first thing tried."""
+        coupling = self._coupling()
+        gridded = self.constraints.grid > 0
+        if not self.constraints.layout.has_grids:
+            return coupling.repair(v, low, high)
+
+        def rounded(side: Array) -> Array:
+            # Numbers without grid may come back towards v once the others are on their grids.
+            return coupling.repair_free(v, self._on_grid(near, side), gridded, low, high)
+
+        near = coupling.repair(v, low, high)
+        zero = jnp.zeros(v.shape, jnp.int32)
+        sides = jnp.stack([coupling.safe_side(), zero, zero - 1, zero + 1])
+        tried = jnp.concatenate([coupling.repair_free(v, u, gridded, low, high)[None], jax.vmap(rounded)(sides)])
+        return coupling.best(tried, v)
+
     def _undo(self, u: Array) -> Array:
         """Give back x to the features of broken relations, until none is broken: at most one turn per relation."""
         matrix = self.constraints.relations.matrix
@@ -214,9 +231,9 @@ class SpaceRow:
 def actions(constraints: Any, problem: Problem) -> PlainRow | SpaceRow:
     """The maps of one row: ``actions(ctx.constraints, problem)``.
 
-    constraints: compiled Constraints, or None: then the box, the mask and the groups of the problem, for x of any shape.
-    The answer has ``lower``, ``upper``, ``exact`` (static), ``prox``, ``project``, ``snap``, ``satisfied``, ``changed``,
-    ``cost`` and ``penalty``: see :class:`SpaceRow` and :class:`PlainRow`.
+    constraints: compiled Constraints, or None: then the box, the mask and the groups of the problem, x of any shape.
+    The answer has ``lower``, ``upper``, ``exact`` (static), ``prox``, ``project``, ``snap``, ``satisfied``,
+    ``changed``, ``cost`` and ``penalty``: see :class:`SpaceRow` and :class:`PlainRow`.
     """
     if constraints is None:
         return plain_row(problem)

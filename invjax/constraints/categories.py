@@ -43,7 +43,7 @@ class Blocks:
         return jnp.maximum(depth - threshold, jnp.zeros_like(v))
 
     def prox(self, v: Array, w: Array, penalty: str) -> tuple[Array, Array]:
-        """The map of ``w`` times the penalty [C, K], and what it saves against staying [C]; p < 1: if it is to change."""
+        """The map of ``w`` times the penalty [C, K], and what that saves against staying [C]; p < 1: if it changes."""
         tax = self._slopes(penalty)
         charge = w * self.weight[:, None]
         u = self.project(v - charge * tax)

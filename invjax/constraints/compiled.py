@@ -1,13 +1,14 @@
 """Constraints: a FeatureSpace as arrays in model coordinates, and what they say about one row.
 
-All functions are of ONE row x [D] (vmap for a batch) and compare in model coordinates, with tolerances of a few roundings
-that decoding to raw units takes back: what is ``satisfied`` has no violation in raw units.
+All functions are of ONE row x [D] (vmap for a batch) and compare in model coordinates, with tolerances of a few
+roundings that decoding to raw units takes back: what is ``satisfied`` has no violation in raw units.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -85,7 +86,7 @@ class Constraints:
         return good
 
     def related(self, x: Array, u: Array) -> Array:
-        """[R] bool: the relation holds at u with a margin for rounding, or is untouched: none of its columns changed."""
+        """[R] bool: the relation holds at u with a margin for rounding, or none of its columns changed."""
         matrix = self.relations.matrix.astype(u.dtype)
         touched = jnp.any((matrix != 0) & (u != x), axis=1)
         return ~touched | (self.excess(u) <= -self._rounding(u))
@@ -146,6 +147,7 @@ def compile_space(space: FeatureSpace, dtype: Any) -> Constraints:
                 transition[start + j, start + k] = 0.0 if cost is None else cost
                 forbidden[start + j, start + k] = cost is None
         start += feature.columns
+    grid = _resolved(space, owner, grid, center, scale, np.dtype(dtype))
     relations, disjoint = _relations(space, center, scale, grid, owner, np.dtype(dtype))
     layout = Layout(
         widths=tuple(feature.columns for feature in features),
@@ -210,16 +212,33 @@ def _relations(
 
 
 def _largest(space: FeatureSpace, owner: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """[used] the largest |raw| to expect of each feature: its range, or 100 scales around the center where it is open."""
+    """[used] the largest |raw| to expect: the range, or 100 scales around the center where it is open."""
     ends = np.array([space.features[i].range for i in owner])
     far = (np.abs(center) + 100 * scale)[:, None]
     return np.where(np.isfinite(ends), np.abs(ends), far).max(1) + np.abs(center)
 
 
-def lattice(steps: np.ndarray) -> float:
-    """The least positive difference of ``Σ k_i steps_i`` over whole k: the steps' greatest common divisor; 0: none found."""
-    from fractions import Fraction
+def _resolved(
+    space: FeatureSpace, owner: np.ndarray, grid: np.ndarray, center: np.ndarray, scale: np.ndarray, dtype: np.dtype
+) -> np.ndarray:
+    """[D] the grids, 0 where ``dtype`` cannot tell the points apart: decoding alone puts these on their grid then.
 
+    Raises ValueError for such a feature in a relation: rounding it could break the relation.
+    """
+    points = _largest(space, owner, center, scale) / np.where(grid > 0, grid, 1.0)
+    lost = (grid > 0) & (points * np.finfo(dtype).eps > 0.125)
+    for i in np.flatnonzero(lost):
+        name = space.names[owner[i]]
+        for relation in space.relations:
+            if name in relation.coefficients:
+                raise ValueError(
+                    f"relation {relation}: the grid of {name!r} is too fine for {dtype}, use a larger step"
+                )
+    return np.where(lost, 0.0, grid)
+
+
+def lattice(steps: np.ndarray) -> float:
+    """The least positive ``|Σ k_i steps_i|`` over whole k: the greatest common divisor of the steps; 0: none found."""
     exact = [Fraction(abs(float(step))).limit_denominator(10**6) for step in steps]
     if any(abs(float(e) - abs(s)) > 1e-12 * abs(s) or not e for e, s in zip(exact, steps, strict=True)):
         return 0.0

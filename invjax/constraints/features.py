@@ -18,7 +18,7 @@ class Feature:
 
     * ``"continuous"``: any number of [lower, upper]; with ``step`` only ``origin + k step``.
     * ``"integer"``: ``origin + k step`` with whole origin and step (1 by default).
-    * ``"ordinal"``: ``levels`` in their order; one step is one level. In relations a level counts as its position 0, 1, …
+    * ``"ordinal"``: ``levels`` in their order; one step is one level. In relations: its position 0, 1, …
     * ``"category"``: ``levels`` without order; one 0/1 column each in model coordinates.
 
     The origin of a grid is ``lower``, or 0 where there is none.
@@ -62,8 +62,6 @@ class Feature:
             self._check_levels()
         else:
             self._need(not self.levels, "levels", f"empty for a feature of kind {self.kind!r}")
-        if self.kind != "category":
-            self._need(not self.transitions, "transitions", f"empty for a feature of kind {self.kind!r}")
         if self.kind == "integer":
             whole = all(math.isinf(a) or a.is_integer() for a in (self.lower, float(self.step or 1)))
             self._need(whole, "lower", f"whole numbers, as the step {self.step} must be, for an integer feature")
@@ -132,7 +130,7 @@ class Feature:
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-    """``Σ_i coefficients[i] · raw_i <= upper`` between features by name, raw units. At least one coefficient is not 0."""
+    """``Σ_i coefficients[i] · raw_i <= upper`` between features by name, raw units; not all coefficients 0."""
 
     coefficients: Mapping[str, float]
     upper: float = 0.0
@@ -179,6 +177,8 @@ def _plain(level: Any) -> Level:
 def _transitions(feature: Feature) -> dict[tuple[Level, Level], float | None]:
     if not isinstance(feature.transitions, Mapping):
         raise ValueError(f"feature {feature.name!r}: transitions must be {{(from, to): cost}}")
+    if feature.transitions and feature.kind != "category":
+        raise ValueError(f"feature {feature.name!r}: transitions must be empty for a feature of kind {feature.kind!r}")
     checked: dict[tuple[Level, Level], float | None] = {}
     for pair, cost in feature.transitions.items():
         what = f"feature {feature.name!r}: transition {pair!r}"

@@ -29,7 +29,7 @@ def reasons(features: Sequence[Feature], relations: Sequence[Relation], table: T
 
 
 def moves(features: Sequence[Feature], factual: Table, table: Table) -> list[list[str]]:
-    """Per row, which changes from the factual are not allowed: directions, immutable features, forbidden transitions."""
+    """Per row, which changes from the factual are not allowed: direction, immutable, forbidden transition."""
     names = [feature.name for feature in features]
     old, new = columns(factual, names), columns(table, names)
     counts = [len(next(iter(side.values()))) for side in (old, new)]
@@ -64,7 +64,7 @@ def _own(feature: Feature, column: np.ndarray, values: np.ndarray, rows: list[li
         steps = (inside - feature.origin) / feature.grid
         off = np.abs(steps - np.rint(steps)) > OFF_GRID + ROUNDING * np.abs(steps)
     for i in np.flatnonzero(missing):
-        what = f"is {column[i]!r}, must be {feature.describe()}"
+        what = f"is {str(column[i])!r}, must be {feature.describe()}"
         rows[i].append(f"{feature.name} {what if feature.levelled else what + ', a finite number'}")
     for i in np.flatnonzero(outside):
         rows[i].append(f"{feature.name} is {column[i]}, outside {feature.describe()}")

@@ -1,4 +1,4 @@
-"""What a row may become without a FeatureSpace: the box, the mask and the groups of the problem. Arrays of any shape."""
+"""What a row may become without a FeatureSpace: the box, the mask and the groups of the problem. Any shape."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from invjax.types import Array, ArrayLike, Problem
 class PlainRow:
     """The maps of one input x [*S]: see :func:`invjax.constraints.actions`.
 
-    Units of change (for ``changed``, the l0 penalty and max_changes) are the coordinates, or the groups where the problem
-    has some: labels in 0..n−1, n the number of coordinates. The other penalties are elementwise. Every cost is 1.
+    Units of change (for ``changed``, the l0 penalty and max_changes) are the coordinates, or the groups where the
+    problem has some: labels in 0..n−1 of n coordinates. The other penalties are elementwise. Every cost is 1.
     """
 
     exact: ClassVar[bool] = True

@@ -2,8 +2,8 @@
 
     argmin_u  1/2 ‖u − v‖² + g(u)     subject to  A u <= b,      g separable and convex (box, simplex, l1)     (1)
 
-Where no two relations share a feature the answer is ``prox_g(v − A^T t)`` with one multiplier t_r >= 0 per relation, each
-the root of a function that does not rise in t_r: bisection of all at once. Otherwise the Dykstra-like splitting of
+Where no two relations share a feature the answer is ``prox_g(v − A^T t)`` with one multiplier t_r >= 0 per relation,
+each the root of a function that does not rise in t_r: bisection of all at once. Otherwise the Dykstra-like splitting of
 Bauschke and Combettes (2008, Pacific J. Optim. 4(3)) with a fixed number of sweeps, ending with prox_g.
 """
 
@@ -30,7 +30,7 @@ class Coupling:
     x: Array  # [D]
 
     def solve(self, v: Array, g: Callable[[Array], Array], slope: Array, low: Array, high: Array) -> Array:
-        """(1) with ``b`` relaxed so that x itself fits. g: prox_g; slope: [D] the largest |subgradient| of g in the box."""
+        """(1) with ``b`` relaxed so that x itself fits. g: prox_g; slope: [D] its largest |subgradient|."""
         matrix, aim = self._matrix(v), self._aim(v)
         aim = jnp.maximum(aim, self._left(matrix, self.x))
         return self._joint(v, g, slope, low, high, matrix, aim)
@@ -43,8 +43,29 @@ class Coupling:
         aim = jnp.where(touched, aim, jnp.maximum(aim, self._left(matrix, self.x)))
         return self._joint(u, lambda z: jnp.clip(z, low, high), jnp.zeros_like(u), low, high, matrix, aim)
 
+    def repair_free(self, v: Array, u: Array, gridded: Array, low: Array, high: Array) -> Array:
+        """u where gridded, the numbers without grid moved from v until the relations hold, if they can."""
+        ends = jnp.where(gridded, u, low), jnp.where(gridded, u, high)
+        return jnp.where(gridded, u, self.repair(jnp.where(gridded, u, v), *ends))
+
+    def best(self, tried: Array, v: Array) -> Array:
+        """Of the points tried [Q, D] at which the relations hold the nearest to v; relation by relation where disjoint.
+
+        Where they hold at none: the first.
+        """
+        matrix = self.constraints.relations.matrix
+        holds = jax.vmap(self.constraints.related, (None, 0))(self.x, tried)  # [Q, R]
+        square = jnp.square(tried - v)
+        if self.constraints.layout.disjoint:
+            far = jnp.sum(jnp.where(matrix != 0, square[:, None, :], jnp.zeros((), v.dtype)), axis=2)
+            choice = jnp.argmin(jnp.where(holds, far, jnp.inf), axis=0)  # [R]
+            of_column = jnp.sum(jnp.where(matrix != 0, choice[:, None], 0), axis=0)  # [D], one relation each at most
+            return jnp.take_along_axis(tried, of_column[None], axis=0)[0]
+        choice = jnp.argmin(jnp.where(jnp.all(holds, axis=1), jnp.sum(square, axis=1), jnp.inf))
+        return tried[choice]
+
     def safe_side(self) -> Array:
-        """[D] where to round to a grid so that no left side rises: −1 down, 1 up, 0 (no or opposed relations) nearest."""
+        """[D] where to round to a grid so that no left side rises: −1 down, 1 up, 0 nearest (opposed relations)."""
         matrix = self.constraints.relations.matrix
         rises, falls = jnp.any(matrix > 0, axis=0), jnp.any(matrix < 0, axis=0)
         return jnp.where(rises & ~falls, -1, jnp.where(falls & ~rises, 1, 0))

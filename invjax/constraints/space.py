@@ -30,8 +30,8 @@ class FeatureSpace:
     Args:
       features: what each column may become.
       relations: linear relations between features that are not categories.
-      center, scale: raw units, [F] or {name: number}; 0 and 1 by default. A scale of 0 (a constant feature) counts as 1.
-        Those of categories are not used.
+      center, scale: raw units, [F] or {name: number}; 0 and 1 by default. A scale of 0 (a constant feature) counts
+        as 1. Those of categories are not used.
 
     Raises ValueError naming the feature or the relation: equal names, a relation over an unknown name or a category, a
     center or scale that is not finite, a negative scale.
@@ -41,8 +41,8 @@ class FeatureSpace:
         self,
         features: Iterable[Feature],
         relations: Iterable[Relation] = (),
-        center: Sequence[float] | Mapping[str, float] | None = None,
-        scale: Sequence[float] | Mapping[str, float] | None = None,
+        center: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
+        scale: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
     ) -> None:
         self.features, self.relations = tuple(features), tuple(relations)
         if not self.features or not all(isinstance(feature, Feature) for feature in self.features):

@@ -1,4 +1,4 @@
-"""Tables in and out: a dict of columns, a pandas DataFrame or a [N, F] array, as NumPy columns; and schemas from data."""
+"""Tables (a dict of columns, a pandas DataFrame, an array [N, F]) as NumPy columns; and schemas from data."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _as_number(cell: Any) -> float:
 
 
 def infer_features(table: Table, overrides: Mapping[str, Any]) -> tuple[list[Feature], dict[str, np.ndarray]]:
-    """One Feature per column, and the columns: floats continuous and whole numbers integer within the range of the data,
+    """One Feature per column, and the columns: floats continuous and whole numbers integer in the range of the data,
     text and truth values categories of the values that occur (sorted), an ordered pandas categorical ordinal.
 
     overrides: by name a Feature, or a dict of the fields that differ. Raises ValueError for a name that is no column.
