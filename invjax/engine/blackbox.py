@@ -1,0 +1,195 @@
+"""Evaluators for classifiers without a gradient: antithetic finite differences, or the gradient of a surrogate.
+
+Both give the exact value of the loss at the black box's logits z(x), and its gradient by the chain rule
+
+    ∇ = ∂loss/∂x at fixed z   (exact: density, proximity, everything but the network)   +   Ĵᵀ ∂loss/∂z
+
+with Ĵ an estimate of the Jacobian of z. Pass them to ``solve(evaluator=...)``; a classifier becomes a function of jax
+by :func:`invjax.models.blackbox.black_box`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.engine.evaluate import forward
+from invjax.numerics import safe_divide
+from invjax.types import Array, Config, Context, Eval, Method, Problem, State
+
+
+def _forward_only(method: Method, ctx: Context, config: Config, problems: Problem, states: State, wide: Array) -> Eval:
+    """For methods that need no gradient: zeros, for a forward pass."""
+    logits = forward(ctx, wide)
+
+    def one(problem: Problem, state: State, points: Array, logits: Array) -> Array:
+        return jax.vmap(lambda u, z: method.loss(ctx, problem, config, state, u, z))(points, logits)
+
+    values = jax.vmap(one)(problems, states, wide, logits)
+    return _evaluation(method, problems, wide, values, jnp.zeros_like(wide), logits)
+
+
+def _losses(
+    method: Method, ctx: Context, config: Config, problems: Problem, states: State, wide: Array, logits: Array
+) -> tuple[Array, Array, Array]:
+    """Values [B, P], direct gradients [B, P, *S] and gradients in the logits [B, P, K] of the method's loss."""
+
+    def one(problem: Problem, state: State, point: Array, logits: Array) -> tuple[Array, tuple[Array, Array]]:
+        return jax.value_and_grad(lambda u, z: method.loss(ctx, problem, config, state, u, z), argnums=(0, 1))(
+            point, logits
+        )
+
+    per_lane = jax.vmap(one, in_axes=(None, None, 0, 0))
+    values, (direct, through) = jax.vmap(per_lane)(problems, states, wide, logits)
+    return values, direct, through
+
+
+def _evaluation(method: Method, problems: Problem, wide: Array, values: Array, grad: Array, logits: Array) -> Eval:
+    if problems.mask is not None:
+        grad = jnp.where(problems.mask[:, None], grad, jnp.zeros_like(grad))
+    result = Eval(wide, values.astype(wide.dtype), grad.astype(wide.dtype), logits)
+    return result if method.width is not None else jax.tree.map(lambda field: field[:, 0], result)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Finite differences
+# ---------------------------------------------------------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class Antithetic:
+    """The evaluator that :func:`antithetic` makes; equal options are the same program."""
+
+    samples: int
+    scale: tuple[float, ...]
+    coordinates: bool
+
+    def calls(self, shape: tuple[int, ...]) -> int:
+        """Points at which the network is called for one value and gradient; shape: that of one example."""
+        return 1 + 2 * (int(np.prod(shape)) if self.coordinates else self.samples)
+
+    def __call__(
+        self, method: Method, ctx: Context, config: Config, problems: Problem, states: State, points: Array
+    ) -> Eval:
+        wide = points if method.width is not None else points[:, None]  # [B, P, *S]
+        lanes, width, shape = wide.shape[0], wide.shape[1], wide.shape[2:]
+        if not method.needs_grad:
+            return _forward_only(method, ctx, config, problems, states, wide)
+
+        step = self._step(shape, wide.dtype)
+        around, steps, direct = jax.vmap(lambda problem, points: self._around(problem, points, step))(problems, wide)
+        pairs = steps.shape[2]  # around: [B, P, 2, pairs, *S]
+        asked = jnp.concatenate([wide[:, :, None], around.reshape(lanes, width, 2 * pairs, *shape)], axis=2)
+        logits = forward(ctx, asked.reshape(lanes, width * (1 + 2 * pairs), *shape))
+        logits = logits.reshape(lanes, width, 1 + 2 * pairs, -1)
+        centre, sides = logits[:, :, 0], logits[:, :, 1:].reshape(lanes, width, 2, pairs, -1)
+
+        values, own, through = _losses(method, ctx, config, problems, states, wide, centre)
+        rise = jnp.einsum("bpnk,bpk->bpn", sides[:, :, 0] - sides[:, :, 1], through).astype(wide.dtype)
+        network = jnp.einsum("bpn,bpn...->bp...", rise, direct)
+        return _evaluation(method, problems, wide, values, own + network, centre)
+
+    def _step(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        scale = jnp.asarray(self.scale, dtype)
+        if scale.size not in (1, int(np.prod(shape))):
+            raise ValueError(f"scale must be one number or one per column of {shape}, had {scale.size}")
+        return jnp.broadcast_to(scale.reshape(shape) if scale.size > 1 else scale.reshape(()), shape)
+
+    def _around(self, problem: Problem, points: Array, step: Array) -> tuple[Array, Array, Array]:
+        """For points [P, *S] of one problem: x ± h u [P, 2, n, *S], h u, and u / (2 n h), the weights of the rises."""
+        room = jnp.broadcast_to(problem.upper - problem.lower, step.shape)
+        if problem.mask is not None:
+            room = jnp.where(problem.mask, room, jnp.zeros_like(room))
+
+        def one(index: Array, point: Array) -> tuple[Array, Array, Array]:
+            if self.coordinates:
+                u = jnp.eye(step.size, dtype=step.dtype).reshape(step.size, *step.shape)
+                count = 1
+            else:
+                u = _directions(jax.random.fold_in(_counter(problem.key, point), index), self.samples, step)
+                count = self.samples
+            # Both ends stay in the box, and apart: a narrow column gets a smaller step, a point at an edge is
+            # differenced a little inside it. One step per column, the same for all directions: Ĵ stays unbiased.
+            reach = jnp.max(jnp.abs(u), axis=0)
+            h = jnp.minimum(step, safe_divide(room, 2 * reach))
+            h = jnp.where((reach > 0) & (room > 0), h, jnp.zeros_like(h))
+            move = h * u
+            lower, upper = problem.lower + jnp.abs(move), problem.upper - jnp.abs(move)
+            inside = jnp.where(move != 0, jnp.maximum(jnp.minimum(point, upper), lower), point)
+            return jnp.stack([inside + move, inside - move]), move, safe_divide(u, 2 * count * h)
+
+        return jax.vmap(one)(jnp.arange(points.shape[0]), points)
+
+
+def _counter(key: Array, point: Array) -> Array:
+    """``key`` folded with the bits of the point: new directions at a new point, whatever the lane or the iteration."""
+    bits = jax.lax.bitcast_convert_type(point, jnp.uint32).reshape(-1)
+    odd = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
+    return jax.random.fold_in(key, jnp.sum(bits * odd * jnp.uint32(2654435761), dtype=jnp.uint32))
+
+
+def _directions(key: Array, samples: int, like: Array) -> Array:
+    """[n, *S] directions of length sqrt(D), orthogonal in blocks of D: mean u uᵀ is I, exactly if D divides n."""
+    size = like.size
+    blocks = -(-samples // size)
+    draws = jax.random.normal(key, (blocks, size, min(samples, size)), like.dtype)
+    q, r = jnp.linalg.qr(draws)
+    # The signs of R's diagonal make Q uniformly distributed.
+    q = q * jnp.where(jnp.diagonal(r, axis1=1, axis2=2) < 0, -1, 1).astype(q.dtype)[:, None]
+    rows = jnp.swapaxes(q, 1, 2).reshape(-1, size)[:samples]
+    return (rows * jnp.sqrt(jnp.asarray(size, like.dtype))).reshape(samples, *like.shape)
+
+
+def antithetic(samples: int = 16, scale: float | Any = 0.1, *, coordinates: bool = False) -> Antithetic:
+    """The gradient of a black box by central differences, all lanes and points in one call of the network.
+
+        Ĵ = 1/(2n) Σ_i (z(x + h∘u_i) - z(x - h∘u_i)) (u_i / h)ᵀ
+
+    u_i: directions of length sqrt(D), drawn from the example's key and the point (orthogonal, so that Ĵ of a linear z
+    is exact once n is a multiple of D); or the D unit vectors. The points stay in the example's limits.
+
+    Args:
+      samples: n, pairs of points per gradient, >= 1; not used with ``coordinates``. Static.
+      scale: h in model coordinates, > 0: one number, or one per column. A forest is constant between its thresholds:
+        let h span a few of them. Static.
+      coordinates: central differences along each column, 2 D points: less noise, for few columns.
+
+    Returns:
+      An evaluator for ``solve(evaluator=...)``. ``result.evaluations`` counts one per gradient; each of them calls the
+      network at ``evaluator.calls(shape)`` points, :meth:`Antithetic.calls`.
+
+    Raises:
+      ValueError: ``samples`` is not a positive integer, ``scale`` not positive; at the call, ``scale`` has another
+        length than the example.
+    """
+    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
+        raise ValueError(f"samples must be an integer, at least 1, was {samples!r}")
+    values = np.asarray(scale, np.float64).reshape(-1)
+    if not values.size or not np.isfinite(values).all() or not (values > 0).all():
+        raise ValueError(f"scale must be positive, was {scale!r}")
+    return Antithetic(int(samples), tuple(values.tolist()), bool(coordinates))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A surrogate
+# ---------------------------------------------------------------------------------------------------------------------
+def surrogate(method: Method, ctx: Context, config: Config, problems: Problem, states: State, points: Array) -> Eval:
+    """Logits and values of the black box, gradients through the network beside it; one call of each.
+
+        Ĵ = the Jacobian of the surrogate at x;   ∂loss/∂z at the black box's own logits
+
+    ``ctx.logits`` is what :func:`invjax.models.blackbox.with_surrogate` makes: anything called like the black box that
+    has a differentiable classifier in its attribute ``surrogate``. Its weights are traced like those of any network.
+    """
+    beside = getattr(ctx.logits, "surrogate", None)
+    if beside is None:
+        raise ValueError("logits must be with_surrogate(model, surrogate) for this evaluator, has no surrogate")
+    wide = points if method.width is not None else points[:, None]
+    if not method.needs_grad:
+        return _forward_only(method, ctx, config, problems, states, wide)
+    logits = forward(ctx, wide)
+    values, own, through = _losses(method, ctx, config, problems, states, wide, logits)
+    _, pull = jax.vjp(lambda u: forward(ctx._replace(logits=beside), u), wide)
+    return _evaluation(method, problems, wide, values, own + pull(through)[0], logits)

@@ -1,0 +1,52 @@
+"""Networks of one output, as classifiers of two classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from invjax.models.api import Apply, LogitsModel, as_logits
+from invjax.numerics import at_least_float32
+from invjax.types import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryApply:
+    """``(0, z)`` of a network with the one output z; equal exactly where the network's function is."""
+
+    inner: Apply
+    probability: bool
+
+    def __call__(self, params: Any, x: Array) -> Array:
+        out = self.inner(params, x)
+        if out.ndim not in (1, 2) or out.shape != (x.shape[0], 1)[: out.ndim]:  # trace-time: a shape is static
+            raise ValueError(f"model must return one number per example, [B] or [B, 1]; {x.shape} gave {out.shape}")
+        z = at_least_float32(out.reshape(x.shape[0]))
+        if self.probability:
+            # Up to rounding p is in [0, 1]; at the ends log p - log(1 - p) would be infinite. NaN stays NaN.
+            tiny = jnp.finfo(z.dtype).eps
+            p = jnp.clip(z, tiny, 1 - tiny)
+            z = jnp.log(p) - jnp.log1p(-p)
+        return jnp.stack([jnp.zeros_like(z), z], axis=-1)
+
+
+def binary(model: Any, *, probability: bool = False) -> LogitsModel:
+    """A network with one output as a classifier of the classes 0 and 1.
+
+        logits(x) = (0, z(x)),   so that   softmax(logits)_1 = sigmoid(z)   and   class 1 wins where z > 0
+
+    Args:
+      model: what :func:`invjax.models.as_logits` takes, but [B, *S] -> [B] or [B, 1]: the logit z of class 1.
+      probability: the network returns p = sigmoid(z) instead; ``z = log p - log(1 - p)``, with p kept within the
+        dtype's eps of 0 and 1 (there the gradient vanishes: prefer the logit where the network has it).
+
+    Returns:
+      LogitsModel, [B, *S] -> [B, 2], with the weights of ``model`` as leaves.
+
+    Raises:
+      ValueError: ``model`` is not callable; when called, it returns anything but one number per example.
+    """
+    inner = as_logits(model)
+    return LogitsModel(inner.params, BinaryApply(inner.apply, bool(probability)))

@@ -1,0 +1,248 @@
+"""Any predictor as a classifier: a ``predict_proba`` of NumPy arrays, and a network that imitates it.
+
+A black box has no gradient. Either the evaluator takes finite differences
+(``solve(evaluator=invjax.engine.blackbox.antithetic())``), or a distilled network lends its own
+(``solve(with_surrogate(box, distill(...)), evaluator=invjax.engine.blackbox.surrogate)``). Validity is in both cases
+judged by the black box.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from invjax.models.api import LogitsModel, as_logits
+from invjax.types import Array, ArrayLike
+
+Predict = Callable[[Any], Any]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The black box
+# ---------------------------------------------------------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class BlackBoxApply:
+    """Calls ``predict`` on the host; equal exactly where the function and the options are."""
+
+    predict: Predict
+    classes: int
+    log: bool
+    floor: float
+
+    def __call__(self, params: Any, x: Array) -> Array:
+        del params
+        x = jnp.asarray(x)
+        features = getattr(getattr(self.predict, "__self__", None), "n_features_in_", None)
+        if features is not None and x.shape[1:] != (features,):
+            raise ValueError(f"x must have the {features} features that predict_proba was fitted on, was {x.shape[1:]}")
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        out = jax.ShapeDtypeStruct((x.shape[0], self.classes), dtype)
+        # One call for all lanes also under vmap, which only puts further axes in front.
+        return jax.pure_callback(partial(self._host, shape=x.shape[1:], dtype=dtype), out, x, vmap_method="expand_dims")
+
+    def _host(self, x: Any, *, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        x = np.asarray(x)
+        leading = x.shape[: x.ndim - len(shape)]
+        return self.scores(x.reshape(-1, *shape)).reshape(*leading, self.classes).astype(dtype)
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """[N, K] float64, the checked logits of x [N, *S]. A row of NaN stays one: its example ends as NONFINITE."""
+        out = np.asarray(self.predict(_table(self.predict, x)), np.float64)
+        if self.classes == 2 and self.log and out.shape in ((len(x),), (len(x), 1)):
+            out = np.stack([1 - out.reshape(-1), out.reshape(-1)], axis=1)
+        if out.shape != (len(x), self.classes):
+            raise ValueError(
+                f"predict_proba must return [B, {self.classes}], one column per class; {x.shape} gave {out.shape}"
+            )
+        if not self.log:
+            return out
+        wrong = (out < -1e-6) | (out > 1 + 1e-6)
+        if wrong.any():
+            raise ValueError(
+                f"predict_proba must return probabilities in [0, 1] (log=False for logits), gave {out[wrong][0]:.6g}"
+            )
+        return np.log(np.clip(out, self.floor, 1.0))
+
+
+def _table(predict: Predict, x: np.ndarray) -> Any:
+    """What the function was fitted on: named columns again, or scikit-learn warns at every call."""
+    names = getattr(getattr(predict, "__self__", None), "feature_names_in_", None)
+    pandas = sys.modules.get("pandas")
+    return x if names is None or pandas is None else pandas.DataFrame(x, columns=names)
+
+
+def black_box(
+    predict_proba: Predict, classes: int, *, log: bool = True, floor: float = 1e-6, example: ArrayLike | None = None
+) -> LogitsModel:
+    """A predictor of NumPy arrays as a classifier: ``logits(x)_k = log max(predict_proba(x)_k, floor)``.
+
+    It runs on the host, in one call per iteration for all lanes, also under ``jit`` and ``vmap``. It has no gradient:
+    solve with an evaluator of :mod:`invjax.engine.blackbox`, or a method that needs none.
+
+    Args:
+      predict_proba: [B, *S] NumPy array (the dtype of x) -> [B, K] probabilities, e.g. the bound method of a fitted
+        scikit-learn forest; for K = 2 also [B] or [B, 1], the probability of class 1. Each row by itself. It is
+        static: part of the key under which compiled programs are kept, so hand in the same object every time.
+      classes: K, at least 2. Labels are columns of the output: with scikit-learn, positions in ``classes_``.
+      log: take the logarithm. False: the function returns logits, or log-probabilities, already.
+      floor: the smallest probability told apart from 0, in (0, 1 / K).
+      example: one input [*S]; when given, the function is tried on it now.
+
+    Returns:
+      LogitsModel without weights, [B, *S] -> [B, K] at least float32.
+
+    Raises:
+      ValueError: an argument; at ``example`` or, as the message of jax's own error, during a run: the output has
+        another shape or is no probability. NaN at ``example`` is refused; during a run it ends that row as NONFINITE.
+    """
+    if not callable(predict_proba):
+        raise ValueError(f"predict_proba must be a function [B, *S] -> [B, K], was {type(predict_proba).__name__}")
+    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 2:
+        raise ValueError(f"classes must be an integer, at least 2, was {classes!r}")
+    if not 0 < floor < 1 / classes:
+        raise ValueError(f"floor must be in (0, 1 / classes), was {floor!r}")
+    apply = BlackBoxApply(predict_proba, int(classes), bool(log), float(floor))
+    model = LogitsModel((), apply)
+    if example is not None:
+        given = np.asarray(example)
+        if not np.isfinite(apply.scores(given[None])).all():
+            raise ValueError("predict_proba must be finite, gave NaN or infinity at example")
+    return model
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The surrogate
+# ---------------------------------------------------------------------------------------------------------------------
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class WithSurrogate:
+    """A classifier and a differentiable one beside it. Called, it is the first; its leaves are the weights of both."""
+
+    model: Any  # [B, *S] -> [B, K], what decides
+    surrogate: Any  # [B, *S] -> [B, K], what is differentiated
+
+    def __call__(self, x: Array) -> Array:
+        return self.model(x)
+
+
+def with_surrogate(model: Any, surrogate: Any) -> WithSurrogate:
+    """``model`` with the gradient of ``surrogate``, for the evaluator :func:`invjax.engine.blackbox.surrogate`.
+
+    Both map [B, *S] -> [B, K] and may be whatever :func:`invjax.models.as_logits` takes. New weights of the surrogate
+    do not compile again.
+    """
+    return WithSurrogate(as_logits(model), as_logits(surrogate))
+
+
+def distill(
+    predict_proba: Predict,
+    x: ArrayLike,
+    *,
+    key: Array,
+    classes: int | None = None,
+    hidden: Sequence[int] = (64, 64),
+    steps: int = 2000,
+    batch: int = 256,
+    rate: float = 3e-3,
+    copies: int = 4,
+    noise: float = 0.5,
+    report: Callable[[str], None] | None = None,
+) -> LogitsModel:
+    """Train a small network to imitate a black box.
+
+        min_w  mean_i KL(predict_proba(x_i) ‖ softmax(logits_w(x_i)))         over rows and points around them
+
+    The points: every row of x, and ``copies`` of each at ``x_i + noise · s ∘ N(0, I)``, s the columns' standard
+    deviations: near the boundary of classes and off the data, where counterfactuals are looked for.
+
+    Args:
+      predict_proba: as for :func:`black_box`; called once, on [N (1 + copies), *S].
+      x: [N, *S] rows in the data range, at least 2.
+      key: PRNG key of the weights, the points and the order.
+      classes: K; None: the columns of the output (2 for one probability per row).
+      hidden: widths of the hidden layers (ReLU).
+      steps, batch, rate: of Adam, the rate falling to 0 by a half cosine.
+      copies, noise: see above; noise in standard deviations of each column, >= 0.
+      report: called with one line, the agreement on a tenth of the points, which are held out.
+
+    Returns:
+      LogitsModel, [B, *S] -> [B, K]. :func:`agreement` measures it on rows of one's own.
+
+    Raises:
+      ValueError: an argument; the output of ``predict_proba`` is no probability, or not finite.
+    """
+    from flax import nnx
+
+    from invjax.models.mlp import MLP
+
+    x = np.asarray(x)
+    if x.ndim < 2 or len(x) < 2 or x.dtype.kind != "f" or not np.isfinite(x).all():
+        raise ValueError(f"x must be finite rows [N, *S] of floats with N >= 2, was {x.dtype} {list(x.shape)}")
+    for name, value, least in (("steps", steps, 1), ("batch", batch, 1), ("copies", copies, 0), ("noise", noise, 0)):
+        if not value >= least:
+            raise ValueError(f"{name} must be at least {least}, was {value!r}")
+    weights_key, noise_key, order_key = jax.random.split(key, 3)
+    spread = x.std(0)
+    draws = np.asarray(jax.random.normal(noise_key, (copies, *x.shape), jnp.float32)).astype(x.dtype)
+    points = np.concatenate([x[None], x + x.dtype.type(noise) * spread * draws]).reshape(-1, *x.shape[1:])
+    soft = _soft_labels(predict_proba, points, classes)
+
+    held = np.arange(len(points)) % 10 == 9
+    data = (jnp.asarray(points[~held], jnp.float32), jnp.asarray(soft[~held], jnp.float32))
+    mean, std = x.mean(0), np.where(spread > 0, spread, 1)  # a constant column
+    net = MLP((int(np.prod(x.shape[1:])), *hidden, soft.shape[1]), rngs=nnx.Rngs(weights_key))
+    model = as_logits(net, mean, std)
+
+    optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps))
+    size = min(int(batch), len(data[0]))
+
+    def loss_of(params: Any, x: Array, soft: Array) -> Array:
+        return optax.softmax_cross_entropy(model.apply(params, x), soft).mean()
+
+    @jax.jit
+    def fit(params: Any, data: tuple[Array, Array], key: Array) -> Any:
+        def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
+            params, memory = carry
+            rows = jax.random.randint(key, (size,), 0, len(data[0]))
+            gradient = jax.grad(loss_of)(params, data[0][rows], data[1][rows])
+            # The normalisation is no weight of the network.
+            gradient = gradient | {name: jnp.zeros_like(gradient[name]) for name in ("mean", "std")}
+            updates, memory = optimiser.update(gradient, memory, params)
+            return (optax.apply_updates(params, updates), memory), None
+
+        return jax.lax.scan(step, (params, optimiser.init(params)), jax.random.split(key, steps))[0][0]
+
+    model = LogitsModel(fit(model.params, data, order_key), model.apply)
+    if report is not None:
+        same = _agreement(model, points[held], soft[held]) if held.any() else float("nan")
+        report(f"surrogate: the same class as the black box on {100 * same:.1f} % of {held.sum()} held-out points")
+    return model
+
+
+def agreement(model: Callable[[Array], Array], predict_proba: Predict, x: ArrayLike) -> float:
+    """Share of the rows of x [N, *S] to which ``model`` [B, *S] -> [B, K] and the black box give the same class."""
+    x = np.asarray(x)
+    return _agreement(model, x, _soft_labels(predict_proba, x, None))
+
+
+def _agreement(model: Callable[[Array], Array], x: np.ndarray, soft: np.ndarray) -> float:
+    return float(np.mean(np.asarray(model(jnp.asarray(x, jnp.float32))).argmax(1) == soft.argmax(1)))
+
+
+def _soft_labels(predict_proba: Predict, x: np.ndarray, classes: int | None) -> np.ndarray:
+    """Probabilities [N, K] float64."""
+    if classes is None:
+        out = np.asarray(predict_proba(_table(predict_proba, x[:1])))
+        classes = out.shape[-1] if out.ndim == 2 and out.shape[-1] > 1 else 2
+    scores = black_box(predict_proba, classes, floor=1e-12).apply.scores(x)  # type: ignore[attr-defined]
+    if not np.isfinite(scores).all():
+        raise ValueError("predict_proba must be finite on x and around it, gave NaN or infinity")
+    return np.exp(scores)
