@@ -1,0 +1,209 @@
+"""DiCE's genetic search: a set of different counterfactuals from queries alone, no gradient.
+
+A population of G feasible points evolves by the cost
+
+    γ L(f(c), t) + w₁/D d(c − x) + w₃/F ‖c − x‖₀                                                                  (1)
+
+with L the hinge on logits and ‖·‖₀ the number of changed features. Each generation a child takes every feature from
+one of two good parents or, with the probability ``mutation``, a new value: half of these are drawn from the feature's
+range, half are put back to x. Survivors are picked greedily by (1) plus w₂ times their closeness to those picked, valid
+ones first (:func:`invjax.counterfactuals.sets.pick_diverse`); the answer is the first P of them.
+
+Source: the genetic mode of the DiCE library, after Schleich et al. (2021), GeCo. Deviations: there a mutated number is
+drawn from [lower, lower], so it always is the lower bound; diversity plays no part in survival; nothing is put back to
+x before the very end. Works for any classifier and any constraints; each child is exactly feasible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from invjax import constraints
+from invjax.config import STATIC, config, require
+from invjax.counterfactuals import proximity, sets, weighted
+from invjax.counterfactuals.proximity import MadL1, Proximity
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+
+@config
+class DiCEGenetic:
+    """The method's constants. The answer to an example is a set: Result.x [N, P, *S], Result.status [N, P].
+
+    Fields:
+      count: P, points of a set, >= 1 (static).
+      population: G, points that live at once, >= max(2, P) (static).
+      proximity: d; by default the plain l1 norm.
+      gamma: γ, weight of the hinge, per logit unit, > 0.
+      closeness: w₁, weight of the distance to x, >= 0.
+      spread: w₂, weight of the closeness to other survivors, >= 0.
+      sparsity: w₃, weight of the share of changed features, >= 0.
+      mutation: probability that a child's feature comes from neither parent, in (0, 1).
+      generations: at most, >= 1.
+      patience: it stops when the cost of the P best has changed by less than ``tolerance`` so often in succession and
+        all are valid, >= 1.
+      tolerance: see there, >= 0.
+      kappa: margin of a valid answer, logit units, >= 0.
+      probability: wanted probability of the target, in (0, 1); None: it need only win.
+
+    Forward passes per example: at most G (1 + generations). Memory per lane: 3 G points.
+    """
+
+    count: int = field(default=4, metadata=STATIC)
+    population: int = field(default=40, metadata=STATIC)
+    proximity: Proximity = MadL1()
+    gamma: float = 1.0
+    closeness: float = 0.2
+    spread: float = 0.5
+    sparsity: float = 0.2
+    mutation: float = 0.2
+    generations: int = 200
+    patience: int = 20
+    tolerance: float = 1e-4
+    kappa: float = 0.05
+    probability: float | None = None
+
+    @property
+    def method(self) -> Method:
+        """The method of this population's size."""
+        return _METHOD._replace(width=self.population)
+
+    def check(self) -> None:
+        weighted.check_validity(self)
+        require(self, "count", lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1")
+        least = max(2, self.count)
+        require(self, "population", lambda v: isinstance(v, int) and v >= least, f"a whole number >= {least}")
+        for name in ("closeness", "spread", "sparsity", "tolerance"):
+            require(self, name, lambda v: v >= 0, "at least 0")
+        require(self, "gamma", lambda v: v > 0, "a weight > 0")
+        require(self, "mutation", lambda v: 0 < v < 1, "in (0, 1)")
+        require(self, "generations", lambda v: v >= 1, "at least 1")
+        require(self, "patience", lambda v: v >= 1, "at least 1")
+        proximity.check(self)
+
+
+class GeneticState(NamedTuple):
+    children: Array  # [G, *S] the points to ask next
+    pool: Array  # [G, *S] the survivors, best first
+    score: Array  # [G] their cost (1)
+    valid: Array  # [G] bool, valid and no copy of one before
+    k: Array  # [] int32, generations evaluated; -1 before the clean input was seen
+    idle: Array  # [] int32, generations in succession without change
+    status: Array  # [] int32, PENDING until decided
+
+
+def _draw(row: Any, x: Array, key: Array) -> Array:
+    """[*S] each coordinate uniform in its range (of a category's columns the largest wins when snapped)."""
+    lower, upper = sets.spans(row, x)
+    return lower + (upper - lower) * jax.random.uniform(key, x.shape, x.dtype)
+
+
+def _first_generation(ctx: Context, problem: Problem, config: DiCEGenetic, row: Any) -> Array:
+    """[G, *S] x with more and more of its features drawn anew: a share (g + 1)/G of them in child g."""
+    owner = sets.owners(ctx, problem)
+
+    def one(g: Array) -> Array:
+        which, value = jax.random.split(jax.random.fold_in(jax.random.fold_in(problem.key, 0), g))
+        chance = jax.random.uniform(which, (int(owner.max()) + 1,), problem.x.dtype)
+        anew = chance * config.population < (g + 1).astype(problem.x.dtype)
+        return row.snap(jnp.where(anew[owner], _draw(row, problem.x, value), problem.x))
+
+    return jax.vmap(one)(jnp.arange(config.population))
+
+
+def _offspring(ctx: Context, problem: Problem, config: DiCEGenetic, row: Any, pool: Array, k: Array) -> Array:
+    """[G, *S] children of the better half of the pool [G, *S]."""
+    owner, half = sets.owners(ctx, problem), max(1, config.population // 2)
+    generation = jax.random.fold_in(problem.key, k + 1)
+
+    def one(g: Array) -> Array:
+        whom, which, how, value = jax.random.split(jax.random.fold_in(generation, g), 4)
+        parents = jax.random.randint(whom, (2,), 0, half)
+        gene = jax.random.uniform(which, (int(owner.max()) + 1,), problem.x.dtype)
+        back = jax.random.bernoulli(how, 0.5, gene.shape)
+        mutated, second = gene < config.mutation, gene > (1 + config.mutation) / 2
+        child = jnp.where(second[owner], pool[parents[1]], pool[parents[0]])
+        fresh = jnp.where(back[owner], problem.x, _draw(row, problem.x, value))
+        return row.snap(jnp.where(mutated[owner], fresh, child))
+
+    return jax.vmap(one)(jnp.arange(config.population))
+
+
+def _init(ctx: Context, problem: Problem, config: DiCEGenetic) -> GeneticState:
+    row = constraints.actions(ctx.constraints, problem)
+    size, x = config.population, problem.x
+    return GeneticState(
+        children=_first_generation(ctx, problem, config, row).astype(x.dtype),
+        pool=jnp.broadcast_to(x, (size, *x.shape)),
+        score=jnp.zeros(size, x.dtype),
+        valid=jnp.zeros(size, bool),
+        k=jnp.int32(-1),
+        idle=jnp.int32(0),
+        status=jnp.int32(Status.PENDING),
+    )
+
+
+def _ask(ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticState) -> Array:
+    return jnp.where(state.k < 0, problem.x, state.children)
+
+
+def _loss(
+    ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticState, point: Array, logits: Array
+) -> Array:
+    return weighted.hinge(config, problem, logits)
+
+
+def _tell(ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticState, ev: Eval) -> GeneticState:
+    row = constraints.actions(ctx.constraints, problem)
+    first = state.k < 0
+    clean = first & weighted.is_clean(config, problem, ev.logits[0])
+
+    def cost(point: Array, loss: Array) -> Array:
+        near = config.proximity.value(point - problem.x) / point.size
+        changed = jnp.mean(row.changed(point).astype(point.dtype))
+        return config.gamma * loss + config.closeness * near + config.sparsity * changed
+
+    score = jax.vmap(cost)(ev.point, ev.value).astype(state.score.dtype)
+    valid = jax.vmap(lambda z: weighted.is_valid(config, problem, z))(ev.logits)
+    # The clean input is no counterfactual of itself, whatever its margin: it is the first pool, not a valid one.
+    valid &= ~first & jax.vmap(row.satisfied)(ev.point) & (ev.point != problem.x).reshape(valid.shape[0], -1).any(1)
+    known = jnp.where(first, score, state.score)
+    everyone, scores = jnp.concatenate([state.pool, ev.point]), jnp.concatenate([known, score])
+    order, good = sets.pick_diverse(
+        everyone, scores, jnp.concatenate([state.valid, valid]), config.population,
+        jnp.asarray(config.spread, scores.dtype), config.proximity,
+    )  # fmt: skip
+    pool, kept = everyone[order], scores[order]
+
+    k, top = state.k + 1, slice(config.count)
+    change = jnp.abs(jnp.sum(kept[top]) - jnp.sum(known[top]))
+    still = good[top].all() & (change < config.tolerance)
+    idle = jnp.where(still, state.idle + 1, 0).astype(jnp.int32)
+    spent = (k >= config.generations) | (idle >= config.patience)
+    status = jnp.where(spent, jnp.where(good[top].any(), Status.FOUND, Status.NOT_FOUND), Status.PENDING)
+    children = _offspring(ctx, problem, config, row, pool, k).astype(pool.dtype)
+    return GeneticState(
+        children=jnp.where(first, state.children, children),
+        pool=pool,
+        score=kept,
+        valid=good,
+        k=k,
+        idle=idle,
+        status=jnp.where(clean, Status.ALREADY_TARGET, status).astype(jnp.int32),
+    )
+
+
+def _done(ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticState) -> Outcome:
+    top = slice(config.count)
+    status = jnp.where(state.status == Status.FOUND, Status.NOT_FOUND, state.status)
+    return sets.outcome(state.pool[top], state.valid[top], status, state.pool[top])
+
+
+_METHOD = Method("dice-genetic", _init, _ask, _loss, _tell, _done, _result, width=40, needs_grad=False)

@@ -1,0 +1,125 @@
+"""Wachter, Mittelstadt, Russell (2017): the nearest input of another class, by gradient descent.
+
+    min_x'  γ L(f(x'), t) + d(x' − x),   x' in the hull of what is permitted                                       (1)
+
+d is the l1 norm in units of the median absolute deviations (their eq. 4). γ is raised until a trial reaches the
+target and bisected afterwards (they raise it until |f(x') − y'| <= ε). Each step is Adam's (Kingma & Ba 2015,
+Algorithm 1), then the projection onto the hull.
+
+Deviations. L is by default a hinge on logits: the paper's squared loss ``(p_t − p)²`` has no gradient where the softmax
+is saturated. Adam's step falls linearly to 0 within a trial, or the l1 norm would keep it swinging around 0. The answer
+is the nearest valid point ever seen, not the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from invjax.config import STATIC, config, require, require_choice
+from invjax.counterfactuals import proximity, weighted
+from invjax.counterfactuals.proximity import MadL1, Proximity
+from invjax.types import Array, ArrayLike, Method, Problem
+
+
+@config
+class Wachter:
+    """The method's constants.
+
+    Fields:
+      proximity: d; by default the plain l1 norm. ``fit_mad(x_train)`` gives the paper's.
+      gamma: γ of the first trial, units of d per unit of loss, > 0.
+      grow: γ of the next trial over this one's until one succeeds, > 1.
+      trials: values of γ tried, >= 1.
+      iterations: steps of a trial, >= 1.
+      step: Adam's first step, data units, > 0.
+      kappa: margin of a valid answer, logit units, >= 0.
+      probability: wanted probability of the target, in (0, 1); None: it need only win.
+      loss: "hinge", max(0, shortfall + κ) on logits, or the paper's "squared", (p_t − p)² with p = 1 where
+        ``probability`` is None (static).
+
+    Evaluations per example: at most 1 + trials·iterations.
+    """
+
+    proximity: Proximity = MadL1()
+    gamma: float = 0.1
+    grow: float = 10.0
+    trials: int = 10
+    iterations: int = 100
+    step: float = 0.1
+    kappa: float = 0.05
+    probability: float | None = None
+    loss: str = field(default="hinge", metadata=STATIC)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        weighted.check_search(self)
+        require(self, "step", lambda v: v > 0, "a step > 0")
+        require_choice(self, "loss", ("hinge", "squared"))
+        proximity.check(self)
+
+
+class Adam(NamedTuple):
+    """Adam's state around an iterate."""
+
+    u: Array  # [*S] the iterate
+    mean: Array  # [*S] of the gradients
+    square: Array  # [*S] mean of their squares
+
+
+def adam_begin(u: Array) -> Adam:
+    """At rest at ``u``."""
+    return Adam(u, jnp.zeros_like(u), jnp.zeros_like(u))
+
+
+def adam_step(state: Adam, point: Array, grad: Array, step: ArrayLike, k: Array) -> Adam:
+    """Adam's step from ``point`` [*S], where ``grad`` [*S] was taken; k [] int32: steps taken before.
+
+    β₁ = 0.9, β₂ = 0.999, ε = 1e-8; the iterate is not projected.
+    """
+    mean = 0.9 * state.mean + 0.1 * grad
+    square = 0.999 * state.square + 0.001 * jnp.square(grad)
+    time = (k + 1).astype(grad.dtype)
+    corrected = mean / (1 - jnp.power(jnp.asarray(0.9, grad.dtype), time))
+    scale = jnp.sqrt(square / (1 - jnp.power(jnp.asarray(0.999, grad.dtype), time))) + 1e-8
+    return Adam(point - jnp.asarray(step, grad.dtype) * corrected / scale, mean, square)
+
+
+def squared_probability(config: Any, problem: Problem, logits: Array) -> Array:
+    """``(p_t − p)²``, untargeted of not being the label. No gradient where the softmax is saturated."""
+    own = jnp.take(jax.nn.softmax(logits), jnp.where(problem.target >= 0, problem.target, problem.label), mode="clip")
+    reached = jnp.where(problem.target >= 0, own, 1 - own)
+    wanted = 1.0 if config.probability is None else jnp.asarray(config.probability, logits.dtype)
+    return jnp.square(reached - wanted)
+
+
+def _loss(config: Wachter, problem: Problem, logits: Array) -> Array:
+    return (weighted.hinge if config.loss == "hinge" else squared_probability)(config, problem, logits)
+
+
+def _step(row: Any, problem: Problem, config: Wachter, inner: Adam, point: Array, grad: Array, k: Array) -> Adam:
+    left = 1 - k.astype(point.dtype) / jnp.asarray(config.iterations, point.dtype)
+    moved = adam_step(inner, point, grad, config.step * left, k)
+    return moved._replace(u=row.project(moved.u))
+
+
+def _score(config: Wachter, problem: Problem, point: Array) -> Array:
+    return config.proximity.value(point - problem.x)
+
+
+Wachter.method = weighted.method(
+    "wachter",
+    weighted.Parts(
+        begin=lambda problem, config: adam_begin(problem.x),
+        ask=lambda row, problem, config, inner: inner.u,
+        iterate=lambda problem, inner: inner.u,
+        step=_step,
+        loss=_loss,
+        score=_score,
+        smooth=lambda ctx, config, problem, point, aim: config.proximity.value(point - problem.x),
+    ),
+)

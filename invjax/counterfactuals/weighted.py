@@ -1,0 +1,205 @@
+"""Counterfactuals by a weighted loss: one inner solver, and a search for the weight γ of validity around it.
+
+    min_r  γ L(f(x + r), t) + h(x + r) + g(r),   x + r in the hull                                                 (1)
+
+L is the classifier's loss, h smooth or almost (a distance, −τ log q), g has a proximal map (sparsity, box, simplices).
+γ is raised ``grow``-fold until a trial reaches the target, and bisected afterwards: the smallest γ that is enough
+gives the nearest point. Every trial starts at r = 0; all of them count towards the best point.
+
+A method is this search with its own :class:`Parts`: pure functions of one example. The iterates live in the hull of
+what is permitted (intervals, simplices). Where hull and permitted set are not the same (integers, categories), or
+where the asked points are look-ahead points, the iterate's exact counterpart is probed; only feasible points count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from invjax import constraints, search
+from invjax.config import require
+from invjax.counterfactuals import best as kept
+from invjax.numerics import select
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+
+class Parts(NamedTuple):
+    """What a method adds to the search.
+
+    * ``begin(problem, config) -> inner``: the inner solver's state at r = 0.
+    * ``ask(row, problem, config, inner) -> [*S]``: where it wants the gradient; in the hull.
+    * ``iterate(problem, inner) -> [*S]``: its answer so far, in the hull.
+    * ``step(row, problem, config, inner, point, grad, k) -> inner``: take the gradient [*S] of γ L + h at ``point``;
+      k: [] int32, steps already taken in this trial.
+    * ``loss(config, problem, logits) -> []``: L.
+    * ``smooth(ctx, config, problem, point, aim) -> []``: h, differentiated in ``point``; None: 0. aim: [] int32, the
+      target, or (untargeted) the strongest class at x that is not the label.
+    * ``score(config, problem, point) -> []``: the distance by which valid points are compared.
+    * ``row(ctx, problem, config)``: what may change; by default ``constraints.actions``.
+    * ``probe_iterate``: static; the asked point is no iterate, so that this is probed even where every hull point is
+      permitted.
+    """
+
+    begin: Callable[..., Any]
+    ask: Callable[..., Array]
+    iterate: Callable[..., Array]
+    step: Callable[..., Any]
+    loss: Callable[..., Array]
+    score: Callable[..., Array]
+    smooth: Callable[..., Array] | None = None
+    row: Callable[..., Any] | None = None
+    probe_iterate: bool = False
+
+
+class WeightedState(NamedTuple):
+    inner: Any  # the inner solver's state
+    g0: Array  # [*S] gradient of L at r = 0: the first step of every trial needs no evaluation
+    aim: Array  # [] int32, the class a plausible answer looks like
+    k: Array  # [] int32, steps taken in this trial; -1 before the clean input was seen
+    gamma: search.Bracket  # the search for the smallest γ that is enough
+    reached: Array  # [] bool, this trial has seen a valid and feasible point
+    best: kept.Best  # the valid point of least score
+    status: Array  # [] int32, PENDING until decided
+
+
+def check_search(config: Any) -> None:
+    """The fields every config of this family has: gamma, grow, trials, iterations, kappa, probability."""
+    require(config, "gamma", lambda v: v > 0, "a weight > 0")
+    require(config, "grow", lambda v: v > 1, "above 1")
+    require(config, "trials", lambda v: v >= 1, "at least 1")
+    require(config, "iterations", lambda v: v >= 1, "at least 1")
+    check_validity(config)
+
+
+def check_validity(config: Any) -> None:
+    """kappa and probability: what counts as valid."""
+    require(config, "kappa", lambda v: v >= 0, "a margin >= 0")
+    require(config, "probability", lambda v: v is None or 0 < v < 1, "None or in (0, 1)")
+
+
+def is_valid(config: Any, problem: Problem, logits: Array) -> Array:
+    """[] bool: the target wins by more than kappa, or has the wanted probability (with kappa to spare)."""
+    return kept.shortfall(problem, logits, config.kappa, config.probability) < 0
+
+
+def is_clean(config: Any, problem: Problem, logits: Array) -> Array:
+    """[] bool: there is nothing to do, kappa apart."""
+    return kept.shortfall(problem, logits, 0.0, config.probability) < 0
+
+
+def hinge(config: Any, problem: Problem, logits: Array) -> Array:
+    """``max(0, shortfall)``: on logits, so it has a gradient also where the softmax is saturated."""
+    missing = kept.shortfall(problem, logits, config.kappa, config.probability)
+    return jnp.where(missing > 0, missing, jnp.zeros_like(missing))
+
+
+def _aim(problem: Problem, logits: Array) -> Array:
+    """[] int32, the target, or the strongest class that is not the label."""
+    rest = jnp.where(jnp.arange(logits.shape[-1]) == problem.label, -jnp.inf, logits)
+    return jnp.where(problem.target >= 0, problem.target, jnp.argmax(rest)).astype(jnp.int32)
+
+
+def method(name: str, parts: Parts) -> Method:
+    """The :class:`Method` of the search (1) around ``parts``."""
+
+    def row_of(ctx: Context, problem: Problem, config: Any) -> Any:
+        if parts.row is not None:
+            return parts.row(ctx, problem, config)
+        return constraints.actions(ctx.constraints, problem)
+
+    def step(
+        ctx: Context, problem: Problem, config: Any, row: Any, inner: Any, point: Array, grad: Array, gamma: Array,
+        aim: Array, k: Array,
+    ) -> Any:  # fmt: skip
+        total = gamma * grad
+        if parts.smooth is not None:
+            smooth = parts.smooth
+            total = total + jax.grad(lambda u: smooth(ctx, config, problem, u, aim))(point)
+        return parts.step(row, problem, config, inner, point, total, k)
+
+    def turn(
+        ctx: Context, problem: Problem, config: Any, row: Any, state: WeightedState, first: Array
+    ) -> WeightedState:
+        """After an evaluation: the next iterate, or the first one of the next trial."""
+        ended = ~first & (state.k >= config.iterations)
+        gamma = select(ended, search.seek_smallest(state.gamma, state.reached, config.grow), state.gamma)
+        again = step(
+            ctx, problem, config, row, parts.begin(problem, config), problem.x, state.g0, gamma.value, state.aim,
+            jnp.zeros_like(state.k),
+        )  # fmt: skip
+        return state._replace(
+            inner=select(ended, again, state.inner),
+            k=jnp.where(ended | first, 0, state.k) + 1,
+            gamma=gamma,
+            reached=state.reached & ~ended,
+            status=jnp.where(
+                state.status == Status.PENDING,
+                kept.ended(state.best, jnp.zeros_like(ended), ended, gamma.trials >= config.trials),
+                state.status,
+            ),
+        )
+
+    def record(
+        config: Any, problem: Problem, row: Any, state: WeightedState, point: Array, logits: Array
+    ) -> WeightedState:
+        valid = is_valid(config, problem, logits) & row.satisfied(point) & (state.status == Status.PENDING)
+        best = kept.keep(state.best, point, parts.score(config, problem, point), valid)
+        return state._replace(best=best, reached=state.reached | valid)
+
+    def init(ctx: Context, problem: Problem, config: Any) -> WeightedState:
+        gamma = search.init(jnp.asarray(config.gamma, problem.x.dtype))
+        return WeightedState(
+            parts.begin(problem, config), jnp.zeros_like(problem.x), jnp.int32(0), jnp.int32(-1), gamma,
+            jnp.zeros((), bool), kept.nothing(problem), jnp.int32(Status.PENDING),
+        )  # fmt: skip
+
+    def ask(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Array:
+        wanted = parts.ask(row_of(ctx, problem, config), problem, config, state.inner)
+        return jnp.where(state.k < 0, problem.x, wanted)
+
+    def loss(ctx: Context, problem: Problem, config: Any, state: WeightedState, point: Array, logits: Array) -> Array:
+        return parts.loss(config, problem, logits)
+
+    def probes(row: Any) -> bool:
+        return parts.probe_iterate or not row.exact
+
+    def tell(ctx: Context, problem: Problem, config: Any, state: WeightedState, ev: Eval) -> WeightedState:
+        row = row_of(ctx, problem, config)
+        first = state.k < 0
+        clean = first & is_clean(config, problem, ev.logits)
+        told = state if not row.exact else record(config, problem, row, state, ev.point, ev.logits)
+        # The clean input is no counterfactual of itself, whatever its margin.
+        state = select(first, state._replace(g0=ev.grad, aim=_aim(problem, ev.logits)), told)
+        moved = step(
+            ctx, problem, config, row, state.inner, ev.point, ev.grad, state.gamma.value, state.aim,
+            jnp.maximum(state.k, 0),
+        )  # fmt: skip
+        status = kept.ended(state.best, first, clean, jnp.zeros_like(first))
+        state = state._replace(inner=moved, status=status)
+        # Where there are probes the trial is judged after them.
+        return state if probes(row) else turn(ctx, problem, config, row, state, first)
+
+    def probe(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Array:
+        row = row_of(ctx, problem, config)
+        point = parts.iterate(problem, state.inner)
+        if not probes(row):
+            return jnp.zeros((0, *point.shape), point.dtype)
+        return (point if row.exact else row.snap(point))[None]
+
+    def tell_probe(
+        ctx: Context, problem: Problem, config: Any, state: WeightedState, points: Array, logits: Array
+    ) -> WeightedState:
+        row = row_of(ctx, problem, config)
+        state = record(config, problem, row, state, points[0], logits[0])
+        return turn(ctx, problem, config, row, state, state.k < 0)
+
+    def done(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Array:
+        return state.status != Status.PENDING
+
+    def result(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Outcome:
+        return kept.outcome(state.best, state.status, parts.iterate(problem, state.inner))
+
+    return Method(name, init, ask, loss, tell, done, result, probe=probe, tell_probe=tell_probe)
