@@ -157,7 +157,7 @@ class SpaceRow:
             keep &= self.changed(self._separable(v, w, penalty))
         if max_changes is not None:
             keep &= largest(jnp.where(keep, gain, jnp.full_like(gain, -jnp.inf)), max_changes)
-        return joint(self._pinned(keep))
+        return joint(self.pinned(keep))
 
     def _category_gain(self, v: Array, u: Array) -> Array | None:
         if self.blocks is None:
@@ -165,7 +165,7 @@ class SpaceRow:
         blocks = self.constraints.layout.blocks
         return jnp.sum(blocks((u - self.x) * (2 * v - u - self.x)), axis=1) / 2
 
-    def _pinned(self, keep: Array) -> SpaceRow:
+    def pinned(self, keep: Array) -> SpaceRow:
         """The row with only the features of keep [F] free."""
         layout = self.constraints.layout
         free = layout.spread(keep)

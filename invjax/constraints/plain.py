@@ -50,6 +50,12 @@ class PlainRow:
         u = jnp.where(c == 0, self.x, jnp.clip(self.x + c, self.lower, self.upper))
         return maps.keep_nan(v, u)
 
+    def pinned(self, keep: Array) -> PlainRow:
+        """The row with only the units of keep [n] free."""
+        free = self._spread(keep)
+        low, high = jnp.where(free, self.lower, self.x), jnp.where(free, self.upper, self.x)
+        return dataclasses.replace(self, lower=low, upper=high)
+
     def project(self, v: Array) -> Array:
         """The nearest point of the box."""
         return jnp.clip(v, self.lower, self.upper)
