@@ -235,7 +235,7 @@ def _tell(
     spent = gamma.trials >= config.trials
     return SCFEReleasedState(
         w=after(zero, w),
-        v=after(zero, v),
+        v=after(state.v, v),  # a new trial does not see it: its first momentum is 0
         t=after(1.0, t),
         i=after(0, state.i + 1),
         step=after(config.step, step),
