@@ -1,0 +1,239 @@
+"""How much a counterfactual depends on small things: the input, a protected feature, the training of the model, a set.
+
+For two similar rows x and y with counterfactuals x' and y' (S-CFE's slides ask for stability to small input shifts and
+individual fairness; reference definitions of this library):
+
+    absolute  = ‖x' - y'‖_2,    relative = ‖x' - y'‖_2 / ‖x - y‖_2                                                 (1)
+    jaccard   = |C(x) ∩ C(y)| / |C(x) ∪ C(y)|       C the features that the counterfactual changes                  (2)
+    cost gap  = ‖y' - y‖_2 - ‖x' - x‖_2
+
+Stability: y = x + ε with ε ~ N(0, s²) on the columns of numbers. Individual fairness: y is x with another value of a
+protected feature. A set of P counterfactuals of one row is diverse by (Mothilal et al. 2020, DiCE)
+
+    mean pairwise distance,    det K with K_ij = 1 / (1 + ‖x'_i - x'_j‖)                                            (3)
+
+Host-side NumPy in model coordinates; what was not found is NaN and in no mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invjax.metrics.rows import changed_features, column_features, judge
+from invjax.types import Result, Status
+
+NAN = float("nan")
+Explain = Callable[[np.ndarray, np.ndarray], Any]
+
+
+class Pairs(NamedTuple):
+    """Two counterfactuals of similar rows compared; NaN where either is missing."""
+
+    absolute: np.ndarray  # [...] ‖x' - y'‖_2 (1)
+    relative: np.ndarray  # [...] the same by ‖x - y‖_2; NaN where the rows are equal
+    jaccard: np.ndarray  # [...] overlap of the changed features (2); 1 where neither changes any
+    cost_gap: np.ndarray  # [...] how much farther the second row has to go
+    both: np.ndarray  # [...] bool, both have a counterfactual
+
+    def means(self) -> dict[str, float]:
+        """``absolute, relative, jaccard, cost_gap`` over what was found (NaN: nothing), and ``found``, its share."""
+        shares = {name: _mean(getattr(self, name)) for name in ("absolute", "relative", "jaccard", "cost_gap")}
+        return {**shares, "found": float(self.both.mean()) if self.both.size else NAN}
+
+
+def compare_counterfactuals(
+    x: Any,
+    first: Any,
+    similar: Any,
+    second: Any,
+    *,
+    space: Any = None,
+    tolerance: float = 1e-4,
+    ignore: Sequence[str] = (),
+) -> Pairs:
+    """Compare (1, 2) the counterfactuals of N rows with those of N similar rows.
+
+    Args:
+      x, similar: [N, D] the rows; first, second: their counterfactuals, Results or arrays [N, D] (there, a row that is
+        not finite or equals its factual counts as not found).
+      space: makes (2) count features instead of columns; ignore: names of features left out of x' - y' and of (2).
+    """
+    (a, a_cf, a_found), (b, b_cf, b_found) = _found(x, first, tolerance), _found(similar, second, tolerance)
+    if a.shape != b.shape:
+        raise ValueError(f"similar must be of the shape of x, {a.shape}, was of shape {b.shape}")
+    both = a_found & b_found
+    feature_of = column_features(space, a.shape[1])
+    keep = np.ones(a.shape[1], bool)
+    for name in ignore:
+        if space is None or name not in space.names:
+            raise ValueError(f"ignore must name features of space, was {name!r}")
+        keep &= feature_of != list(space.names).index(name)
+    gap = np.sqrt(np.square((a_cf - b_cf)[:, keep]).sum(1))
+    shift = np.sqrt(np.square(a - b).sum(1))
+    sets = [
+        changed_features(np.where(keep, cf - rows, 0.0), feature_of, tolerance) for rows, cf in ((a, a_cf), (b, b_cf))
+    ]
+    union, common = (sets[0] | sets[1]).sum(1), (sets[0] & sets[1]).sum(1)
+    cost = [np.sqrt(np.square(cf - rows).sum(1)) for rows, cf in ((a, a_cf), (b, b_cf))]
+    return Pairs(
+        absolute=np.where(both, gap, NAN),
+        relative=np.where(both & (shift > 0), gap / np.where(shift > 0, shift, 1.0), NAN),
+        jaccard=np.where(both, np.where(union > 0, common / np.maximum(union, 1), 1.0), NAN),
+        cost_gap=np.where(both, cost[1] - cost[0], NAN),
+        both=both,
+    )
+
+
+def input_stability(
+    explain: Explain,
+    x: Any,
+    target: Any,
+    *,
+    sd: float = 0.05,
+    repeats: int = 1,
+    seed: int = 0,
+    space: Any = None,
+    tolerance: float = 1e-4,
+) -> Pairs:
+    """Stability to small shifts of the input: explain x and x + ε.
+
+    Args:
+      explain: (rows [N, D], targets [N]) -> their counterfactuals, a Result or an array.
+      x: [N, D] in model coordinates; target: int or [N].
+      sd: s, model units (of a z-scored table, standard deviations); repeats: draws of ε per row; seed: of the draws.
+      space: with it, categories keep their level and a shifted row is moved onto ranges and grids, as any row of the
+        table is; a shift that this undoes gives a NaN ``relative``.
+
+    Returns:
+      Pairs whose fields are [repeats, N].
+    """
+    if not np.isfinite(sd) or sd <= 0:
+        raise ValueError(f"sd must be a number > 0 in model units, was {sd!r}")
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, was {repeats!r}")
+    rows = np.asarray(x)
+    wanted = np.broadcast_to(np.asarray(target), (len(rows),))
+    first = explain(rows, wanted)
+    draws = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(repeats):
+        noise = draws.normal(0.0, sd, rows.shape)
+        if space is not None:
+            numeric = np.asarray([feature.kind != "category" for feature in space.features])
+            noise = np.where(numeric[column_features(space, rows.shape[1])], noise, 0.0)
+        shifted = (rows + noise).astype(rows.dtype)
+        if space is not None:
+            shifted = np.asarray(space.encode(space.decode(shifted)), rows.dtype)
+        pairs.append(
+            compare_counterfactuals(rows, first, shifted, explain(shifted, wanted), space=space, tolerance=tolerance)
+        )
+    return Pairs(*(np.stack(values) for values in zip(*pairs, strict=True)))
+
+
+def protected_flips(
+    explain: Explain,
+    table: Mapping[str, Any],
+    target: Any,
+    *,
+    space: Any,
+    feature: str,
+    tolerance: float = 1e-4,
+) -> dict[Any, Pairs]:
+    """Individual fairness: what changes where a person has another value of one protected feature.
+
+    Args:
+      explain: (rows [N, D], targets [N]) -> their counterfactuals, a Result or an array.
+      table: the N rows in raw units; target: int or [N].
+      feature: a feature with levels of ``space``. The flipped row is a similar *person*, no action: the feature may be
+        immutable.
+
+    Returns:
+      For each level, the Pairs [N] of the rows that have another one, against themselves with this level; rows that
+      have it already are not ``both`` and NaN. ``absolute`` and ``jaccard`` leave the flipped feature out.
+    """
+    names = list(space.names)
+    if feature not in names or not space.features[names.index(feature)].levels:
+        raise ValueError(f"feature must be a feature with levels of space, was {feature!r}")
+    rows = np.asarray(space.encode(table))
+    wanted = np.broadcast_to(np.asarray(target), (len(rows),))
+    first = explain(rows, wanted)
+    flips = {}
+    for level in space.features[names.index(feature)].levels:
+        column = np.asarray(table[feature])
+        other = np.asarray(space.encode({**table, feature: np.full(len(rows), level, np.asarray(level).dtype)}))
+        pairs = compare_counterfactuals(
+            rows, first, other, explain(other, wanted), space=space, tolerance=tolerance, ignore=(feature,)
+        )
+        flipped = np.asarray([str(cell) != str(level) for cell in column.tolist()])
+        flips[level] = Pairs(*(np.where(flipped, values, NAN) for values in pairs[:4]), both=pairs.both & flipped)
+    return flips
+
+
+def retrained_validity(
+    counterfactuals: Any, target: Any, predicts: Sequence[Callable[[np.ndarray], Any]]
+) -> np.ndarray:
+    """[M, n] bool: the counterfactual [n, *S] has its target under each of M retrained models' predict functions."""
+    rows = np.asarray(counterfactuals)
+    wanted = np.broadcast_to(np.asarray(target), (len(rows),))
+    return np.asarray([judge(predict, rows) == wanted for predict in predicts], bool).reshape(len(predicts), len(rows))
+
+
+class Diversity(NamedTuple):
+    """How different the counterfactuals of one row are."""
+
+    distance: np.ndarray  # [N] mean l2 distance of the pairs; NaN with fewer than two
+    determinant: np.ndarray  # [N] det K (3), 0 for a repeated one, towards 1 for distant ones; NaN with fewer than two
+    features: np.ndarray  # [N] mean number of columns in which a pair differs
+
+
+def diversity(sets: Any, valid: Any = None, *, tolerance: float = 1e-4) -> Diversity:
+    """Diversity (3) of sets [N, P, D], or of the Result of a method that gives sets.
+
+    Only those of ``valid`` [N, P] count; by default those found, of an array the finite ones.
+    """
+    if isinstance(sets, Result):
+        sets, valid = sets.x, np.asarray(sets.status) == Status.FOUND if valid is None else valid
+    rows = np.asarray(sets, np.float64)
+    if rows.ndim != 3:
+        raise ValueError(f"sets must be [N, P, D], were of shape {rows.shape}")
+    use = np.asarray(np.isfinite(rows).all(2))
+    if valid is not None:
+        if np.shape(valid) != use.shape:
+            raise ValueError(f"valid must be of shape {use.shape}, was {np.shape(valid)}")
+        use &= np.asarray(valid, bool)
+    values = np.full((3, len(rows)), NAN)
+    for n in range(len(rows)):
+        points = rows[n][use[n]]
+        if len(points) < 2:
+            continue
+        gaps = points[:, None] - points[None]
+        distance = np.sqrt(np.square(gaps).sum(2))
+        pairs = np.triu_indices(len(points), 1)
+        values[:, n] = (
+            distance[pairs].mean(),
+            np.linalg.det(1.0 / (1.0 + distance)),
+            (np.abs(gaps) > tolerance).sum(2)[pairs].mean(),
+        )
+    return Diversity(*values)
+
+
+def _found(x: Any, counterfactuals: Any, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and counterfactuals [N, D] in float64, and [N] which there are."""
+    rows = np.asarray(x, np.float64)
+    is_result = isinstance(counterfactuals, Result)
+    cf = np.asarray(counterfactuals.x if is_result else counterfactuals, np.float64)
+    if rows.ndim != 2 or cf.shape != rows.shape:
+        raise ValueError(f"rows and counterfactuals must be of one shape [N, D], were {rows.shape} and {cf.shape}")
+    found = np.asarray(np.isfinite(cf).all(1))
+    cf = np.where(found[:, None], cf, rows)
+    if is_result:
+        return rows, cf, found & (np.asarray(counterfactuals.status) == Status.FOUND)
+    return rows, cf, found & (np.abs(cf - rows).max(1) > tolerance)
+
+
+def _mean(values: np.ndarray) -> float:
+    kept = values[~np.isnan(values)]
+    return float(kept.mean()) if kept.size else NAN

@@ -1,0 +1,111 @@
+"""Does a row look like data? Local outlier factor, rank of its log-density, and agreement of its neighbours.
+
+    LOF_k(p)   mean over the k nearest rows o of lrd_k(o) / lrd_k(p),   1 inside an even cloud, larger outside       (1)
+    lrd_k(p)   1 / mean_o max(k-distance(o), ‖p - o‖)
+    rank(p)    share of the rows r of the class with log p(r | t) < log p(p | t)                                     (2)
+    yNN(p)     share of the k nearest rows that are predicted t                                                      (3)
+
+Source: (1) Breunig et al. 2000, as scikit-learn's LocalOutlierFactor(novelty=True) has it: -score_samples.
+(3) CARLA (Pawelczyk et al. 2021). Host-side; the density is evaluated by JAX.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from invjax.metrics.rows import flat
+
+REFERENCE = 2000  # rows of a class that a log-density is ranked among, at most, evenly spaced: 1 % or finer
+BATCH = 64  # rows of one density call: a kernel density holds [BATCH, M, D] numbers
+NAN = float("nan")
+
+
+def local_outlier_factor(points: Any, train: Any, neighbours: int = 20) -> np.ndarray:
+    """[n] the LOF (1) of points [n, *S] against rows [M, *S]; k is at most M - 1. NaN where M < 2.
+
+    Raises ImportError: scikit-learn is missing (extra ``data``).
+    """
+    rows, queries = flat(train), flat(points)
+    if neighbours < 1:
+        raise ValueError(f"neighbours must be at least 1, was {neighbours!r}")
+    if len(rows) < 2 or len(queries) == 0:
+        return np.full(len(queries), NAN)
+    fitted = _fitted(rows.tobytes(), rows.shape, min(neighbours, len(rows) - 1))
+    return -np.asarray(fitted.score_samples(queries), np.float64)
+
+
+@lru_cache(maxsize=4)
+def _fitted(content: bytes, shape: tuple[int, ...], neighbours: int) -> Any:
+    """scikit-learn's fitted LOF; kept, since many methods are measured against the same rows."""
+    try:
+        module = import_module("sklearn.neighbors")
+    except ImportError as error:
+        raise ImportError("the local outlier factor needs scikit-learn: pip install 'invjax[data]'") from error
+    with warnings.catch_warnings():  # rows that occur more than k times: known, the factor stays finite
+        warnings.simplefilter("ignore", UserWarning)
+        rows = np.frombuffer(content).reshape(shape)
+        return module.LocalOutlierFactor(n_neighbors=neighbours, novelty=True).fit(rows)
+
+
+def neighbour_agreement(points: Any, target: Any, train: Any, said: Any, neighbours: int = 5) -> np.ndarray:
+    """[n] yNN (3): points [n, *S], target [n], rows [M, *S], said [M] their predicted classes; k at most M."""
+    rows, queries, wanted, said = flat(train), flat(points), np.asarray(target), np.asarray(said)
+    if neighbours < 1:
+        raise ValueError(f"neighbours must be at least 1, was {neighbours!r}")
+    k = min(neighbours, len(rows))
+    share = np.full(len(queries), NAN)
+    for start in range(0, len(queries), 256):
+        part = slice(start, start + 256)
+        nearest = np.argpartition(cdist(queries[part], rows), k - 1, axis=1)[:, :k]
+        share[part] = (said[nearest] == wanted[part, None]).mean(1)
+    return share
+
+
+def density_rank(
+    density: Any, points: Any, target: Any, train: Any = None, classes: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-densities [n] (nats) of points [n, *S] under their targets [n], and their ranks (2) [n].
+
+    density: a pytree with ``log_prob(x, label)`` of one point. train [M, *S] and classes [M]: the rows to rank
+    against; the rank is NaN without them and where the class has none. A training row lies on its own kernel, a
+    counterfactual does not: a kernel density's rank is a little too low rather than too high.
+    """
+    queries, wanted = np.asarray(points), np.asarray(target)
+    values = _log_prob(density, queries, wanted)
+    ranks = np.full(len(queries), NAN)
+    if train is None or classes is None:
+        return values, ranks
+    rows, labels = np.asarray(train), np.asarray(classes)
+    for label in np.unique(wanted):
+        own = rows[labels == label]
+        if len(own):
+            own = own[np.linspace(0, len(own) - 1, min(len(own), REFERENCE)).round().astype(int)]
+            reference = np.sort(_log_prob(density, own, np.full(len(own), label)))
+            at = wanted == label
+            ranks[at] = np.searchsorted(reference, values[at], side="left") / len(own)
+            ranks[at & np.isnan(values)] = NAN
+    return values, ranks
+
+
+def _log_prob(density: Any, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if len(points) == 0:
+        return np.zeros(0)
+    wanted = jnp.asarray(labels, jnp.int32)
+    if len(jax.tree.leaves(density)) == 1 and jax.tree.leaves(density)[0] is density:  # no pytree: any object will do
+        values = jax.lax.map(lambda one: density.log_prob(*one), (jnp.asarray(points), wanted), batch_size=BATCH)
+    else:
+        values = _mapped(density, jnp.asarray(points), wanted)
+    return np.asarray(values, np.float64)
+
+
+@jax.jit
+def _mapped(density: Any, points: jax.Array, labels: jax.Array) -> jax.Array:
+    return jax.lax.map(lambda one: density.log_prob(*one), (points, labels), batch_size=BATCH)

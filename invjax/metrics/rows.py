@@ -1,0 +1,153 @@
+"""What the measures of counterfactual rows start from: which rows count, which features changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invjax.types import Result, Status
+
+
+class Answers(NamedTuple):
+    """Counterfactuals brought into one form; N rows."""
+
+    x: np.ndarray  # [N, *S] factual rows
+    cf: np.ndarray  # [N, *S] counterfactuals; the factual row where not answered
+    target: np.ndarray  # [N] int64 wanted class
+    trivial: np.ndarray  # [N] bool, the factual row has the target
+    infeasible: np.ndarray  # [N] bool, the method says so
+    answered: np.ndarray  # [N] bool, a counterfactual is claimed
+    valid: np.ndarray  # [N] bool, answered, not trivial, and of the target class
+
+
+def answers(
+    x: Any, counterfactuals: Any, target: Any, predict: Callable[[np.ndarray], Any], tolerance: float
+) -> Answers:
+    """Judge N counterfactuals, a Result or an array [N, *S], by ``predict``.
+
+    Of sets of P per row ([N, P, *S]) the nearest valid one counts, or the first answered one where none is valid.
+
+    Raises ValueError: a shape that does not fit, a target that is no class, a tolerance below 0.
+    """
+    rows = np.asarray(x)
+    if rows.ndim < 2:
+        raise ValueError(f"x must be rows [N, *S], was of shape {rows.shape}")
+    if not np.isfinite(tolerance) or tolerance < 0:
+        raise ValueError(f"tolerance must be a number >= 0 in model units, was {tolerance!r}")
+    status = np.asarray(counterfactuals.status) if isinstance(counterfactuals, Result) else None
+    cf = np.asarray(counterfactuals.x if isinstance(counterfactuals, Result) else counterfactuals)
+    if cf.ndim == rows.ndim + 1 and cf.shape[:1] + cf.shape[2:] == rows.shape and cf.shape[1] > 0:
+        return _nearest_of_sets(rows, cf, status, target, predict, tolerance)
+    if cf.shape != rows.shape:
+        raise ValueError(f"counterfactuals must be of the shape of x, {rows.shape}, were of shape {cf.shape}")
+    return _judged(rows, cf, status, target, predict, tolerance)
+
+
+def _nearest_of_sets(
+    rows: np.ndarray,
+    cf: np.ndarray,
+    status: np.ndarray | None,
+    target: Any,
+    predict: Callable[[np.ndarray], Any],
+    tolerance: float,
+) -> Answers:
+    """The judged sets [N, P, *S] with one answer each."""
+    count, each = cf.shape[:2]
+    wanted = np.repeat(np.broadcast_to(np.asarray(target), (count,)), each)
+    many = np.repeat(rows, each, axis=0)
+    state = None if status is None else status.reshape(-1)
+    all_ = _judged(many, cf.reshape(many.shape), state, wanted, predict, tolerance)
+    distance = np.square((all_.cf - all_.x).reshape(count, each, -1).astype(np.float64)).sum(2)
+    order = np.where(all_.valid.reshape(count, each), distance, np.inf)
+    order = np.where(np.isfinite(order).any(1, keepdims=True), order, ~all_.answered.reshape(count, each))
+    return Answers(*(field[np.arange(count) * each + order.argmin(1)] for field in all_))
+
+
+def _judged(
+    rows: np.ndarray,
+    cf: np.ndarray,
+    status: np.ndarray | None,
+    target: Any,
+    predict: Callable[[np.ndarray], Any],
+    tolerance: float,
+) -> Answers:
+    wanted = np.asarray(target)
+    if wanted.shape not in ((), (len(rows),)) or not np.issubdtype(wanted.dtype, np.integer) or (wanted < 0).any():
+        raise ValueError(f"target must be a class index or [{len(rows)}] of them, was {target!r}")
+    wanted = np.broadcast_to(wanted.astype(np.int64), (len(rows),))
+    axes = tuple(range(1, rows.ndim))
+    finite = np.isfinite(cf).all(axis=axes)
+    whole = np.isfinite(rows).all(axis=axes)  # a factual row with a missing cell: no answer, and nobody is asked
+    moved = np.abs(np.where(np.isfinite(cf), cf, 0) - np.where(np.isfinite(rows), rows, 0)).max(axis=axes) > tolerance
+    answered = finite & whole & (moved if status is None else status == Status.FOUND)
+    factual = np.where(np.isfinite(rows), rows, 0)
+    cf = np.where(answered.reshape(-1, *(1,) * len(axes)), cf, factual)
+    trivial = whole & (judge(predict, factual) == wanted)
+    infeasible = np.zeros(len(rows), bool) if status is None else status == Status.INFEASIBLE
+    answered = answered & ~trivial
+    valid = answered & (judge(predict, cf) == wanted)
+    return Answers(rows, cf, wanted, trivial, infeasible, answered, valid)
+
+
+def flat(rows: Any) -> np.ndarray:
+    """[n, *S] -> [n, D] float64, also where n is 0."""
+    array = np.asarray(rows)
+    return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float64)
+
+
+def judge(predict: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
+    """[n] int64 classes of rows [n, *S]: ``predict`` gives [n] class indices, or [n, K] scores."""
+    if len(rows) == 0:
+        return np.zeros(0, np.int64)
+    said = np.asarray(predict(rows))
+    if said.ndim == 2 and len(said) == len(rows) and said.shape[1] > 1:
+        # A row of NaN has no class: -1 is nobody's target.
+        return np.where(np.isfinite(said).all(1), np.nan_to_num(said).argmax(1), -1)
+    if said.shape != (len(rows),):
+        raise ValueError(f"predict must return {len(rows)} classes or [{len(rows)}, K] scores, gave shape {said.shape}")
+    return said.astype(np.int64)
+
+
+def column_features(space: Any, width: int) -> np.ndarray:
+    """[D] int64, the index of the feature of each column; without a space every column is a feature."""
+    if space is None:
+        return np.arange(width)
+    if space.width != width:
+        raise ValueError(f"space must have the {width} columns of x, has {space.width}")
+    return np.asarray(space.column_features, np.int64)
+
+
+def changed_features(delta: np.ndarray, feature_of: np.ndarray, tolerance: float) -> np.ndarray:
+    """[n, F] bool: any column of the feature differs by more than the tolerance. delta: [n, D]."""
+    changed = np.zeros((len(delta), int(feature_of.max()) + 1), bool)
+    rows, columns = np.nonzero(np.abs(delta) > tolerance)
+    changed[rows, feature_of[columns]] = True
+    return changed
+
+
+def raw_table(space: Any, x: np.ndarray, factual: Mapping[str, Any], tolerance: float) -> dict[str, np.ndarray]:
+    """Rows [n, D] in raw units for the judge of constraints: nothing is mended beyond the tolerance.
+
+    ``space.decode`` snaps values onto ranges, grids and levels, which would hide a violation. So its value of a feature
+    is taken only where encoding it again gives the row's columns within the tolerance (model units); elsewhere a number
+    is the row's own, and a level that is none becomes text that names no level.
+    """
+    decoded = space.decode(x, factual)
+    off = changed_features(
+        np.asarray(space.encode(decoded), np.float64) - x, column_features(space, x.shape[1]), tolerance
+    )
+    raw, column = {}, 0
+    for f, feature in enumerate(space.features):
+        values, own = np.asarray(decoded[feature.name]), x[:, column : column + feature.columns]
+        if off[:, f].any():
+            if feature.levelled:
+                shown = [f"{feature.name} between its levels ({', '.join(f'{v:g}' for v in row)})" for row in own]
+                values = np.where(off[:, f], np.asarray(shown, object), values.astype(object))
+            else:
+                values = np.where(off[:, f], own[:, 0].astype(np.float64) * space.scale[f] + space.center[f], values)
+        raw[feature.name] = values
+        column += feature.columns
+    return raw
