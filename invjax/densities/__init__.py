@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from invjax.densities.flow import Flow, fit_flow
 from invjax.densities.gmm import GMM, fit_gmm, from_sklearn
 from invjax.densities.hinge import Hinge, hinge, quantiles
 from invjax.densities.kde import KDE, fit_kde
 from invjax.densities.knn import KNN, fit_knn, gravity_point
 from invjax.densities.lof import LOF, fit_lof
+from invjax.densities.vae import VAE, fit_vae
 
 __all__ = [
     "GMM",
     "KDE",
     "KNN",
     "LOF",
+    "VAE",
+    "Flow",
     "Hinge",
+    "fit_flow",
     "fit_gmm",
     "fit_kde",
     "fit_knn",
     "fit_lof",
+    "fit_vae",
     "from_sklearn",
     "gravity_point",
     "hinge",

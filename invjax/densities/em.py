@@ -70,11 +70,13 @@ def fit(
         # A NaN ends the run as well: no comparison with it is true.
         return mixture, share, value, value - before > tolerance, step + 1
 
-    centers = seeds(rows, real, key, components)
-    for _ in range(LLOYD):
+    def move(centers: Array) -> Array:
         share = nearest(rows, centers) * real[:, None]
         size = share.sum(0)[:, None]
-        centers = jnp.where(size > 0, share.T @ rows / jnp.maximum(size, 1), centers)
+        return jnp.where(size > 0, share.T @ rows / jnp.maximum(size, 1), centers)
+
+    centers = seeds(rows, real, key, components)
+    centers = jax.lax.fori_loop(0, LLOYD, lambda _, centers: move(centers), centers)
     first = maximise(rows, nearest(rows, centers) * real[:, None], count, floor, full)
     share, value = expect(first)
     start = (first, share, value, jnp.isfinite(value), jnp.zeros((), jnp.int32))
