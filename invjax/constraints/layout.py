@@ -84,4 +84,6 @@ def _index(layout: Layout) -> _Index:
         block[c, : widths[i]] = own
         category[i] = c
         place[own] = c * most + np.arange(widths[i])
+    # int32 like jax's own: an eager gather mixes no index types.
+    feature, first, block, category, place = (a.astype(np.int32) for a in (feature, first, block, category, place))
     return _Index(feature, first, np.array(layout.categories)[feature], block, category, place)
