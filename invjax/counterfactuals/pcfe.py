@@ -1,0 +1,306 @@
+"""PCFE: the nearest counterfactual in a high-density ellipsoid of the target class, by convex programs.
+
+    min_x'  φ(x' - x)   s.t.   Z_t(x') - Z_k(x') >= κ for all k ≠ t,   (x' - μ_i)ᵀ Σ_i⁻¹ (x' - μ_i) <= r_i       (1)
+
+for every component i of the target's Gaussian mixture, and the best of the answers. r_i is where the component alone
+has the density δ, ``log w_i N(x'; μ_i, Σ_i) >= log δ``: so every answer has log p(x' | t) >= log δ. δ is the
+α-quantile of the density over the target's training rows. Source: Artelt & Hammer 2020, "Convex density constraints for
+computing plausible counterfactual explanations", with δ the median; their released code keeps the rows of LEAST
+density, so that its ellipsoids contain all the training rows. That is not repeated here.
+
+For a classifier with linear logits (1) is convex and solved to its optimum (:mod:`invjax.counterfactuals.convex`).
+Others are linearised around the iterate, again and again, starting from the mean of the component; between an iterate
+that has the target and one that has lost it the last valid point of the segment (all other constraints are convex) is
+the next to linearise at. The true network judges every answer; no optimality is claimed there.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax import losses
+from invjax.constraints import actions
+from invjax.counterfactuals import best, convex
+from invjax.densities import GMM, fit_gmm, quantiles
+from invjax.engine import checks
+from invjax.engine.evaluate import forward
+from invjax.numerics import at_least_float32, select
+from invjax.types import Array, ArrayLike, Bounds, Context, Problem, Result, Status
+
+SEGMENT = (0.5, 0.75, 0.9, 0.97, 1.0)  # points tried between a valid point and the new one
+TIGHTEN, SHRINK = 2.0, 0.85  # margin and radius of the next try where rounding to the grid has lost validity
+
+
+class Components(NamedTuple):
+    """The ellipsoids of all classes, on the host."""
+
+    ellipsoid: convex.Ellipsoid  # fields [C, ...], float64
+    label: np.ndarray  # [C] int32
+
+    def of(self, label: int) -> np.ndarray:
+        """Indices of the class's ellipsoids that are not empty."""
+        return np.flatnonzero((self.label == label) & (self.ellipsoid.radius > 0))
+
+
+def components(gmm: GMM, threshold: ArrayLike) -> Components:
+    """Where each component of ``gmm`` alone has at least the log-density ``threshold`` [K] of its class."""
+    constant, factor = np.asarray(gmm.constant, np.float64), np.asarray(gmm.factor, np.float64)
+    classes, count, size = gmm.mean.shape
+    if factor.ndim == 3:
+        basis, variance = np.broadcast_to(np.eye(size), (classes, count, size, size)), factor**-2.0
+    else:  # the precision is F Fᵀ = U S² Uᵀ
+        basis, singular, _ = np.linalg.svd(np.where(constant[..., None, None] > -1e29, factor, np.eye(size)))
+        variance = np.where(singular > 0, singular, 1.0) ** -2.0
+    radius = 2 * (constant - np.asarray(threshold, np.float64)[:, None])
+    mean = np.asarray(gmm.mean, np.float64) + np.asarray(gmm.center, np.float64)
+    flat = convex.Ellipsoid(
+        mean.reshape(-1, size), basis.reshape(-1, size, size), variance.reshape(-1, size), radius.reshape(-1)
+    )
+    return Components(flat, np.repeat(np.arange(classes, dtype=np.int32), count))
+
+
+class _Numbers(NamedTuple):
+    kappa: Array
+    slack: Array  # how much of κ may be missing
+    tol: Array
+    iterations: Array
+
+
+class _State(NamedTuple):
+    """One row with one component; every leaf with the lane axis [n]."""
+
+    at: Array  # [D] where to linearise next
+    anchor: Array  # [D] the last point of the hull that had the target
+    best: best.Best
+    margin: Array  # [] asked of the linearised classifier
+    shrink: Array  # [] of the radius
+    settled: Array  # [] bool
+    rounds: Array  # [] int32
+
+
+@partial(jax.jit, static_argnames=("norm",))
+def _start(ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, *, norm: str) -> _State:
+    def one(problem: Problem, e: convex.Ellipsoid) -> Array:
+        return actions(ctx.constraints, problem).project(e.mean)
+
+    at = jax.vmap(one)(problems, e)
+    ones = jnp.ones(at.shape[0], at.dtype)
+    state = _State(
+        at, at, jax.vmap(best.nothing)(problems), ones * numbers.kappa, ones, ones < 0, jnp.zeros(len(ones), jnp.int32)
+    )
+    # The mean itself may be an answer, and the only one that a network at its most curved ever gives.
+    return _judge(ctx, problems, e, numbers, state, at[:, None], norm)[0]
+
+
+@partial(jax.jit, static_argnames=("norm",))
+def _round(
+    ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, state: _State, *, norm: str
+) -> _State:
+    """Linearise, solve, look along the segment."""
+    z, pull = jax.vjp(lambda u: at_least_float32(ctx.logits(u)), state.at)
+    slopes = jax.vmap(lambda k: pull(jnp.broadcast_to(k, z.shape))[0])(jnp.eye(z.shape[1], dtype=z.dtype))  # [K, n, D]
+
+    def candidate(problem: Problem, e: convex.Ellipsoid, s: _State, z: Array, slopes: Array) -> Array:
+        row = actions(ctx.constraints, problem)
+        normal = slopes[problem.target] - slopes
+        offset = s.margin - (z[problem.target] - z).astype(normal.dtype) + normal @ s.at
+        own = jnp.arange(z.shape[0]) == problem.target
+        h = convex.unit_rows(
+            convex.Halfspaces(jnp.where(own[:, None], jnp.zeros_like(normal), normal), jnp.where(own, -1.0, offset))
+        )
+        inner = e._replace(radius=e.radius * s.shrink)
+        limit = jnp.where(s.settled, 0, numbers.iterations)
+        u = convex.solve(row, h, inner, s.at, numbers.tol, limit, norm).u
+        return row.project(convex.polish(row, h, inner, u, numbers.tol, norm))
+
+    new = jax.vmap(candidate, in_axes=(0, 0, 0, 0, 1))(problems, e, state, z, slopes)
+    share = jnp.asarray(SEGMENT, new.dtype)[:, None]
+    segment = state.anchor[:, None] + share * (new - state.anchor)[:, None]
+    segment = segment.at[:, -1].set(new)  # bit for bit: the solution's zeros
+    told, valid = _judge(ctx, problems, e, numbers, state, segment, norm)
+
+    exact = ctx.constraints is None or _is_exact(ctx.constraints)
+    last = jnp.max(jnp.where(valid, jnp.arange(len(SEGMENT)), -1), axis=1)  # the valid point farthest along, or -1
+    reached = jnp.take_along_axis(segment, jnp.maximum(last, 0)[:, None, None], axis=1)[:, 0]
+    any_valid = last >= 0
+    size = jnp.maximum(1, jnp.max(jnp.abs(new), axis=1))
+    still = jnp.max(jnp.abs(new - state.at), axis=1) <= 100 * numbers.tol * size
+    found = jnp.isfinite(told.best.score)
+    lost = ~any_valid if exact else ~found
+    after = told._replace(
+        at=jnp.where((any_valid & exact)[:, None], reached, new),
+        anchor=jnp.where(any_valid[:, None], reached, state.anchor),
+        margin=jnp.where(lost, TIGHTEN * state.margin, state.margin),
+        shrink=jnp.where(lost & (not exact), SHRINK * state.shrink, state.shrink),
+        settled=state.settled | (still & ~lost),
+        rounds=state.rounds + 1,
+    )
+    return select(state.settled, state, after)
+
+
+def _is_exact(constraints: Any) -> bool:
+    layout = constraints.layout
+    return not (layout.has_grids or layout.has_categories or layout.has_relations)
+
+
+def _judge(
+    ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, state: _State, points: Array, norm: str
+) -> tuple[_State, Array]:
+    """The state with its best, after points [n, q, D] of the hull; and which of them have the target, [n, q] bool.
+
+    Where a row has grids, categories or relations its points are judged as they are, and recorded as they snap.
+    """
+    exact = ctx.constraints is None or _is_exact(ctx.constraints)
+    asked = points
+    if not exact:
+        snap = jax.vmap(lambda problem, u: jax.vmap(actions(ctx.constraints, problem).snap)(u))
+        asked = jnp.concatenate([points, snap(problems, points)], axis=1)
+    logits = forward(ctx, asked)
+
+    def one(problem: Problem, e: convex.Ellipsoid, kept: best.Best, u: Array, z: Array) -> tuple[best.Best, Array]:
+        row = actions(ctx.constraints, problem)
+        missing = jax.vmap(lambda z: best.shortfall(problem, z, numbers.kappa))(z)
+        wins = jax.vmap(lambda z: losses.reached(z, problem.label, problem.target))(z)
+        dense = jax.vmap(lambda u: convex.distance(e, u))(u) <= e.radius * (1 + 1e-4)
+        valid = wins & (missing <= numbers.slack) & dense
+        feasible = valid & jax.vmap(row.satisfied)(u)
+        cost = jax.vmap(row.cost)(u) if norm == "l1" else 0.5 * jnp.sum(jnp.square(u - problem.x), axis=1)
+        score = jnp.where(feasible, cost, jnp.inf)
+        first = jnp.argmin(score)
+        return best.keep(kept, u[first], score[first], feasible[first]), valid[: points.shape[1]]
+
+    kept, valid = jax.vmap(one)(problems, e, state.best, asked, logits)
+    return state._replace(best=kept), valid
+
+
+@jax.jit
+def _clean(ctx: Context, problems: Problem) -> tuple[Array, Array, Array]:
+    """Of each row: already the target, finite logits, permitted. [N] bool each."""
+    logits = forward(ctx, problems.x[:, None])[:, 0]
+    permitted = jnp.ones(len(logits), bool)
+    if ctx.constraints is not None:
+        permitted = jax.vmap(ctx.constraints.permits)(problems.x)
+    done = jax.vmap(losses.reached)(logits, problems.label, problems.target)
+    return done, ~jnp.isnan(logits).any(1), permitted
+
+
+def pcfe(
+    model: Any,
+    x: ArrayLike,
+    label: ArrayLike,
+    target: ArrayLike,
+    *,
+    train_x: ArrayLike | None = None,
+    train_y: ArrayLike | None = None,
+    gmm: GMM | None = None,
+    threshold: ArrayLike | None = None,
+    space: Any = None,
+    bounds: Bounds | tuple[ArrayLike, ArrayLike] | None = None,
+    alpha: float = 0.5,
+    kappa: float = 0.05,
+    norm: str = "l1",
+    rounds: int = 10,
+    tol: float | None = None,
+    iterations: int = 3000,
+) -> Result:
+    """Plausible counterfactuals by convex programs: formula (1) of the module.
+
+    Args:
+      model: logits [B, D] -> [B, K], differentiable; linear logits (logistic and softmax regression) give the optimum.
+      x: [N, D] rows in model coordinates, or [D] with a scalar ``label``. label, target: [N] int.
+      train_x, train_y: [M, D] rows with their classes [M], for the mixture and for δ.
+      gmm: the mixture of the classes; None: :func:`invjax.densities.fit_gmm` of the rows (5 full components each).
+      threshold: [K] log δ of each class; None: the α-quantile of the rows' log-density.
+      space: what each feature may become; or bounds: the box, [0, 1] by default.
+      alpha: see above, in [0, 1): a larger one asks for denser regions.
+      kappa: margin κ, logit units, > 0; an answer keeps at least 99 % of it.
+      norm: φ: "l1", weighted with the features' costs, or "l2" (1/2 ‖·‖²).
+      rounds: most linearisations per component; of linear logits two.
+      tol: residual at which ADMM ends, model coordinates; 2e-6 in float32, 1e-8 in float64. The active constraints are
+        then met exactly (polish).
+      iterations: most iterations of ADMM per linearisation.
+
+    Returns:
+      Result [N]. ``evaluations`` counts gradients of single logits, ``forwards`` the points judged. NOT_FOUND: of no
+      component a point was found; INFEASIBLE: the row breaks its own schema, or no component is as dense as δ.
+
+    Raises:
+      ValueError: an argument, or rows and threshold missing.
+    """
+    for name, value, good, what in (
+        ("alpha", alpha, 0 <= alpha < 1, "in [0, 1)"),
+        ("kappa", kappa, kappa > 0, "a margin > 0"),
+        ("norm", norm, norm in ("l1", "l2"), "'l1' or 'l2'"),
+        ("rounds", rounds, rounds >= 1, "at least 1"),
+        ("iterations", iterations, iterations >= 1, "at least 1"),
+    ):
+        if not good:
+            raise ValueError(f"{name} must be {what}, was {value!r}")
+    if target is None:
+        raise ValueError("target must be the wanted class of each row, was None")
+    if train_x is not None and train_y is not None:
+        gmm = fit_gmm(train_x, train_y) if gmm is None else gmm
+        threshold = quantiles(gmm, train_x, train_y, alpha) if threshold is None else threshold
+    if gmm is None or threshold is None:
+        raise ValueError("train_x and train_y must be given, or both gmm and threshold")
+
+    network = checks.as_logits_fn(model)
+    problems, single = checks.make_problems(network, x, label, target=target, bounds=bounds, space=space)
+    dtype = problems.x.dtype
+    if problems.x.ndim != 2 or problems.x.shape[1] != gmm.mean.shape[-1]:
+        raise ValueError(
+            f"x must have the {gmm.mean.shape[-1]} columns of the mixture, [N, D]; had {problems.x.shape[1:]}"
+        )
+    ctx = Context(network, gmm, None if space is None else checks.compile_space(space, dtype))
+    tol = (1e-8 if dtype == np.float64 else 2e-6) if tol is None else tol
+    numbers = _Numbers(*(jnp.asarray(v, dtype) for v in (kappa, 0.01 * kappa, tol)), jnp.int32(iterations))
+    result = _run(ctx, jax.tree.map(np.asarray, problems), components(gmm, threshold), numbers, norm, int(rounds))
+    return result.rows(0) if single else result
+
+
+def _run(ctx: Context, problems: Problem, parts: Components, numbers: _Numbers, norm: str, rounds: int) -> Result:
+    count, size = problems.x.shape
+    dtype = problems.x.dtype
+    clean = [np.asarray(a) for a in _clean(ctx, problems)]
+    done, finite, permitted = clean
+    lanes = [
+        (n, c)
+        for n in range(count)
+        if permitted[n] and finite[n] and not done[n]
+        for c in parts.of(int(problems.target[n]))
+    ]
+    found, attempt, score = problems.x.copy(), problems.x.copy(), np.full(count, np.inf)
+    evaluations, forwards = np.zeros(count, np.int32), np.ones(count, np.int32)
+    classes = checks.num_classes(ctx.logits, (size,), dtype)
+    judged = len(SEGMENT) * (1 if ctx.constraints is None or _is_exact(ctx.constraints) else 2)
+    # A lane holds a matrix: at most so many at once, filled up to a power of two, so that few shapes are compiled.
+    most = max(8, min(1024, 2 ** int(np.log2(max(8, 2**27 // size**2)))))
+    for begin in range(0, len(lanes), most):
+        part = np.array(lanes[begin : begin + most])
+        wide = min(most, 1 << (len(part) - 1).bit_length())
+        filled = np.concatenate([part, np.repeat(part[:1], wide - len(part), 0)])
+        own = jax.tree.map(lambda leaf, rows=filled[:, 0]: jnp.asarray(leaf[rows]), problems)
+        e = convex.Ellipsoid(*(jnp.asarray(field[filled[:, 1]], dtype) for field in parts.ellipsoid))
+        state = _start(ctx, own, e, numbers, norm=norm)
+        for _ in range(rounds):
+            state = _round(ctx, own, e, numbers, state, norm=norm)
+            if bool(np.asarray(state.settled).all()):
+                break
+        for i, (n, _) in enumerate(part):
+            evaluations[n] += int(state.rounds[i]) * classes
+            forwards[n] += judged * (1 + int(state.rounds[i]))
+            attempt[n] = np.asarray(state.at[i]) if not np.isfinite(score[n]) else attempt[n]
+            if float(state.best.score[i]) < score[n]:
+                score[n] = float(state.best.score[i])
+                found[n] = attempt[n] = np.asarray(state.best.x[i])
+    status = np.where(np.isfinite(score), Status.FOUND, Status.NOT_FOUND)
+    dense = np.array([len(parts.of(int(t))) > 0 for t in problems.target])
+    for bad, why in ((~dense, Status.INFEASIBLE), (done, Status.ALREADY_TARGET), (~finite, Status.NONFINITE)):
+        status = np.where(bad, why, status)
+    status = np.where(permitted, status, Status.INFEASIBLE).astype(np.int32)
+    return Result(found, found - problems.x, status, evaluations, forwards, attempt)
