@@ -75,12 +75,14 @@ class SpaceRow:
         if self.blocks is not None:
             corners, gain = self.blocks.snap(layout.blocks(v))
             u = layout.columns(corners, u)
+        free = jnp.ones(layout.num_features, bool)
         if max_changes is not None:
-            u = self._keep(u, largest(self._ranked(layout.per_feature(saved, gain), u), max_changes))
+            free = largest(self._ranked(layout.per_feature(saved, gain), u), max_changes)
+            u = self._keep(u, free)
         if layout.has_relations:
-            free = jnp.where(u != self.x, jnp.ones_like(u), jnp.zeros_like(u)) > 0
-            low, high = jnp.where(free, self.lower, self.x), jnp.where(free, self.upper, self.x)
-            base = jnp.where(layout.is_category, u, jnp.clip(v, low, high))  # not rounded twice
+            moves = layout.spread(free)
+            low, high = jnp.where(moves, self.lower, self.x), jnp.where(moves, self.upper, self.x)
+            base = jnp.where(layout.is_category, u, v)  # neither clipped nor rounded before: the nearest to v
             moved = self._repaired(base, u, low, high)
             u = self._undo(jnp.where(layout.is_category, u, moved))
         return jnp.where(self.satisfied(u), u, self.x)
@@ -147,23 +149,25 @@ class SpaceRow:
 
         if penalty in ("none", "l1") and max_changes is None:
             return joint(self)
-        # Which features: those of the joint convex problem that save most, and that the penalty alone would change.
+        # Which features: those the joint convex problem moves most (a partner moves against its own gain), or those
+        # that save most each on its own; the better of the two.
         together = joint(self)
-        gain = layout.per_feature(
-            (together - self.x) * (2 * v - together - self.x) / 2, self._category_gain(v, together)
-        )
+        move = jnp.square(together - self.x)
+        block_move = None if self.blocks is None else jnp.sum(layout.blocks(move), axis=1)
+        gain = layout.per_feature(move, block_move)
         keep = self.changed(together)
         if penalty not in ("none", "l1"):
             keep &= self.changed(self._separable(v, w, penalty))
         if max_changes is not None:
             keep &= largest(jnp.where(keep, gain, jnp.full_like(gain, -jnp.inf)), max_changes)
-        return joint(self.pinned(keep))
+        low, high = coupling.alone(self.lower, self.upper)
+        single = dataclasses.replace(self, lower=low, upper=high)._separable(v, w, penalty, max_changes)
+        first, second = joint(self.pinned(keep)), joint(self.pinned(self.changed(single)))
 
-    def _category_gain(self, v: Array, u: Array) -> Array | None:
-        if self.blocks is None:
-            return None
-        blocks = self.constraints.layout.blocks
-        return jnp.sum(blocks((u - self.x) * (2 * v - u - self.x)), axis=1) / 2
+        def objective(u: Array) -> Array:
+            return jnp.sum(jnp.square(u - v)) / 2 + w * self.penalty(u, penalty)
+
+        return jnp.where(objective(second) < objective(first), second, first)
 
     def pinned(self, keep: Array) -> SpaceRow:
         """The row with only the features of keep [F] free."""
@@ -184,8 +188,17 @@ class SpaceRow:
         return jnp.where(self.constraints.layout.spread(keep), u, self.x)
 
     def _ranked(self, gain: Array, u: Array) -> Array:
-        """Gains [F] with what did not change last."""
-        return jnp.where(self.changed(u), gain, jnp.full_like(gain, -jnp.inf))
+        """Gains [F]; what did not change is last, but for the partners of a relation that u breaks."""
+        layout = self.constraints.layout
+        last = jnp.full_like(gain, -jnp.inf)
+        if layout.has_relations:
+            broken = ~self.constraints.related(self.x, u)
+            partner = jnp.any((self.constraints.relations.matrix != 0) & broken[:, None], axis=0)
+            last = jnp.where(layout.per_feature(partner, self._no_category()), -jnp.ones_like(gain), last)
+        return jnp.where(self.changed(u), gain, last)
+
+    def _no_category(self) -> Array | None:
+        return None if self.blocks is None else jnp.zeros(self.blocks.weight.shape, bool)
 
     def _on_grid(self, u: Array, side: Array) -> Array:
         """The nearest grid point in the limits; side [D]: −1 the one below, 1 the one above. x stays x, bit for bit."""

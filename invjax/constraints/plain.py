@@ -84,14 +84,13 @@ class PlainRow:
         return jnp.sum(phi(u - self.x, penalty))
 
     def _per_unit(self, a: Array, *, most: bool = False) -> Array:
-        """[*S] -> [n], the sum (or maximum) over each unit."""
+        """[*S] -> [n], the sum over each unit, or the maximum of what is not negative."""
         if self.groups is None:
             return a.reshape(-1)
-        reduce = jax.ops.segment_max if most else jax.ops.segment_sum
-        return jnp.maximum(
-            reduce(a.reshape(-1), self.groups.reshape(-1), a.size),
-            jnp.finfo(a.dtype).min if jnp.issubdtype(a.dtype, jnp.floating) else 0,
-        )  # an empty group has maximum −infinity
+        flat, labels = a.reshape(-1), self.groups.reshape(-1)
+        if not most:
+            return jax.ops.segment_sum(flat, labels, a.size)
+        return jnp.maximum(jax.ops.segment_max(flat, labels, a.size), jnp.zeros((), a.dtype))  # labels not used: 0
 
     def _spread(self, units: Array) -> Array:
         """[n] -> [*S]."""

@@ -35,10 +35,19 @@ class Coupling:
         aim = jnp.maximum(aim, self._left(matrix, self.x))
         return self._joint(v, g, slope, low, high, matrix, aim)
 
+    def alone(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """The limits [D] of each column where all others stay at x."""
+        matrix = self._matrix(self.x)
+        slack = jnp.maximum(self._aim(self.x) - self._left(matrix, self.x), jnp.zeros((), self.x.dtype))[:, None]
+        size = jnp.where(matrix != 0, jnp.abs(matrix), jnp.ones_like(matrix))
+        up = jnp.min(jnp.where(matrix > 0, slack / size, jnp.inf), axis=0)
+        down = jnp.min(jnp.where(matrix < 0, slack / size, jnp.inf), axis=0)
+        return jnp.maximum(low, self.x - down), jnp.minimum(high, self.x + up)
+
     def repair(self, u: Array, low: Array, high: Array) -> Array:
         """The nearest point of the box at which the relations hold with the margin for rounding, if there is one."""
         matrix, aim = self._matrix(u), self._aim(u)
-        touched = jnp.any((matrix != 0) & (u != self.x), axis=1)
+        touched = jnp.any((matrix != 0) & (jnp.clip(u, low, high) != self.x), axis=1)
         # An untouched relation holds by itself, whatever the margin.
         aim = jnp.where(touched, aim, jnp.maximum(aim, self._left(matrix, self.x)))
         return self._joint(u, lambda z: jnp.clip(z, low, high), jnp.zeros_like(u), low, high, matrix, aim)
