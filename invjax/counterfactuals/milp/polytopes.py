@@ -68,7 +68,8 @@ def search_polytopes(
         if point is not None and question.value(point) < value:
             best, value = point, question.value(point)
     if best is None:
-        return Exact(question.domain.x.copy(), np.inf, 0.0, "time_limit", time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        return Exact(question.domain.x.copy(), np.inf, 0.0, "time_limit" if seconds > time_limit else "none", seconds)
     return Exact(best, value, 0.0, "feasible", time.monotonic() - begun)
 
 

@@ -28,7 +28,9 @@ class Exact(NamedTuple):
     x: np.ndarray  # [D] the counterfactual; the row itself where none is known
     objective: float  # its cost; infinity where none is known
     bound: float  # nothing valid costs less (infinity: nothing valid exists), up to the solver's 1e-6
-    status: str  # "optimal", "feasible" (found, not proven best), "infeasible" (proven), "time_limit" (nothing found)
+    # "optimal", "feasible" (found, not proven best), "infeasible" (proven), "time_limit" (nothing found in time), "none"
+    # (no live polytope has an answer)
+    status: str
     seconds: float
 
 

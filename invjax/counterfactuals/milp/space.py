@@ -54,10 +54,12 @@ def read_space(space: Any, dtype: Any) -> Schema:
     """
     if hasattr(space, "compile"):
         # The exact solver's grid points and relations are float64, also where the program's arrays are float32.
-        wide = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64  # type: ignore[attr-defined]
+        wide = getattr(jax, "enable_x64", None)
+        if wide is None:  # until jax 0.8
+            from jax.experimental import enable_x64 as wide
         with wide(True):
             arrays = jax.tree.map(np.asarray, space.compile(np.float64))
-        compiled = space.compile(dtype)
+        compiled = space.compile(dtype if jax.config.jax_enable_x64 else np.float32)  # type: ignore[attr-defined]
     elif hasattr(space, "satisfied") and hasattr(space, "layout"):
         compiled, arrays = space, jax.tree.map(lambda leaf: _double(np.asarray(leaf)), space)
     else:
