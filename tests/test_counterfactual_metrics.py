@@ -80,6 +80,7 @@ def lof(points, train, k):
     return np.array([np.mean([lrd[o] for o in order]) / density(order, gaps) for order, gaps in found])
 
 
+@pytest.mark.fast
 def test_who_counts(case):
     x, cf, _, _, predict = case
     record = measured(case)
@@ -193,6 +194,9 @@ def test_log_density_rank(case):
         others = [log_prob(row, target[i]) for row in train[labels == target[i]]]
         assert record.logdensity_rank[i] == np.mean([other < value for other in others])
     assert len(set(record.logdensity_rank[record.valid])) > 3
+    own = train[labels == 1]  # a training row is not below itself: the ranks are 0, 1, … of their number
+    ranks = metrics.density_rank(options["density"], own, np.ones(len(own), int), train, labels)[1]
+    np.testing.assert_allclose(np.sort(ranks), np.arange(len(own)) / len(own))
 
 
 def test_rank_of_any_object_and_of_an_empty_class(case):
@@ -249,6 +253,7 @@ def space():
     )
 
 
+@pytest.mark.fast
 def test_features_and_violations_in_raw_units(space):
     """A switch of level is one change; what decoding would mend is a violation all the same."""
     rows = 8
@@ -347,6 +352,7 @@ def test_retrained_models(case):
     assert metrics.retrained_validity(x, 1, []).shape == (0, N)
 
 
+@pytest.mark.fast
 def test_nearest_accepted_row(case):
     x, _, train, labels, predict = case
     target = 1 - predict(x)
