@@ -223,7 +223,8 @@ class SpaceRow:
 
         def rounded(side: Array) -> Array:
             # Numbers without grid may come back towards v once the others are on their grids.
-            return coupling.repair_free(v, self._on_grid(near, side), gridded, low, high)
+            fixed = jnp.where(low < high, self._on_grid(near, side), low)  # what is held may not slip by rounding
+            return coupling.repair_free(v, fixed, gridded, low, high)
 
         near = coupling.repair(v, low, high)
         zero = jnp.zeros(v.shape, jnp.int32)
