@@ -218,7 +218,7 @@ def test_polytopes_are_valid_and_never_better() -> None:
         assert margin(layers, quick.x, label, 1 - label) >= 0.05
         # It stays in a polytope of the data.
         seen = {np.concatenate([z > 0 for z in pre_activations(layers, row)[:-1]]).tobytes() for row in data}
-        near = [z for z in pre_activations(layers, quick.x)[:-1]]
+        near = pre_activations(layers, quick.x)[:-1]
         if min(np.abs(z).min() for z in near) > 1e-6:
             assert np.concatenate([z > 0 for z in near]).tobytes() in seen
 
@@ -315,7 +315,7 @@ def test_space_with_continuous_relations_and_bad_rows() -> None:
     )
     random = np.random.default_rng(0)
     a = random.uniform(0, 6, 6)
-    table = {"a": a, "b": a + [0, 0, 1, 2, 3, 4], "c": random.uniform(0, 3, 6)}
+    table = {"a": a, "b": a + np.array([0, 0, 1, 2, 3, 4]), "c": random.uniform(0, 3, 6)}
     table["a"][5] = table["b"][5] + 1  # breaks its own schema
     x = space.encode(table)
     layers = random_layers((3, 6, 2), 2)

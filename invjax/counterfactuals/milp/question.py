@@ -28,8 +28,8 @@ class Exact(NamedTuple):
     x: np.ndarray  # [D] the counterfactual; the row itself where none is known
     objective: float  # its cost; infinity where none is known
     bound: float  # nothing valid costs less (infinity: nothing valid exists), up to the solver's 1e-6
-    # "optimal", "feasible" (found, not proven best), "infeasible" (proven), "time_limit" (nothing found in time), "none"
-    # (no live polytope has an answer)
+    # "optimal"; "feasible": found, not proven best; "infeasible": proven; "time_limit": nothing found in time; "none":
+    # no live polytope has an answer
     status: str
     seconds: float
 

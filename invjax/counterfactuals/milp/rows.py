@@ -156,7 +156,11 @@ def mip_counterfactuals(
         none = Status.INFEASIBLE if exact.status == "infeasible" else Status.NOT_FOUND
         status[i] = Status.FOUND if found else none
         if found:
-            points[i] = np.where(exact.x == rows.x[i].astype(np.float64), rows.x[i], exact.x.astype(rows.x.dtype))
+            point = np.where(exact.x == rows.x[i].astype(np.float64), rows.x[i], exact.x.astype(rows.x.dtype))
+            if rows.schema is None or rows.schema.satisfied(rows.x[i], point):
+                points[i] = point
+            else:  # the judge has the last word, should rounding ever break a rule
+                status[i] = Status.NOT_FOUND
     zeros, points = np.zeros(rows.count, np.int32), points.reshape(rows.shape)
     delta = points - rows.x.reshape(rows.shape)
     result = Result(points, delta, status, zeros, zeros.copy(), points.copy())
@@ -214,6 +218,7 @@ class Rows(NamedTuple):
     label: np.ndarray  # [N]
     target: np.ndarray  # [N], UNTARGETED where there is none
     domains: list  # [N] Domain, or None where the row breaks its own schema
+    schema: Schema | None
     single: bool
 
     @classmethod
@@ -242,7 +247,7 @@ class Rows(NamedTuple):
         for row in flat:
             broken = not np.isfinite(row).all() or (schema is not None and not schema.permits(row))
             domains.append(None if broken else _domain(row, bounds, mask, schema))
-        return cls(layers, flat, rows.shape, labels.astype(int), wanted.astype(int), domains, single)
+        return cls(layers, flat, rows.shape, labels.astype(int), wanted.astype(int), domains, schema, single)
 
     @property
     def count(self) -> int:

@@ -12,6 +12,16 @@ from invjax.counterfactuals.milp.domain import Domain
 ROUNDINGS = 2.0  # kept from a relation in addition to the constraints' own margin: the answer is rounded once more
 
 
+@jax.jit
+def _permits(compiled: Any, row: Any) -> Any:
+    return compiled.permits(row)
+
+
+@jax.jit
+def _satisfied(compiled: Any, row: Any, point: Any) -> Any:
+    return compiled.satisfied(row, point)
+
+
 class Schema(NamedTuple):
     """The arrays of :class:`invjax.constraints.Constraints` on the host, float64 where they were a FeatureSpace's."""
 
@@ -22,11 +32,11 @@ class Schema(NamedTuple):
 
     def permits(self, row: np.ndarray) -> bool:
         """Whether the row [D] obeys the schema."""
-        return bool(self.compiled.permits(jax.numpy.asarray(row)))
+        return bool(_permits(self.compiled, row))
 
     def satisfied(self, row: np.ndarray, point: np.ndarray) -> bool:
         """Whether ``point`` is an admissible answer to the row, in their dtype."""
-        return bool(self.compiled.satisfied(jax.numpy.asarray(row), jax.numpy.asarray(point)))
+        return bool(_satisfied(self.compiled, row, point))
 
     def domain(self, row: np.ndarray) -> Domain:
         """What the row [D] may become."""
@@ -56,7 +66,7 @@ def read_space(space: Any, dtype: Any) -> Schema:
         # The exact solver's grid points and relations are float64, also where the program's arrays are float32.
         wide = getattr(jax, "enable_x64", None)
         if wide is None:  # until jax 0.8
-            from jax.experimental import enable_x64 as wide
+            from jax.experimental import enable_x64 as wide  # type: ignore[attr-defined]
         with wide(True):
             arrays = jax.tree.map(np.asarray, space.compile(np.float64))
         compiled = space.compile(dtype if jax.config.jax_enable_x64 else np.float32)  # type: ignore[attr-defined]
