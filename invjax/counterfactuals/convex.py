@@ -23,12 +23,12 @@ POLISH_WIDTH = 128  # columns up to which the polish solves its linear system
 
 
 class Ellipsoid(NamedTuple):
-    """``(u - mean)ᵀ P (u - mean) <= radius`` with P = basis diag(1 / variance) basisᵀ."""
+    """``(u - mean)ᵀ P (u - mean) <= radius`` with P = basis diag(1 / variance) basisᵀ; arrays of jax or NumPy."""
 
-    mean: Array  # [D]
-    basis: Array  # [D, D] orthonormal columns
-    variance: Array  # [D] > 0
-    radius: Array  # [] >= 0
+    mean: Any  # [D]
+    basis: Any  # [D, D] orthonormal columns
+    variance: Any  # [D] > 0
+    radius: Any  # [] >= 0
 
 
 class Halfspaces(NamedTuple):

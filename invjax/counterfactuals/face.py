@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
@@ -52,7 +52,7 @@ def _permitted(constraints: Any, x: Any) -> Any:
     return jax.vmap(constraints.permits)(x)
 
 
-def _in_chunks(function: Any, first: Any, *rows: np.ndarray, chunk: int = 4096) -> np.ndarray:
+def _in_chunks(function: Any, first: Any, *rows: Any, chunk: int = 4096) -> np.ndarray:
     """``function(first, *rows)`` over [n, ...] rows, at one compiled shape."""
     parts = []
     for begin in range(0, len(rows[0]), chunk):
@@ -98,7 +98,7 @@ def near(nodes: np.ndarray, rows: np.ndarray, graph: str, neighbours: int, epsil
 
 def shortest(edges: Edges, weight: np.ndarray, sources: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Lengths and predecessors [n, count] of the shortest paths from each of ``sources``, by Dijkstra."""
-    matrix: csr_matrix = coo_matrix((weight, (edges.start, edges.end)), shape=(count, count)).tocsr()
+    matrix = coo_matrix((weight, (edges.start, edges.end)), shape=(count, count)).tocsr()
     lengths, before = dijkstra(matrix, directed=True, indices=sources, return_predecessors=True)
     return np.atleast_2d(lengths), np.atleast_2d(before)
 

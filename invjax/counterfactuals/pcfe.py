@@ -258,7 +258,8 @@ def pcfe(
         )
     ctx = Context(network, gmm, None if space is None else checks.compile_space(space, dtype))
     tol = (1e-8 if dtype == np.float64 else 2e-6) if tol is None else tol
-    numbers = _Numbers(*(jnp.asarray(v, dtype) for v in (kappa, 0.01 * kappa, tol)), jnp.int32(iterations))
+    margin = jnp.asarray(kappa, dtype)
+    numbers = _Numbers(margin, 0.01 * margin, jnp.asarray(tol, dtype), jnp.int32(iterations))
     result = _run(ctx, jax.tree.map(np.asarray, problems), components(gmm, threshold), numbers, norm, int(rounds))
     return result.rows(0) if single else result
 
