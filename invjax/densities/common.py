@@ -81,6 +81,16 @@ def check_points(x: Any, y: Any, least: int = 1, why: str = "") -> Points:
     return Points(flat, labels, counts, jax.dtypes.canonicalize_dtype(dtype))
 
 
+def deviations(x: np.ndarray, constant: float = 1.0) -> np.ndarray:
+    """The standard deviation of each feature of x [M, D]; of a constant one ``constant`` times the usual; [D], > 0.
+
+    Constant by the measure of its own values: a feature in small units is none.
+    """
+    own = x.std(0)
+    usual = float(np.sqrt(np.square(own).mean())) or 1.0
+    return np.where(own > 1e-7 * np.abs(x).max(0), own, constant * usual)
+
+
 def leaf(values: Any, points: Points) -> Array:
     """``values`` as a leaf in the dtype of the points."""
     return jnp.asarray(np.asarray(values), points.dtype)

@@ -77,9 +77,16 @@ def fit(
 
     centers = seeds(rows, real, key, components)
     centers = jax.lax.fori_loop(0, LLOYD, lambda _, centers: move(centers), centers)
-    first = maximise(rows, nearest(rows, centers) * real[:, None], count, floor, full)
-    share, value = expect(first)
-    start = (first, share, value, jnp.isfinite(value), jnp.zeros((), jnp.int32))
+    share = nearest(rows, centers) * real[:, None]
+    # Written once, M and E step make a program half as large: the loop starts from the shares of k-means alone.
+    size = rows.shape[1]
+    empty = Mixture(
+        jnp.zeros(components, rows.dtype),
+        centers,
+        jnp.zeros((components, size, size) if full else (components, size), rows.dtype),
+        jnp.zeros(components, rows.dtype),
+    )
+    start = (empty, share, jnp.full((), -jnp.inf, rows.dtype), jnp.ones((), bool), jnp.zeros((), jnp.int32))
     mixture, _, value, _, _ = jax.lax.while_loop(lambda carry: carry[3] & (carry[4] < steps), turn, start)
     return mixture, value
 
@@ -116,12 +123,14 @@ def seeds(rows: Array, real: Array, key: Array, components: int) -> Array:
     def draw(key: Array, odds: Array) -> Array:
         return rows[jax.random.categorical(key, jnp.where(real > 0, jnp.log(odds + tiny), -jnp.inf))]
 
-    centers = [draw(keys[0], jnp.ones_like(real))]
-    square = jnp.square(rows - centers[0]).sum(1)
-    for index in range(1, components):
-        centers.append(draw(keys[index], square))
-        square = jnp.minimum(square, jnp.square(rows - centers[-1]).sum(1))
-    return jnp.stack(centers)
+    def add(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        centers, square = carry
+        center = draw(keys[index], square)
+        return centers.at[index].set(center), jnp.minimum(square, jnp.square(rows - center).sum(1))
+
+    first = draw(keys[0], jnp.ones_like(real))
+    start = (jnp.zeros((components, rows.shape[1]), rows.dtype).at[0].set(first), jnp.square(rows - first).sum(1))
+    return jax.lax.fori_loop(1, components, add, start)[0]
 
 
 def nearest(rows: Array, centers: Array) -> Array:

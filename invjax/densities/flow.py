@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.densities.common import check_points, leaf
+from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
 
@@ -83,7 +83,9 @@ def fit_flow(
     data = check_points(x, y, 2, "for a deviation")
     size = data.x.shape[1]
     start, order = jax.random.split(jax.random.key(0) if key is None else key)
-    mean, scale = data.centers(), np.stack([deviation(data.of(k), data.x) for k in range(data.classes)])
+    # A feature (nearly) constant within its class alone keeps 5 % of its deviation over all points.
+    mean, overall = data.centers(), deviations(data.x, 0.05)
+    scale = np.stack([np.maximum(data.of(label).std(0), 0.05 * overall) for label in range(data.classes)])
     z = leaf((data.x - mean[data.y]) / scale[data.y], data)
     masks = _masks(int(layers), size, jax.random.fold_in(start, 0))
     weights = _initial(int(layers), size, data.classes, int(hidden), jax.random.fold_in(start, 1), data.dtype)
@@ -93,14 +95,6 @@ def fit_flow(
         loss, (weights, masks), z, jnp.asarray(data.y), order, steps=steps, batch=batch, rate=rate, held_out=held_out
     )
     return Flow(state[0], masks, leaf(mean, data), leaf(scale, data))
-
-
-def deviation(own: np.ndarray, everything: np.ndarray) -> np.ndarray:
-    """[D] deviation of the points of a class, not below 5 % of that of all points; a constant feature: of the usual."""
-    usual = float(np.sqrt(everything.var(0).mean())) or 1.0
-    overall = everything.std(0)
-    overall = np.where(overall > 1e-6 * usual, overall, 0.05 * usual)
-    return np.maximum(own.std(0), 0.05 * overall)
 
 
 @dataclasses.dataclass(frozen=True)

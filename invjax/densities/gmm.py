@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from invjax.densities.common import check_points, leaf
+from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.em import fit_classes
 from invjax.types import Array, ArrayLike
 
@@ -86,11 +86,8 @@ def fit_gmm(
     if not 0 < floor < 1:
         raise ValueError(f"floor must be in (0, 1); it was {floor!r}")
     data = check_points(x, y, int(components), f"{int(components)} components")
-    center, variance = data.x.mean(0), data.x.var(0)
-    usual = float(variance.mean()) or 1.0
-    variance = np.where(variance > 1e-9 * usual, variance, usual)
     # Standardised, so that k-means weighs features alike and float32 holds every scale.
-    scale = np.sqrt(variance)
+    center, scale = data.x.mean(0), deviations(data.x)
     rows, real = data.padded()
     rows = np.where(real[..., None], (rows - center) / scale, 0.0)
     keys = jax.random.split(jax.random.key(0) if key is None else key, (data.classes, int(restarts)))

@@ -60,7 +60,7 @@ def fit_kde(
       ValueError: x or y malformed, a class with no point (with fewer than 2 where the bandwidth is to be found);
         ``bandwidth`` not positive, ``neighbours`` not a whole number >= 1.
     """
-    data = check_points(x, y, *((2, "to find a bandwidth") if bandwidth is None else (1,)))
+    data = check_points(x, y, 2 if bandwidth is None else 1, "to find a bandwidth" if bandwidth is None else "")
     if neighbours is not None and (int(neighbours) != neighbours or neighbours < 1):
         raise ValueError(f"neighbours must be a whole number >= 1, or None; it was {neighbours!r}")
     if bandwidth is None:

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.densities.common import check_points, leaf
-from invjax.densities.flow import deviation
+from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
 
@@ -107,7 +106,7 @@ def fit_vae(
     mean = data.x.mean(0)
     # Pixels share one scale: a border pixel that is nearly always black must not weigh as much as one of the stroke.
     wide = len(shape) == 3
-    scale = np.full(size, float(np.sqrt(data.x.var(0).mean())) or 1.0) if wide else deviation(data.x, data.x)
+    scale = np.full(size, float(np.sqrt(data.x.var(0).mean())) or 1.0) if wide else deviations(data.x, 0.05)
     z = leaf((data.x - mean) / scale, data)
     loss = _Loss(graph, data.classes, float(noise))
     weights = train(
