@@ -24,7 +24,7 @@ from invjax import constraints
 from invjax.config import STATIC, config, require, require_choice
 from invjax.counterfactuals import proximity, sets, weighted
 from invjax.counterfactuals.proximity import MadL1, Proximity
-from invjax.counterfactuals.wachter import Adam, adam_begin, adam_step
+from invjax.counterfactuals.wachter import Adam, adam_begin, adam_step, tangent
 from invjax.numerics import select
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
@@ -36,7 +36,7 @@ class DiCE:
     Fields:
       count: P, points of a set, >= 1 (static).
       proximity: d; by default the plain l1 norm. ``fit_mad(x_train)`` gives the paper's.
-      gamma: γ, weight of the hinge, per logit unit, > 0.
+      gamma: γ, weight of the hinge, per logit unit, > 0 (1 in the released code, which lets points stay invalid).
       closeness: w₁, weight of the distance to x, >= 0.
       spread: w₂, weight of the diversity, >= 0.
       start: width of the random starts around x, as a share of each feature's range, in (0, 1].
@@ -54,7 +54,7 @@ class DiCE:
 
     count: int = field(default=4, metadata=STATIC)
     proximity: Proximity = MadL1()
-    gamma: float = 1.0
+    gamma: float = 4.0
     closeness: float = 0.5
     spread: float = 1.0
     start: float = 0.2
@@ -193,7 +193,9 @@ def _descended(ctx: Context, problem: Problem, config: DiCE, state: DiCEState, e
     value, grad = jax.value_and_grad(lambda points: _regulariser(config, problem, points))(ev.point)
     value = (config.gamma * jnp.mean(ev.value) + value).astype(state.value.dtype)
     k = jnp.maximum(state.k, 0)
-    adam = adam_step(state.adam, ev.point, config.gamma / config.count * ev.grad + grad, config.step, k)
+    grad = config.gamma / config.count * ev.grad + grad
+    grad = jax.vmap(lambda point, one: tangent(row, point, one, config.step))(ev.point, grad)
+    adam = adam_step(state.adam, ev.point, grad, config.step, k)
     adam = adam._replace(u=jax.vmap(row.project)(adam.u))
     still = jnp.abs(value - jnp.where(first, value, state.value)) < config.tolerance
     last = ~first & ((state.k >= config.iterations) | (still & state.valid.all() & (state.k >= config.least)))
@@ -210,7 +212,7 @@ def _restored(ctx: Context, problem: Problem, config: DiCE, state: DiCEState, ev
     row = constraints.actions(ctx.constraints, problem)
     _, feature, left = state.trial
     _, valid = _validity(config, problem, ev.logits)
-    taken = left & valid & jax.vmap(row.satisfied)(ev.point)
+    taken = left & valid & jax.vmap(row.satisfied)(ev.point) & sets.apart(ev.point, state.points)
     tried = state.tried | ((jnp.arange(state.tried.shape[1]) == feature[:, None]) & left[:, None])
     return state._replace(points=select(taken, ev.point, state.points), tried=tried, tries=state.tries + 1)
 
@@ -248,10 +250,8 @@ def _done(ctx: Context, problem: Problem, config: DiCE, state: DiCEState) -> Arr
 
 
 def _result(ctx: Context, problem: Problem, config: DiCE, state: DiCEState) -> Outcome:
-    # Putting features back may have made two points one.
-    valid = sets.distinct(state.points, state.valid)
     status = jnp.where(state.status == Status.FOUND, Status.NOT_FOUND, state.status)
-    return sets.outcome(state.points, valid, status, state.adam.u)
+    return sets.outcome(state.points, state.valid, status, state.adam.u)
 
 
 _METHOD = Method("dice", _init, _ask, _loss, _tell, _done, _result, probe=_probe, tell_probe=_tell_probe, width=4)

@@ -95,48 +95,39 @@ class GeneticState(NamedTuple):
     status: Array  # [] int32, PENDING until decided
 
 
-def _draw(row: Any, x: Array, key: Array) -> Array:
-    """[*S] each coordinate uniform in its range (of a category's columns the largest wins when snapped)."""
+def _children(
+    ctx: Context, problem: Problem, config: DiCEGenetic, row: Any, pool: Array, k: Array, first: Array
+) -> Array:
+    """[G, *S] children of the better half of the pool [G, *S].
+
+    The first generation are x with more and more of its features drawn anew: a share (g + 1)/G of them in child g.
+    """
+    owner, size, x = sets.owners(ctx, problem), config.population, problem.x
+    features = int(owner.max()) + 1
     lower, upper = sets.spans(row, x)
-    return lower + (upper - lower) * jax.random.uniform(key, x.shape, x.dtype)
+    # All the generation's draws at once: the random generator stands once in the program.
+    key = jax.random.fold_in(problem.key, k + 1)
+    draws = jax.random.uniform(key, (size, 2 + 2 * features + x.size), x.dtype)
+    share = (jnp.arange(size) + 1).astype(x.dtype) / size
+    chance = jnp.where(first, share, jnp.asarray(config.mutation, x.dtype))
 
-
-def _first_generation(ctx: Context, problem: Problem, config: DiCEGenetic, row: Any) -> Array:
-    """[G, *S] x with more and more of its features drawn anew: a share (g + 1)/G of them in child g."""
-    owner = sets.owners(ctx, problem)
-
-    def one(g: Array) -> Array:
-        which, value = jax.random.split(jax.random.fold_in(jax.random.fold_in(problem.key, 0), g))
-        chance = jax.random.uniform(which, (int(owner.max()) + 1,), problem.x.dtype)
-        anew = chance * config.population < (g + 1).astype(problem.x.dtype)
-        return row.snap(jnp.where(anew[owner], _draw(row, problem.x, value), problem.x))
-
-    return jax.vmap(one)(jnp.arange(config.population))
-
-
-def _offspring(ctx: Context, problem: Problem, config: DiCEGenetic, row: Any, pool: Array, k: Array) -> Array:
-    """[G, *S] children of the better half of the pool [G, *S]."""
-    owner, half = sets.owners(ctx, problem), max(1, config.population // 2)
-    generation = jax.random.fold_in(problem.key, k + 1)
-
-    def one(g: Array) -> Array:
-        whom, which, how, value = jax.random.split(jax.random.fold_in(generation, g), 4)
-        parents = jax.random.randint(whom, (2,), 0, half)
-        gene = jax.random.uniform(which, (int(owner.max()) + 1,), problem.x.dtype)
-        back = jax.random.bernoulli(how, 0.5, gene.shape)
-        mutated, second = gene < config.mutation, gene > (1 + config.mutation) / 2
+    def one(u: Array, chance: Array) -> Array:
+        whom, gene, back, value = jnp.split(u, (2, 2 + features, 2 + 2 * features))
+        parents = jnp.minimum(jnp.floor(whom * (size // 2)).astype(jnp.int32), size // 2 - 1)
+        back = (back < 0.5) & ~first
+        mutated, second = gene < chance, gene > (1 + chance) / 2
         child = jnp.where(second[owner], pool[parents[1]], pool[parents[0]])
-        fresh = jnp.where(back[owner], problem.x, _draw(row, problem.x, value))
+        # Of a category's columns the largest wins when snapped.
+        fresh = jnp.where(back[owner], x, lower + (upper - lower) * value.reshape(x.shape))
         return row.snap(jnp.where(mutated[owner], fresh, child))
 
-    return jax.vmap(one)(jnp.arange(config.population))
+    return jax.vmap(one)(draws, chance)
 
 
 def _init(ctx: Context, problem: Problem, config: DiCEGenetic) -> GeneticState:
-    row = constraints.actions(ctx.constraints, problem)
     size, x = config.population, problem.x
     return GeneticState(
-        children=_first_generation(ctx, problem, config, row).astype(x.dtype),
+        children=jnp.broadcast_to(x, (size, *x.shape)),
         pool=jnp.broadcast_to(x, (size, *x.shape)),
         score=jnp.zeros(size, x.dtype),
         valid=jnp.zeros(size, bool),
@@ -147,7 +138,7 @@ def _init(ctx: Context, problem: Problem, config: DiCEGenetic) -> GeneticState:
 
 
 def _ask(ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticState) -> Array:
-    return jnp.where(state.k < 0, problem.x, state.children)
+    return state.children
 
 
 def _loss(
@@ -184,9 +175,8 @@ def _tell(ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticSta
     idle = jnp.where(still, state.idle + 1, 0).astype(jnp.int32)
     spent = (k >= config.generations) | (idle >= config.patience)
     status = jnp.where(spent, jnp.where(good[top].any(), Status.FOUND, Status.NOT_FOUND), Status.PENDING)
-    children = _offspring(ctx, problem, config, row, pool, k).astype(pool.dtype)
     return GeneticState(
-        children=jnp.where(first, state.children, children),
+        children=_children(ctx, problem, config, row, pool, k, first).astype(pool.dtype),
         pool=pool,
         score=kept,
         valid=good,

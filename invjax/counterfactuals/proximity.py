@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -50,7 +51,9 @@ class MadL1:
 
     def value(self, r: Array) -> Array:
         """[] the distance of a change r [*S]."""
-        return jnp.sum(jnp.abs(r) / jnp.asarray(self.mad, r.dtype))
+        # |r| with the derivative sign(r), 0 at 0 (that of jnp.abs is 1 there, and would push along the diagonal).
+        magnitude = r * jax.lax.stop_gradient(jnp.sign(r))
+        return jnp.sum(magnitude / jnp.asarray(self.mad, r.dtype))
 
 
 @config
@@ -96,7 +99,7 @@ def fit_mad(x: ArrayLike) -> MadL1:
     deviation = np.abs(x - np.median(x, axis=0))
     median, mean = np.median(deviation, axis=0), deviation.mean(axis=0)
     mad = np.where(median > 0, median, np.where(mean > 0, mean, 1.0))
-    return MadL1(jnp.asarray(mad, x.dtype))
+    return MadL1(mad.astype(x.dtype))
 
 
 def fit_mahalanobis(x: ArrayLike, ridge: float = 1e-3) -> Mahalanobis:
@@ -115,7 +118,7 @@ def fit_mahalanobis(x: ArrayLike, ridge: float = 1e-3) -> Mahalanobis:
     mean = float(np.trace(covariance)) / len(covariance)
     covariance = covariance + ridge * (mean if mean > 0 else 1.0) * np.eye(len(covariance))
     factor = np.linalg.inv(np.linalg.cholesky(covariance))
-    return Mahalanobis(jnp.asarray(factor, x.dtype))
+    return Mahalanobis(factor.astype(x.dtype))
 
 
 def _reference(x: ArrayLike) -> np.ndarray:

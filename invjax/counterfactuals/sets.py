@@ -94,6 +94,15 @@ def distinct(points: Array, valid: Array) -> Array:
     return valid & ~equal.any(1)
 
 
+def apart(new: Array, old: Array) -> Array:
+    """[P] bool: new[i] equals neither old[j] for another j nor new[j] for an earlier j. new, old: [P, *S]."""
+    count = new.shape[0]
+    new, old = new.reshape(count, -1), old.reshape(count, -1)
+    is_old = (new[:, None] == old[None]).all(-1) & ~jnp.eye(count, dtype=bool)
+    is_new = (new[:, None] == new[None]).all(-1) & jnp.tri(count, k=-1, dtype=bool)
+    return ~(is_old | is_new).any(1)
+
+
 def outcome(points: Array, valid: Array, status: Array, tried: Array) -> Outcome:
     """A set's Outcome: each valid point of [P, *S] is FOUND, the others have the lane's status [].
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from invjax.config import STATIC, config, require, require_choice
 from invjax.counterfactuals import proximity, weighted
 from invjax.counterfactuals.proximity import MadL1, Proximity
+from invjax.numerics import safe_divide
 from invjax.types import Array, ArrayLike, Method, Problem
 
 
@@ -89,7 +90,20 @@ def adam_step(state: Adam, point: Array, grad: Array, step: ArrayLike, k: Array)
     return Adam(point - jnp.asarray(step, grad.dtype) * corrected / scale, mean, square)
 
 
-def squared_probability(config: Any, problem: Problem, logits: Array) -> Array:
+def tangent(row: Any, point: Array, grad: Array, step: ArrayLike) -> Array:
+    """The part of ``grad`` [*S] that the hull leaves: ``(u − project(u − η grad)) / η`` with ‖η grad‖_∞ = step.
+
+    Adam moves every coordinate alike: without this it would raise all columns of a category by the same amount, which
+    the projection onto the simplex takes back. Nothing to do in a box.
+    """
+    if row.exact:
+        return grad
+    largest = jnp.max(jnp.abs(grad))
+    rate = safe_divide(jnp.asarray(step, grad.dtype), largest)
+    return safe_divide(point - row.project(point - rate * grad), rate)
+
+
+def _squared(config: Wachter, problem: Problem, logits: Array) -> Array:
     """``(p_t − p)²``, untargeted of not being the label. No gradient where the softmax is saturated."""
     own = jnp.take(jax.nn.softmax(logits), jnp.where(problem.target >= 0, problem.target, problem.label), mode="clip")
     reached = jnp.where(problem.target >= 0, own, 1 - own)
@@ -97,13 +111,15 @@ def squared_probability(config: Any, problem: Problem, logits: Array) -> Array:
     return jnp.square(reached - wanted)
 
 
-def _loss(config: Wachter, problem: Problem, logits: Array) -> Array:
-    return (weighted.hinge if config.loss == "hinge" else squared_probability)(config, problem, logits)
+def _loss(config: Wachter, problem: Problem, logits: Array, margin: Array) -> Array:
+    if config.loss == "squared":
+        return _squared(config, problem, logits)
+    return weighted.hinge(config, problem, logits, margin)
 
 
 def _step(row: Any, problem: Problem, config: Wachter, inner: Adam, point: Array, grad: Array, k: Array) -> Adam:
     left = 1 - k.astype(point.dtype) / jnp.asarray(config.iterations, point.dtype)
-    moved = adam_step(inner, point, grad, config.step * left, k)
+    moved = adam_step(inner, point, tangent(row, point, grad, config.step), config.step * left, k)
     return moved._replace(u=row.project(moved.u))
 
 

@@ -23,7 +23,7 @@ from invjax import constraints, search
 from invjax.config import require
 from invjax.counterfactuals import best as kept
 from invjax.numerics import select
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 
 class Parts(NamedTuple):
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
     * ``iterate(problem, inner) -> [*S]``: its answer so far, in the hull.
     * ``step(row, problem, config, inner, point, grad, k) -> inner``: take the gradient [*S] of γ L + h at ``point``;
       k: [] int32, steps already taken in this trial.
-    * ``loss(config, problem, logits) -> []``: L.
+    * ``loss(config, problem, logits, margin) -> []``: L, aiming at the margin [] in logit units.
     * ``smooth(ctx, config, problem, point, aim) -> []``: h, differentiated in ``point``; None: 0. aim: [] int32, the
       target, or (untargeted) the strongest class at x that is not the label.
     * ``score(config, problem, point) -> []``: the distance by which valid points are compared.
@@ -56,11 +56,13 @@ class Parts(NamedTuple):
 
 class WeightedState(NamedTuple):
     inner: Any  # the inner solver's state
+    told: Any  # (point, gradient of L there), each [*S], from tell to tell_probe; None where nothing is probed
     g0: Array  # [*S] gradient of L at r = 0: the first step of every trial needs no evaluation
     aim: Array  # [] int32, the class a plausible answer looks like
     k: Array  # [] int32, steps taken in this trial; -1 before the clean input was seen
     gamma: search.Bracket  # the search for the smallest γ that is enough
-    reached: Array  # [] bool, this trial has seen a valid and feasible point
+    margin: Array  # [] the margin L aims at; kappa, more where snapping undoes what the hull's point had
+    reached: Array  # [] bool, the second half of this trial has seen a valid and feasible point
     best: kept.Best  # the valid point of least score
     status: Array  # [] int32, PENDING until decided
 
@@ -90,9 +92,12 @@ def is_clean(config: Any, problem: Problem, logits: Array) -> Array:
     return kept.shortfall(problem, logits, 0.0, config.probability) < 0
 
 
-def hinge(config: Any, problem: Problem, logits: Array) -> Array:
-    """``max(0, shortfall)``: on logits, so it has a gradient also where the softmax is saturated."""
-    missing = kept.shortfall(problem, logits, config.kappa, config.probability)
+def hinge(config: Any, problem: Problem, logits: Array, margin: ArrayLike | None = None) -> Array:
+    """``max(0, shortfall)``: on logits, so it has a gradient also where the softmax is saturated.
+
+    margin: the margin to aim at; by default config.kappa.
+    """
+    missing = kept.shortfall(problem, logits, config.kappa if margin is None else margin, config.probability)
     return jnp.where(missing > 0, missing, jnp.zeros_like(missing))
 
 
@@ -110,50 +115,52 @@ def method(name: str, parts: Parts) -> Method:
             return parts.row(ctx, problem, config)
         return constraints.actions(ctx.constraints, problem)
 
-    def step(
-        ctx: Context, problem: Problem, config: Any, row: Any, inner: Any, point: Array, grad: Array, gamma: Array,
-        aim: Array, k: Array,
-    ) -> Any:  # fmt: skip
-        total = gamma * grad
-        if parts.smooth is not None:
-            smooth = parts.smooth
-            total = total + jax.grad(lambda u: smooth(ctx, config, problem, u, aim))(point)
-        return parts.step(row, problem, config, inner, point, total, k)
-
-    def turn(
-        ctx: Context, problem: Problem, config: Any, row: Any, state: WeightedState, first: Array
-    ) -> WeightedState:
-        """After an evaluation: the next iterate, or the first one of the next trial."""
-        ended = ~first & (state.k >= config.iterations)
-        gamma = select(ended, search.seek_smallest(state.gamma, state.reached, config.grow), state.gamma)
-        again = step(
-            ctx, problem, config, row, parts.begin(problem, config), problem.x, state.g0, gamma.value, state.aim,
-            jnp.zeros_like(state.k),
-        )  # fmt: skip
-        return state._replace(
-            inner=select(ended, again, state.inner),
-            k=jnp.where(ended | first, 0, state.k) + 1,
-            gamma=gamma,
-            reached=state.reached & ~ended,
-            status=jnp.where(
-                state.status == Status.PENDING,
-                kept.ended(state.best, jnp.zeros_like(ended), ended, gamma.trials >= config.trials),
-                state.status,
-            ),
-        )
+    def probes(row: Any) -> bool:
+        return parts.probe_iterate or not row.exact
 
     def record(
         config: Any, problem: Problem, row: Any, state: WeightedState, point: Array, logits: Array
     ) -> WeightedState:
-        valid = is_valid(config, problem, logits) & row.satisfied(point) & (state.status == Status.PENDING)
+        # The clean input is no counterfactual of itself, whatever its margin.
+        seen = (state.k >= 0) & (state.status == Status.PENDING)
+        valid = is_valid(config, problem, logits) & row.satisfied(point) & seen
         best = kept.keep(state.best, point, parts.score(config, problem, point), valid)
-        return state._replace(best=best, reached=state.reached | valid)
+        # A large first step may jump over the boundary at any γ: that says nothing about where the trial is going.
+        return state._replace(best=best, reached=state.reached | (valid & (2 * state.k >= config.iterations)))
+
+    def turn(
+        ctx: Context, problem: Problem, config: Any, row: Any, state: WeightedState, point: Array, grad: Array
+    ) -> WeightedState:
+        """After an evaluation: the trial's next iterate, or the first one of the next trial."""
+        first = state.k < 0
+        ended = ~first & (state.k >= config.iterations)
+        gamma = select(ended, search.seek_smallest(state.gamma, state.reached, config.grow), state.gamma)
+        begun = (parts.begin(problem, config), problem.x, state.g0, jnp.zeros_like(state.k))
+        inner, at, slope, k = select(ended | first, begun, (state.inner, point, grad, state.k))
+        total = gamma.value * slope
+        if parts.smooth is not None:
+            smooth = parts.smooth
+            total = total + jax.grad(lambda u: smooth(ctx, config, problem, u, state.aim))(at)
+        # On a grid the nearest permitted point may lie on the wrong side: aim further.
+        short = ended & ~jnp.isfinite(state.best.score) & (not row.exact)
+        decided = kept.ended(state.best, first, jnp.zeros_like(first), ended & (gamma.trials >= config.trials))
+        return state._replace(
+            inner=parts.step(row, problem, config, inner, at, total, k),
+            k=k + 1,
+            gamma=gamma,
+            margin=jnp.where(short, 2 * state.margin + 0.05, state.margin),
+            reached=state.reached & ~ended,
+            status=jnp.where(state.status == Status.PENDING, decided, state.status),
+        )
 
     def init(ctx: Context, problem: Problem, config: Any) -> WeightedState:
+        zero = jnp.zeros_like(problem.x)
         gamma = search.init(jnp.asarray(config.gamma, problem.x.dtype))
+        told = (zero, zero) if probes(row_of(ctx, problem, config)) else None
         return WeightedState(
-            parts.begin(problem, config), jnp.zeros_like(problem.x), jnp.int32(0), jnp.int32(-1), gamma,
-            jnp.zeros((), bool), kept.nothing(problem), jnp.int32(Status.PENDING),
+            parts.begin(problem, config), told, zero, jnp.int32(0), jnp.int32(-1), gamma,
+            jnp.asarray(config.kappa, problem.x.dtype), jnp.zeros((), bool),
+            kept.nothing(problem), jnp.int32(Status.PENDING),
         )  # fmt: skip
 
     def ask(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Array:
@@ -161,26 +168,22 @@ def method(name: str, parts: Parts) -> Method:
         return jnp.where(state.k < 0, problem.x, wanted)
 
     def loss(ctx: Context, problem: Problem, config: Any, state: WeightedState, point: Array, logits: Array) -> Array:
-        return parts.loss(config, problem, logits)
-
-    def probes(row: Any) -> bool:
-        return parts.probe_iterate or not row.exact
+        return parts.loss(config, problem, logits, state.margin)
 
     def tell(ctx: Context, problem: Problem, config: Any, state: WeightedState, ev: Eval) -> WeightedState:
         row = row_of(ctx, problem, config)
         first = state.k < 0
         clean = first & is_clean(config, problem, ev.logits)
-        told = state if not row.exact else record(config, problem, row, state, ev.point, ev.logits)
-        # The clean input is no counterfactual of itself, whatever its margin.
-        state = select(first, state._replace(g0=ev.grad, aim=_aim(problem, ev.logits)), told)
-        moved = step(
-            ctx, problem, config, row, state.inner, ev.point, ev.grad, state.gamma.value, state.aim,
-            jnp.maximum(state.k, 0),
-        )  # fmt: skip
-        status = kept.ended(state.best, first, clean, jnp.zeros_like(first))
-        state = state._replace(inner=moved, status=status)
-        # Where there are probes the trial is judged after them.
-        return state if probes(row) else turn(ctx, problem, config, row, state, first)
+        start = state._replace(
+            g0=ev.grad,
+            aim=_aim(problem, ev.logits),
+            status=jnp.where(clean, Status.ALREADY_TARGET, state.status).astype(jnp.int32),
+        )
+        seen = record(config, problem, row, state, ev.point, ev.logits) if row.exact else state
+        state = select(first, start, seen)
+        if probes(row):  # the trial is judged after them
+            return state._replace(told=(ev.point, ev.grad))
+        return turn(ctx, problem, config, row, state, ev.point, ev.grad)
 
     def probe(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Array:
         row = row_of(ctx, problem, config)
@@ -194,7 +197,7 @@ def method(name: str, parts: Parts) -> Method:
     ) -> WeightedState:
         row = row_of(ctx, problem, config)
         state = record(config, problem, row, state, points[0], logits[0])
-        return turn(ctx, problem, config, row, state, state.k < 0)
+        return turn(ctx, problem, config, row, state, *state.told)
 
     def done(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Array:
         return state.status != Status.PENDING
