@@ -13,8 +13,7 @@ linear region.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,8 @@ import numpy as np
 from invjax.numerics import safe_divide
 from invjax.types import Array, ArrayLike
 
-GRID = np.array([0.0, *np.geomspace(0.25, 8.0, 7)])  # γ in units of a first estimate of the multiplier
+GRID = np.array([0.0, *np.geomspace(0.5, 16.0, 6)])  # γ in units of the least that can be enough
+CHOOSING, MOST = 2.0, 16.0  # the γ that chooses the features, and the one tried if those are not enough
 
 
 class Step(NamedTuple):
@@ -35,40 +35,50 @@ class Step(NamedTuple):
 
 
 def step(
-    prox: Callable[[Array], Array],
+    row: Any,
     base: Array,
     point: Array,
     gap: Array,
     normal: Array,
     size: Array,
+    *,
+    weight: Array,
+    penalty: str,
+    max_changes: Array,
     gamma_max: ArrayLike = jnp.inf,
 ) -> Step:
     """The next point.
 
+    Choosing max_changes features is the dear part of the proximal map, and the choice hardly depends on γ. So it is
+    made at one γ, and γ is then solved for on those features; only if they cannot close the gap, others are taken.
+
     Args:
-      prox: ``v -> prox_{σ g}(v)``, [*S] -> [*S].
+      row: the maps of :func:`invjax.constraints.actions`.
       base: [*S] the argument of (1) without the validity term.
       point: [*S] u_t; gap: [] c(u_t); normal: [*S] n.
-      size: [] σ.
-      gamma_max: [] no larger γ is taken; 0: validity plays no part.
+      size: [] σ; weight: [] σ β.
+      penalty: φ; max_changes: [] int32, how many features may change.
+      gamma_max: the largest γ that may be taken; 0: validity plays no part.
     """
+    limit, zero = jnp.asarray(gamma_max, gap.dtype), jnp.zeros_like(gap)
 
     def linear(u: Array) -> Array:
         return gap + jnp.sum(normal * (u - point))
 
-    def at(gamma: Array) -> Array:
-        return prox(base - size * gamma * normal)
+    def moved(gamma: Array) -> Array:
+        return base - size * jnp.minimum(gamma, limit) * normal
 
-    limit = jnp.asarray(gamma_max, gap.dtype)
-    free = at(jnp.zeros_like(gap))
-    need = jnp.maximum(linear(free), jnp.zeros_like(gap))
-    # All coordinates moving freely would need this γ; few of them in a box need more: by how much, one trial tells.
-    least = safe_divide(need, size * jnp.sum(jnp.square(normal)))
-    gained = need - linear(at(least))
-    unit = least * jnp.clip(safe_divide(need, gained), 1.0, 100.0)
-    unit = jnp.where(gained > 0, unit, 10.0 * least)
-    gammas = jnp.minimum(unit * GRID.astype(gap.dtype), limit)
-    candidates = jax.vmap(at)(gammas)
+    def choosing(gamma: Array) -> Array:
+        return row.prox(moved(gamma), weight, penalty, max_changes)
+
+    free = choosing(zero)
+    need = jnp.maximum(linear(free), zero)
+    square = jnp.square(normal)
+    slope = jnp.minimum(jnp.sum(square), max_changes.astype(gap.dtype) * jnp.max(square))
+    unit = safe_divide(need, size * slope)
+    chosen = row.pinned(row.changed(choosing(CHOOSING * unit)))
+    gammas = unit * GRID.astype(gap.dtype)
+    candidates = jax.vmap(lambda gamma: chosen.prox(moved(gamma), weight, penalty))(gammas)
     values = jax.vmap(linear)(candidates)
 
     tolerance = 1e-6 * (1 + jnp.abs(gap))
@@ -78,7 +88,13 @@ def step(
     fall = values[low] - values[high]
     share = jnp.where(fall > 0, jnp.clip(safe_divide(values[low], fall), 0, 1), jnp.ones_like(gap))
     between = gammas[low] + share * (gammas[high] - gammas[low])
-    secant = at(between)
+    secant = chosen.prox(moved(between), weight, penalty)
     exact = linear(secant) <= jnp.maximum(tolerance, 1e-2 * jnp.abs(values[high]))
     gamma = jnp.where(exact, between, gammas[high])
-    return Step(jnp.where(exact, secant, candidates[high]), gamma, candidates)
+    answer = jnp.where(exact, secant, candidates[high])
+
+    most = choosing(MOST * unit)
+    other = ~jnp.any(enough) & (linear(most) < values[high])
+    gamma, answer = jnp.where(other, MOST * unit, gamma), jnp.where(other, most, answer)
+    nothing = need <= tolerance
+    return Step(jnp.where(nothing, free, answer), jnp.minimum(jnp.where(nothing, zero, gamma), limit), candidates)

@@ -37,6 +37,7 @@ from invjax.numerics import select
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 DIRECT, GRADUATED, POLISH, END = range(4)
+NO_LIMIT = 2**30  # max_changes: all of them
 WARM = 12  # steps in which the graduated descent comes down to m features
 
 
@@ -152,13 +153,18 @@ def _init(ctx: Context, problem: Problem, config: SCFEConfig) -> SCFEState:
     )
 
 
+def objective(ctx: Context, problem: Problem, config: SCFEConfig, point: Array) -> Array:
+    """[] the objective (1) at a point; for the class of an untargeted problem see ``SCFEState.aim``."""
+    return _smooth(ctx, problem, config, problem.target, point) + _charge(
+        actions(ctx.constraints, problem), config, point
+    )
+
+
 def _ask(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState) -> Array:
     return state.ask
 
 
-def _loss(
-    ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, point: Array, logits: Array
-) -> Array:
+def _loss(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, point: Array, logits: Array) -> Array:
     # A tenth more than the margin: the linearisation ends on the boundary, and rounding must not decide.
     return kept.shortfall(problem, logits, 1.1 * config.kappa + 1e-3, config.probability)
 
@@ -204,8 +210,8 @@ def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, 
     mover = row.pinned(row.changed(best.x) | ~polishing)
     base = here.point + jnp.asarray(config.momentum, dtype) * moved - size * here.slope
     taken = step(
-        lambda v: mover.prox(v, weight, config.penalty, most),
-        base, here.point, here.gap, here.normal, size, config.gamma_max,
+        mover, base, here.point, here.gap, here.normal, size,
+        weight=weight, penalty=config.penalty, max_changes=most, gamma_max=config.gamma_max,
     )  # fmt: skip
     gamma = jnp.maximum(0.95 * state.gamma, 1.5 * taken.gamma)
     merit = here.smooth + here.charge + gamma * jnp.maximum(here.gap, 0)
@@ -278,3 +284,11 @@ def _result(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState
 
 
 SCFEConfig.method = Method("s-cfe", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)
+
+
+def DCFE(beta: float = 0.1, tau: float = 1.0, **constants: Any) -> SCFEConfig:
+    """DCFE: ``‖r‖² + β ‖r‖_1`` (an elastic net) and the pull of the density's gravity, any number of features changed.
+
+    For a density of :func:`invjax.densities.fit_knn`. Source: Zhang, Chen, Wen, Li 2023, as the S-CFE slides give it.
+    """
+    return SCFEConfig(**{"max_changes": NO_LIMIT, "penalty": "l1", "beta": beta, "tau": tau, **constants})
