@@ -322,7 +322,6 @@ def test_duplicates(fit) -> None:
     assert np.isfinite(density.held_out_log_prob(x, y)).all()
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_kth_smallest(dtype: type) -> None:
     with jax.enable_x64(dtype == np.float64):
@@ -338,7 +337,6 @@ def test_kth_smallest(dtype: type) -> None:
         np.testing.assert_array_equal(slope, [0, 0, 1])
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("fit", [fit_kde, fit_gmm, fit_knn, fit_lof])
 def test_bad_points(fit) -> None:
     with pytest.raises(ValueError, match="x must be finite; 1 of its 80 points"):
@@ -358,7 +356,6 @@ def test_bad_points(fit) -> None:
         fit(X, 2 * Y)
 
 
-@pytest.mark.fast
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="bandwidth must be positive"):
         fit_kde(X, Y, bandwidth=0.0)
