@@ -201,7 +201,6 @@ def test_held_out_kde(neighbours: int | None) -> None:
     np.testing.assert_allclose(density.held_out_log_prob(QUERIES, new), values(density, QUERIES, 0), rtol=1e-5)
 
 
-@pytest.mark.fast
 def test_hinge() -> None:
     density = fit_kde(X, Y)
     threshold = quantiles(density, X, Y, 0.25)
