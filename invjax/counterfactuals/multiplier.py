@@ -26,6 +26,17 @@ GRID = np.array([0.0, *np.geomspace(0.5, 16.0, 6)])  # γ in units of the least 
 CHOOSING, MOST = 2.0, 16.0  # the γ that chooses the features, and the one tried if those are not enough
 
 
+class Here(NamedTuple):
+    """What is known at an evaluated point u."""
+
+    point: Array  # [*S] u
+    gap: Array  # [] what is missing to validity, with a little more than the margin κ
+    normal: Array  # [*S] its gradient
+    smooth: Array  # [] φ = d − τ log q
+    slope: Array  # [*S] its gradient
+    charge: Array  # [] β Σ φ
+
+
 class Step(NamedTuple):
     """What :func:`step` proposes."""
 
@@ -36,10 +47,8 @@ class Step(NamedTuple):
 
 def step(
     row: Any,
+    here: Here,
     base: Array,
-    point: Array,
-    gap: Array,
-    normal: Array,
     size: Array,
     *,
     weight: Array,
@@ -54,12 +63,13 @@ def step(
 
     Args:
       row: the maps of :func:`invjax.constraints.actions`.
+      here: u_t.
       base: [*S] the argument of (1) without the validity term.
-      point: [*S] u_t; gap: [] c(u_t); normal: [*S] n.
       size: [] σ; weight: [] σ β.
       penalty: φ; max_changes: [] int32, how many features may change.
       gamma_max: the largest γ that may be taken; 0: validity plays no part.
     """
+    point, gap, normal = here.point, here.gap, here.normal
     limit, zero = jnp.asarray(gamma_max, gap.dtype), jnp.zeros_like(gap)
 
     def linear(u: Array) -> Array:

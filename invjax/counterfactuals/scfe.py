@@ -5,18 +5,20 @@
 
 (Sadiku, Wagner, Nagarajan, Pokutta 2025, arXiv 2410.15723, the problem (12)–(15) of its authors' slides): d the
 proximity, q the density of the target class, φ in {l0, l½, l⅔, l1}, A(x) what may become of x. The published method
-minimises ``d + γ L − τ log q`` and searches γ by restarts; here γ is the multiplier of validity, solved for in every step
-(:mod:`invjax.counterfactuals.multiplier`), which takes a tenth of the gradients. One descent is a monotone accelerated
-proximal gradient method: a step that raises the merit ``d − τ log q + β Σ φ + γ̄ max(0, gap + κ)`` is taken back, its
+minimises ``d + γ L − τ log q`` and searches γ by restarts; here γ is the multiplier of validity, solved for in every
+step (:mod:`invjax.counterfactuals.multiplier`), which takes a tenth of the gradients. One descent is a monotone
+accelerated proximal gradient method: a step that raises the merit ``d − τ log q + β Σ φ + γ̄ max(0, gap + κ)`` is taken back, its
 length halved and the momentum restarted; γ̄ is 1.5 times the largest γ of late. Descents of one example, in turn:
 
 * *direct*: from x with m features from the start;
 * *graduated*: from x with all features at first, geometrically fewer until m. It finds other, often better, features;
-* *polish*: from the best point so far, on its own features.
+* *polish*: from the best point so far, on its own features;
+* *exchange*, only where A(x) is discrete: one feature at a time, over all its values (:mod:`.exchange`), until nothing
+  is gained.
 
 Every asked point is an output of the proximal map: exactly sparse and in A(x), so the evaluation of a step is also its
-test of validity, and the best valid point of all is kept. Where A(x) is discrete the descent moves in its hull; the
-nearest admissible points of the whole grid of γ are probed, and only those count.
+test of validity, and the best valid point of all is kept. Where A(x) is discrete the descents move in its hull; the
+nearest admissible points for several γ are probed, and only those count.
 """
 
 from __future__ import annotations
@@ -32,12 +34,14 @@ from invjax.constraints import actions
 from invjax.constraints.values import PENALTIES
 from invjax.counterfactuals import best as kept
 from invjax.counterfactuals import proximity as distances
-from invjax.counterfactuals.multiplier import GRID, step
+from invjax.counterfactuals.exchange import moves
+from invjax.counterfactuals.multiplier import Here, step
 from invjax.numerics import select
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
-DIRECT, GRADUATED, POLISH, END = range(4)
+DIRECT, GRADUATED, POLISH, EXCHANGE, END = range(5)
 NO_LIMIT = 2**30  # max_changes: all of them
+PROBES = 6  # neighbours in a discrete A(x) that are looked at per step
 WARM = 12  # steps in which the graduated descent comes down to m features
 
 
@@ -57,9 +61,11 @@ class SCFEConfig:
       momentum: μ, in [0, 1).
       iterations: steps of the direct descent, and of the graduated one after its first 12, >= 1.
       polish: steps of the last descent, >= 0.
+      exchanges: rounds of exchange at most, >= 0.
       proximity: d: SquaredL2, Mahalanobis or MadL1.
 
-    Evaluations per example: at most 2 iterations + 12 + polish.
+    Evaluations per example: at most 2 iterations + 12 + polish (+ exchanges and six forwards per step where A(x) is
+    discrete).
     """
 
     max_changes: int = 3
@@ -73,6 +79,7 @@ class SCFEConfig:
     momentum: float = 0.8
     iterations: int = 20
     polish: int = 10
+    exchanges: int = 12
     proximity: distances.Proximity = field(default_factory=distances.SquaredL2)
 
     method: ClassVar[Method]
@@ -89,18 +96,8 @@ class SCFEConfig:
         require(self, "momentum", lambda v: 0 <= v < 1, "in [0, 1)")
         require(self, "iterations", lambda v: v >= 1, "at least 1")
         require(self, "polish", lambda v: v >= 0, "at least 0")
+        require(self, "exchanges", lambda v: v >= 0, "at least 0")
         distances.check(self)
-
-
-class Here(NamedTuple):
-    """What is known at an evaluated point."""
-
-    point: Array  # [*S]
-    gap: Array  # [] what is missing to validity, with a little more than the margin κ
-    normal: Array  # [*S] its gradient
-    smooth: Array  # [] φ = d − τ log q
-    slope: Array  # [*S] its gradient
-    charge: Array  # [] β Σ φ
 
 
 class SCFEState(NamedTuple):
@@ -111,9 +108,11 @@ class SCFEState(NamedTuple):
     size: Array  # [] σ
     gamma: Array  # [] γ̄
     k: Array  # [] int32, evaluations in this descent
-    phase: Array  # [] int32: DIRECT, GRADUATED, POLISH, END
+    phase: Array  # [] int32: DIRECT, GRADUATED, POLISH, EXCHANGE, END
     aim: Array  # [] int32, the class a plausible answer looks like
-    candidates: Array | None  # [G, *S] where A(x) is discrete: the points whose neighbours in A(x) are probed
+    candidates: Array | None  # [PROBES, *S] where A(x) is discrete: the points whose neighbours in A(x) are probed
+    nearest: kept.Best | None  # likewise: the point of A(x) with the least gap
+    gained: Array  # [] bool, the last probes bettered best or nearest
     best: kept.Best
     status: Array  # [] int32, PENDING until decided
 
@@ -134,9 +133,9 @@ def _init(ctx: Context, problem: Problem, config: SCFEConfig) -> SCFEState:
     x, zero = problem.x, jnp.zeros_like(problem.x)
     none = jnp.zeros((), x.dtype)
     row = actions(ctx.constraints, problem)
-    candidates = None
+    candidates = nearest = None
     if not row.exact:
-        candidates = jnp.broadcast_to(x, (GRID.size, *x.shape))
+        candidates, nearest = jnp.broadcast_to(x, (PROBES, *x.shape)), kept.nothing(problem)
     return SCFEState(
         ask=x,
         here=Here(x, none, zero, none, zero, none),
@@ -148,6 +147,8 @@ def _init(ctx: Context, problem: Problem, config: SCFEConfig) -> SCFEState:
         phase=jnp.int32(DIRECT),
         aim=jnp.int32(0),
         candidates=candidates,
+        nearest=nearest,
+        gained=jnp.ones((), bool),
         best=kept.nothing(problem),
         status=jnp.int32(Status.PENDING),
     )
@@ -161,7 +162,10 @@ def objective(ctx: Context, problem: Problem, config: SCFEConfig, point: Array) 
 
 
 def _ask(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState) -> Array:
-    return state.ask
+    if state.nearest is None:
+        return state.ask
+    found = jnp.isfinite(state.best.score)
+    return jnp.where(state.phase == EXCHANGE, jnp.where(found, state.best.x, state.nearest.x), state.ask)
 
 
 def _loss(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, point: Array, logits: Array) -> Array:
@@ -180,7 +184,7 @@ def _limit(config: SCFEConfig, phase: Array, k: Array, count: int) -> tuple[Arra
 def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, ev: Eval) -> SCFEState:
     x, dtype = problem.x, problem.x.dtype
     row = actions(ctx.constraints, problem)
-    first = (state.phase == DIRECT) & (state.k == 0)
+    first, exchanging = (state.phase == DIRECT) & (state.k == 0), state.phase == EXCHANGE
     clean = kept.shortfall(problem, ev.logits, 0.0, config.probability) < 0
     aim = jnp.where(first, _aim(problem, ev.logits), state.aim)
 
@@ -210,7 +214,7 @@ def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, 
     mover = row.pinned(row.changed(best.x) | ~polishing)
     base = here.point + jnp.asarray(config.momentum, dtype) * moved - size * here.slope
     taken = step(
-        mover, base, here.point, here.gap, here.normal, size,
+        mover, here, base, size,
         weight=weight, penalty=config.penalty, max_changes=most, gamma_max=config.gamma_max,
     )  # fmt: skip
     gamma = jnp.maximum(0.95 * state.gamma, 1.5 * taken.gamma)
@@ -218,17 +222,19 @@ def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, 
 
     # The descent ends when its steps are spent, or when it stands still.
     k = state.k + 1
-    iterations = jnp.asarray(config.iterations, jnp.int32)
-    room = jnp.stack([iterations, iterations + WARM, jnp.asarray(config.polish, jnp.int32)])[state.phase]
     length = jnp.max(jnp.abs(taken.point - here.point))
     still = (length <= 1e-4 * (1 + jnp.max(jnp.abs(here.point - x)))) & settled & (state.k > 0)
+    still = jnp.where(state.phase == EXCHANGE, ~state.gained, still)
+    iterations = jnp.asarray(config.iterations, jnp.int32)
+    polish, exchanges = (jnp.asarray(n, jnp.int32) for n in (config.polish, config.exchanges))
+    room = jnp.stack([iterations, iterations + WARM, polish, exchanges])[jnp.minimum(state.phase, EXCHANGE)]
     over = (k >= room) | still
     phase = jnp.where(over, state.phase + 1, state.phase)
-    phase = jnp.where((phase == POLISH) & (~jnp.isfinite(best.score) | (config.polish < 1)), END, phase)
-    start = jnp.where(phase == POLISH, best.x, x)
+    phase = jnp.where((phase == POLISH) & (~jnp.isfinite(best.score) | (polish < 1)), EXCHANGE, phase)
+    phase = jnp.where((phase == EXCHANGE) & (row.exact | (exchanges < 1)), END, phase)
     zero = jnp.zeros((), dtype)
-    return SCFEState(
-        ask=jnp.where(over, start, taken.point),
+    state = state._replace(
+        ask=jnp.where(over, jnp.where(phase == POLISH, best.x, x), taken.point),
         here=here,
         merit=jnp.where(over, jnp.inf, merit).astype(dtype),
         moved=moved,
@@ -237,16 +243,21 @@ def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, 
         k=jnp.where(over, 0, k),
         phase=phase,
         aim=aim,
-        candidates=None if row.exact else taken.candidates,
         best=best,
         status=kept.ended(best, first, clean, phase >= END),
     )
+    if row.exact:
+        return state
+    near = jnp.concatenate([taken.point[None], taken.candidates[1:PROBES]])
+    price = 10 * (1 + jnp.max(jnp.abs(asked.slope))) / (jnp.max(jnp.abs(asked.normal)) + jnp.finfo(dtype).tiny)
+    other = moves(row, asked, price, jnp.asarray(config.max_changes, jnp.int32), PROBES)
+    return state._replace(candidates=jnp.where(exchanging, other, near))
 
 
 def _probe(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState) -> Array:
-    row = actions(ctx.constraints, problem)
     if state.candidates is None:
         return jnp.zeros((0, *problem.x.shape), problem.x.dtype)
+    row = actions(ctx.constraints, problem)
     return jax.vmap(lambda u: row.snap(u, config.max_changes))(state.candidates)
 
 
@@ -255,18 +266,23 @@ def _tell_probe(
 ) -> SCFEState:
     row = actions(ctx.constraints, problem)
 
-    def judge(point: Array, logits: Array) -> tuple[Array, Array]:
-        valid = kept.shortfall(problem, logits, config.kappa, config.probability) <= 0
+    def judge(point: Array, logits: Array) -> tuple[Array, Array, Array]:
+        gap = kept.shortfall(problem, logits, config.kappa, config.probability)
         changed = row.changed(point)
-        valid &= (jnp.sum(changed) <= config.max_changes) & jnp.any(changed) & row.satisfied(point)
-        return _smooth(ctx, problem, config, state.aim, point) + _charge(row, config, point), valid
+        good = (jnp.sum(changed) <= config.max_changes) & jnp.any(changed) & row.satisfied(point)
+        score = _smooth(ctx, problem, config, state.aim, point) + _charge(row, config, point)
+        return jnp.where(good & (gap <= 0), score, jnp.inf), jnp.where(good, gap, jnp.inf), good
 
-    scores, valid = jax.vmap(judge)(points, logits)
-    scores = jnp.where(valid, scores, jnp.inf)
-    i = jnp.argmin(scores)
-    best = kept.keep(state.best, points[i], scores[i], valid[i])
-    found = jnp.isfinite(best.score) & (state.status == Status.NOT_FOUND)
-    return state._replace(best=best, status=jnp.where(found, Status.FOUND, state.status).astype(jnp.int32))
+    assert state.nearest is not None
+    scores, gaps, good = jax.vmap(judge)(points, logits)
+    i, j = jnp.argmin(scores), jnp.argmin(gaps)
+    best = kept.keep(state.best, points[i], scores[i], jnp.isfinite(scores[i]))
+    nearest = kept.keep(state.nearest, points[j], gaps[j], good[j])
+    found = jnp.isfinite(best.score)
+    gained = jnp.where(found, best.score < state.best.score, nearest.score < state.nearest.score)
+    late = found & (state.status == Status.NOT_FOUND)
+    status = jnp.where(late, Status.FOUND, state.status).astype(jnp.int32)
+    return state._replace(best=best, nearest=nearest, gained=gained, status=status)
 
 
 def _aim(problem: Problem, logits: Array) -> Array:
