@@ -12,6 +12,9 @@ BENCHMARKS = {
     "engine-overhead": "engine_overhead",
     "memory": "memory",
     "conv-loop": "conv_loop",
+    "cfe": "cfe",
+    "cfe-peers": "cfe_peers",
+    "cfe-certify": "cfe_certify",
 }
 
 

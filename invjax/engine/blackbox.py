@@ -157,8 +157,8 @@ def antithetic(samples: int = 16, scale: float | Any = 0.1, *, coordinates: bool
       coordinates: central differences along each column, 2 D points: less noise, for few columns.
 
     Returns:
-      An evaluator for ``solve(evaluator=...)``. ``result.evaluations`` counts one per gradient; each of them calls the
-      network at ``evaluator.calls(shape)`` points, :meth:`Antithetic.calls`.
+      An evaluator for ``solve(evaluator=...)``. ``result.evaluations`` counts one per gradient; of the
+      ``evaluator.calls(shape)`` points that each looks at, all but the asked one count as ``result.forwards``.
 
     Raises:
       ValueError: ``samples`` is not a positive integer, ``scale`` not positive; at the call, ``scale`` has another

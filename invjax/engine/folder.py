@@ -63,7 +63,9 @@ def make_manifest(
     return {
         "format": FORMAT,
         "method": method.name,
-        "evaluator": getattr(evaluator, "__qualname__", type(evaluator).__name__),
+        "evaluator": repr(evaluator)
+        if dataclasses.is_dataclass(evaluator)  # with its options
+        else getattr(evaluator, "__qualname__", type(evaluator).__name__),
         "config": {"class": type(config).__name__, **describe(config)},
         "model": name,
         "weights": digest(logits),

@@ -61,8 +61,13 @@ def look(method: Method, evaluator: Evaluator, ctx: Context, config: Config, pro
     return evaluator(method, ctx, config, problems, lanes.state, points)
 
 
-def learn(method: Method, ctx: Context, config: Config, problems: Problem, lanes: Lanes, evals: Eval) -> Lanes:
-    """Tell every lane, and probe. Finished lanes were computed along but keep their state and their counts."""
+def learn(
+    method: Method, ctx: Context, config: Config, problems: Problem, lanes: Lanes, evals: Eval, differences: int = 0
+) -> Lanes:
+    """Tell every lane, and probe. Finished lanes were computed along but keep their state and their counts.
+
+    differences: forward passes that the evaluator spent on each asked point beside its own (finite differences).
+    """
     axes = tuple(range(1, evals.grad.ndim))
     finite = jnp.isfinite(evals.grad).all(axes) & ~jnp.isnan(evals.logits).any(tuple(range(1, evals.logits.ndim)))
     finite &= jnp.isfinite(evals.value).reshape(finite.shape[0], -1).all(1)
@@ -74,7 +79,7 @@ def learn(method: Method, ctx: Context, config: Config, problems: Problem, lanes
 
     issued = lanes.active.astype(jnp.int32) * (method.width or 1)
     evaluations = lanes.evaluations + (issued if method.needs_grad else 0)
-    forwards = lanes.forwards + (0 if method.needs_grad else issued)
+    forwards = lanes.forwards + issued * (differences if method.needs_grad else 1)
 
     if method.probe is not None and method.tell_probe is not None:
         probe, tell_probe = method.probe, method.tell_probe
@@ -102,7 +107,14 @@ def learn(method: Method, ctx: Context, config: Config, problems: Problem, lanes
 
 def step(method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Lanes:
     """One iteration of all lanes."""
-    return learn(method, ctx, config, problems, lanes, look(method, evaluator, ctx, config, problems, lanes))
+    evals = look(method, evaluator, ctx, config, problems, lanes)
+    return learn(method, ctx, config, problems, lanes, evals, differences(evaluator, problems))
+
+
+def differences(evaluator: Evaluator, problems: Problem) -> int:
+    """Forward passes per asked point beyond the one: an evaluator that needs more has ``calls(shape) -> int``."""
+    calls = getattr(evaluator, "calls", None)
+    return 0 if calls is None else calls(problems.x.shape[1:]) - 1
 
 
 def advance(

@@ -12,7 +12,7 @@ import numpy as np
 from invjax import losses
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
-from invjax.engine.lanes import Evaluator, Lanes, finish, learn, look, start
+from invjax.engine.lanes import Evaluator, Lanes, differences, finish, learn, look, start
 from invjax.engine.solve import prepare
 from invjax.types import Array, ArrayLike, Config, Context, Method, Problem, Result
 
@@ -41,7 +41,7 @@ def _run(
             norm=jnp.sqrt(jnp.sum(flat**2, axis=1)),
             active=lanes.active,
         )
-        return learn(method, ctx, config, problems, lanes, evals), row
+        return learn(method, ctx, config, problems, lanes, evals, differences(evaluator, problems)), row
 
     lanes, rows = jax.lax.scan(iterate, start(method, ctx, config, problems), length=steps)
     return finish(method, ctx, config, problems, lanes), rows
