@@ -10,9 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from invjax.models.api import LogitsModel, as_logits
+from invjax.models.binary import binary
 from invjax.models.registry import load, mnist_cnn
 
 if TYPE_CHECKING:
+    from invjax.models.blackbox import agreement, black_box, distill, with_surrogate
     from invjax.models.blocks import ConvBN
     from invjax.models.cnn import SmallCNN
     from invjax.models.mlp import MLP
@@ -25,11 +27,16 @@ __all__ = [
     "LogitsModel",
     "ResNet20",
     "SmallCNN",
+    "agreement",
     "as_logits",
+    "binary",
+    "black_box",
+    "distill",
     "load",
     "load_state_dict",
     "mnist_cnn",
     "resnet20_from_torch",
+    "with_surrogate",
 ]
 
 _LAZY = {
@@ -37,8 +44,12 @@ _LAZY = {
     "MLP": "mlp",
     "ResNet20": "resnet_cifar",
     "SmallCNN": "cnn",
+    "agreement": "blackbox",
+    "black_box": "blackbox",
+    "distill": "blackbox",
     "load_state_dict": "torch_import",
     "resnet20_from_torch": "torch_import",
+    "with_surrogate": "blackbox",
 }
 
 
