@@ -33,6 +33,12 @@ def reached(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
     return gap(logits, label, target) < 0
 
 
+def wanted(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
+    """[] int32: the target; untargeted the strongest class that is not the label."""
+    rest = jnp.where(jnp.arange(logits.shape[-1]) == label, jnp.full_like(logits, -jnp.inf), logits)
+    return jnp.where(jnp.asarray(target) >= 0, target, jnp.argmax(rest)).astype(jnp.int32)
+
+
 def margin(logits: Array, label: ArrayLike, target: ArrayLike, kappa: ArrayLike = 0.0) -> Array:
     """Carlini-Wagner margin ``max(0, gap + κ)``. kappa: confidence in logit units, >= 0.
 

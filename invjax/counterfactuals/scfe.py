@@ -7,8 +7,8 @@
 proximity, q the density of the target class, φ in {l0, l½, l⅔, l1}, A(x) what may become of x. The published method
 minimises ``d + γ L − τ log q`` and searches γ by restarts; here γ is the multiplier of validity, solved for in every
 step (:mod:`invjax.counterfactuals.multiplier`), which takes a tenth of the gradients. One descent is a monotone
-accelerated proximal gradient method: a step that raises the merit ``d − τ log q + β Σ φ + γ̄ max(0, gap + κ)`` is taken back, its
-length halved and the momentum restarted; γ̄ is 1.5 times the largest γ of late. Descents of one example, in turn:
+accelerated proximal gradient method: a step that raises the merit ``d − τ log q + β Σ φ + γ̄ max(0, gap + κ)`` is taken
+back, its length halved and the momentum restarted; γ̄ is 1.5 times the largest γ of late. Descents of one example:
 
 * *direct*: from x with m features from the start;
 * *graduated*: from x with all features at first, geometrically fewer until m. It finds other, often better, features;
@@ -29,6 +29,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from invjax import losses
 from invjax.config import STATIC, config, require, require_choice
 from invjax.constraints import actions
 from invjax.constraints.values import PENALTIES
@@ -186,7 +187,7 @@ def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, 
     row = actions(ctx.constraints, problem)
     first, exchanging = (state.phase == DIRECT) & (state.k == 0), state.phase == EXCHANGE
     clean = kept.shortfall(problem, ev.logits, 0.0, config.probability) < 0
-    aim = jnp.where(first, _aim(problem, ev.logits), state.aim)
+    aim = jnp.where(first, losses.wanted(ev.logits, problem.label, problem.target), state.aim)
 
     smooth, slope = jax.value_and_grad(lambda u: _smooth(ctx, problem, config, aim, u))(ev.point)
     asked = Here(ev.point, ev.value, ev.grad, smooth, slope, _charge(row, config, ev.point))
@@ -283,12 +284,6 @@ def _tell_probe(
     late = found & (state.status == Status.NOT_FOUND)
     status = jnp.where(late, Status.FOUND, state.status).astype(jnp.int32)
     return state._replace(best=best, nearest=nearest, gained=gained, status=status)
-
-
-def _aim(problem: Problem, logits: Array) -> Array:
-    """The target; untargeted the strongest class that is not the label."""
-    other = jnp.where(jnp.arange(logits.shape[-1]) == problem.label, -jnp.inf, logits)
-    return jnp.where(problem.target >= 0, problem.target, jnp.argmax(other)).astype(jnp.int32)
 
 
 def _done(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState) -> Array:

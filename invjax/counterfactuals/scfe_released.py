@@ -160,12 +160,6 @@ def _hinge(logits: Array, label: Array, target: Array, kappa: ArrayLike) -> Arra
     return jnp.where(value > 0, value, jnp.zeros_like(value))
 
 
-def _aim(logits: Array, label: Array, target: Array) -> Array:
-    """The class whose density counts: the target, or untargeted the likeliest other class."""
-    others = jnp.where(jnp.arange(logits.shape[-1]) == label, jnp.full_like(logits, -jnp.inf), logits)
-    return jnp.where(target == UNTARGETED, jnp.argmax(others).astype(jnp.int32), target)
-
-
 def _init(ctx: Context, problem: Problem, config: SCFEReleased) -> SCFEReleasedState:
     x = problem.x
     zero, one = jnp.zeros_like(x), jnp.ones((), x.dtype)
@@ -200,7 +194,7 @@ def _loss(
     if hasattr(ctx.density, "centre"):
         value = value + config.tau * jnp.sum(jnp.square((point - state.pull) / scale))
     elif ctx.density is not None:
-        aim = _aim(jax.lax.stop_gradient(logits), problem.label, problem.target)
+        aim = losses.wanted(jax.lax.stop_gradient(logits), problem.label, problem.target)
         value = value - config.tau * ctx.density.log_prob(point, aim)
     return value
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax import constraints, search
+from invjax import constraints, losses, search
 from invjax.config import require
 from invjax.counterfactuals import best as kept
 from invjax.numerics import select
@@ -101,12 +101,6 @@ def hinge(config: Any, problem: Problem, logits: Array, margin: ArrayLike | None
     return jnp.where(missing > 0, missing, jnp.zeros_like(missing))
 
 
-def _aim(problem: Problem, logits: Array) -> Array:
-    """[] int32, the target, or the strongest class that is not the label."""
-    rest = jnp.where(jnp.arange(logits.shape[-1]) == problem.label, -jnp.inf, logits)
-    return jnp.where(problem.target >= 0, problem.target, jnp.argmax(rest)).astype(jnp.int32)
-
-
 def method(name: str, parts: Parts) -> Method:
     """The :class:`Method` of the search (1) around ``parts``."""
 
@@ -176,7 +170,7 @@ def method(name: str, parts: Parts) -> Method:
         clean = first & is_clean(config, problem, ev.logits)
         start = state._replace(
             g0=ev.grad,
-            aim=_aim(problem, ev.logits),
+            aim=losses.wanted(ev.logits, problem.label, problem.target),
             status=jnp.where(clean, Status.ALREADY_TARGET, state.status).astype(jnp.int32),
         )
         seen = record(config, problem, row, state, ev.point, ev.logits) if row.exact else state
