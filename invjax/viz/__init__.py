@@ -1,6 +1,16 @@
 """Figures from results. matplotlib is loaded by the first figure, not by this import (extra ``demo``)."""
 
+from invjax.viz.counterfactuals import plane, sparsity, ways
 from invjax.viz.figures import grid, trace
 from invjax.viz.pixels import perturbation_pixels, picture_pixels, support_pixels
 
-__all__ = ["grid", "perturbation_pixels", "picture_pixels", "support_pixels", "trace"]
+__all__ = [
+    "grid",
+    "perturbation_pixels",
+    "picture_pixels",
+    "plane",
+    "sparsity",
+    "support_pixels",
+    "trace",
+    "ways",
+]
