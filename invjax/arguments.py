@@ -80,11 +80,64 @@ class Attack:
 
 
 @dataclass
+class Explain:
+    """Say for rows of a table what would have to be different for another answer of the model, person by person.
+
+    DIR then holds counterfactuals.csv (a row per person), report.html, summary.json, and model.npz where the model was
+    trained here.
+    """
+
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder of the results; made if need be."""
+    data: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """A known data set: housing, wine, breast-cancer, wine-quality, adult, german."""
+    csv: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """A table of one's own: a CSV file with a header."""
+    label: Annotated[str | None, arg(metavar="COLUMN", help_behavior_hint="")] = None
+    """The column of --csv with the class."""
+    schema: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="")] = None
+    """What each feature of --csv may become; by default its range in the rows, both ways. --save-schema gives a first
+    draft."""
+    missing: Annotated[str, arg(metavar="error|drop")] = "error"
+    """What to do with a row of --csv that has an empty cell."""
+    rows: Annotated[str | None, arg(metavar="0:10|3,7|test|all", help_behavior_hint="")] = None
+    """Rows of the table to explain, numbered from 0; by default the first ten of the test rows."""
+    people: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
+    """Other rows to explain: a CSV file with the same columns; one named id names them."""
+    model: Annotated[str, arg(metavar="mlp|logistic|forest|FILE.npz|MODULE:NAME")] = "mlp"
+    """The classifier: trained here, the weights of an MLP, or a function of yours on the encoded columns."""
+    gradient: Annotated[str, arg(metavar="surrogate|antithetic")] = "surrogate"
+    """How a model without a gradient (a forest) gets one: of a network that imitates it, or by differences."""
+    target: Annotated[str | None, arg(metavar="CLASS", help_behavior_hint="")] = None
+    """The wanted class; by default for each row the one the model holds second most likely."""
+    method: Annotated[str, arg(metavar="NAME")] = "s-cfe"
+    """s-cfe, wachter, cfe-l2, cem, dcfe, dice, dice-genetic, s-cfe-released, face or pcfe."""
+    max_changes: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """How many features may change; 3 for s-cfe."""
+    plausibility: Annotated[float, arg(metavar="SHARE")] = 0.25
+    """An answer is to be as plausible as all but this share of the class's own rows; 0: no matter."""
+    tau: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="")] = None
+    """Weight of plausibility; by default it follows from the data."""
+    immutable: Annotated[str, arg(metavar="A,B,...")] = ""
+    """Features that may not change, besides those of the schema."""
+    frontier: Flag = False
+    """Also the best answers with 1, 2, ... --max-changes changes."""
+    save_schema: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="")] = None
+    """Write the schema that was used, to be corrected by hand and given back as --schema."""
+    seed: int = 0
+    """Of the training and of the method's draws."""
+    lanes: int = 64
+    """Rows worked on at once."""
+    no_progress: Flag = False
+    """No progress bar. (There is none either where stderr is no terminal.)"""
+
+
+@dataclass
 class Bench:
     """Re-measure a published table: `invjax bench NAME ...` is `python -m invjax.bench NAME ...`."""
 
 
-COMMANDS = {"demo": Demo, "attack": Attack, "bench": Bench}
+COMMANDS = {"demo": Demo, "attack": Attack, "explain": Explain, "bench": Bench}
 DESCRIPTION = (
     "Inverse classification: the smallest change that makes a classifier say something else. "
     "`invjax --version` prints the version."

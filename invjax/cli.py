@@ -1,4 +1,4 @@
-"""``invjax demo | attack | bench``: the command line. Options: :mod:`invjax.arguments`.
+"""``invjax demo | attack | explain | bench``: the command line. Options: :mod:`invjax.arguments`.
 
 Exit codes: 0 done; 2 bad input, said in one line on stderr, with nothing written; 130 interrupted (Ctrl-C), with what
 had ended kept where the command keeps anything.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-COMMANDS = ("demo", "attack", "bench")
+COMMANDS = ("demo", "attack", "explain", "bench")
 
 
 class Refused(Exception):
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options is None:  # help was shown
             return 0
         enable_cache()
-        _demo(options) if command == "demo" else _attack(options)
+        RUN[command](options)
     except (Refused, ValueError, ImportError) as error:
         print(f"{program}: error: {_as_option(one_line(error), options)}", file=sys.stderr)
         return 2
@@ -138,6 +138,15 @@ def _attack(options: Any) -> None:
     from invjax.job import Job, run_job
 
     run_job(Job(**vars(options)))
+
+
+def _explain(options: Any) -> None:
+    from invjax.explaining.job import ExplainJob, run_explain
+
+    run_explain(ExplainJob(**vars(options)))
+
+
+RUN = {"demo": _demo, "attack": _attack, "explain": _explain}
 
 
 def _bench(words: list[str]) -> int:

@@ -1,0 +1,123 @@
+"""Changes in words and numbers: "rooms 5.9 → 6.4, tax 330 → 300"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invjax.constraints import Feature, FeatureSpace
+
+FEW = 3  # significant digits of a number without a grid
+MOST = 12
+
+
+class Change(NamedTuple):
+    """One feature that changes, in raw units."""
+
+    feature: str
+    old: Any  # a number, or the name of a level
+    new: Any
+    text: str  # "tax 330 → 300"
+
+
+def changes(space: FeatureSpace, factual: Mapping[str, Any], answer: Mapping[str, Any], row: int) -> tuple[Change, ...]:
+    """The features in which row ``row`` of two tables differs, in the order of the space."""
+    found = []
+    for feature in space.features:
+        old, new = _plain(factual[feature.name][row]), _plain(answer[feature.name][row])
+        if not _same(old, new):
+            before, after = pair(feature, old, new)
+            found.append(Change(feature.name, old, new, f"{feature.name} {before} → {after}"))
+    return tuple(found)
+
+
+def sentence(found: Sequence[Change]) -> str:
+    """All changes of a row in one line."""
+    return ", ".join(change.text for change in found)
+
+
+def pair(feature: Feature, old: Any, new: Any) -> tuple[str, str]:
+    """Two values of a feature as text, rounded to the same decimals, enough of them to tell the two apart.
+
+    Levels by their names; numbers on a grid with the decimals of the grid; others with three significant digits of the
+    larger and at least two of the difference.
+    """
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (old, new)):
+        return str(old), str(new)
+    if feature.levelled:
+        return f"{old:g}", f"{new:g}"
+    size, apart = max(abs(old), abs(new)), abs(old - new)
+    if not math.isfinite(size) or size >= 1e9 or 0 < size < 1e-4:
+        return _general(old, new)
+    if feature.grid:
+        decimals = max(_decimals(feature.grid), _decimals(feature.origin))
+    else:
+        decimals = max(FEW - 1 - _exponent(size), 1 - _exponent(apart), 0)
+    texts = [f"{value:.{min(decimals, MOST)}f}" for value in (old, new)]
+    texts = [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
+    return (texts[0], texts[1]) if texts[0] != texts[1] else _general(old, new)
+
+
+def number(value: float, digits: int = FEW) -> str:
+    """A number with so many significant digits, never as a power of ten below a million."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.{max(digits - 1 - _exponent(value), 0)}f}" if 1e-4 <= abs(value) < 1e6 else f"{value:.{digits}g}"
+
+
+def probability(value: float) -> str:
+    """``0.87``; what would round to 0 or 1 as ``<0.01`` and ``>0.99``."""
+    if math.isnan(value):
+        return "–"
+    return "<0.01" if value < 0.005 else ">0.99" if value > 0.995 else f"{value:.2f}"
+
+
+def costs(space: FeatureSpace, factual: Mapping[str, Any], answer: Mapping[str, Any], encoded: Any) -> np.ndarray:
+    """[N] ``Σ_f cost_f |u_f − x_f|`` in model coordinates, of a category ``cost_f`` times that of its transition.
+
+    encoded: the two tables in model coordinates, (x, u), each [N, D].
+    """
+    x, u = (np.asarray(side, np.float64) for side in encoded)
+    total, column = np.zeros(len(x)), 0
+    for feature in space.features:
+        if feature.kind == "category":
+            old, new = (np.asarray(side[feature.name], object) for side in (factual, answer))
+            for i, (a, b) in enumerate(zip(old, new, strict=True)):
+                if str(a) != str(b):
+                    total[i] += feature.cost * (feature.transitions.get((_plain(a), _plain(b)), 1.0) or 0.0)
+        else:
+            total += feature.cost * np.abs(u[:, column] - x[:, column])
+        column += feature.columns
+    return total
+
+
+def _general(old: float, new: float) -> tuple[str, str]:
+    for digits in range(FEW, 18):
+        texts = f"{old:.{digits}g}", f"{new:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
+def _exponent(value: float) -> int:
+    """Of the first significant digit; 0 of 0."""
+    return math.floor(math.log10(abs(value))) if value else 0
+
+
+def _decimals(value: float) -> int:
+    """How many a grid needs: 0 of 5, 1 of 0.5, 2 of 0.25."""
+    if not math.isfinite(value):
+        return 0
+    return next((n for n in range(MOST) if abs(value * 10**n - round(value * 10**n)) < 1e-9 * max(1, abs(value))), MOST)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _same(old: Any, new: Any) -> bool:
+    both_nan = all(isinstance(value, float) and math.isnan(value) for value in (old, new))
+    return bool(old == new) or both_nan or str(old) == str(new)

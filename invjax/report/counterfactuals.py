@@ -1,0 +1,158 @@
+"""The section of counterfactual explanations: one line per person, the measures, the frontier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from invjax.report.page import Section, escape
+from invjax.types import Status
+
+if TYPE_CHECKING:
+    from invjax.explaining import Explanation, Person
+
+MOST = 200  # people on the page
+
+STYLE = """<style>
+td.changes { white-space: normal; min-width: 20em; line-height: 1.75; }
+td.changes b { font-weight: 600; } td.changes i { font-style: normal; color: var(--soft); }
+td.changes span { display: inline-block; background: var(--well); border-radius: 6px;
+  padding: 0 0.5em; margin: 1px 5px 1px 0; }
+tr.none td { color: var(--soft); }
+</style>"""
+
+MEASURES = (  # key of the summary, heading, decimals
+    ("l0", "features changed", 2),
+    ("l2", "l2", 2),
+    ("lof_target", "LOF, target class", 3),
+    ("lof_all", "LOF, all rows", 3),
+    ("plausible", "plausible", 2),
+    ("ynn", "neighbours that agree", 2),
+    ("redundancy", "redundant changes", 2),
+    ("violations", "violations", 0),
+)
+
+NOTE = (
+    "Validity: share of the rows without the wanted class that got an answer which has it, in raw units and by the "
+    "model itself; rows that already had it are in no number. Coverage: share of the same rows that got any answer. "
+    "All other columns are means over the valid answers alone. l2 is in standardised units, a switch of a "
+    "category counts √2. LOF: local outlier factor with 20 neighbours among the training rows (1: like its neighbours; "
+    "real rows have a little more). Plausible: share of the answers as dense as was asked. Neighbours that agree: of "
+    "the five nearest training rows, those the model gives the wanted class. Redundant: changes that alone could be "
+    "taken back. Violations of the schema, in raw units."
+)
+
+
+def counterfactual_section(explanation: Explanation, *, title: str = "", text: str = "", note: str = "") -> Section:
+    """The explanations of a list of rows as a section of the page.
+
+    Args:
+      explanation: what :func:`invjax.explaining.explain_rows` returned; the first 200 people are shown.
+      title, text: of the section; by default they name the data, and the settings.
+      note: added to the small print.
+    """
+    people = explanation.people
+    wanted = sum(person.status != Status.ALREADY_TARGET for person in people)
+    facts: dict[str, Any] = {"people": len(people), "answers": f"{explanation.count(Status.FOUND)} of {wanted}"}
+    if already := explanation.count(Status.ALREADY_TARGET):
+        facts["already as wanted"] = already
+    if refused := explanation.count(Status.INFEASIBLE):
+        facts["not possible"] = refused
+    facts["features changed"] = shown(explanation.summary["l0"], 1)
+    said = "; ".join(f"{name}: {value}" for name, value in explanation.settings.items())
+    return Section(
+        title or f"What would have to be different: {explanation.name}",
+        text=text or f"{said[:1].upper()}{said[1:]}.",
+        facts=facts,
+        table=[measure_row(explanation.summary)],
+        note=f"{NOTE} {note}".strip(),
+        markup=STYLE + people_table(people[:MOST]) + _left_out(len(people)) + _frontier(explanation),
+    )
+
+
+def measure_row(summary: Mapping[str, float]) -> dict[str, str]:
+    """The summary as one row of a table, with headings a reader knows."""
+    row = {"validity": percent(summary["validity"]), "coverage": percent(summary["coverage"])}
+    return row | {heading: shown(summary[key], decimals) for key, heading, decimals in MEASURES}
+
+
+def frontier_rows(explanation: Explanation) -> list[dict[str, str]]:
+    """One row per number of changes allowed: how many people have an answer, and what it costs them."""
+    rows = []
+    for step in explanation.frontier:
+        found = [person for person in step.people if person.status == Status.FOUND]
+        asked = sum(person.status != Status.ALREADY_TARGET for person in step.people)
+        rows.append(
+            {
+                "changes allowed": str(step.most),
+                "answers": f"{len(found)} of {asked}",
+                "features changed": shown(mean([len(person.changes) for person in found]), 2),
+                "cost": shown(mean([person.cost for person in found]), 2),
+                "probability": shown(mean([person.after for person in found]), 2),
+            }
+        )
+    return rows
+
+
+def people_table(people: Sequence[Person]) -> str:
+    """HTML: one line per person, the changes as pieces that do not break."""
+    head = "".join(f'<th scope="col" class="text">{name}</th>' for name in ("row", "model says", "wanted", "changes"))
+    head += '<th scope="col">probability</th>'
+    body = []
+    for person in people:
+        found = person.status == Status.FOUND
+        if found:
+            pieces = "".join(f"<span>{_piece(change.feature, change.text)}</span>" for change in person.changes)
+        else:
+            pieces = escape(person.text)
+        before, after = chance(person.before), chance(person.after)
+        body.append(
+            f'<tr class="{"found" if found else "none"}"><td class="text">{escape(person.id)}</td>'
+            f'<td class="text">{escape(person.predicted or "–")}</td><td class="text">{escape(person.target)}</td>'
+            f'<td class="text changes">{pieces}</td><td>{f"{before} → {after}" if found else before}</td></tr>'
+        )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def shown(value: float, decimals: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.1f} %".replace(".0 %", " %")
+
+
+def chance(value: float) -> str:
+    """A probability; what would round to 0 or 1 says so."""
+    return (
+        "–" if math.isnan(value) else "&lt;0.01" if value < 0.005 else "&gt;0.99" if value > 0.995 else f"{value:.2f}"
+    )
+
+
+def mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def _piece(feature: str, text: str) -> str:
+    return f"<i>{escape(feature)}</i> <b>{escape(text[len(feature) :].strip())}</b>"
+
+
+def _left_out(count: int) -> str:
+    return f"<figcaption>The first {MOST} of {count} people are shown.</figcaption>" if count > MOST else ""
+
+
+def _frontier(explanation: Explanation) -> str:
+    rows = frontier_rows(explanation)
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows)
+    return (
+        "<h3>How many changes it takes</h3>"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        "<figcaption>The best answers with at most so many changed features. Cost: the change of each feature in "
+        "standard deviations, times the feature's cost; means over the people with an answer.</figcaption>"
+    )
