@@ -104,23 +104,28 @@ def _relative(warm: Took, steps: float, clock: Gradient) -> dict[str, float]:
     }
 
 
-HEAD = (
-    f"{'':14s} {'valid':>9s} {'cover':>6s} {'l2':>7s} {'l0':>6s} {'LOF':>7s} {'LOF all':>7s} {'rank':>6s} {'log p':>8s} {'viol.':>6s} "
-    f"{'rows/s':>9s} {'eval.':>7s} {'compile, s':>10s}"
+SHAPE = (  # of the table: title, width, format, key
+    ("cover", 6, ".2f", "coverage"),
+    ("l2", 7, ".3f", "l2"),
+    ("l0", 7, ".2f", "l0"),
+    ("LOF", 7, ".3f", "lof_target"),
+    ("LOF all", 7, ".3f", "lof_all"),
+    ("rank", 6, ".3f", "logdensity_rank"),
+    ("log p", 8, ".2f", "logdensity"),
+    ("viol.", 6, ".2f", "violations"),
+    ("rows/s", 9, ".1f", "rows_per_s"),
+    ("eval.", 7, ".1f", "evaluations"),
+    ("compile, s", 10, ".2f", "compile_s"),
 )
+HEAD = " ".join([f"{'':14s} {'valid':>9s}", *(f"{title:>{width}s}" for title, width, _, _ in SHAPE)])
 
 
 def line(name: str, row: dict[str, Any]) -> str:
     """One line of the table."""
-    if "skipped" in row:
-        return f"{name:14s} skipped: {row['skipped']}"
     counted = row["rows"] - row["trivial"]
     valid = 0 if np.isnan(row["validity"]) else round(row["validity"] * counted)
-    return (
-        f"{name:14s} {f'{valid}/{counted}':>9s} {row['coverage']:6.2f} {row['l2']:7.3f} {row['l0']:6.2f} "
-        f"{row['lof_target']:7.3f} {row['lof_all']:7.3f} {row['logdensity_rank']:6.3f} "
-        f"{row['logdensity']:8.2f} {row['violations']:6.2f} {row['rows_per_s']:9.1f} {row['evaluations']:7.1f} {row['compile_s']:10.2f}"
-    )
+    cells = (f"{row[key]:{width}{form}}" for _, width, form, key in SHAPE)
+    return " ".join([f"{name:14s} {f'{valid}/{counted}':>9s}", *cells])
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

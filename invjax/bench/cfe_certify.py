@@ -27,7 +27,8 @@ from invjax.types import Status
 DESCRIPTION = "S-CFE without plausibility against the certified optimum: gaps of l0 and l1 on D-20-20-1 networks."
 
 NORMS = ("l0", "l1")
-BETAS = (1.0, 3.0, 10.0, 30.0)  # of the l1 penalty; larger ones take the place of the square
+# (β, first step, iterations): the larger β, the less the square counts, and the shorter a step may be.
+TRIED = ((10.0, 0.1, 60), (30.0, 0.01, 60), (100.0, 0.01, 200), (1000.0, 0.001, 300))
 WHOLE = 2**30  # max_changes: no limit
 
 
@@ -56,13 +57,12 @@ def sparsest(task: Task, kappa: float) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(path.x)[np.arange(len(first)), first], found.any(1)
 
 
-def least_l1(task: Task, kappa: float, betas: tuple[float, ...] = BETAS) -> tuple[np.ndarray, np.ndarray]:
+def least_l1(task: Task, kappa: float) -> tuple[np.ndarray, np.ndarray]:
     """Answers [N, D] with the least l1 norm over the weights β, and whether there is one [N]."""
     best, value = task.x.copy(), np.full(len(task.x), np.inf)
-    usual = SCFE(kappa=kappa, penalty="l1", max_changes=WHOLE)
-    for beta in betas:
-        # The step goes with the weight: together they are the threshold of the proximal map.
-        config = dataclasses.replace(usual, beta=beta, iterations=60, polish=30)
+    usual = SCFE(kappa=kappa, penalty="l1", max_changes=WHOLE, polish=30)
+    for beta, size, iterations in TRIED:
+        config = dataclasses.replace(usual, beta=beta, step=size, iterations=iterations)
         result = invjax.solve(
             task.model, task.x, task.label, target=task.target, method=config, lanes=256, progress=False, **task.limits
         )
@@ -75,13 +75,13 @@ def least_l1(task: Task, kappa: float, betas: tuple[float, ...] = BETAS) -> tupl
 def judged(certificate: Certificate) -> dict[str, Any]:
     """What certificates say: counts, and gaps over the rows that both have an answer and are proven.
 
-    ``proven`` rows are those whose status is not "unknown"; ``optimal_share`` is of these. A row with status "gap" whose
-    bound is not tight counts with the gap to the bound: the gaps are upper limits.
+    All rows but those with the status "unknown" are proven; ``optimal_share`` is of these. A row with the status "gap"
+    whose bound is not tight counts with the gap to the bound: the gaps are upper limits.
     """
     kinds = {kind: int((certificate.status == kind).sum()) for kind in ("optimal", "gap", "infeasible", "unknown")}
     proven = np.isin(certificate.status, ("optimal", "gap", "infeasible"))
-    gaps = certificate.gap[proven & np.isfinite(certificate.found) & np.isfinite(certificate.gap)]
-    excess = (certificate.found - certificate.bound)[proven & np.isfinite(certificate.found)]
+    both = proven & np.isfinite(certificate.found) & np.isfinite(certificate.gap)
+    gaps, excess = certificate.gap[both], certificate.found[both] - certificate.bound[both]
     good = kinds["optimal"] + kinds["infeasible"]
     return {
         "rows": len(certificate.status),
@@ -149,7 +149,7 @@ def run(options: argparse.Namespace) -> int:
     print(
         "\ngaps: (found - proven bound) / bound, over proven rows with an answer; missed: an answer exists, none found"
     )
-    settings = {"kappa": options.kappa, "seed": options.seed, "time_limit": options.time_limit, "betas": BETAS}
+    settings = {"kappa": options.kappa, "seed": options.seed, "time_limit": options.time_limit, "tried": TRIED}
     write_json(options.json, {"data": task.name, "rows": len(task.x), "settings": settings, "norms": record})
     return 0
 

@@ -24,8 +24,8 @@ def protocol(name: str, *, seed: int = 0) -> Exchange:
     """The protocol: numbers z-scored over all rows, numpy's ``RandomState(1)`` permutation, last 100 rows to explain.
 
     The network is the rectifier network D-20-20-1 (80 epochs of Adam on cross-entropy, batches of 32, the rate falling
-    linearly from .005 to a hundredth of it), the target of every row the class it is not given: no row is trivial. The limits are the least and greatest value of a
-    feature over all rows.
+    linearly from .005 to a hundredth of it), the target of every row the class it is not given: no row is trivial. The
+    limits are the least and greatest value of a feature over all rows.
 
     Args:
       name: of a data set of two classes, "housing" or "wine" (:func:`invjax.data.tabular.load_tabular`).

@@ -123,7 +123,7 @@ def _table(name: str, rows: int, seed: int) -> Task:
         train_y=train_y,
         reference_x=reference_x,
         reference_y=reference_y,
-        judge=fit_gmm(reference_x, reference_y, components=3),
+        judge=fit_gmm(reference_x, reference_y, components=3, floor=0.1),
         limits=limits,
         space=data.space,
         table=data.rows(chosen),
