@@ -19,6 +19,8 @@ import numpy as np
 
 from invjax.bulk import NOTE, Chosen, Run, attack, check_folder, classify, configure, median_pixels, reached, table_rows
 from invjax.data import mnist_digits
+from invjax.demo_counterfactuals import housing_section, plane_section
+from invjax.demo_digits import digits_section
 from invjax.models import mnist_cnn
 from invjax.report import Section, attack_section, write_report
 from invjax.report.text import text_table
@@ -100,7 +102,14 @@ def attack_part(settings: Settings) -> Part:
     return Part((section,), text_table(rows, group="case"))
 
 
-PARTS: list[Callable[[Settings], Part]] = [attack_part]
+def counterfactual_part(settings: Settings) -> Part:
+    """Suburbs in raw units, wines in the plane, and nines made fours."""
+    say = settings.say
+    built = (housing_section(say), plane_section(say), digits_section(settings.logits, say))
+    return Part(tuple(section for section, _ in built), "\n\n".join(text for _, text in built))
+
+
+PARTS: list[Callable[[Settings], Part]] = [attack_part, counterfactual_part]
 
 _TEXT = (
     "Each digit below is one that a small convolutional network reads correctly. For every other digit we look for a "

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from invjax import demo
+from invjax import demo, demo_counterfactuals, demo_digits
 from invjax.models import mnist_cnn
 from invjax.report import Section
 from invjax.types import Status
@@ -29,6 +29,7 @@ def made(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "attack", watched)
+        patch.setattr(demo, "PARTS", demo.PARTS[:1])  # the others: below
         result = demo.run_demo(out, images=3, seed=1, progress=False, say=said.append)
     return result, "\n".join(said), (out / "report.html").read_text(), runs
 
@@ -94,6 +95,77 @@ def test_choice_of_digits():
     again, other = demo.choose_digits(logits, 23, 0)[0], demo.choose_digits(logits, 23, 1)[0]
     np.testing.assert_array_equal(again.index, chosen.index)
     assert not np.array_equal(other.index, chosen.index)
+
+
+def test_suburbs_in_raw_units(monkeypatch):
+    monkeypatch.setattr(demo_counterfactuals, "SUBURBS", 3)
+    section, text = demo_counterfactuals.housing_section(lambda line: None)
+    # The rules, read off the lines: at most three changes each, of what may change, and the way it may.
+    may = {"crime": -1, "industry": -1, "nitric oxides": -1, "rooms": 1, "pupils per teacher": -1, "tax": 0}
+    pairs = re.findall(r"([a-z ]+) (-?[\d.]+) → (-?[\d.]+)(?:, |$)", text, re.MULTILINE)
+    assert 3 <= len(pairs) <= 9
+    for name, old, new in pairs:
+        way = may[name.strip()]
+        assert float(old) != float(new)
+        assert way == 0 or way * (float(new) - float(old)) > 0
+        assert name.strip() != "tax" or float(new).is_integer()
+    assert section.facts["answers"] == "3 of 3"
+    assert pairs[0][1] in section.markup
+
+
+def test_plausibility_leads_into_the_dense_region():
+    drawn = demo_counterfactuals.in_the_plane(demo_counterfactuals.load_tabular("wine"))
+    weights, offset = drawn.weights
+    without, with_it = (drawn.answers[name] for name in ("without plausibility", "with plausibility"))
+    margins = [end @ weights + offset for end in (without, with_it)]
+    assert min(gap.min() for gap in margins) > 0  # all valid
+    assert np.median(margins[0]) < 0.1  # just across the line
+    assert drawn.dense["without plausibility"] < 0.3  # measured 0.14
+    assert drawn.dense["with plausibility"] > 0.9  # measured 1
+    said = ((drawn.points @ drawn.weights[0] + drawn.weights[1]) > 0) == drawn.label
+    assert said.mean() > 0.9
+
+
+def test_line_is_the_logistic_regression():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(200, 2))
+    y = (x @ [1.0, -2.0] + 0.5 + generator.logistic(size=200) > 0).astype(int)
+    weights, offset = demo_counterfactuals.fit_line(x, y, ridge=1e-6)
+    other = linear_model.LogisticRegression(C=np.inf, tol=1e-8).fit(x, y)
+    np.testing.assert_allclose(weights, other.coef_[0], atol=1e-3)
+    np.testing.assert_allclose(offset, other.intercept_[0], atol=1e-3)
+
+
+def test_nine_made_four_in_three_ways():
+    made = demo_digits.nine_to_four(mnist_cnn(), 4)
+    logits = mnist_cnn()
+    pixels = {}
+    for name, result in made.results.items():
+        assert (result.status == Status.FOUND).all(), name
+        z = np.asarray(logits(result.x), np.float64)
+        share = np.exp(z - z.max(1, keepdims=True))
+        assert (share[:, 4] / share.sum(1) > demo_digits.CONFIDENT - 1e-3).all(), name
+        assert result.x.min() >= 0
+        assert result.x.max() <= 1
+        pixels[name] = (result.delta != 0).sum((1, 2, 3))
+    # Sparser than Wachter and than plausibility alone; more plausible than sparsity alone by a density none was given.
+    sparse, plausible, both = (pixels[name] for name in demo_digits.WAYS)
+    assert max(sparse.max(), both.max()) <= demo_digits.PIXELS
+    assert (both < pixels["Wachter"]).all()
+    assert (both < plausible).all()
+    assert (made.rank["both"] > made.rank["sparsity only"]).all()
+    assert made.rank["both"].mean() > made.rank["Wachter"].mean()
+    assert [row["9 → 4"] for row in made.rows] == [*demo_digits.WAYS, "Wachter"]
+
+
+def test_demo_has_both_parts(monkeypatch):
+    assert [demo.attack_part, demo.counterfactual_part] == demo.PARTS
+    for name in ("housing_section", "plane_section", "digits_section"):
+        monkeypatch.setattr(demo, name, lambda *_, name=name: (Section(name), f"text of {name}"))
+    part = demo.counterfactual_part(demo.Settings(None, None, 1.0, 1, 1, None, None, print))
+    assert [section.title for section in part.sections] == ["housing_section", "plane_section", "digits_section"]
+    assert part.text == "text of housing_section\n\ntext of plane_section\n\ntext of digits_section"
 
 
 @pytest.mark.fast
