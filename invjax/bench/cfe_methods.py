@@ -202,7 +202,7 @@ METHODS: dict[str, Maker] = {
     "face": _face,
     "mip": _mip,
 }
-PICTURES = ("scfe", "scfe-nodensity", "wachter", "cfe-l2", "cem", "dcfe", "face")  # what "all" is on mnist
+PICTURES = ("scfe", "scfe-nodensity", "wachter", "cfe-l2", "cem", "dcfe")  # what "all" is on mnist
 
 
 def chosen_methods(names: str, data: str) -> list[str]:
