@@ -7,7 +7,7 @@ shown. :func:`breaches` undoes the scaling in float64 and nothing else, and allo
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import nets
@@ -43,7 +43,7 @@ def draw(seed: int, count: int, *, related: bool) -> People:
             low, size = 0.0, 4.0
             made = Feature(name, kind, levels=tuple("abcde"), direction=direction, cost=cost)
         elif kind == "category":
-            barred = {(s, t): None for s, t in itertools.permutations("pqrs", 2) if rng.random() < 0.3}
+            barred: Any = {(s, t): None for s, t in itertools.permutations("pqrs", 2) if rng.random() < 0.3}
             direction = "none" if direction == "none" else "both"
             made = Feature(name, kind, levels=tuple("pqrs"), transitions=barred, direction=direction, cost=cost)
         else:
@@ -60,8 +60,8 @@ def draw(seed: int, count: int, *, related: bool) -> People:
             sizes = [np.ptp(np.asarray(bare.features[bare.names.index(n)].range)) for n in names]
             terms = {n: float(rng.choice([1.0, -1.0]) / s) for n, s in zip(names, sizes, strict=True)}
             terms = {n: float(f"{c:.3g}") for n, c in terms.items()}
-            left = sum(c * numbers(bare, table, n) for n, c in terms.items())
-            relations.append(Relation(terms, float(left.max() + 1e-9 * abs(left).max())))
+            left = np.sum([c * numbers(bare, table, n) for n, c in terms.items()], axis=0)
+            relations.append(Relation(terms, float(left.max() + 1e-9 * np.abs(left).max())))
     space = FeatureSpace(features, relations, center, scale)
     x = space.encode(table)
     w = rng.normal(size=(space.width, 2))
