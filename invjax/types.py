@@ -141,11 +141,15 @@ class Result(NamedTuple):
         """The rows of a batched result that ``index`` (an int, slice, or array) selects."""
         return jax.tree.map(lambda field: field[index], self)
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self, space: Any = None, factual: Any = None) -> Any:
         """One row per example: status, found, evaluations, forwards, and l0, l2, linf of ``delta`` in data units.
 
         The index is the position in the list (of several leading axes, e.g. [N, T]: one level each).
-        Raises ImportError where pandas is missing.
+
+        space: the FeatureSpace of the answers; then l0 counts features, and x follows in raw units, a column per
+        feature (of one whose name is taken, ``NAME (feature)``). factual: the table that x started from; what did not
+        change then comes back bit for bit.
+        Raises ImportError where pandas is missing, ValueError where the space has other columns.
         """
         try:
             import pandas as pd
@@ -164,8 +168,27 @@ class Result(NamedTuple):
             "l2": np.sqrt(np.square(delta).sum(1)),
             "linf": np.abs(delta).max(1),
         }
+        if space is not None:
+            columns |= self._in_raw_units(space, factual, delta, each, columns)
         index = pd.RangeIndex(status.size) if status.ndim < 2 else pd.MultiIndex.from_tuples(np.ndindex(*status.shape))
         return pd.DataFrame(columns, index=index)
+
+    def _in_raw_units(self, space: Any, factual: Any, delta: Any, each: int, taken: Any) -> dict[str, Any]:
+        """l0 in features, and the answers [N * each, D] decoded."""
+        x = np.asarray(self.x).reshape(len(delta), -1)
+        if x.shape[1] != space.width:
+            raise ValueError(f"space must have the {x.shape[1]} columns of x, has {space.width}")
+        if factual is not None:
+            from invjax.constraints.table import columns
+
+            factual = {name: np.repeat(column, each) for name, column in columns(factual, space.names).items()}
+        changed = np.zeros((len(delta), len(space.names)), bool)
+        rows, where = np.nonzero(delta)
+        changed[rows, space.column_features[where]] = True
+        raw = space.decode(x, factual)
+        return {"l0": changed.sum(1)} | {
+            f"{name} (feature)" if name in taken else name: column for name, column in raw.items()
+        }
 
     def __repr__(self) -> str:
         """How many ended how; the arrays are in the fields."""

@@ -100,7 +100,7 @@ def run_explain(job: ExplainJob, say: Callable[[str], None] = print) -> Explanat
         folder / "report.html",
         [counterfactual_section(explanation)],
         title="invjax explain",
-        subtitle=f"What would have to be different for {len(explanation.people)} people of `{data.name}`. "
+        subtitle=f"What would have to be different for {len(explanation.people)} rows of `{data.name}`. "
         f"The model: {chosen.words}{right}.",
         footer=f"All values: counterfactuals.csv and summary.json beside this page. {seconds:.0f} s.",
     )

@@ -165,11 +165,16 @@ def run_method(
     target: np.ndarray,
     *,
     evaluator: Any,
+    ids: np.ndarray,
     key: Any,
     lanes: int,
     progress: bool | None,
 ) -> Result:
-    """Answers to rows x [n, D] that have another class, label [n], than the target [n]; all obey the schema."""
+    """Answers to rows x [n, D] that have another class, label [n], than the target [n]; all obey the schema.
+
+    ids: [n] int, for the draws: they depend on no other row. Short lists are filled up to a power of two with rows of
+    their own, so that few shapes are compiled, and so that lists of about one length give bitwise the same answers.
+    """
     label, target = label.astype(np.int32), target.astype(np.int32)
     if asked.name in FUNCTIONS:
         rows = training_rows(data) if asked.train is None else asked.train
@@ -177,13 +182,13 @@ def run_method(
         if asked.name == "face":
             return face(model, x, label, target, density=asked.density, alpha=asked.alpha, **known).result
         return pcfe(model, x, label, target, alpha=asked.alpha, **known)
-    return jax.tree.map(
-        np.asarray,
-        solve(
-            model, x, label, target=target, method=asked.config, density=asked.density, space=data.space,
-            evaluator=evaluator, key=key, lanes=lanes, progress=progress,
-        ),
+    count = len(x)
+    fill = np.resize(np.arange(count), max(count, min(lanes, max(8, 1 << (count - 1).bit_length()))))
+    result = solve(
+        model, x[fill], label[fill], target=target[fill], method=asked.config, density=asked.density, space=data.space,
+        evaluator=evaluator, ids=ids[fill], key=key, lanes=lanes, progress=progress,
     )  # fmt: skip
+    return jax.tree.map(lambda field: np.asarray(field)[:count], result)
 
 
 def frontier_of(

@@ -10,8 +10,8 @@ Two choices make it work on any table:
 * weight ``τ = 8 h²``: far from the rows ``−log p ≈ d²/2h²``, d the distance to the nearest, so that the objective is
   ``‖r‖² + 4 (d² − allowed)``: a squared distance to the data beyond what the quantile allows counts four times as much
   as one from x, whatever the scale, the dimension and the bandwidth. (On Boston Housing, wine, German credit and Adult
-  the outlier factor falls little beyond 8 h², and it hardly matters whether h is doubled; a fixed τ would have to differ
-  tenfold between them.)
+  the outlier factor falls little beyond 8 h², and it hardly matters whether h is doubled; a fixed τ would have to
+  differ tenfold between them.)
 """
 
 from __future__ import annotations

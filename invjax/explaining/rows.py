@@ -118,7 +118,7 @@ def explain_rows(
     if len(todo):
         result = run_method(
             asked, data, network, x[todo], predicted[todo], wanted[todo],
-            evaluator=evaluator, key=key, lanes=lanes, progress=progress,
+            evaluator=evaluator, ids=todo, key=key, lanes=lanes, progress=progress,
         )  # fmt: skip
     people, answers, full = _conclude(task, asked, result, asked.most)
     steps = []

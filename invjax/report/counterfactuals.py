@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invjax.report.page import Section, escape
+from invjax.report.page import Section, escape, inline
 from invjax.types import Status
 
 if TYPE_CHECKING:
@@ -22,16 +22,17 @@ td.changes b { font-weight: 600; } td.changes i { font-style: normal; color: var
 td.changes span { display: inline-block; background: var(--well); border-radius: 6px;
   padding: 0 0.5em; margin: 1px 5px 1px 0; }
 tr.none td { color: var(--soft); }
+section > h3 { font-size: 1rem; margin: 26px 0 0; }
 </style>"""
 
 MEASURES = (  # key of the summary, heading, decimals
-    ("l0", "features changed", 2),
+    ("l0", "changed", 2),
     ("l2", "l2", 2),
     ("lof_target", "LOF, target class", 3),
     ("lof_all", "LOF, all rows", 3),
     ("plausible", "plausible", 2),
-    ("ynn", "neighbours that agree", 2),
-    ("redundancy", "redundant changes", 2),
+    ("ynn", "agreeing neighbours", 2),
+    ("redundancy", "redundant", 2),
     ("violations", "violations", 0),
 )
 
@@ -40,7 +41,7 @@ NOTE = (
     "model itself; rows that already had it are in no number. Coverage: share of the same rows that got any answer. "
     "All other columns are means over the valid answers alone. l2 is in standardised units, a switch of a "
     "category counts √2. LOF: local outlier factor with 20 neighbours among the training rows (1: like its neighbours; "
-    "real rows have a little more). Plausible: share of the answers as dense as was asked. Neighbours that agree: of "
+    "real rows have a little more). Plausible: share of the answers as dense as was asked. Agreeing neighbours: of "
     "the five nearest training rows, those the model gives the wanted class. Redundant: changes that alone could be "
     "taken back. Violations of the schema, in raw units."
 )
@@ -56,7 +57,7 @@ def counterfactual_section(explanation: Explanation, *, title: str = "", text: s
     """
     people = explanation.people
     wanted = sum(person.status != Status.ALREADY_TARGET for person in people)
-    facts: dict[str, Any] = {"people": len(people), "answers": f"{explanation.count(Status.FOUND)} of {wanted}"}
+    facts: dict[str, Any] = {"rows": len(people), "answers": f"{explanation.count(Status.FOUND)} of {wanted}"}
     if already := explanation.count(Status.ALREADY_TARGET):
         facts["already as wanted"] = already
     if refused := explanation.count(Status.INFEASIBLE):
@@ -67,9 +68,12 @@ def counterfactual_section(explanation: Explanation, *, title: str = "", text: s
         title or f"What would have to be different: {explanation.name}",
         text=text or f"{said[:1].upper()}{said[1:]}.",
         facts=facts,
-        table=[measure_row(explanation.summary)],
-        note=f"{NOTE} {note}".strip(),
-        markup=STYLE + people_table(people[:MOST]) + _left_out(len(people)) + _frontier(explanation),
+        markup=STYLE
+        + people_table(people[:MOST])
+        + _left_out(len(people))
+        + _frontier(explanation)
+        + f"<h3>How good the answers are</h3>{_table([measure_row(explanation.summary)])}"
+        + f"<figcaption>{inline(f'{NOTE} {note}'.strip())}</figcaption>",
     )
 
 
@@ -141,18 +145,21 @@ def _piece(feature: str, text: str) -> str:
 
 
 def _left_out(count: int) -> str:
-    return f"<figcaption>The first {MOST} of {count} people are shown.</figcaption>" if count > MOST else ""
+    return f"<figcaption>The first {MOST} of {count} rows are shown.</figcaption>" if count > MOST else ""
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _frontier(explanation: Explanation) -> str:
     rows = frontier_rows(explanation)
     if not rows:
         return ""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows)
     return (
-        "<h3>How many changes it takes</h3>"
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f"<h3>How many changes it takes</h3>{_table(rows)}"
         "<figcaption>The best answers with at most so many changed features. Cost: the change of each feature in "
-        "standard deviations, times the feature's cost; means over the people with an answer.</figcaption>"
+        "standard deviations, times the feature's cost; means over the rows with an answer.</figcaption>"
     )
