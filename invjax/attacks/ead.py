@@ -1,0 +1,178 @@
+"""EAD: the elastic-net attack (Chen et al., AAAI 2018), targeted and untargeted.
+
+    min_r  c max(0, gap(f(x + r)) + κ) + ‖r‖_2² + β ‖r‖_1,   x + r in the box                                       (1)
+
+FISTA with steps α_k = step·√(1 − k/iterations); l1 norm and box are one exact proximal map. c is searched per example
+for the smallest that succeeds: raised ``grow``-fold until it does, bisected afterwards. Of all points with the wanted
+class and margin κ the one of least elastic net ‖r‖_2² + β‖r‖_1 (rule "en") or l1 norm ("l1") is kept; the FISTA
+iterate, which alone is exactly sparse, is judged by a probe.
+
+Unit: the feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts`). Deviations from the released code:
+it shrinks by β where the step of (1) shrinks by α_k β, so its β is a hundred times the stated one; its momentum is
+k/(k + 3), here that of :mod:`invjax.solvers.momentum` with adaptive restart; it can return failures as black images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+
+from invjax import losses, prox, search
+from invjax.attacks import parts
+from invjax.config import STATIC, config, require, require_choice
+from invjax.numerics import select
+from invjax.solvers import State as Inner
+from invjax.solvers import fista
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+RULES = ("en", "l1")
+
+
+@config
+class EAD:
+    """The attack's constants.
+
+    Fields:
+      beta: β, box widths, >= 0; 0 is Carlini and Wagner's l2 attack by proximal steps.
+      start: c of the first trial, box widths squared per logit unit, > 0.
+      grow: c of the next trial over this one's until one succeeds, > 1.
+      trials: values of c tried, >= 1.
+      iterations: steps of a trial, >= 1.
+      step: α_0, without unit, > 0.
+      kappa: κ, confidence, logit units, >= 0.
+      rule: "en" or "l1": what the best point is chosen by (static).
+
+    Evaluations per example: at most 1 + trials·iterations, and as many probes.
+    """
+
+    beta: float = 0.01
+    start: float = 0.001
+    grow: float = 10.0
+    trials: int = 9
+    iterations: int = 1000
+    step: float = 0.01
+    kappa: float = 0.0
+    rule: str = field(default="en", metadata=STATIC)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        require(self, "beta", lambda v: v >= 0, "a weight >= 0")
+        require(self, "start", lambda v: v > 0, "above 0")
+        require(self, "grow", lambda v: v > 1, "above 1")
+        require(self, "trials", lambda v: v >= 1, "at least 1")
+        require(self, "iterations", lambda v: v >= 1, "at least 1")
+        require(self, "step", lambda v: v > 0, "a step > 0")
+        require(self, "kappa", lambda v: v >= 0, "a margin >= 0")
+        require_choice(self, "rule", RULES)
+
+
+class EADState(NamedTuple):
+    inner: Inner  # FISTA on r
+    g0: Array  # [*S] gradient of the hinge at r = 0: the first step of every trial needs no evaluation
+    k: Array  # [] int32, steps taken in this trial; 0 before the clean input was seen
+    hit: Array  # [] bool, this trial has succeeded
+    c: search.Bracket  # the search for the smallest c that succeeds
+    best: parts.Best  # scored by the rule
+    status: Array  # [] int32, PENDING until decided
+
+
+def _init(ctx: Context, problem: Problem, config: EAD) -> EADState:
+    zero = jnp.zeros_like(problem.x)
+    c = search.init(jnp.asarray(config.start, zero.dtype))
+    return EADState(
+        fista.init(zero), zero, jnp.int32(0), jnp.bool_(False), c, parts.nothing(problem), jnp.int32(Status.PENDING)
+    )
+
+
+def _at(problem: Problem, r: Array) -> Array:
+    return problem.x + parts.width(problem) * jnp.clip(r, *parts.room(problem))
+
+
+def _ask(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Array:
+    return _at(problem, fista.ask(state.inner))
+
+
+def _loss(ctx: Context, problem: Problem, config: EAD, state: EADState, point: Array, logits: Array) -> Array:
+    """The hinge without c: its gradient at the clean input serves every trial."""
+    return losses.margin(logits, problem.label, problem.target, config.kappa)
+
+
+def score(config: EAD, r: Array) -> Array:
+    """[] what the best point is chosen by."""
+    l1 = jnp.sum(jnp.abs(r))
+    return l1 if config.rule == "l1" else jnp.sum(jnp.square(r)) + config.beta * l1
+
+
+def _judge(problem: Problem, config: EAD, best: parts.Best, point: Array, logits: Array) -> tuple[parts.Best, Array]:
+    gap = losses.gap(logits, problem.label, problem.target)
+    valid = (gap < 0) & (gap <= -config.kappa)
+    return parts.keep(best, point, score(config, parts.change(problem, point)).astype(best.score.dtype), valid), valid
+
+
+def _step(problem: Problem, config: EAD, inner: Inner, r: Array, grad: Array, k: Array, c: Array) -> Inner:
+    """One FISTA step from r with the hinge's gradient there."""
+    low, high = parts.room(problem)
+    left = jnp.maximum(1 - k.astype(r.dtype) / config.iterations, 0)
+    size = jnp.asarray(config.step, r.dtype) * jnp.sqrt(left)
+
+    def proximal(v: Array, size: Array) -> Array:
+        return prox.l1(v, size * config.beta, lower=low, upper=high)
+
+    return fista.tell(inner, c * grad + 2 * r, size, proximal, point=r, restart="gradient")
+
+
+def _tell(ctx: Context, problem: Problem, config: EAD, state: EADState, ev: Eval) -> EADState:
+    first = state.k == 0
+    best, valid = _judge(problem, config, state.best, ev.point, ev.logits)
+    best = select(first, state.best, best)
+    grad = ev.grad * parts.width(problem)
+    inner = _step(problem, config, state.inner, parts.change(problem, ev.point), grad, state.k, state.c.value)
+    clean = first & losses.reached(ev.logits, problem.label, problem.target)
+    return EADState(
+        inner=inner,
+        g0=jnp.where(first, grad, state.g0),
+        k=state.k + 1,
+        hit=state.hit | (valid & ~first),
+        c=state.c,
+        best=best,
+        status=jnp.where(clean, Status.ALREADY_TARGET, Status.PENDING).astype(jnp.int32),
+    )
+
+
+def _probe(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Array:
+    return _at(problem, state.inner.x)[None]
+
+
+def _tell_probe(ctx: Context, problem: Problem, config: EAD, state: EADState, points: Array, logits: Array) -> EADState:
+    decided = state.status != Status.PENDING  # the clean input was enough: its probe is not looked at
+    best, valid = _judge(problem, config, state.best, points[0], logits[0])
+    best, hit = select(decided, state.best, best), state.hit | valid
+    ended = ~decided & (state.k >= config.iterations)
+    c = select(ended, search.seek_smallest(state.c, hit, grow=config.grow), state.c)
+    # A new trial begins with the step from r = 0. FISTA asks that step's result itself, so nothing is left unjudged.
+    zero, start = jnp.zeros_like(problem.x), jnp.zeros_like(state.k)
+    fresh = _step(problem, config, fista.init(zero), zero, state.g0, start, c.value)
+    status = parts.ended(best, jnp.bool_(False), c.trials >= config.trials)
+    return EADState(
+        inner=select(ended, fresh, state.inner),
+        g0=state.g0,
+        k=jnp.where(ended, 1, state.k).astype(jnp.int32),
+        hit=hit & ~ended,
+        c=c,
+        best=best,
+        status=jnp.where(decided, state.status, status).astype(jnp.int32),
+    )
+
+
+def _done(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Outcome:
+    return parts.outcome(state.best, state.status, _at(problem, state.inner.x))
+
+
+EAD.method = Method("ead", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)

@@ -1,0 +1,125 @@
+"""FMN-l0: the fewest changed features, by a radius that follows the boundary (Pintor et al., NeurIPS 2021).
+
+    min_r ‖r‖_0    s.t.  gap(f(x + r)) < 0,   x + r in the box                                                     (1)
+
+    ε ← min(ε − 1, ⌊ε(1 − γ_k)⌋, best)   if x + r has the wanted class,    max(ε + 1, ⌊ε(1 + γ_k)⌋) otherwise      (2)
+    r ← argmin_{‖u‖_0 <= ε, x + u in the box} ‖u − (r − α_k g/‖g‖_2)‖_2,   g = ∇ gap                                (3)
+
+α_k and γ_k fall on cosines from the first to the last step. ε is a number of *units*: features as in the paper, or
+pixels, or groups. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts`).
+
+Deviation: (3) is the exact projection onto the intersection. The paper keeps the ε largest |u| and clips afterwards,
+which spends units on values that the box then takes away.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import field
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+
+from invjax import losses
+from invjax.attacks import parts
+from invjax.config import STATIC, config, require
+from invjax.groups import group_gains
+from invjax.numerics import safe_divide, safe_norm
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+
+@config
+class FMN:
+    """The attack's constants; the defaults are the published ones. Targeted and untargeted.
+
+    Fields:
+      iterations: steps, >= 1.
+      step: α of the first step, l2 length, box widths, > 0.
+      step_end: α of the last step, > 0.
+      gamma: γ of the first step, the share by which ε moves, in [0, 1).
+      gamma_end: γ of the last step, in [0, 1).
+      unit: what ε counts: "feature", "pixel", or "group": ``groups`` of the problem, or patches (static).
+      patch: side of the patches, pixels, where ``unit`` is "group" and no groups are given (static).
+
+    Evaluations per example: 1 (the clean input) + iterations.
+    """
+
+    iterations: int = 1000
+    step: float = 1.0
+    step_end: float = 0.01
+    gamma: float = 0.05
+    gamma_end: float = 0.001
+    unit: str = field(default="feature", metadata=STATIC)
+    patch: int = field(default=8, metadata=STATIC)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        for name in ("iterations", "patch"):
+            require(self, name, lambda v: v >= 1, "at least 1")
+        for name in ("step", "step_end"):
+            require(self, name, lambda v: v > 0, "a step > 0")
+        for name in ("gamma", "gamma_end"):
+            require(self, name, lambda v: 0 <= v < 1, "in [0, 1)")
+        parts.check_unit(self)
+
+
+class FMNState(NamedTuple):
+    r: Array  # [*S] the next point to ask, as a perturbation
+    eps: Array  # [] ε, a whole number of units, in the dtype of x
+    k: Array  # [] int32, steps taken
+    best: parts.Best  # scored by its changed units
+    status: Array  # [] int32, PENDING until decided
+
+
+def _init(ctx: Context, problem: Problem, config: FMN) -> FMNState:
+    parts.units(problem, config.unit, config.patch)  # a shape that has no such units is refused here
+    one = jnp.ones((), problem.x.dtype)
+    return FMNState(jnp.zeros_like(problem.x), one, jnp.int32(0), parts.nothing(problem), jnp.int32(Status.PENDING))
+
+
+def _ask(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:
+    return problem.x + parts.width(problem) * state.r
+
+
+def _loss(ctx: Context, problem: Problem, config: FMN, state: FMNState, point: Array, logits: Array) -> Array:
+    """The gap, not the margin: r moves on where the class is reached, and only ε gives back."""
+    return losses.gap(logits, problem.label, problem.target)
+
+
+def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval) -> FMNState:
+    ops, dtype = parts.units(problem, config.unit, config.patch), problem.x.dtype
+    first = state.k == 0
+    reached = losses.reached(ev.logits, problem.label, problem.target)
+    best = parts.keep(state.best, ev.point, parts.count(ops, problem, ev.point), reached & ~first)
+
+    share = jnp.minimum(state.k.astype(dtype) / config.iterations, 1)
+    falling = 0.5 * (1 + jnp.cos(jnp.pi * share))
+    alpha = config.step_end + (config.step - config.step_end) * falling
+    gamma = config.gamma_end + (config.gamma - config.gamma_end) * falling
+
+    eps = state.eps
+    fewer = jnp.minimum(jnp.minimum(eps - 1, jnp.floor(eps * (1 - gamma))), best.score)
+    more = jnp.maximum(eps + 1, jnp.floor(eps * (1 + gamma)))
+    # The clean input tells nothing about ε: the first step has ε = 1.
+    eps = jnp.where(first, eps, jnp.clip(jnp.where(reached, fewer, more), 0, math.prod(ops.shape)))
+
+    low, high = parts.room(problem)
+    g = ev.grad * parts.width(problem)
+    v = state.r - alpha * safe_divide(g, safe_norm(g))
+    clipped, gain, _ = group_gains(v, low, high, ops)
+    r = jnp.where(ops.spread(parts.leading(gain, eps)), clipped, jnp.zeros_like(v))
+    k = state.k + 1
+    status = parts.ended(best, first & reached, k > config.iterations)
+    return FMNState(r.astype(dtype), eps.astype(dtype), k, best, status)
+
+
+def _done(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Outcome:
+    return parts.outcome(state.best, state.status, _ask(ctx, problem, config, state))
+
+
+FMN.method = Method("fmn", _init, _ask, _loss, _tell, _done, _result)

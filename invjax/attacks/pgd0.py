@@ -1,0 +1,201 @@
+"""PGD with at most k changed pixels, and its imperceptible form on the σ-map (Croce & Hein, ICCV 2019).
+
+    PGD0        ‖r‖_0 <= k,   |r_i| <= ε,   x + r in the box                                                       (1)
+    sigma-map   ‖r‖_0 <= k,   x'_p = x_p (1 + λ_p σ_p),  |λ_p| <= κ,   x' in the box                               (2)
+
+    r ← Π(r − α g/‖g‖_1),   g = ∇ L(f(x + r), t),   Π the exact projection onto (1) or (2)                          (3)
+
+The exact projection first moves each pixel to its nearest permitted value c_p and then keeps the k pixels of the
+largest gain ‖v_p‖² − ‖v_p − c_p‖². In (2), with d_p = x_p σ_p, c_p = λ_p d_p and λ_p = ⟨v_p, d_p⟩/‖d_p‖² clipped to
+what κ and the box leave. σ_p is per channel the square root of the smaller of two standard deviations: of a pixel with
+its left and right neighbours, and with its upper and lower ones (edges replicated); so changes hide in texture and
+keep the colour's sign. ‖·‖_0 counts pixels or features. Stops at the first point that has the wanted class.
+
+Coordinates: the box is [0, 1] (:mod:`invjax.attacks.parts`). The re-implementation in the GSE repository keeps the
+pixels with room to spare instead of those that the box cuts, which is not the projection, and judges a start by its
+last step alone. Left out: noise of 1e-12 that breaks ties; here they are broken by the pixel's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from invjax import losses
+from invjax.attacks import parts
+from invjax.config import STATIC, config, require, require_choice
+from invjax.groups import group_gains
+from invjax.numerics import replace_if, safe_divide, safe_sqrt
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
+
+
+@config
+class PGD0:
+    """The constants of (1). Targeted and untargeted. A feasible point always has at most k changed units.
+
+    Fields:
+      k: how many units may change, >= 0.
+      eps: ε, the largest change of a feature, box widths, > 0; 1: the box alone (smaller: "l0 + l∞").
+      step: α, box widths, > 0; published: 120000/255, for 32x32x3 features.
+      steps: steps per start, >= 1.
+      restarts: random starts, >= 1.
+      loss: "cross_entropy" or "margin": the gap of the logits, which does not saturate (static).
+      unit: what k counts: "pixel", "feature", or "group": ``groups`` of the problem, or 8x8 patches (static).
+
+    Evaluations per example: 1 (the clean input) + at most restarts·(steps + 1).
+    """
+
+    k: int = 5
+    eps: float = 1.0
+    step: float = 120000 / 255
+    steps: int = 100
+    restarts: int = 5
+    loss: str = field(default="cross_entropy", metadata=STATIC)
+    unit: str = field(default="pixel", metadata=STATIC)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        _check(self)
+        require(self, "eps", lambda v: v > 0, "above 0")
+
+
+@config
+class SigmaMap:
+    """The constants of (2), for images. Targeted and untargeted.
+
+    Fields: kappa: κ, the largest |λ|, without unit, > 0; the others as in :class:`PGD0`, "pixel" or "feature" as unit.
+    """
+
+    k: int = 5
+    kappa: float = 0.8
+    step: float = 120000 / 255
+    steps: int = 100
+    restarts: int = 5
+    loss: str = field(default="cross_entropy", metadata=STATIC)
+    unit: str = field(default="pixel", metadata=STATIC)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        _check(self)
+        require(self, "kappa", lambda v: v > 0, "above 0")
+        require_choice(self, "unit", ("pixel", "feature"))
+
+
+def _check(config: Any) -> None:
+    require(config, "k", lambda v: v >= 0, "a count >= 0")
+    require(config, "step", lambda v: v > 0, "a step > 0")
+    require(config, "steps", lambda v: v >= 1, "at least 1")
+    require(config, "restarts", lambda v: v >= 1, "at least 1")
+    require_choice(config, "loss", tuple(LOSSES))
+    parts.check_unit(config)
+
+
+def project(problem: Problem, config: PGD0, v: Array) -> Array:
+    """Π of (1). v: [*S], box widths."""
+    ops = parts.units(problem, config.unit)
+    low, high = parts.room(problem)
+    clipped, gain, _ = group_gains(v, jnp.maximum(low, -config.eps), jnp.minimum(high, config.eps), ops)
+    return jnp.where(ops.spread(parts.leading(gain, config.k)), clipped, jnp.zeros_like(v))
+
+
+def sigma_map(u: Array) -> Array:
+    """σ of (2). u: [H, W, C] -> [H, W, C]."""
+
+    def deviation(axis: int) -> Array:
+        widths = [(1, 1) if a == axis else (0, 0) for a in range(u.ndim)]
+        padded, size = jnp.pad(u, widths, mode="edge"), u.shape[axis]
+        triple = jnp.stack([jax.lax.slice_in_dim(padded, s, s + size, axis=axis) for s in range(3)])
+        return jnp.sqrt(jnp.mean(jnp.square(triple - triple.mean(0)), 0))
+
+    return safe_sqrt(jnp.minimum(deviation(1), deviation(0)))
+
+
+def project_sigma(problem: Problem, config: SigmaMap, v: Array) -> Array:
+    """Π of (2). v: [H, W, C], box widths."""
+    ops = parts.units(problem, config.unit)
+    low, high = parts.room(problem)
+    # x in the unit box is −low, but for the mask: σ is the whole picture's, and d is 0 where nothing may change.
+    d = -low * sigma_map(safe_divide(problem.x - problem.lower, parts.width(problem)))
+    # λ from ⟨v, d⟩; the box gives each channel an interval of λ, and a pixel's is their intersection.
+    wanted = safe_divide(ops.total(v * d), ops.total(d * d))
+    kappa = jnp.asarray(config.kappa, v.dtype)
+    least = -_meet(ops, jnp.where(d > 0, safe_divide(-low, d), kappa), kappa)
+    most = _meet(ops, jnp.where(d > 0, safe_divide(high, d), kappa), kappa)
+    lam = jnp.clip(wanted, least, most)
+    gain = lam * (2 * ops.total(v * d) - lam * ops.total(d * d))
+    return jnp.where(ops.spread(parts.leading(gain, config.k)), ops.spread(lam) * d, jnp.zeros_like(v))
+
+
+def _meet(ops: parts.Grouping, limit: Array, kappa: Array) -> Array:
+    """The smallest ``limit`` of each unit, at most κ. Units are features, or the channels of a pixel."""
+    smallest = limit if ops.shape == limit.shape else jnp.min(limit, axis=-1, keepdims=True)
+    return jnp.minimum(smallest, kappa)
+
+
+class PGD0State(NamedTuple):
+    point: Array  # [*S] the next point to ask, data units
+    k: Array  # [] int32, steps taken from this start; -1 before the clean input was seen
+    trial: Array  # [] int32, starts used up
+    status: Array  # [] int32, PENDING until decided
+
+
+def _init(ctx: Context, problem: Problem, config: Any) -> PGD0State:
+    if isinstance(config, SigmaMap) and problem.x.ndim != 3:
+        raise ValueError(f"x must be images [N, H, W, C] for SigmaMap, had examples of shape {problem.x.shape}")
+    return PGD0State(problem.x, jnp.int32(-1), jnp.int32(0), jnp.int32(Status.PENDING))
+
+
+def _ask(ctx: Context, problem: Problem, config: Any, state: PGD0State) -> Array:
+    return state.point
+
+
+def _loss(ctx: Context, problem: Problem, config: Any, state: PGD0State, point: Array, logits: Array) -> Array:
+    return LOSSES[config.loss](logits, problem.label, problem.target)
+
+
+def _random(problem: Problem, trial: Array) -> Array:
+    """Uniform in the box (before the projection); the draw depends on the example's key and the start alone."""
+    low, high = parts.room(problem)
+    share = jax.random.uniform(jax.random.fold_in(problem.key, trial), low.shape, low.dtype)
+    finite = jnp.isfinite(low) & jnp.isfinite(high)
+    low, high = (jnp.where(finite, side, default) for side, default in ((low, -1), (high, 1)))
+    return low + share * (high - low)
+
+
+def _method(name: str, onto: Callable[[Problem, Any, Array], Array]) -> Method:
+    def tell(ctx: Context, problem: Problem, config: Any, state: PGD0State, ev: Eval) -> PGD0State:
+        first = state.k < 0
+        reached = losses.reached(ev.logits, problem.label, problem.target)
+        ended = ~first & (state.k >= config.steps)
+        trial = state.trial + ended.astype(jnp.int32)
+        won = jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
+        lost = jnp.where(trial >= config.restarts, Status.NOT_FOUND, Status.PENDING)
+        status = jnp.where(reached, won, lost).astype(jnp.int32)
+        over = status != Status.PENDING
+
+        g = ev.grad * parts.width(problem)
+        v = parts.change(problem, ev.point) - config.step * safe_divide(g, jnp.sum(jnp.abs(g)))
+        fresh = first | ended
+        # Drawing costs more than all the rest of a step: it is done only where a start begins.
+        v = replace_if(fresh & ~over, partial(_random, problem), trial, v)
+        point = problem.x + parts.width(problem) * onto(problem, config, v).astype(v.dtype)
+        k = jnp.where(fresh, 0, state.k + 1).astype(jnp.int32)
+        return PGD0State(jnp.where(over, ev.point, point), k, trial, status)
+
+    def result(ctx: Context, problem: Problem, config: Any, state: PGD0State) -> Outcome:
+        return Outcome(state.point, state.status, state.point)
+
+    return Method(name, _init, _ask, _loss, tell, lambda ctx, problem, config, s: s.status != Status.PENDING, result)
+
+
+PGD0.method = _method("pgd0", project)
+SigmaMap.method = _method("sigma-map", project_sigma)

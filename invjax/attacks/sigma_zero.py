@@ -1,0 +1,120 @@
+"""σ-zero: sparse perturbations through a smooth l0 norm (Cinà et al., ICLR 2025), untargeted and targeted.
+
+    min_r  max(0, gap(f(x + r))) + 1/D Σ_i r_i² / (r_i² + σ),   x + r in the box                                   (1)
+
+One step, with g the gradient of (1) at the asked r: an Adam step along g/‖g‖_∞ with a rate η on a cosine from ``rate``
+to a tenth of it; the box; then every |r_i| < τ becomes 0; τ goes up by ``adapt``·η where the asked point had the wanted
+class and down by it where not, within [0, 1]. The point of least ‖r‖_0 in the wanted class is kept.
+
+The paper and all implementations are untargeted, with the gap of the label; the gap of a target
+(:func:`invjax.losses.gap`) makes the targeted form, and nothing else changes. τ is each example's own and does move: in
+the released code (February 2025) it stays at its start, since the update is written to a copy. Unit: the feature.
+Coordinates: the box has width 1 (:mod:`invjax.attacks.parts`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from invjax import losses
+from invjax.attacks import parts
+from invjax.config import config, require
+from invjax.numerics import safe_divide
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+ADAM = optax.scale_by_adam()
+
+
+@config
+class SigmaZero:
+    """The attack's constants; the defaults are the published ones. Targeted and untargeted.
+
+    Fields:
+      iterations: steps, >= 1 (the released default is 100; the comparisons in the literature run 1000).
+      rate: η of the first step, box widths, > 0.
+      sigma: σ of the smooth l0 norm, box widths squared, > 0.
+      threshold: τ at the start, box widths, in [0, 1].
+      adapt: what τ moves by, over η, >= 0.
+
+    Evaluations per example: 1 (the clean input, which is also the first step's) + iterations.
+    """
+
+    iterations: int = 1000
+    rate: float = 1.0
+    sigma: float = 1e-3
+    threshold: float = 0.3
+    adapt: float = 0.01
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        require(self, "iterations", lambda v: v >= 1, "at least 1")
+        require(self, "rate", lambda v: v > 0, "a step > 0")
+        require(self, "sigma", lambda v: v > 0, "above 0")
+        require(self, "threshold", lambda v: 0 <= v <= 1, "in [0, 1]")
+        require(self, "adapt", lambda v: v >= 0, "at least 0")
+
+
+class SigmaZeroState(NamedTuple):
+    r: Array  # [*S] the next point to ask, as a perturbation
+    adam: optax.OptState  # its moments, each [*S], and a count
+    tau: Array  # [] τ
+    k: Array  # [] int32, steps taken
+    best: parts.Best  # scored by its changed features
+    status: Array  # [] int32, PENDING until decided
+
+
+def _init(ctx: Context, problem: Problem, config: SigmaZero) -> SigmaZeroState:
+    zero = jnp.zeros_like(problem.x)
+    tau = jnp.asarray(config.threshold, zero.dtype)
+    return SigmaZeroState(zero, ADAM.init(zero), tau, jnp.int32(0), parts.nothing(problem), jnp.int32(Status.PENDING))
+
+
+def _ask(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Array:
+    return problem.x + parts.width(problem) * state.r
+
+
+def _loss(
+    ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState, point: Array, logits: Array
+) -> Array:
+    return losses.margin(logits, problem.label, problem.target)
+
+
+def smooth_l0_grad(r: Array, sigma: Array | float) -> Array:
+    """The gradient of ``1/D Σ r_i² / (r_i² + σ)``, which is ``2 σ r_i / (D (r_i² + σ)²)``. [*S] -> [*S]"""
+    return 2 * sigma * r / (r.size * jnp.square(jnp.square(r) + sigma))
+
+
+def _tell(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState, ev: Eval) -> SigmaZeroState:
+    first = state.k == 0
+    reached = losses.reached(ev.logits, problem.label, problem.target)
+    l0 = jnp.sum(ev.point != problem.x).astype(problem.x.dtype)
+    best = parts.keep(state.best, ev.point, l0, reached & ~first)
+
+    low, high = parts.room(problem)
+    g = ev.grad * parts.width(problem) + smooth_l0_grad(state.r, config.sigma)
+    direction, adam = ADAM.update(safe_divide(g, jnp.max(jnp.abs(g))), state.adam)
+    share = jnp.minimum(state.k.astype(g.dtype) / config.iterations, 1)
+    eta = config.rate * (0.1 + 0.9 * 0.5 * (1 + jnp.cos(jnp.pi * share)))
+    r = jnp.clip(state.r - eta * jnp.asarray(direction), low, high)
+    r = jnp.where(jnp.abs(r) < state.tau, jnp.zeros_like(r), r)
+    moved = state.tau + jnp.where(reached, 1, -1) * config.adapt * eta
+    tau = jnp.clip(moved, 0, 1).astype(g.dtype)
+
+    k = state.k + 1
+    status = parts.ended(best, first & reached, k > config.iterations)
+    return SigmaZeroState(r.astype(g.dtype), adam, tau, k, best, status)
+
+
+def _done(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Outcome:
+    return parts.outcome(state.best, state.status, _ask(ctx, problem, config, state))
+
+
+SigmaZero.method = Method("sigma-zero", _init, _ask, _loss, _tell, _done, _result)
