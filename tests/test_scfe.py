@@ -162,7 +162,7 @@ def against_the_grid(result: invjax.Result, value: Any, most: int = 2) -> Any:
     found = check(task, result, most)
     points, logits = plane_grid()
     line = np.linspace(*BOX, 4001).astype(np.float32)
-    ratio = []
+    ratio: list[float] = []
     for i, x in enumerate(task.x):
         across, along = np.stack([line, np.full_like(line, x[1])], 1), np.stack([np.full_like(line, x[0]), line], 1)
         every = np.concatenate([points[: len(points) * (most > 1)], across, along])
@@ -173,7 +173,7 @@ def against_the_grid(result: invjax.Result, value: Any, most: int = 2) -> Any:
         assert found[i] or not valid.any(), i
         if valid.any():
             best = value((every[valid] - x).astype(float)).min()
-            ratio.append(float(np.sum(value(np.asarray(result.delta, float)[i]))) / best)
+            ratio.append(np.asarray(value(np.asarray(result.delta, float)[i])).item() / best)
     assert len(ratio) >= 12
     return np.sort(ratio)
 
@@ -219,7 +219,7 @@ def test_the_best_valid_point_is_kept() -> None:
     points, logits, active = np.asarray(points), np.asarray(logits), np.asarray(active)
     assert not active[-1].any()
     r = points - task.x
-    gap = np.asarray(jax.vmap(jax.vmap(losses.gap), (0, None, None))(logits, task.label, task.target))
+    gap = np.asarray(jax.vmap(jax.vmap(losses.gap), (0, None, None))(jnp.asarray(logits), task.label, task.target))
     good = active & (gap <= -KAPPA) & ((r != 0).sum(-1) <= 1)
     least = np.where(good, value(r.astype(float)), np.inf).min(0)
     found = np.asarray(result.status) == Status.FOUND
