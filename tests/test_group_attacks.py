@@ -79,8 +79,8 @@ def test_finds(name: str, targeted: bool) -> None:
 
 def touched(delta: np.ndarray, size: int) -> np.ndarray:
     """How many patches hold a change, example by example."""
-    labels, count = patch_groups(*delta.shape[1:], size)
-    return np.array([len(np.unique(labels[row != 0])) for row in delta]) if count else np.zeros(len(delta))
+    labels, _ = patch_groups(delta.shape[1], delta.shape[2], delta.shape[3], size)
+    return np.array([len(np.unique(labels[row != 0])) for row in delta])
 
 
 @every
@@ -120,14 +120,14 @@ def test_new_numbers_do_not_compile(name: str) -> None:
     check(base(), result, False)
 
 
-@every
-def test_odd_size_one_channel_mask(name: str) -> None:
-    """7 x 5 pixels: no patch divides it; a scattered mask; rows behind it stay as they are."""
+def test_odd_size_one_channel_mask() -> None:
+    """7 x 5 pixels, which no patch divides, behind a scattered mask: FWnucl, whose vertices know no mask."""
     shape = (7, 5, 1)
     task = nets.task(nets.linear(shape), shape, count=8)
     mask = np.random.default_rng(0).uniform(size=shape) < 0.6
+    config = CONFIGS["fwnucl"]
     result = invjax.solve(
-        task.net, task.x, task.label, target=task.target, mask=mask, method=CONFIGS[name], lanes=8, progress=False
+        task.net, task.x, task.label, target=task.target, mask=mask, method=config, lanes=8, progress=False
     )
     check(task, result, True, mask)
     assert (np.asarray(result.status) == Status.FOUND).any()
@@ -194,15 +194,17 @@ def test_strattack_retraining_shortens() -> None:
 
 
 def test_fwnucl_stays_in_its_ball() -> None:
-    """Bounds so wide that nothing is clipped: the perturbation obeys the largest ε tried."""
-    task, config = nets.task(nets.linear(), count=4, bounds=(0.0, 1.0)), FWnucl(eps=0.3, trials=1, iterations=15)
-    task = task._replace(x=np.full_like(task.x, 0.5) + 0.01 * task.x)
-    result = invjax.solve(task.net, task.x, task.label, target=task.target, method=config, lanes=4, progress=False)
-    moved = 2 * (np.asarray(result.attempt) - task.x)
+    """Far from the bounds nothing is clipped: the perturbation obeys the one ε tried."""
+    x = (0.5 + 0.01 * base().x).astype(np.float32)
+    config = dataclasses.replace(CONFIGS["fwnucl"], eps=0.3, trials=1)
+    result = invjax.solve(base().net, x, base().label, target=base().target, method=config, lanes=COUNT, progress=False)
+    moved = 2 * (np.asarray(result.attempt) - x)
     cut = layout.patches(nets.SMALL, 4)
+    norms = []
     for row in moved:
-        parts = np.asarray(cut.split(jnp.asarray(row)))
-        assert np.linalg.svd(np.moveaxis(parts, -1, 1), compute_uv=False).sum(-1).max(1).sum() <= 0.3 * (1 + 1e-4)
+        parts = np.moveaxis(np.asarray(cut.split(jnp.asarray(row))), -1, 1)
+        norms.append(np.linalg.svd(parts, compute_uv=False).sum(-1).max(1).sum())
+    assert 0.2 < max(norms) <= 0.3 * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("unit", ["group", "pixel", "feature"])
@@ -219,7 +221,7 @@ def test_homotopy_map_and_start(unit: str) -> None:
     mapped = jax.jit(lambda v, w, m: homotopy._map(problem, config, v, w, m))
     for _ in range(6):
         v, weight, limit = rng.normal(size=shape).astype(np.float32), rng.uniform(0.05, 0.6), int(rng.integers(1, 4))
-        best = (np.inf, None)
+        best = (np.inf, np.zeros(shape))
         for keep in range(2**count):
             chosen = np.array([keep >> i & 1 for i in range(count)])
             if chosen.sum() <= limit:

@@ -7,11 +7,10 @@ of the smallest value that keeps r at 0 and falls by a factor per stage; a stage
 algorithm 4) with Barzilai-Borwein steps and the exact map of λN + box + "at most N(r of the last stage) + max_update
 units". The first point with the wanted class ends the search; then ‖r‖_∞ is reduced as far as the class allows.
 
-Deviations from the released codes: the map is exact (theirs of groups keeps by another rule, which always drops groups
-that are not clipped); λ's start is a formula instead of some two thousand maps; N counts the units that the map
-counts; the momentum t and the average c are those of the paper; line searches are ladders of parallel probes; the
-descent along ∂‖r‖_∞ after a success, up to 40,000 steps, is what it converges to: a bisection for the smallest level
-at which r may be clipped. r is in [-1, 1] units.
+Deviations from the released codes: the map is exact (theirs always drops groups that are not clipped); λ's start is a
+formula; N counts the units that the map counts; t and c are those of the paper; steps are relative to ε and ‖∇L‖_∞,
+in ladders of parallel probes; there is no refinement between stages; the final descent along ∂‖r‖_∞, up to 40,000
+steps, is what it converges to: a bisection for the smallest level at which r may be clipped. r is in [-1, 1] units.
 """
 
 from __future__ import annotations
@@ -24,13 +23,12 @@ import jax.numpy as jnp
 
 from invjax import losses, projections, prox
 from invjax.attacks.gse_fast import half_width
-from invjax.attacks.layout import Layout, layout, need_image, room, to_data, to_units
+from invjax.attacks.layout import UNITS, Layout, room, to_data, to_units, units
 from invjax.config import STATIC, config, require, require_choice
-from invjax.groups import group_gains, grouping
+from invjax.groups import group_gains
 from invjax.numerics import safe_divide
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
-UNITS = ("group", "pixel", "feature")
 PROBES = 4  # candidates per iteration: the ladder of steps, or the levels of the bisection
 APG_Z, APG_X, POLISH = 0, 1, 2  # what the asked point is for
 
@@ -129,43 +127,26 @@ def _init(ctx: Context, problem: Problem, config: Homotopy) -> HomotopyState:
 
 
 def _units(problem: Problem, config: Homotopy) -> Layout:
-    if config.unit == "group":
-        side = 0 if problem.groups is not None else max(problem.x.shape[:2])
-        return layout(problem, config.patch or (3 if side <= 32 else 12), "Homotopy with unit='group'")
-    if config.unit == "pixel":
-        need_image(problem, "Homotopy with unit='pixel'")
-    axis = -1 if config.unit == "pixel" else ()
-    return Layout(lambda a: a, lambda a: a, {"axis": axis})
-
-
-def _count(problem: Problem, config: Homotopy, r: Array) -> Array:
-    """N(r) [] int32."""
-    units = _units(problem, config)
-    parts = units.split((r != 0).astype(r.dtype))
-    return jnp.sum(_sums(units, parts.shape).total(parts) > 0, dtype=jnp.int32)
-
-
-def _sums(units: Layout, shape: tuple[int, ...]) -> Any:
-    names = {"groups": None, "num_groups": None, "axis": None, **units.options}
-    return grouping(shape, names["groups"], names["num_groups"], names["axis"])
+    side = 0 if problem.groups is not None else max(problem.x.shape[:2], default=0)
+    return units(problem, config.unit, config.patch or (3 if side <= 32 else 12), "Homotopy")
 
 
 def _map(problem: Problem, config: Homotopy, v: Array, weight: Array, limit: Array) -> Array:
     """argmin_u ½‖u − v‖² + weight·N(u) within the box and with N(u) <= limit: by gains, hence both rules at once."""
     low, high = room(problem, config.eps)
-    units = _units(problem, config)
-    parts, low, high = units.split(v), units.split(low), units.split(high)
-    some = prox.group_l0(parts, weight, lower=low, upper=high, **units.options)
-    few = projections.top_m_groups(parts, limit, lower=low, upper=high, **units.options)
-    return units.join(jnp.where(few != 0, some, 0))
+    cut = _units(problem, config)
+    parts, low, high = cut.split(v), cut.split(low), cut.split(high)
+    some = prox.group_l0(parts, weight, lower=low, upper=high, **cut.options)
+    few = projections.top_m_groups(parts, limit, lower=low, upper=high, **cut.options)
+    return cut.join(jnp.where(few != 0, some, 0))
 
 
 def zero_lambda(problem: Problem, config: Homotopy, grad: Array, step: Array) -> Array:
     """The smallest λ with which the first proximal step, from 0, stays at 0: half the largest gain over the step."""
     low, high = room(problem, config.eps)
-    units = _units(problem, config)
-    parts = units.split(-step * grad)
-    _, gains, _ = group_gains(parts, units.split(low), units.split(high), _sums(units, parts.shape))
+    cut = _units(problem, config)
+    parts = cut.split(-step * grad)
+    _, gains, _ = group_gains(parts, cut.split(low), cut.split(high), cut.sums(parts.shape))
     return safe_divide(jnp.max(gains), 2 * step)
 
 
@@ -235,7 +216,7 @@ def _tell_probe(
     dtype = numbers.dtype
     gaps = jax.vmap(lambda z: losses.gap(z, problem.label, problem.target))(logits).astype(dtype)
     reached = pending & (gaps < -config.kappa) & (points != problem.x).any(tuple(range(1, points.ndim)))
-    counts = jax.vmap(lambda r: _count(problem, config, r))(rows).astype(dtype)
+    counts = jax.vmap(_units(problem, config).count)(rows).astype(dtype)
     apg, polish = _apg(problem, config, state, numbers, rows, gaps, counts), state.mode == POLISH
 
     # A success of nmAPG: of the points that reached the class the one with the fewest units, then to the bisection.
@@ -268,7 +249,7 @@ def _apg(
     margins = jnp.maximum(gaps + config.kappa, 0)
     values = margins + state.lam * counts
     moved = jnp.sum(jnp.square(rows - state.asked), axis=tuple(range(1, rows.ndim)))
-    here = state.value + state.lam * _count(problem, config, state.asked)
+    here = state.value + state.lam * _units(problem, config).count(state.asked)
     enough = (values <= here - config.delta * moved) | (values <= state.average - config.delta * moved)
     index = jnp.where(enough.any(), jnp.argmax(enough), jnp.argmin(values))
     candidate, value = rows[index], values[index]
@@ -292,7 +273,7 @@ def _apg(
 
     ended = (calm >= 2) | (k >= config.inner)
     lam = jnp.where(ended, state.lam * config.decay, state.lam)
-    count = _count(problem, config, fresh)
+    count = _units(problem, config).count(fresh)
     current = fresh_value + (lam - state.lam) * count
     step = jnp.where(ended, state.first_step, jnp.where(worse, steps[-1] * config.shrink, steps[index]))
     taken = state._replace(

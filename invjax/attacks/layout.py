@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from invjax.attacks.gse_fast import half_width
+from invjax.groups import Grouping, grouping
 from invjax.numerics import safe_divide
 from invjax.types import Array, ArrayLike, Problem
+
+UNITS = ("group", "pixel", "feature")
 
 
 def to_data(problem: Problem, r: Array) -> Array:
@@ -44,6 +47,15 @@ class Layout(NamedTuple):
     split: Callable[[Array], Array]  # [*S] -> the array that the groups are of
     join: Callable[[Array], Array]  # its inverse
     options: dict[str, Any]  # ``axis``, or ``groups`` and ``num_groups``
+
+    def sums(self, shape: tuple[int, ...]) -> Grouping:
+        """Sums over the groups of what ``split`` has made, of this shape."""
+        return grouping(shape, **{"groups": None, "num_groups": None, "axis": None, **self.options})
+
+    def count(self, r: Array) -> Array:
+        """How many groups of r [*S] hold a change, [] int32."""
+        parts = self.split((r != 0).astype(r.dtype))
+        return jnp.sum(self.sums(parts.shape).total(parts) > 0, dtype=jnp.int32)
 
 
 def patches(shape: tuple[int, ...], size: int, offset: tuple[int, int] = (0, 0), whole: int = 0) -> Layout:
@@ -98,6 +110,15 @@ def layout(problem: Problem, size: int, name: str) -> Layout:
         return Layout(lambda a: a, lambda a: a, {"groups": problem.groups, "num_groups": problem.x.size})
     need_image(problem, name, "or come with groups")
     return patches(problem.x.shape, size)
+
+
+def units(problem: Problem, unit: str, size: int, name: str) -> Layout:
+    """What counts as one change: "group" (:func:`layout`), "pixel" (all its channels) or "feature"."""
+    if unit == "group":
+        return layout(problem, size, name)
+    if unit == "pixel":
+        need_image(problem, f"{name} with unit='pixel'")
+    return Layout(lambda a: a, lambda a: a, {"axis": -1 if unit == "pixel" else ()})
 
 
 def need_image(problem: Problem, name: str, otherwise: str = "") -> None:

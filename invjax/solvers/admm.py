@@ -79,11 +79,11 @@ def ridge(gamma: ArrayLike) -> Map:
     return lambda v, weight: v / (1 + 2 * jnp.asarray(gamma, v.dtype) * weight)
 
 
-def ridge_in_box(gamma: ArrayLike, lower: Array, upper: Array) -> Map:
+def ridge_in_box(gamma: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> Map:
     """The map of ``γ ‖y‖_2²`` within a box: clipping is exact, for both terms act on each coordinate alone."""
     return lambda v, weight: jnp.clip(ridge(gamma)(v, weight), lower, upper)
 
 
-def inside(lower: Array, upper: Array) -> Map:
+def inside(lower: ArrayLike, upper: ArrayLike) -> Map:
     """The map of the indicator of a box: clipping, whatever the weight."""
     return lambda v, weight: jnp.clip(v, lower, upper)
