@@ -181,7 +181,7 @@ def against_the_grid(result: invjax.Result, value: Any, most: int = 2) -> Any:
 @pytest.mark.parametrize(("penalty", "p"), [("l0", 0.0), ("l_half", 0.5), ("l_two_thirds", 2 / 3)])
 def test_penalties_reach_the_grid(penalty: str, p: float) -> None:
     """``d(r) + β Σ |r|^p`` is within 1 % of the grid's best for almost all rows; once with d the l1 norm over m."""
-    mad, beta = np.float32([0.5, 1.5]), 0.3
+    mad, beta = np.array([0.5, 1.5], np.float32), 0.3
     constants: dict[str, Any] = {"proximity": MadL1(mad)} if penalty == "l_two_thirds" else {}
     result = solve(plane(), SCFEConfig(max_changes=2, penalty=penalty, beta=beta, iterations=30, **constants))
 
