@@ -26,7 +26,7 @@ from invjax.attacks.gse_fast import half_width
 from invjax.attacks.layout import UNITS, Layout, room, to_data, to_units, units
 from invjax.config import STATIC, config, require, require_choice
 from invjax.groups import group_gains
-from invjax.numerics import safe_divide
+from invjax.numerics import safe_divide, safe_norm
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 PROBES = 4  # candidates per iteration: the ladder of steps, or the levels of the bisection
@@ -38,19 +38,16 @@ class Homotopy:
     """The attack's constants, r in [-1, 1] units: those of the GSE comparison on CIFAR-10.
 
     Fields:
-      eps: bound on every |r|, > 0.
+      eps: bound on every |r|; kappa: confidence in logit units, >= 0.
       start: λ of the first stage over the smallest λ that keeps r at 0, in (0, 1).
       decay: λ of a stage over that of the one before, in (0, 1).
       max_update: units by which N may grow in a stage, >= 1.
-      inner: nmAPG iterations of a stage, >= 1.
-      iterations: evaluations before giving up, >= 1.
+      inner: nmAPG iterations of a stage; iterations: evaluations before giving up; >= 1.
       tolerance: a stage ends when F has changed by less twice running, logit units, >= 0.
       step: the first step of a stage, as the share of eps that it moves the steepest coordinate by, > 0.
-      shrink: ratio of successive steps of a line search, in (0, 1).
-      delta: sufficient decrease, > 0.
+      shrink: ratio of successive steps of a line search, in (0, 1); delta: its sufficient decrease, > 0.
       memory: weight of the past in the nonmonotone average, in [0, 1).
       polish: iterations of the bisection for ‖r‖_∞, each dividing its bracket by five, >= 0.
-      kappa: confidence, logit units, >= 0.
       unit: what N counts: "group" (patches, or the problem's groups), "pixel" or "feature" (static).
       patch: side of the patches in pixels (static); None: 3 up to 32 px, 12 above.
 
@@ -165,12 +162,13 @@ def _tell(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState
     start = safe_divide(jnp.asarray(config.step * config.eps, grad.dtype), jnp.max(jnp.abs(grad)))
     first_step = jnp.where(first, start, state.first_step)
     lam = jnp.where(first, config.start * zero_lambda(problem, config, grad, start), state.lam)
-    # Barzilai-Borwein along the asked y; the last step found stands where the curvature says nothing.
-    move, turn = state.asked - state.y, grad - state.y_grad
-    step = safe_divide(jnp.sum(move * turn), jnp.sum(jnp.square(turn)))
-    usable = (state.mode == APG_Z) & ~first & (step > 0) & jnp.isfinite(step)
-    step = jnp.where(usable, jnp.clip(step, 1e-3 * first_step, 1e3 * first_step), jnp.where(first, start, state.step))
     is_y = state.mode == APG_Z
+    # Barzilai-Borwein along the asked y; the last step found stands where the curvature says nothing, or is rounding.
+    move, turn = state.asked - state.y, grad - state.y_grad
+    bend, along = jnp.sum(jnp.square(turn)), jnp.sum(move * turn)
+    step, sure = safe_divide(along, bend), 1e-3 * safe_norm(move) * safe_norm(turn)
+    usable = is_y & ~first & (bend > 1e-6 * jnp.sum(jnp.square(grad))) & (along > sure)
+    step = jnp.where(usable, jnp.clip(step, 1e-3 * first_step, 1e3 * first_step), jnp.where(first, start, state.step))
     status = jnp.where(clean, Status.ALREADY_TARGET, state.status).astype(jnp.int32)
     return state._replace(
         grad=grad,
@@ -245,16 +243,18 @@ def _tell_probe(
 def _apg(
     problem: Problem, config: Homotopy, state: HomotopyState, steps: Array, rows: Array, gaps: Array, counts: Array
 ) -> HomotopyState:
-    """One step of nmAPG from the values of the ladder: z from y, and if F refuses it, the better of z and v from x."""
+    """One step of nmAPG from the ladder's values: z from y, and if F refuses it, the better of z and v from x."""
     margins = jnp.maximum(gaps + config.kappa, 0)
     values = margins + state.lam * counts
     moved = jnp.sum(jnp.square(rows - state.asked), axis=tuple(range(1, rows.ndim)))
     here = state.value + state.lam * _units(problem, config).count(state.asked)
-    enough = (values <= here - config.delta * moved) | (values <= state.average - config.delta * moved)
+    # With slack: where r is at its bounds nothing moves, and rounding must not decide.
+    bar = config.delta * moved - 0.01 * config.tolerance
+    enough = (values <= here - bar) | (values <= state.average - bar)
     index = jnp.where(enough.any(), jnp.argmax(enough), jnp.argmin(values))
     candidate, value = rows[index], values[index]
     at_y = state.mode == APG_Z
-    refused = at_y & ~(value <= state.average - config.delta * moved[index])
+    refused = at_y & ~(value <= state.average - bar[index])
 
     use_held = ~at_y & (state.held_value <= value)
     fresh = jnp.where(use_held, state.held, candidate)
