@@ -22,9 +22,9 @@ FEATURES = (
     Feature("income", lower=0.0, upper=100.0),
     Feature("debt", lower=0.0, upper=100.0),
     Feature("age", "integer", 18, 80, direction="up"),
-    Feature("job", "category", levels=("none", "part", "full")),
+    Feature("job", "category", levels=("off", "part", "full")),
 )
-SCORE = {"none": -2.0, "part": 0.0, "full": 1.0}
+SCORE = {"off": -2.0, "part": 0.0, "full": 1.0}
 
 
 def score(params, x):
@@ -69,14 +69,27 @@ def loans():
 
 
 @pytest.fixture(scope="module")
+def plain():
+    """Two numbers and no more: the same methods compile in a fraction of the time."""
+    data, _ = task()
+    table = {name: data.table[name] for name in ("income", "debt")}
+    space = FeatureSpace(FEATURES[:2], (), [50, 20], [20.0, 10.0])
+    data = from_space("plain", table, table["income"] > 55, ("no", "yes"), space, (data.train, data.test))
+    return data, LogitsModel(jnp.float32(3.0), lambda w, x: jnp.stack([0 * x[:, 0], w * (x[:, 0] - x[:, 1] - 1)], 1))
+
+
+@pytest.fixture(scope="module")
 def explained(loans):
-    return explain_rows(*loans, slice(0, 20), target="no", frontier=2)
+    """Eight rows to be answered (all lists of at most so many share one program), four that need none."""
+    data, model = loans
+    rows = np.concatenate([np.flatnonzero(data.label == 1)[:8], np.flatnonzero(data.label == 0)[:4]])
+    return explain_rows(data, model, rows, target="no")
 
 
 def test_found_is_true_in_raw_units(loans, explained):
     data, _ = loans
     found = [n for n, person in enumerate(explained.people) if person.status == Status.FOUND]
-    assert len(found) >= 10
+    assert len(found) >= 6
     new = raw_score(explained.table)
     violations = data.space.violations(explained.factual, explained.table)
     for n, person in enumerate(explained.people):
@@ -102,7 +115,7 @@ def test_found_is_true_in_raw_units(loans, explained):
             assert np.isnan(person.cost)
     # ALREADY_TARGET is no success.
     assert explained.summary["trivial"] == explained.count(Status.ALREADY_TARGET) > 0
-    assert explained.summary["nontrivial"] == 20 - explained.summary["trivial"]
+    assert explained.summary["nontrivial"] == 8
     assert explained.summary["validity"] == len(found) / explained.summary["nontrivial"]
 
 
@@ -157,14 +170,15 @@ def test_constraints_that_cannot_be_met(loans):
 def test_not_found_says_what_was_tried(loans):
     data, model = loans
     rows = [int(np.argmax(raw_score(data.table)))]
-    only_age = explain_rows(freeze(data, ["income", "job"]), model, rows, target="no", max_changes=1)
-    person = only_age.people[0]
+    only_job = explain_rows(freeze(data, ["income", "debt", "age"]), model, rows, target="no", max_changes=1)
+    person = only_job.people[0]
     assert person.status == Status.NOT_FOUND
     assert "no allowed change of at most 1 feature that leads to 'no'" in person.reason
-    assert "tried: debt" in person.reason
+    assert "tried: job" in person.reason
+    assert "only with probability 0." in person.reason
     assert not person.changes
-    np.testing.assert_array_equal(only_age.result.delta, 0)
-    assert only_age.summary["coverage"] == 0
+    np.testing.assert_array_equal(only_job.result.delta, 0)
+    assert only_job.summary["coverage"] == 0
 
 
 def test_judge_rejects_what_rounding_breaks(loans):
@@ -237,8 +251,8 @@ def test_other_methods(loans, method):
     assert not any(data.space.violations(result.factual, result.table))
 
 
-def test_targets_and_arguments(loans):
-    data, model = loans
+def test_targets_and_arguments(plain):
+    data, model = plain
     runner_up = explain_rows(data, model, [0, 1, 2, 3], plausibility=0)
     assert runner_up.target.tolist() == (1 - runner_up.predicted).tolist()
     assert runner_up.settings["plausibility"] == "not asked for"
@@ -309,7 +323,9 @@ def test_numbers_in_words():
     assert wording.number(1234.5) == "1234"
 
 
-def test_frontier_and_section(explained):
+def test_frontier_and_section(plain):
+    explained = explain_rows(*plain, slice(0, 20), target="no", frontier=2)
+    assert explained.count(Status.ALREADY_TARGET) > 0
     assert [step.most for step in explained.frontier] == [1, 2]
     counts = [sum(person.status == Status.FOUND for person in step.people) for step in explained.frontier]
     assert counts[0] <= counts[1]
@@ -342,9 +358,15 @@ def files(tmp_path_factory):
         writer.writerows(
             [*(data.table[name][n] for name in names), data.classes[data.label[n]]] for n in range(len(data.label))
         )
+    with open(folder / "plain.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["income", "debt", "paid"])
+        writer.writerows(
+            [data.table["income"][n], data.table["debt"][n], data.classes[data.label[n]]] for n in range(60)
+        )
     data.space.to_json(folder / "schema.json")
     (folder / "people.csv").write_text(
-        "id,income,debt,age,job,shoe\nAnna,80,5,30,full,36\nBert,,5,30,full,44\n<b>,70,3,40,cook,40\nDora,30,19,20,none,38\n"
+        "id,income,debt,age,job,shoe\nAnna,80,5,30,full,36\nBert,,5,30,full,44\n<b>,70,3,40,cook,40\nDora,30,19,20,off,38\n"
     )
     (folder / "own_loans_model.py").write_text(
         "import jax.numpy as jnp\n\n"
@@ -398,18 +420,18 @@ def test_command_on_a_table_with_people(files, tmp_path, capsys):
 
 def test_command_infers_and_saves_a_schema(files, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(files)
-    own = ("--csv", files / "loans.csv", "--label", "paid", "--out", tmp_path, "--model", "own_loans_model:logits")
-    assert run(*own, "--rows", "0:6", "--save-schema", tmp_path / "draft.json", "--immutable", "age") == 0
+    own = ("--csv", files / "plain.csv", "--label", "paid", "--out", tmp_path, "--model", "own_loans_model:logits")
+    assert run(*own, "--rows", "0:6", "--save-schema", tmp_path / "draft.json", "--immutable", "debt") == 0
     assert [row["id"] for row in table_in(tmp_path)] == [str(n) for n in range(6)]
     draft = FeatureSpace.from_json(tmp_path / "draft.json")
-    assert {feature.name: feature.direction for feature in draft.features}["age"] == "none"
+    assert {feature.name: feature.direction for feature in draft.features} == {"income": "both", "debt": "none"}
     assert "own_loans_model:logits; right on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("gradient", ["surrogate", "antithetic"])
 def test_command_with_a_forest(files, tmp_path, gradient):
     pytest.importorskip("sklearn", reason="the forest needs scikit-learn (extra data)")
-    own = ("--csv", files / "loans.csv", "--label", "paid", "--schema", files / "schema.json", "--gradient", gradient)
+    own = ("--csv", files / "plain.csv", "--label", "paid", "--gradient", gradient)
     assert run(*own, "--out", tmp_path, "--model", "forest", "--rows", "0:8") == 0
     rows = table_in(tmp_path)
     assert sum(row["status"] == "found" for row in rows) >= 6
@@ -452,9 +474,12 @@ def test_command_says_what_is_wrong(files, tmp_path, capsys, words, said):
 
 def test_known_data(data_dir, tmp_path):
     """Adult, with categories and immutable features, from its files."""
-    assert run("--data", "adult", "--out", tmp_path, "--model", "logistic", "--rows", "0:12", "--target", ">50K") == 0
+    own = ("--data", "adult", "--out", tmp_path, "--model", "logistic", "--method", "wachter", "--plausibility", "0")
+    assert run(*own, "--rows", "0:12", "--target", ">50K") == 0
     rows = table_in(tmp_path)
-    assert sum(row["status"] == "found" for row in rows) >= 8
+    statuses = [row["status"] for row in rows]
+    assert statuses.count("found") >= 6
+    assert statuses.count("found") + statuses.count("already_target") == 12
     for row in rows:
         if row["status"] == "found":
             assert row["sex (from)"] == row["sex (to)"]

@@ -20,6 +20,7 @@ ORDER = [
     "numerics",
     "images",
     "losses",
+    "best",
     "groups",
     "prox",
     "projections",

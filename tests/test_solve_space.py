@@ -299,3 +299,15 @@ def test_the_schema_comes_before_the_class() -> None:
     status = np.asarray(solve(people._replace(task=task), "pgd", x).status)
     assert status[0] == Status.INFEASIBLE
     assert (status[1:] == Status.ALREADY_TARGET).all()
+
+
+def test_a_category_that_may_not_leave_its_level() -> None:
+    """Every transition forbidden, and nothing else may change: INFEASIBLE, not a search without an end in sight."""
+    barred = {(old, new): None for old in "abc" for new in "abc" if old != new and old == "a"}
+    space = FeatureSpace([Feature("kind", "category", levels=("a", "b", "c"), transitions=barred)])
+    x = space.encode({"kind": np.array(["a", "b"])})
+    net = nets.linear((3,), 2)
+    label = np.asarray(net(jnp.asarray(x)).argmax(1), np.int32)
+    result = invjax.solve(net, x, label, target=1 - label, method=CONFIGS["cfe-l2"], space=space)
+    assert np.asarray(result.status)[0] == Status.INFEASIBLE
+    assert np.asarray(result.status)[1] != Status.INFEASIBLE

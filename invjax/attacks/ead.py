@@ -19,6 +19,7 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
+from invjax import best as kept
 from invjax import losses, prox, search
 from invjax.attacks import parts
 from invjax.config import STATIC, config, require, require_choice
@@ -75,7 +76,7 @@ class EADState(NamedTuple):
     k: Array  # [] int32, steps taken in this trial; 0 before the clean input was seen
     hit: Array  # [] bool, this trial has succeeded
     c: search.Bracket  # the search for the smallest c that succeeds
-    best: parts.Best  # scored by the rule
+    best: kept.Best  # scored by the rule
     status: Array  # [] int32, PENDING until decided
 
 
@@ -83,7 +84,7 @@ def _init(ctx: Context, problem: Problem, config: EAD) -> EADState:
     zero = jnp.zeros_like(problem.x)
     c = search.init(jnp.asarray(config.start, zero.dtype))
     return EADState(
-        fista.init(zero), zero, jnp.int32(0), jnp.bool_(False), c, parts.nothing(problem), jnp.int32(Status.PENDING)
+        fista.init(zero), zero, jnp.int32(0), jnp.bool_(False), c, kept.nothing(problem), jnp.int32(Status.PENDING)
     )
 
 
@@ -106,10 +107,10 @@ def score(config: EAD, r: Array) -> Array:
     return l1 if config.rule == "l1" else jnp.sum(jnp.square(r)) + config.beta * l1
 
 
-def _judge(problem: Problem, config: EAD, best: parts.Best, point: Array, logits: Array) -> tuple[parts.Best, Array]:
+def _judge(problem: Problem, config: EAD, best: kept.Best, point: Array, logits: Array) -> tuple[kept.Best, Array]:
     gap = losses.gap(logits, problem.label, problem.target)
     valid = (gap < 0) & (gap <= -config.kappa)
-    return parts.keep(best, point, score(config, parts.change(problem, point)).astype(best.score.dtype), valid), valid
+    return kept.keep(best, point, score(config, parts.change(problem, point)).astype(best.score.dtype), valid), valid
 
 
 def _step(problem: Problem, config: EAD, inner: Inner, r: Array, grad: Array, k: Array, c: Array) -> Inner:
@@ -155,7 +156,7 @@ def _tell_probe(ctx: Context, problem: Problem, config: EAD, state: EADState, po
     # A new trial begins with the step from r = 0. FISTA asks that step's result itself, so nothing is left unjudged.
     zero, start = jnp.zeros_like(problem.x), jnp.zeros_like(state.k)
     fresh = _step(problem, config, fista.init(zero), zero, state.g0, start, c.value)
-    status = parts.ended(best, jnp.bool_(False), c.trials >= config.trials)
+    status = kept.ended(best, jnp.bool_(False), c.trials >= config.trials)
     return EADState(
         inner=select(ended, fresh, state.inner),
         g0=state.g0,
@@ -172,7 +173,7 @@ def _done(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Array
 
 
 def _result(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Outcome:
-    return parts.outcome(state.best, state.status, _at(problem, state.inner.x))
+    return kept.outcome(state.best, state.status, _at(problem, state.inner.x))
 
 
 EAD.method = Method("ead", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)

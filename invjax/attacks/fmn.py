@@ -20,6 +20,7 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
+from invjax import best as kept
 from invjax import losses
 from invjax.attacks import parts
 from invjax.config import STATIC, config, require
@@ -68,14 +69,14 @@ class FMNState(NamedTuple):
     r: Array  # [*S] the next point to ask, as a perturbation
     eps: Array  # [] ε, a whole number of units, in the dtype of x
     k: Array  # [] int32, steps taken
-    best: parts.Best  # scored by its changed units
+    best: kept.Best  # scored by its changed units
     status: Array  # [] int32, PENDING until decided
 
 
 def _init(ctx: Context, problem: Problem, config: FMN) -> FMNState:
     parts.units(problem, config.unit, config.patch)  # a shape that has no such units is refused here
     one = jnp.ones((), problem.x.dtype)
-    return FMNState(jnp.zeros_like(problem.x), one, jnp.int32(0), parts.nothing(problem), jnp.int32(Status.PENDING))
+    return FMNState(jnp.zeros_like(problem.x), one, jnp.int32(0), kept.nothing(problem), jnp.int32(Status.PENDING))
 
 
 def _ask(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:
@@ -91,7 +92,7 @@ def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval
     ops, dtype = parts.units(problem, config.unit, config.patch), problem.x.dtype
     first = state.k == 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
-    best = parts.keep(state.best, ev.point, parts.count(ops, problem, ev.point), reached & ~first)
+    best = kept.keep(state.best, ev.point, parts.count(ops, problem, ev.point), reached & ~first)
 
     share = jnp.minimum(state.k.astype(dtype) / config.iterations, 1)
     falling = 0.5 * (1 + jnp.cos(jnp.pi * share))
@@ -110,7 +111,7 @@ def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval
     clipped, gain, _ = group_gains(v, low, high, ops)
     r = jnp.where(ops.spread(parts.leading(gain, eps)), clipped, jnp.zeros_like(v))
     k = state.k + 1
-    status = parts.ended(best, first & reached, k > config.iterations)
+    status = kept.ended(best, first & reached, k > config.iterations)
     return FMNState(r.astype(dtype), eps.astype(dtype), k, best, status)
 
 
@@ -119,7 +120,7 @@ def _done(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array
 
 
 def _result(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Outcome:
-    return parts.outcome(state.best, state.status, _ask(ctx, problem, config, state))
+    return kept.outcome(state.best, state.status, _ask(ctx, problem, config, state))
 
 
 FMN.method = Method("fmn", _init, _ask, _loss, _tell, _done, _result)

@@ -1,4 +1,4 @@
-"""What attacks share: coordinates in which the box has width 1, units of sparsity, and the best point so far.
+"""What attacks share: coordinates in which the box has width 1, and units of sparsity.
 
 Coordinates: ``r = (x' − x) / width`` with the width of the box per coordinate, so that the published constants, made
 for [0, 1] images, are right for any bounds. Where a side of the box is infinite the width is 1.
@@ -6,15 +6,13 @@ for [0, 1] images, are right for any bounds. Where a side of the box is infinite
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from invjax.config import require_choice
 from invjax.groups import Grouping, grouping, patch_groups
 from invjax.numerics import safe_divide
-from invjax.types import Array, ArrayLike, Outcome, Problem, Status
+from invjax.types import Array, ArrayLike, Problem
 
 UNITS = ("feature", "pixel", "group")
 
@@ -73,35 +71,3 @@ def leading(score: Array, k: ArrayLike) -> Array:
     """Bool [*G]: the ``k`` (traced) largest scores. Equal scores: the first."""
     rank = jnp.argsort(jnp.argsort(-jax.lax.stop_gradient(score).reshape(-1))).reshape(score.shape)
     return rank < k
-
-
-class Best(NamedTuple):
-    """The point of least score with the wanted class."""
-
-    x: Array  # [*S] data units
-    score: Array  # [] its score; infinity: nothing found yet
-
-
-def nothing(problem: Problem) -> Best:
-    """Nothing found yet."""
-    return Best(problem.x, jnp.full((), jnp.inf, problem.x.dtype))
-
-
-def keep(best: Best, point: Array, score: Array, valid: Array) -> Best:
-    """``point`` if it is valid [] bool and better than the best. An equal score keeps the older."""
-    better = valid & (score < best.score)
-    return Best(jnp.where(better, point, best.x), jnp.where(better, score, best.score))
-
-
-def ended(best: Best, clean: Array, spent: Array) -> Array:
-    """The Status, int32. clean: this was the clean input and has the wanted class; spent: the budget has ended."""
-    decided = jnp.where(jnp.isfinite(best.score), Status.FOUND, Status.NOT_FOUND)
-    status = jnp.where(spent, decided, Status.PENDING)
-    return jnp.where(clean, Status.ALREADY_TARGET, status).astype(jnp.int32)
-
-
-def outcome(best: Best, status: Array, point: Array) -> Outcome:
-    """The answer: what was found stands, also where the network broke later. point: what to show as the attempt."""
-    found = jnp.isfinite(best.score)
-    status = jnp.where(found, Status.FOUND, status).astype(jnp.int32)
-    return Outcome(best.x, status, jnp.where(found, best.x, point))

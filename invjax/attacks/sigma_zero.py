@@ -19,6 +19,7 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 import optax
 
+from invjax import best as kept
 from invjax import losses
 from invjax.attacks import parts
 from invjax.config import config, require
@@ -63,14 +64,14 @@ class SigmaZeroState(NamedTuple):
     adam: optax.OptState  # its moments, each [*S], and a count
     tau: Array  # [] τ
     k: Array  # [] int32, steps taken
-    best: parts.Best  # scored by its changed features
+    best: kept.Best  # scored by its changed features
     status: Array  # [] int32, PENDING until decided
 
 
 def _init(ctx: Context, problem: Problem, config: SigmaZero) -> SigmaZeroState:
     zero = jnp.zeros_like(problem.x)
     tau = jnp.asarray(config.threshold, zero.dtype)
-    return SigmaZeroState(zero, ADAM.init(zero), tau, jnp.int32(0), parts.nothing(problem), jnp.int32(Status.PENDING))
+    return SigmaZeroState(zero, ADAM.init(zero), tau, jnp.int32(0), kept.nothing(problem), jnp.int32(Status.PENDING))
 
 
 def _ask(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Array:
@@ -92,7 +93,7 @@ def _tell(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroSta
     first = state.k == 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
     l0 = jnp.sum(ev.point != problem.x).astype(problem.x.dtype)
-    best = parts.keep(state.best, ev.point, l0, reached & ~first)
+    best = kept.keep(state.best, ev.point, l0, reached & ~first)
 
     low, high = parts.room(problem)
     g = ev.grad * parts.width(problem) + smooth_l0_grad(state.r, config.sigma)
@@ -105,7 +106,7 @@ def _tell(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroSta
     tau = jnp.clip(moved, 0, 1).astype(g.dtype)
 
     k = state.k + 1
-    status = parts.ended(best, first & reached, k > config.iterations)
+    status = kept.ended(best, first & reached, k > config.iterations)
     return SigmaZeroState(r.astype(g.dtype), adam, tau, k, best, status)
 
 
@@ -114,7 +115,7 @@ def _done(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroSta
 
 
 def _result(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Outcome:
-    return parts.outcome(state.best, state.status, _ask(ctx, problem, config, state))
+    return kept.outcome(state.best, state.status, _ask(ctx, problem, config, state))
 
 
 SigmaZero.method = Method("sigma-zero", _init, _ask, _loss, _tell, _done, _result)

@@ -69,6 +69,11 @@ class Constraints:
         if self.layout.has_categories:
             barred = jnp.any(self.forbidden & (x > 0.5)[:, None], axis=0)
             high = jnp.where(barred & self.layout.is_category, x, high)
+            # Where every other level is barred the present one stays too.
+            open_ = self.layout.blocks((high > x).astype(x.dtype))
+            stuck = jnp.broadcast_to(~jnp.any(open_ > 0, axis=1, keepdims=True), open_.shape)
+            held = self.layout.columns(stuck.astype(x.dtype), jnp.zeros_like(x)) > 0
+            low = jnp.where(held, x, low)
         return low, high
 
     def permits(self, x: Array) -> Array:

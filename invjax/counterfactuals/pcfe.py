@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import losses
+from invjax import best, losses
 from invjax.constraints import actions
-from invjax.counterfactuals import best, convex
+from invjax.counterfactuals import convex
 from invjax.densities import GMM, fit_gmm, quantiles
 from invjax.engine import checks
 from invjax.engine.evaluate import forward

@@ -29,11 +29,11 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from invjax import best as kept
 from invjax import losses
 from invjax.config import STATIC, config, require, require_choice
 from invjax.constraints import actions
 from invjax.constraints.values import PENALTIES
-from invjax.counterfactuals import best as kept
 from invjax.counterfactuals import proximity as distances
 from invjax.counterfactuals.exchange import moves
 from invjax.counterfactuals.multiplier import Here, step
@@ -245,7 +245,7 @@ def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, 
         phase=phase,
         aim=aim,
         best=best,
-        status=kept.ended(best, first, clean, phase >= END),
+        status=kept.ended(best, first & clean, phase >= END),
     )
     if row.exact:
         return state

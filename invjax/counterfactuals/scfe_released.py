@@ -23,9 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import losses, projections, prox, search
+from invjax import best, losses, projections, prox, search
 from invjax.config import STATIC, config, require, require_choice
-from invjax.counterfactuals import best
 from invjax.numerics import select
 from invjax.types import UNTARGETED, Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
@@ -236,7 +235,7 @@ def _tell(
         gamma=gamma,
         pull=state.pull,
         best=found,
-        status=best.ended(found, first, reached, spent),
+        status=best.ended(found, first & reached, spent),
     )
 
 

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from invjax import best as kept
 from invjax import constraints, losses, search
 from invjax.config import require
-from invjax.counterfactuals import best as kept
 from invjax.numerics import select
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
@@ -137,7 +137,7 @@ def method(name: str, parts: Parts) -> Method:
             total = total + jax.grad(lambda u: smooth(ctx, config, problem, u, state.aim))(at)
         # On a grid the nearest permitted point may lie on the wrong side: aim further.
         short = ended & ~jnp.isfinite(state.best.score) & (not row.exact)
-        decided = kept.ended(state.best, first, jnp.zeros_like(first), ended & (gamma.trials >= config.trials))
+        decided = kept.ended(state.best, jnp.zeros_like(first), ended & (gamma.trials >= config.trials))
         return state._replace(
             inner=parts.step(row, problem, config, inner, at, total, k),
             k=k + 1,

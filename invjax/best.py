@@ -1,4 +1,4 @@
-"""What every counterfactual method keeps: the best valid point so far, and how a lane ends.
+"""What a method keeps: the best valid point so far, and how an example ends.
 
 A point is *valid* where the classifier says the target with the margin κ (logit units), or gives the target the wanted
 probability. Of the valid points the one of least score (the method's own: a distance, a cost, an objective) is kept.
@@ -43,11 +43,11 @@ def keep(best: Best, point: Array, score: Array, valid: Array) -> Best:
     return Best(jnp.where(better, point, best.x), jnp.where(better, score, best.score))
 
 
-def ended(best: Best, first: Array, clean: Array, spent: Array) -> Array:
-    """The Status, int32. first: this was the clean input; clean: it has the target; spent: the budget has ended."""
+def ended(best: Best, clean: Array, spent: Array) -> Array:
+    """The Status, int32. clean: this was the clean input and has the wanted class; spent: the budget has ended."""
     decided = jnp.where(jnp.isfinite(best.score), Status.FOUND, Status.NOT_FOUND)
     status = jnp.where(spent, decided, Status.PENDING)
-    return jnp.where(first & clean, Status.ALREADY_TARGET, status).astype(jnp.int32)
+    return jnp.where(clean, Status.ALREADY_TARGET, status).astype(jnp.int32)
 
 
 def outcome(best: Best, status: Array, point: Array) -> Outcome:
