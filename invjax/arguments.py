@@ -122,6 +122,10 @@ class Explain:
     """Features that may not change, besides those of the schema."""
     frontier: Flag = False
     """Also the best answers with 1, 2, ... --max-changes changes."""
+    certify: Flag = False
+    """Also prove for each row how few changes would do, plausible or not (mlp, logistic and small ReLU networks)."""
+    time_limit: float = 30.0
+    """Seconds for each proof."""
     save_schema: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="")] = None
     """Write the schema that was used, to be corrected by hand and given back as --schema."""
     seed: int = 0

@@ -70,7 +70,7 @@ def test_commands_have_their_options(path):
     from invjax.bench import __main__ as bench
 
     for line in "".join(blocks(path.read_text("utf-8"), "bash")).splitlines():
-        found = re.search(r"(?:^| |/)(?:invjax (demo|attack)|python -m invjax\.bench ([\w-]+))(.*)$", line)
+        found = re.search(r"(?:^| |/)(?:invjax (demo|attack|explain)|python -m invjax\.bench ([\w-]+))(.*)$", line)
         if not found:
             continue
         command, name, rest = found.groups()

@@ -162,7 +162,12 @@ def run(options: argparse.Namespace) -> int:
     )
     fitted, methods = Fitted(task, settings), {}
     for name in names:
-        methods[name] = run_method(name, task, fitted, settings)
+        try:
+            methods[name] = run_method(name, task, fitted, settings)
+        except (ValueError, ImportError) as error:  # of one method: the others' numbers are not lost
+            methods[name] = {"error": str(error)}
+            print(f"{name:14s} failed: {error}", flush=True)
+            continue
         print(line(name, methods[name]), flush=True)
     print(f"\n{NEAREST}: the nearest training row of the target class which the network accepts")
     for name, row in methods.items():

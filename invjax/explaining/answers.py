@@ -25,6 +25,7 @@ class Person:
     before: float  # probability of the target, NaN where the row has none
     after: float  # the same after the changes
     cost: float  # Σ_f cost_f |change| in model units; NaN where not FOUND
+    proof: str = ""  # what was proved about it, where that was asked for
 
     @property
     def text(self) -> str:
@@ -72,9 +73,10 @@ class Explanation:
         return sum(person.status == status for person in self.people)
 
     def text(self) -> str:
-        """All people, two lines each, for a terminal."""
+        """All people, two lines each (three with a proof), for a terminal."""
         return "\n".join(
             f"{person.id}: {person.predicted or 'no prediction'} → {person.target}{_chances(person)}\n    {person.text}"
+            + (f"\n    {person.proof}" if person.proof else "")
             for person in self.people
         )
 

@@ -54,6 +54,8 @@ class ExplainJob:
     tau: float | None = None
     immutable: str = ""
     frontier: bool = False
+    certify: bool = False
+    time_limit: float = 30.0
     save_schema: str | Path | None = None
     seed: int = 0
     lanes: int = 64
@@ -64,7 +66,7 @@ def run_explain(job: ExplainJob, say: Callable[[str], None] = print) -> Explanat
     """Check everything, explain the rows, write counterfactuals.csv, report.html and summary.json into ``job.out``.
 
     counterfactuals.csv has a row per person: id, status, reason, predicted, target, changed, cost, probability,
-    probability_after, and of every feature NAME (from) and NAME (to), the latter empty where there is no answer.
+    probability_after, proof, and of every feature NAME (from) and NAME (to), the latter empty where there is no answer.
 
     Raises ValueError, ImportError: before anything is written; naming the option, what it must be and what it was.
     """
@@ -83,7 +85,8 @@ def run_explain(job: ExplainJob, say: Callable[[str], None] = print) -> Explanat
     explanation = explain_rows(
         data, chosen.model, rows, ids=ids, target=job.target, method=job.method, max_changes=most,
         plausibility=job.plausibility, tau=job.tau, evaluator=chosen.evaluator, key=jax.random.key(job.seed),
-        frontier=(3 if most is None else most) if job.frontier else 0, lanes=job.lanes,
+        certify=job.certify, time_limit=job.time_limit, lanes=job.lanes,
+        frontier=(3 if most is None else most) if job.frontier else 0,
         progress=False if job.no_progress else None,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
@@ -114,7 +117,18 @@ def table_of(data: TabularData, explanation: Explanation) -> str:
     names = data.space.names
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    first = ("id", "status", "reason", "predicted", "target", "changed", "cost", "probability", "probability_after")
+    first = (
+        "id",
+        "status",
+        "reason",
+        "predicted",
+        "target",
+        "changed",
+        "cost",
+        "probability",
+        "probability_after",
+        "proof",
+    )
     writer.writerow([*first, *(f"{name} ({side})" for name in names for side in ("from", "to"))])
     for n, person in enumerate(explanation.people):
         found = person.status == Status.FOUND
@@ -125,7 +139,7 @@ def table_of(data: TabularData, explanation: Explanation) -> str:
         shown = ["" if math.isnan(value) else f"{value:.6g}" for value in numbers_of]
         writer.writerow(
             [person.id, person.status.name.lower(), person.reason, person.predicted, person.target,
-             len(person.changes), *shown, *cells]
+             len(person.changes), *shown, person.proof, *cells]
         )  # fmt: skip
     return text.getvalue()
 

@@ -18,6 +18,7 @@ from invjax.explaining.answers import Explanation, Person, Step
 from invjax.explaining.judging import Judged, Question, classes_of, judge, logits_of, predictor, share_of
 from invjax.explaining.methods import Asked, frontier_of, run_method, settings
 from invjax.explaining.plausible import training_rows
+from invjax.explaining.proofs import prove
 from invjax.explaining.wording import changes
 from invjax.metrics import measure_counterfactuals, summarize_counterfactuals
 from invjax.types import Array, Config, Result, Status
@@ -49,6 +50,8 @@ def explain_rows(
     density: Any = None,
     evaluator: Any = white_box,
     frontier: int = 0,
+    certify: bool = False,
+    time_limit: float = 30.0,
     ids: Sequence[Any] | None = None,
     key: Array | None = None,
     lanes: int = 64,
@@ -76,6 +79,8 @@ def explain_rows(
       density: a density of one's own in the place of the kernels; with log_prob(x, label).
       evaluator: for a black box, see :mod:`invjax.engine.blackbox`.
       frontier: M > 0: also the best answers with 1, …, M changed features (S-CFE with a differentiable model).
+      certify: also prove how few changed features would do for each row (a MILP; small ReLU networks and logistic
+        regression only), or that nothing allowed leads to the class. time_limit: seconds for each of these proofs.
       ids: names of the rows; by default their positions in the table, or in ``rows``.
       key: PRNG key of the method's draws. lanes, progress: see :func:`invjax.solve`.
 
@@ -121,6 +126,8 @@ def explain_rows(
             evaluator=evaluator, ids=todo, key=key, lanes=lanes, progress=progress,
         )  # fmt: skip
     people, answers, full = _conclude(task, asked, result, asked.most)
+    if certify:
+        people = prove(data, network, x, predicted, wanted, people, full, time_limit=time_limit)
     steps = []
     for m, part in frontier_of(asked, data, network, x[todo], predicted[todo], wanted[todo], frontier, evaluator):
         steps.append(Step(m, _conclude(task, asked, part, m)[0]))

@@ -75,8 +75,8 @@ def density_rank(
     """Log-densities [n] (nats) of points [n, *S] under their targets [n], and their ranks (2) [n].
 
     density: a pytree with ``log_prob(x, label)`` of one point. train [M, *S] and classes [M]: the rows to rank
-    against; the rank is NaN without them and where the class has none. A training row lies on its own kernel, a
-    counterfactual does not: a kernel density's rank is a little too low rather than too high.
+    against; the rank is NaN without them and where the class has none. A density made of the rows themselves leaves out
+    each row at that row (``held_out_log_prob``), as no counterfactual has a kernel of its own.
     """
     queries, wanted = np.asarray(points), np.asarray(target)
     values = _log_prob(density, queries, wanted)
@@ -88,7 +88,8 @@ def density_rank(
         own = rows[labels == label]
         if len(own):
             own = own[np.linspace(0, len(own) - 1, min(len(own), REFERENCE)).round().astype(int)]
-            reference = np.sort(_log_prob(density, own, np.full(len(own), label)))
+            held_out = getattr(density, "held_out_log_prob", None) or (lambda *of: _log_prob(density, *of))
+            reference = np.sort(np.asarray(held_out(own, np.full(len(own), label)), np.float64))
             at = wanted == label
             ranks[at] = np.searchsorted(reference, values[at], side="left") / len(own)
             ranks[at & np.isnan(values)] = NAN

@@ -112,6 +112,7 @@ def people_table(people: Sequence[Person]) -> str:
             pieces = "".join(f"<span>{_piece(change.feature, change.text)}</span>" for change in person.changes)
         else:
             pieces = escape(person.text)
+        pieces += f"<br><small>{escape(person.proof)}</small>" if person.proof else ""
         before, after = chance(person.before), chance(person.after)
         body.append(
             f'<tr class="{"found" if found else "none"}"><td class="text">{escape(person.id)}</td>'
