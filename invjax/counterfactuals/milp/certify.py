@@ -49,7 +49,7 @@ def certify(
     tolerance: float = 1e-5,
     **options: Any,
 ) -> Certificate:
-    """Compare a method's answers with the optimum of ``min cost(x', x) s.t. margin >= κ, x' in bounds or space``.
+    """Compare a method's answers with the optimum: the least cost(x', x) with margin κ within bounds or space.
 
     Give the bounds (or space) and κ that the method had, and no plausibility term counts (τ = 0), unless as ``lof``.
 
