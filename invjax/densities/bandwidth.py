@@ -66,7 +66,7 @@ def leave_one_out(x: np.ndarray, spread: float) -> float:
 
 
 def silverman(x: np.ndarray, spread: float) -> float:
-    """``σ (4 / ((D + 2) n))^(1 / (D + 4))`` with σ² the mean variance of the columns of x [n, D], or the square of ``spread``."""
+    """``σ (4 / ((D + 2) n))^(1 / (D + 4))``, σ² the mean column variance of x [n, D]; if that is 0, σ is spread."""
     n, d = x.shape
     sigma = math.sqrt(float(x.var(0).mean()))
     if sigma <= 1e-12 * (1.0 + float(np.abs(x).max())):
