@@ -55,3 +55,13 @@ def typed(owner: Any) -> Any:
                 raise ValueError(f"{type(owner).__name__}.{field.name} must be a whole number, was {value!r}")
             changed[field.name] = int(value)
     return dataclasses.replace(owner, **changed) if changed else owner
+
+
+def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str, constants: dict[str, Any]) -> Any:
+    """``registry[name](**constants)``. Raises ValueError for an unknown name or constant; what: "attack", "method"."""
+    if name not in registry:
+        raise ValueError(f"{what} must be one of {', '.join(registry)}, was {name!r}")
+    try:
+        return registry[name](**constants)
+    except TypeError as error:
+        raise ValueError(f"{what} {name!r} does not take these constants: {error}") from None

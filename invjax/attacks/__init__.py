@@ -12,6 +12,7 @@ from invjax.attacks.gse import GSEConfig as GSEConfig
 from invjax.attacks.gse_fast import GSEFastConfig as GSEFastConfig
 from invjax.attacks.pgd import FGSM as FGSM
 from invjax.attacks.pgd import PGD as PGD
+from invjax.config import from_registry
 
 REGISTRY: dict[str, Callable[..., Any]] = {
     "fgsm": FGSM,
@@ -26,9 +27,4 @@ def make(name: str, **constants: Any) -> Any:
 
     Raises ValueError for an unknown name, or a constant that the attack does not have.
     """
-    if name not in REGISTRY:
-        raise ValueError(f"attack must be one of {', '.join(REGISTRY)}, was {name!r}")
-    try:
-        return REGISTRY[name](**constants)
-    except TypeError as error:
-        raise ValueError(f"attack {name!r} does not take these constants: {error}") from None
+    return from_registry(REGISTRY, "attack", name, constants)

@@ -8,6 +8,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from invjax.config import from_registry
 from invjax.counterfactuals.cem import CEM as CEM
 from invjax.counterfactuals.cfe_l2 import CFEL2 as CFEL2
 from invjax.counterfactuals.dice import DiCE as DiCE
@@ -56,9 +57,4 @@ def make(name: str, **constants: Any) -> Any:
 
     Raises ValueError for an unknown name, or a constant that the method does not have.
     """
-    if name not in REGISTRY:
-        raise ValueError(f"method must be one of {', '.join(REGISTRY)}, was {name!r}")
-    try:
-        return REGISTRY[name](**constants)
-    except TypeError as error:
-        raise ValueError(f"method {name!r} does not take these constants: {error}") from None
+    return from_registry(REGISTRY, "method", name, constants)
