@@ -472,8 +472,9 @@ def test_command_says_what_is_wrong(files, tmp_path, capsys, words, said):
     assert not (tmp_path / "out").exists()
 
 
-def test_known_data(data_dir, tmp_path):
+def test_known_data(data_dir, tmp_path, monkeypatch):
     """Adult, with categories and immutable features, from its files."""
+    monkeypatch.setenv("INVJAX_DATA", str(data_dir))
     own = ("--data", "adult", "--out", tmp_path, "--model", "logistic", "--method", "wachter", "--plausibility", "0")
     assert run(*own, "--rows", "0:12", "--target", ">50K") == 0
     rows = table_in(tmp_path)
