@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from invjax import prox
-from invjax.attacks import layout
+from invjax.attacks import units
 from invjax.groups import patch_groups
 from invjax.solvers import admm, frank_wolfe
 
@@ -103,7 +103,7 @@ def test_box_oracle_and_steps() -> None:
 
 def test_frank_wolfe_projects_onto_the_ball() -> None:
     """h = ½‖r − a‖²: inside the ball the minimiser is a; outside, the gap certifies the value to the end."""
-    cut = layout.patches((10, 6, 2), 4)
+    cut = units.patches((10, 6, 2), 4)
     a = jnp.asarray(draw(3, 10, 6, 2))
 
     @jax.jit
@@ -183,7 +183,7 @@ def test_a_term_that_is_not_active_does_not_count() -> None:
     ("shape", "size", "offset"), [((5, 7, 2), 3, (0, 0)), ((5, 7, 1), 4, (1, 3)), ((2, 3, 3), 8, (0, 0))]
 )
 def test_patches_of_any_size(shape: tuple[int, int, int], size: int, offset: tuple[int, int]) -> None:
-    cut = layout.patches(shape, size, offset)
+    cut = units.patches(shape, size, offset)
     a = jnp.asarray(draw(0, *shape))
     parts = cut.split(a)
     assert parts.shape[1:] == (size, size, shape[2])

@@ -14,7 +14,7 @@ import pytest
 
 import invjax
 from invjax import Result, Status
-from invjax.attacks import PGD, homotopy, layout, strattack
+from invjax.attacks import PGD, homotopy, strattack, units
 from invjax.attacks.fwnucl import FWnucl
 from invjax.attacks.homotopy import Homotopy
 from invjax.attacks.saif import SAIF
@@ -199,7 +199,7 @@ def test_fwnucl_stays_in_its_ball() -> None:
     config = dataclasses.replace(CONFIGS["fwnucl"], eps=0.3, trials=1)
     result = invjax.solve(base().net, x, base().label, target=base().target, method=config, lanes=COUNT, progress=False)
     moved = 2 * (np.asarray(result.attempt) - x)
-    cut = layout.patches(nets.SMALL, 4)
+    cut = units.patches(nets.SMALL, 4)
     norms = []
     for row in moved:
         parts = np.moveaxis(np.asarray(cut.split(jnp.asarray(row))), -1, 1)

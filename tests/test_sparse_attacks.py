@@ -15,7 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 import invjax
 from invjax import Result, Status
-from invjax.attacks import parts
+from invjax.attacks import units
 from invjax.attacks.ead import EAD
 from invjax.attacks.fmn import FMN
 from invjax.attacks.pgd0 import PGD0, SigmaMap, project, project_sigma, sigma_map
@@ -444,10 +444,10 @@ def test_units() -> None:
     moved = x.copy()
     moved[0, 0, :2], moved[3, 3, 0] = 0.1, 0.2
     given = problem(x)
-    counts = {unit: int(parts.count(parts.units(given, unit, 2), given, moved)) for unit in parts.UNITS}
+    counts = {unit: int(units.count(units.grouping_of(given, unit, 2), moved - x)) for unit in units.UNITS}
     assert counts == {"feature": 3, "pixel": 2, "group": 2}
     given = given._replace(groups=jnp.zeros(x.shape, jnp.int32))
-    assert int(parts.count(parts.units(given, "group"), given, jnp.asarray(moved))) == 1
+    assert int(units.count(units.grouping_of(given, "group"), jnp.asarray(moved - x))) == 1
 
 
 @pytest.mark.parametrize("method", [PGD0(), SigmaMap(), SparsePGD(), FMN(unit="group"), SparsePGD(unit="window")])

@@ -7,8 +7,8 @@ for the smallest that succeeds: raised ``grow``-fold until it does, bisected aft
 class and margin κ the one of least elastic net ‖r‖_2² + β‖r‖_1 (rule "en") or l1 norm ("l1") is kept; the FISTA
 iterate, which alone is exactly sparse, is judged by a probe.
 
-Unit: the feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts`). Deviations from the released code:
-it shrinks by β where the step of (1) shrinks by α_k β, so its β is a hundred times the stated one; its momentum is
+Unit: the feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.coordinates`). Deviations: the released code
+shrinks by β where the step of (1) shrinks by α_k β, so its β is a hundred times the stated one; its momentum is
 k/(k + 3), here that of :mod:`invjax.solvers.momentum` with adaptive restart; it can return failures as black images.
 """
 
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from invjax import best as kept
 from invjax import losses, prox, search
-from invjax.attacks import parts
+from invjax.attacks.coordinates import room, scale, to_data, to_units
 from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import select
 from invjax.solvers import State as Inner
@@ -89,7 +89,7 @@ def _init(ctx: Context, problem: Problem, config: EAD) -> EADState:
 
 
 def _at(problem: Problem, r: Array) -> Array:
-    return problem.x + parts.width(problem) * jnp.clip(r, *parts.room(problem))
+    return to_data(problem, jnp.clip(r, *room(problem)))
 
 
 def _ask(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Array:
@@ -110,12 +110,12 @@ def score(config: EAD, r: Array) -> Array:
 def _judge(problem: Problem, config: EAD, best: kept.Best, point: Array, logits: Array) -> tuple[kept.Best, Array]:
     gap = losses.gap(logits, problem.label, problem.target)
     valid = (gap < 0) & (gap <= -config.kappa)
-    return kept.keep(best, point, score(config, parts.change(problem, point)).astype(best.score.dtype), valid), valid
+    return kept.keep(best, point, score(config, to_units(problem, point)).astype(best.score.dtype), valid), valid
 
 
 def _step(problem: Problem, config: EAD, inner: Inner, r: Array, grad: Array, k: Array, c: Array) -> Inner:
     """One FISTA step from r with the hinge's gradient there."""
-    low, high = parts.room(problem)
+    low, high = room(problem)
     left = jnp.maximum(1 - k.astype(r.dtype) / config.iterations, 0)
     size = jnp.asarray(config.step, r.dtype) * jnp.sqrt(left)
 
@@ -129,8 +129,8 @@ def _tell(ctx: Context, problem: Problem, config: EAD, state: EADState, ev: Eval
     first = state.k == 0
     best, valid = _judge(problem, config, state.best, ev.point, ev.logits)
     best = select(first, state.best, best)
-    grad = ev.grad * parts.width(problem)
-    inner = _step(problem, config, state.inner, parts.change(problem, ev.point), grad, state.k, state.c.value)
+    grad = ev.grad * scale(problem)
+    inner = _step(problem, config, state.inner, to_units(problem, ev.point), grad, state.k, state.c.value)
     clean = first & losses.reached(ev.logits, problem.label, problem.target)
     return EADState(
         inner=inner,

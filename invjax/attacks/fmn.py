@@ -6,7 +6,7 @@
     r ← argmin_{‖u‖_0 <= ε, x + u in the box} ‖u − (r − α_k g/‖g‖_2)‖_2,   g = ∇ gap                                (3)
 
 α_k and γ_k fall on cosines from the first to the last step. ε is a number of *units*: features as in the paper, or
-pixels, or groups. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts`).
+pixels, or groups. Coordinates: the box has width 1 (:mod:`invjax.attacks.coordinates`).
 
 Deviation: (3) is the exact projection onto the intersection. The paper keeps the ε largest |u| and clips afterwards,
 which spends units on values that the box then takes away.
@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from invjax import best as kept
 from invjax import losses
-from invjax.attacks import parts
+from invjax.attacks.coordinates import room, scale, to_data
+from invjax.attacks.units import check_unit, count, grouping_of, leading
 from invjax.config import STATIC, config, require
 from invjax.groups import group_gains
 from invjax.numerics import safe_divide, safe_norm
@@ -62,7 +63,7 @@ class FMN:
             require(self, name, lambda v: v > 0, "a step > 0")
         for name in ("gamma", "gamma_end"):
             require(self, name, lambda v: 0 <= v < 1, "in [0, 1)")
-        parts.check_unit(self)
+        check_unit(self)
 
 
 class FMNState(NamedTuple):
@@ -74,13 +75,13 @@ class FMNState(NamedTuple):
 
 
 def _init(ctx: Context, problem: Problem, config: FMN) -> FMNState:
-    parts.units(problem, config.unit, config.patch)  # a shape that has no such units is refused here
+    grouping_of(problem, config.unit, config.patch)  # a shape that has no such units is refused here
     one = jnp.ones((), problem.x.dtype)
     return FMNState(jnp.zeros_like(problem.x), one, jnp.int32(0), kept.nothing(problem), jnp.int32(Status.PENDING))
 
 
 def _ask(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:
-    return problem.x + parts.width(problem) * state.r
+    return to_data(problem, state.r)
 
 
 def _loss(ctx: Context, problem: Problem, config: FMN, state: FMNState, point: Array, logits: Array) -> Array:
@@ -89,10 +90,10 @@ def _loss(ctx: Context, problem: Problem, config: FMN, state: FMNState, point: A
 
 
 def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval) -> FMNState:
-    ops, dtype = parts.units(problem, config.unit, config.patch), problem.x.dtype
+    ops, dtype = grouping_of(problem, config.unit, config.patch), problem.x.dtype
     first = state.k == 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
-    best = kept.keep(state.best, ev.point, parts.count(ops, problem, ev.point), reached & ~first)
+    best = kept.keep(state.best, ev.point, count(ops, ev.point - problem.x).astype(dtype), reached & ~first)
 
     share = jnp.minimum(state.k.astype(dtype) / config.iterations, 1)
     falling = 0.5 * (1 + jnp.cos(jnp.pi * share))
@@ -105,11 +106,11 @@ def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval
     # The clean input tells nothing about ε: the first step has ε = 1.
     eps = jnp.where(first, eps, jnp.clip(jnp.where(reached, fewer, more), 0, math.prod(ops.shape)))
 
-    low, high = parts.room(problem)
-    g = ev.grad * parts.width(problem)
+    low, high = room(problem)
+    g = ev.grad * scale(problem)
     v = state.r - alpha * safe_divide(g, safe_norm(g))
     clipped, gain, _ = group_gains(v, low, high, ops)
-    r = jnp.where(ops.spread(parts.leading(gain, eps)), clipped, jnp.zeros_like(v))
+    r = jnp.where(ops.spread(leading(gain, eps)), clipped, jnp.zeros_like(v))
     k = state.k + 1
     status = kept.ended(best, first & reached, k > config.iterations)
     return FMNState(r.astype(dtype), eps.astype(dtype), k, best, status)

@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses, search
-from invjax.attacks.gse_fast import half_width
-from invjax.attacks.layout import need_image, patches, room, to_data
+from invjax.attacks.coordinates import SIGNED, room, scale, to_data
+from invjax.attacks.units import need_image, patches
 from invjax.config import STATIC, config, require
 from invjax.numerics import select
 from invjax.solvers import frank_wolfe
@@ -89,7 +89,7 @@ def _init(ctx: Context, problem: Problem, config: FWnucl) -> FWnuclState:
 
 
 def _ask(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState) -> Array:
-    return to_data(problem, state.r)
+    return to_data(problem, state.r, SIGNED)
 
 
 def _loss(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState, point: Array, logits: Array) -> Array:
@@ -100,9 +100,9 @@ def _tell(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState, ev
     first = state.k < 0
     clean = first & losses.reached(ev.logits, problem.label, problem.target)
     # The derivative of the clipping is 0 where R stands out of the box (and where x may not change).
-    low, high = room(problem)
+    low, high = room(problem, span=SIGNED)
     shown = (state.r >= low) & (state.r <= high) & (low < high)
-    grad = jnp.where(shown, ev.grad * half_width(problem), 0)
+    grad = jnp.where(shown, ev.grad * scale(problem, SIGNED), 0)
     size = config.patch or (4 if max(problem.x.shape[:2]) <= 64 else 32)
     cut = patches(problem.x.shape, size)
     vertex = cut.join(frank_wolfe.of_group_nuclear(cut.split(grad), state.eps.value))
@@ -113,7 +113,7 @@ def _tell(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState, ev
 
 def _probe(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState) -> Array:
     steps = frank_wolfe.ladder(state.top, config.steps)
-    return jax.vmap(lambda gamma: to_data(problem, frank_wolfe.move(state.r, state.vertex, gamma)))(steps)
+    return jax.vmap(lambda gamma: to_data(problem, frank_wolfe.move(state.r, state.vertex, gamma), SIGNED))(steps)
 
 
 def _tell_probe(
@@ -156,7 +156,7 @@ def _done(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState) ->
 
 def _result(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState) -> Outcome:
     status = jnp.where(state.found, Status.FOUND, state.status).astype(jnp.int32)
-    return Outcome(state.best, status, jnp.where(state.found, state.best, to_data(problem, state.r)))
+    return Outcome(state.best, status, jnp.where(state.found, state.best, to_data(problem, state.r, SIGNED)))
 
 
 FWnucl.method = Method("fwnucl", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)

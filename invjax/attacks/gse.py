@@ -19,7 +19,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 
 from invjax import images, losses, prox, search
-from invjax.attacks.gse_fast import GSEFastConfig, half_width
+from invjax.attacks.coordinates import SIGNED, scale, to_data, to_units
+from invjax.attacks.gse_fast import GSEFastConfig
 from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import safe_divide, safe_norm, select
 from invjax.solvers import momentum
@@ -99,7 +100,7 @@ def _init(ctx: Context, problem: Problem, config: GSEConfig) -> GSEState:
 
 
 def _ask(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) -> Array:
-    return problem.x + half_width(problem) * state.z
+    return to_data(problem, state.z, SIGNED)
 
 
 def _in_phase_one(config: GSEConfig, state: GSEState) -> Array:
@@ -144,7 +145,7 @@ def grow_weights(weights: Array, r: Array, q: ArrayLike) -> Array:
 def _step(config: GSEConfig, problem: Problem, state: GSEState, grad: Array, sigma: Array) -> GSEState:
     """One iteration from the asked point z with its gradient."""
     # In [-1, 1] coordinates, so that r is rounded as in the released code: this is its only rounding that matters.
-    u = safe_divide(problem.x - (problem.upper + problem.lower) / 2, half_width(problem))
+    u = safe_divide(problem.x - (problem.upper + problem.lower) / 2, scale(problem, SIGNED))
 
     def clip(r: Array) -> Array:
         return jnp.clip(u + r, -1, 1) - u
@@ -185,14 +186,14 @@ def _judge(config: GSEConfig, problem: Problem, state: GSEState, ev: Eval, reach
         far = jnp.full_like(state.hit_norm, jnp.inf)
         state = state._replace(hit=ev.point, hit_norm=jnp.where(reached, jnp.zeros_like(far), far))
         return state, reached | (state.k >= config.iterations)
-    norm = safe_norm(safe_divide(ev.point - problem.x, half_width(problem)))
+    norm = safe_norm(to_units(problem, ev.point, SIGNED))
     better = reached & ~_in_phase_one(config, state) & (norm < state.hit_norm)
     state = state._replace(hit=jnp.where(better, ev.point, state.hit), hit_norm=jnp.where(better, norm, state.hit_norm))
     return state, state.k >= config.iterations
 
 
 def _tell(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, ev: Eval) -> GSEState:
-    grad = ev.grad * half_width(problem) + _regulariser_grad(config, state)
+    grad = ev.grad * scale(problem, SIGNED) + _regulariser_grad(config, state)
     first = state.k < 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
 

@@ -33,6 +33,7 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 
 from invjax import images, losses, prox
+from invjax.attacks.coordinates import SIGNED, room, scale, to_data
 from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import safe_divide, safe_norm
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
@@ -93,17 +94,6 @@ class GSEFastState(NamedTuple):
     status: Array  # [] int32, PENDING until decided
 
 
-def half_width(problem: Problem) -> Array:
-    """[*S] or []: data units per unit of r."""
-    return (problem.upper - problem.lower) / 2
-
-
-def _room(problem: Problem) -> tuple[Array, Array]:
-    """[*S] each: the most negative and the most positive r within the box; 0 where the box is a point."""
-    scale = half_width(problem)
-    return safe_divide(problem.lower - problem.x, scale), safe_divide(problem.upper - problem.x, scale)
-
-
 def _init(ctx: Context, problem: Problem, config: GSEFastConfig) -> GSEFastState:
     if problem.x.ndim != 3:
         raise ValueError(f"x must be images [N, H, W, C] for GSE, had examples of shape {problem.x.shape}")
@@ -117,7 +107,7 @@ def _init(ctx: Context, problem: Problem, config: GSEFastConfig) -> GSEFastState
 
 
 def _ask(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastState) -> Array:
-    return problem.x + half_width(problem) * state.r
+    return to_data(problem, state.r, SIGNED)
 
 
 def _loss(
@@ -165,8 +155,8 @@ def step_length(
 
 
 def _tell(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastState, ev: Eval) -> GSEFastState:
-    g, first = ev.grad * half_width(problem), state.k == 0
-    room = _room(problem)
+    g, first = ev.grad * scale(problem, SIGNED), state.k == 0
+    sides = room(problem, span=SIGNED)
     reached = losses.reached(ev.logits, problem.label, problem.target)
 
     # Keep the best success.
@@ -189,7 +179,7 @@ def _tell(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastS
 
     # Which pixels.
     mean = jnp.where(first, g, state.mean + config.memory * (g - state.mean))
-    ahead = jnp.where(mean > 0, -room[0], room[1])
+    ahead = jnp.where(mean > 0, -sides[0], sides[1])
     potential = jnp.sum(jnp.abs(mean) * ahead, axis=-1)
     opened = open_pixels(potential, state.opened, pixels, config)
 
@@ -199,8 +189,8 @@ def _tell(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastS
     base = jnp.where(inside, jnp.where(found, 1 - config.decay, 1) * state.r, jnp.zeros_like(g))
     direction = jnp.where(inside, velocity, jnp.zeros_like(g))
     cap = safe_divide(longest, safe_norm(direction))
-    t = step_length(g, state.r, -ev.value - config.aim, base, direction, room, cap)
-    r = jnp.clip(base - t * direction, *room)
+    t = step_length(g, state.r, -ev.value - config.aim, base, direction, sides, cap)
+    r = jnp.clip(base - t * direction, *sides)
 
     k, age = state.k + 1, state.age + found.astype(jnp.int32)
     more = (age < config.iterations) & (k < config.trials * config.iterations)

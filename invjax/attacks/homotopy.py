@@ -16,14 +16,15 @@ steps, is what it converges to: a bisection for the smallest level at which r ma
 from __future__ import annotations
 
 from dataclasses import field
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from invjax import losses, projections, prox
-from invjax.attacks.gse_fast import half_width
-from invjax.attacks.layout import UNITS, Layout, room, to_data, to_units, units
+from invjax.attacks.coordinates import SIGNED, room, scale, to_data, to_units
+from invjax.attacks.units import UNITS, Layout, count, layout_of
 from invjax.config import STATIC, config, require, require_choice
 from invjax.groups import group_gains
 from invjax.numerics import safe_divide, safe_norm
@@ -125,12 +126,17 @@ def _init(ctx: Context, problem: Problem, config: Homotopy) -> HomotopyState:
 
 def _units(problem: Problem, config: Homotopy) -> Layout:
     side = 0 if problem.groups is not None else max(problem.x.shape[:2], default=0)
-    return units(problem, config.unit, config.patch or (3 if side <= 32 else 12), "Homotopy")
+    return layout_of(problem, config.unit, config.patch or (3 if side <= 32 else 12), "Homotopy")
+
+
+def _count(problem: Problem, config: Homotopy, r: Array) -> Array:
+    """N(r). [] int32"""
+    return count(_units(problem, config).grouping(r.shape), r)
 
 
 def _map(problem: Problem, config: Homotopy, v: Array, weight: Array, limit: Array) -> Array:
     """argmin_u ½‖u − v‖² + weight·N(u) within the box and with N(u) <= limit: by gains, hence both rules at once."""
-    low, high = room(problem, config.eps)
+    low, high = room(problem, config.eps, SIGNED)
     cut = _units(problem, config)
     parts, low, high = cut.split(v), cut.split(low), cut.split(high)
     some = prox.group_l0(parts, weight, lower=low, upper=high, **cut.options)
@@ -140,7 +146,7 @@ def _map(problem: Problem, config: Homotopy, v: Array, weight: Array, limit: Arr
 
 def zero_lambda(problem: Problem, config: Homotopy, grad: Array, step: Array) -> Array:
     """The smallest λ with which the first proximal step, from 0, stays at 0: half the largest gain over the step."""
-    low, high = room(problem, config.eps)
+    low, high = room(problem, config.eps, SIGNED)
     cut = _units(problem, config)
     parts = cut.split(-step * grad)
     _, gains, _ = group_gains(parts, cut.split(low), cut.split(high), cut.sums(parts.shape))
@@ -148,7 +154,7 @@ def zero_lambda(problem: Problem, config: Homotopy, grad: Array, step: Array) ->
 
 
 def _ask(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState) -> Array:
-    return to_data(problem, state.asked)
+    return to_data(problem, state.asked, SIGNED)
 
 
 def _loss(ctx: Context, problem: Problem, config: Homotopy, state: Any, point: Array, logits: Array) -> Array:
@@ -158,7 +164,7 @@ def _loss(ctx: Context, problem: Problem, config: Homotopy, state: Any, point: A
 def _tell(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState, ev: Eval) -> HomotopyState:
     first = state.k < 0
     clean = first & losses.reached(ev.logits, problem.label, problem.target)
-    grad = ev.grad * half_width(problem)
+    grad = ev.grad * scale(problem, SIGNED)
     start = safe_divide(jnp.asarray(config.step * config.eps, grad.dtype), jnp.max(jnp.abs(grad)))
     first_step = jnp.where(first, start, state.first_step)
     lam = jnp.where(first, config.start * zero_lambda(problem, config, grad, start), state.lam)
@@ -200,7 +206,7 @@ def _probe(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyStat
 
     def one(step: Array, level: Array) -> Array:
         u = _map(problem, config, state.asked - step * state.grad, step * state.lam, limit)
-        return to_data(problem, jnp.where(polish, jnp.clip(state.r, -level, level), u))
+        return to_data(problem, jnp.where(polish, jnp.clip(state.r, -level, level), u), SIGNED)
 
     return jax.vmap(one)(*_numbers(config, state))
 
@@ -210,11 +216,11 @@ def _tell_probe(
 ) -> HomotopyState:
     pending = state.status == Status.PENDING
     numbers = jnp.where(state.mode == POLISH, *reversed(_numbers(config, state)))
-    rows = jax.vmap(lambda point: to_units(problem, point))(points)
+    rows = jax.vmap(lambda point: to_units(problem, point, SIGNED))(points)
     dtype = numbers.dtype
     gaps = jax.vmap(lambda z: losses.gap(z, problem.label, problem.target))(logits).astype(dtype)
     reached = pending & (gaps < -config.kappa) & (points != problem.x).any(tuple(range(1, points.ndim)))
-    counts = jax.vmap(_units(problem, config).count)(rows).astype(dtype)
+    counts = jax.vmap(partial(_count, problem, config))(rows).astype(dtype)
     apg, polish = _apg(problem, config, state, numbers, rows, gaps, counts), state.mode == POLISH
 
     # A success of nmAPG: of the points that reached the class the one with the fewest units, then to the bisection.
@@ -247,7 +253,7 @@ def _apg(
     margins = jnp.maximum(gaps + config.kappa, 0)
     values = margins + state.lam * counts
     moved = jnp.sum(jnp.square(rows - state.asked), axis=tuple(range(1, rows.ndim)))
-    here = state.value + state.lam * _units(problem, config).count(state.asked)
+    here = state.value + state.lam * _count(problem, config, state.asked)
     # With slack: where r is at its bounds nothing moves, and rounding must not decide.
     bar = config.delta * moved - 0.01 * config.tolerance
     enough = (values <= here - bar) | (values <= state.average - bar)
@@ -266,21 +272,21 @@ def _apg(
     weight = config.memory * state.weight + 1
     average = (config.memory * state.weight * state.average + fresh_value) / weight
     z = jnp.where(at_y, candidate, state.held)
-    low, high = room(problem, config.eps)
+    low, high = room(problem, config.eps, SIGNED)
     y = fresh + state.t / t * (z - fresh) + (state.t - 1) / t * (fresh - state.r)
     calm = jnp.where(jnp.abs(fresh_value - state.current) < config.tolerance, state.calm + 1, 0)
     k = state.k + 1
 
     ended = (calm >= 2) | (k >= config.inner)
     lam = jnp.where(ended, state.lam * config.decay, state.lam)
-    count = _units(problem, config).count(fresh)
-    current = fresh_value + (lam - state.lam) * count
+    used = _count(problem, config, fresh)
+    current = fresh_value + (lam - state.lam) * used
     step = jnp.where(ended, state.first_step, jnp.where(worse, steps[-1] * config.shrink, steps[index]))
     taken = state._replace(
         r=fresh, asked=jnp.where(ended, fresh, jnp.clip(y, low, high)),
         t=jnp.where(ended, 1, t), average=jnp.where(ended, current, average),
         weight=jnp.where(ended, 1, weight), current=current, step=step, lam=lam,
-        base=jnp.where(ended, count, state.base).astype(jnp.int32), k=jnp.where(ended, 0, k).astype(jnp.int32),
+        base=jnp.where(ended, used, state.base).astype(jnp.int32), k=jnp.where(ended, 0, k).astype(jnp.int32),
         calm=jnp.where(ended, 0, calm).astype(jnp.int32), mode=jnp.int32(APG_Z),
     )  # fmt: skip
     again = state._replace(held=candidate, held_value=value, asked=state.r, mode=jnp.int32(APG_X))
@@ -294,7 +300,7 @@ def _done(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState
 def _result(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState) -> Outcome:
     found = state.mode == POLISH  # also where the network broke afterwards
     status = jnp.where(found, Status.FOUND, state.status).astype(jnp.int32)
-    return Outcome(state.best, status, jnp.where(found, state.best, to_data(problem, state.r)))
+    return Outcome(state.best, status, jnp.where(found, state.best, to_data(problem, state.r, SIGNED)))
 
 
 Homotopy.method = Method("homotopy", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)

@@ -11,8 +11,8 @@ what κ and the box leave. σ_p is per channel the square root of the smaller of
 its left and right neighbours, and with its upper and lower ones (edges replicated); so changes hide in texture and
 keep the colour's sign. ‖·‖_0 counts pixels or features. Stops at the first point that has the wanted class.
 
-Coordinates: the box is [0, 1] (:mod:`invjax.attacks.parts`). The re-implementation in the GSE repository keeps the
-pixels with room to spare instead of those that the box cuts, which is not the projection, and judges a start by its
+Coordinates: the box is [0, 1] (:mod:`invjax.attacks.coordinates`). The re-implementation in the GSE repository keeps
+the pixels with room to spare instead of those that the box cuts, which is not the projection, and judges a start by its
 last step alone. Left out: noise of 1e-12 that breaks ties; here they are broken by the pixel's place.
 """
 
@@ -27,9 +27,10 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses
-from invjax.attacks import parts
+from invjax.attacks.coordinates import room, scale, to_data, to_units
+from invjax.attacks.units import check_unit, grouping_of, leading
 from invjax.config import STATIC, config, require, require_choice
-from invjax.groups import group_gains
+from invjax.groups import Grouping, group_gains
 from invjax.numerics import replace_if, safe_divide, safe_sqrt
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
@@ -96,15 +97,15 @@ def _check(config: Any) -> None:
     require(config, "steps", lambda v: v >= 1, "at least 1")
     require(config, "restarts", lambda v: v >= 1, "at least 1")
     require_choice(config, "loss", tuple(LOSSES))
-    parts.check_unit(config)
+    check_unit(config)
 
 
 def project(problem: Problem, config: PGD0, v: Array) -> Array:
     """Π of (1). v: [*S], box widths."""
-    ops = parts.units(problem, config.unit)
-    low, high = parts.room(problem)
+    ops = grouping_of(problem, config.unit)
+    low, high = room(problem)
     clipped, gain, _ = group_gains(v, jnp.maximum(low, -config.eps), jnp.minimum(high, config.eps), ops)
-    return jnp.where(ops.spread(parts.leading(gain, config.k)), clipped, jnp.zeros_like(v))
+    return jnp.where(ops.spread(leading(gain, config.k)), clipped, jnp.zeros_like(v))
 
 
 def sigma_map(u: Array) -> Array:
@@ -121,10 +122,10 @@ def sigma_map(u: Array) -> Array:
 
 def project_sigma(problem: Problem, config: SigmaMap, v: Array) -> Array:
     """Π of (2). v: [H, W, C], box widths."""
-    ops = parts.units(problem, config.unit)
-    low, high = parts.room(problem)
+    ops = grouping_of(problem, config.unit)
+    low, high = room(problem)
     # x in the unit box is −low, but for the mask: σ is the whole picture's, and d is 0 where nothing may change.
-    d = -low * sigma_map(safe_divide(problem.x - problem.lower, parts.width(problem)))
+    d = -low * sigma_map(safe_divide(problem.x - problem.lower, scale(problem)))
     # λ from ⟨v, d⟩; the box gives each channel an interval of λ, and a pixel's is their intersection.
     wanted = safe_divide(ops.total(v * d), ops.total(d * d))
     kappa = jnp.asarray(config.kappa, v.dtype)
@@ -132,10 +133,10 @@ def project_sigma(problem: Problem, config: SigmaMap, v: Array) -> Array:
     most = _meet(ops, jnp.where(d > 0, safe_divide(high, d), kappa), kappa)
     lam = jnp.clip(wanted, least, most)
     gain = lam * (2 * ops.total(v * d) - lam * ops.total(d * d))
-    return jnp.where(ops.spread(parts.leading(gain, config.k)), ops.spread(lam) * d, jnp.zeros_like(v))
+    return jnp.where(ops.spread(leading(gain, config.k)), ops.spread(lam) * d, jnp.zeros_like(v))
 
 
-def _meet(ops: parts.Grouping, limit: Array, kappa: Array) -> Array:
+def _meet(ops: Grouping, limit: Array, kappa: Array) -> Array:
     """The smallest ``limit`` of each unit, at most κ. Units are features, or the channels of a pixel."""
     smallest = limit if ops.shape == limit.shape else jnp.min(limit, axis=-1, keepdims=True)
     return jnp.minimum(smallest, kappa)
@@ -164,7 +165,7 @@ def _loss(ctx: Context, problem: Problem, config: Any, state: PGD0State, point: 
 
 def _random(problem: Problem, trial: Array) -> Array:
     """Uniform in the box (before the projection); the draw depends on the example's key and the start alone."""
-    low, high = parts.room(problem)
+    low, high = room(problem)
     share = jax.random.uniform(jax.random.fold_in(problem.key, trial), low.shape, low.dtype)
     finite = jnp.isfinite(low) & jnp.isfinite(high)
     low, high = (jnp.where(finite, side, default) for side, default in ((low, -1), (high, 1)))
@@ -182,12 +183,12 @@ def _method(name: str, onto: Callable[[Problem, Any, Array], Array]) -> Method:
         status = jnp.where(reached, won, lost).astype(jnp.int32)
         over = status != Status.PENDING
 
-        g = ev.grad * parts.width(problem)
-        v = parts.change(problem, ev.point) - config.step * safe_divide(g, jnp.sum(jnp.abs(g)))
+        g = ev.grad * scale(problem)
+        v = to_units(problem, ev.point) - config.step * safe_divide(g, jnp.sum(jnp.abs(g)))
         fresh = first | ended
         # Drawing costs more than all the rest of a step: it is done only where a start begins.
         v = replace_if(fresh & ~over, partial(_random, problem), trial, v)
-        point = problem.x + parts.width(problem) * onto(problem, config, v).astype(v.dtype)
+        point = to_data(problem, onto(problem, config, v).astype(v.dtype))
         k = jnp.where(fresh, 0, state.k + 1).astype(jnp.int32)
         return PGD0State(jnp.where(over, ev.point, point), k, trial, status)
 

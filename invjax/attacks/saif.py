@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses, projections
-from invjax.attacks.gse_fast import half_width
-from invjax.attacks.layout import need_image, room, to_data
+from invjax.attacks.coordinates import SIGNED, room, scale, to_data
+from invjax.attacks.units import need_image
 from invjax.config import STATIC, config, require, require_choice
 from invjax.solvers import frank_wolfe
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
@@ -95,7 +95,7 @@ def _per_unit(config: SAIF, a: Array) -> Array:
 
 
 def _ask(ctx: Context, problem: Problem, config: SAIF, state: SAIFState) -> Array:
-    return to_data(problem, state.s * state.p)
+    return to_data(problem, state.s * state.p, SIGNED)
 
 
 def _loss(ctx: Context, problem: Problem, config: SAIF, state: SAIFState, point: Array, logits: Array) -> Array:
@@ -105,8 +105,8 @@ def _loss(ctx: Context, problem: Problem, config: SAIF, state: SAIFState, point:
 def _tell(ctx: Context, problem: Problem, config: SAIF, state: SAIFState, ev: Eval) -> SAIFState:
     first = state.k < 0
     clean = first & losses.reached(ev.logits, problem.label, problem.target)
-    grad = ev.grad * half_width(problem)
-    low, high = room(problem, config.eps)
+    grad = ev.grad * scale(problem, SIGNED)
+    low, high = room(problem, config.eps, SIGNED)
     # At the clean input s ⊙ ∇L = 0 says nothing: p is the oracle at s = 1, then s the oracle at that p.
     of_p = jnp.where(first, grad, state.s * grad)
     p_vertex = frank_wolfe.of_box(of_p, low, high, otherwise=state.p)
@@ -137,14 +137,14 @@ def _moved(state: SAIFState, step: Array) -> tuple[Array, Array]:
 
 def _sparse(problem: Problem, config: SAIF, state: SAIFState) -> Array:
     """The iterate with the k largest entries of s alone, in data units."""
-    return to_data(problem, projections.top_m(state.s, config.max_changes) * state.p)
+    return to_data(problem, projections.top_m(state.s, config.max_changes) * state.p, SIGNED)
 
 
 def _probe(ctx: Context, problem: Problem, config: SAIF, state: SAIFState) -> Array:
 
     def after(step: Array) -> Array:
         p, s = _moved(state, step)
-        return to_data(problem, s * p)
+        return to_data(problem, s * p, SIGNED)
 
     soft = jax.vmap(after)(_steps(config, state))
     return jnp.concatenate([_sparse(problem, config, state)[None], soft])

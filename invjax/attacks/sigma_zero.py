@@ -9,7 +9,7 @@ class and down by it where not, within [0, 1]. The point of least ‖r‖_0 in t
 The paper and all implementations are untargeted, with the gap of the label; the gap of a target
 (:func:`invjax.losses.gap`) makes the targeted form, and nothing else changes. τ is each example's own and does move: in
 the released code (February 2025) it stays at its start, since the update is written to a copy. Unit: the feature.
-Coordinates: the box has width 1 (:mod:`invjax.attacks.parts`).
+Coordinates: the box has width 1 (:mod:`invjax.attacks.coordinates`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import optax
 
 from invjax import best as kept
 from invjax import losses
-from invjax.attacks import parts
+from invjax.attacks.coordinates import room, scale, to_data
 from invjax.config import config, require
 from invjax.numerics import safe_divide
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
@@ -75,7 +75,7 @@ def _init(ctx: Context, problem: Problem, config: SigmaZero) -> SigmaZeroState:
 
 
 def _ask(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Array:
-    return problem.x + parts.width(problem) * state.r
+    return to_data(problem, state.r)
 
 
 def _loss(
@@ -95,8 +95,8 @@ def _tell(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroSta
     l0 = jnp.sum(ev.point != problem.x).astype(problem.x.dtype)
     best = kept.keep(state.best, ev.point, l0, reached & ~first)
 
-    low, high = parts.room(problem)
-    g = ev.grad * parts.width(problem) + smooth_l0_grad(state.r, config.sigma)
+    low, high = room(problem)
+    g = ev.grad * scale(problem) + smooth_l0_grad(state.r, config.sigma)
     direction, adam = ADAM.update(safe_divide(g, jnp.max(jnp.abs(g))), state.adam)
     share = jnp.minimum(state.k.astype(g.dtype) / config.iterations, 1)
     eta = config.rate * (0.1 + 0.9 * 0.5 * (1 + jnp.cos(jnp.pi * share)))

@@ -13,7 +13,7 @@ the mask, m is drawn anew in place of the next step. Stops at the first point th
 Units: pixels as in the paper, features, disjoint groups, or (structured) windows: k squares of side ``patch`` anywhere,
 which may overlap; the gradient of a window's place is the sum over the window. The released code has no structured
 masks, and its targeted flag does not reach the loss; here both forms are targeted and untargeted. Coordinates: the
-box has width 1 (:mod:`invjax.attacks.parts`).
+box has width 1 (:mod:`invjax.attacks.coordinates`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses
-from invjax.attacks import parts
+from invjax.attacks.coordinates import room, scale, to_data
+from invjax.attacks.units import UNITS, grouping_of, leading
 from invjax.config import STATIC, config, require, require_choice
 from invjax.groups import Grouping
 from invjax.numerics import replace_if, safe_divide, safe_norm
@@ -76,7 +77,7 @@ class SparsePGD:
             require(self, name, lambda v: v > 0, "above 0")
         require_choice(self, "gradient", ("unprojected", "projected"))
         require_choice(self, "loss", tuple(LOSSES))
-        require_choice(self, "unit", (*parts.UNITS, "window"))
+        require_choice(self, "unit", (*UNITS, "window"))
 
 
 class SparsePGDState(NamedTuple):
@@ -112,22 +113,22 @@ def windows(shape: tuple[int, ...], size: int) -> Grouping:
 
 def _units(problem: Problem, config: SparsePGD) -> Grouping:
     if config.unit != "window":
-        return parts.units(problem, config.unit, config.patch)
+        return grouping_of(problem, config.unit, config.patch)
     if problem.x.ndim != 3:
         raise ValueError(f"x must be images [N, H, W, C] for unit 'window', had examples of shape {problem.x.shape}")
     return windows(problem.x.shape, config.patch)
 
 
 def _limits(problem: Problem, config: SparsePGD) -> tuple[Array, Array]:
-    low, high = parts.room(problem)
+    low, high = room(problem)
     return jnp.maximum(low, -config.eps), jnp.minimum(high, config.eps)
 
 
 def _mask(problem: Problem, config: SparsePGD, ops: Grouping, m: Array) -> Array:
     """M(m) as the chosen units, bool [*G]: those in which nothing may change come last."""
-    low, high = parts.room(problem)
+    low, high = room(problem)
     free = ops.total((low < high).astype(m.dtype)) > 0
-    return parts.leading(jnp.where(free, m, -jnp.inf), config.k)
+    return leading(jnp.where(free, m, -jnp.inf), config.k)
 
 
 def _draw(problem: Problem, like: Array, draw: Array) -> Array:
@@ -164,7 +165,7 @@ def _loss(
 def _tell(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDState, ev: Eval) -> SparsePGDState:
     ops, first, dtype = _units(problem, config), state.k < 0, problem.x.dtype
     low, high = _limits(problem, config)
-    g = ev.grad * parts.width(problem)
+    g = ev.grad * scale(problem)
 
     pushed = g if config.gradient == "unprojected" else jnp.where(ops.spread(state.chosen), g, jnp.zeros_like(g))
     p = jnp.clip(state.p - config.step * config.eps * jnp.sign(pushed), low, high)
@@ -187,7 +188,7 @@ def _tell(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDSta
     lost = jnp.where(k >= config.iterations, Status.NOT_FOUND, Status.PENDING)
     status = jnp.where(reached, won, lost).astype(jnp.int32)
     return SparsePGDState(
-        point=jnp.where(status != Status.PENDING, ev.point, problem.x + parts.width(problem) * r),
+        point=jnp.where(status != Status.PENDING, ev.point, to_data(problem, r)),
         p=p,
         m=m,
         chosen=chosen,

@@ -26,8 +26,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 
 from invjax import losses, prox, search
-from invjax.attacks.gse_fast import half_width
-from invjax.attacks.layout import layout, overlapping, room, to_data, to_units
+from invjax.attacks.coordinates import SIGNED, room, scale, to_data, to_units
+from invjax.attacks.units import layout, overlapping
 from invjax.config import STATIC, config, require
 from invjax.numerics import safe_norm, select
 from invjax.solvers import admm
@@ -127,7 +127,7 @@ def _init(ctx: Context, problem: Problem, config: StrAttack) -> StrAttackState:
 
 
 def _ask(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState) -> Array:
-    return to_data(problem, state.admm.z)
+    return to_data(problem, state.admm.z, SIGNED)
 
 
 def _loss(ctx: Context, problem: Problem, config: StrAttack, state: Any, point: Array, logits: Array) -> Array:
@@ -149,10 +149,10 @@ def _group_maps(problem: Problem, config: StrAttack, v: Array, low: Array, high:
 def _tell(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState, ev: Eval) -> StrAttackState:
     first = state.k < 0
     clean = first & losses.reached(ev.logits, problem.label, problem.target)
-    grad = state.c.value * ev.grad * half_width(problem)
+    grad = state.c.value * ev.grad * scale(problem, SIGNED)
     k = jnp.maximum(state.k, 0)
 
-    low, high = room(problem, config.eps)
+    low, high = room(problem, config.eps, SIGNED)
     maps = [admm.ridge(config.gamma), admm.inside(low, high)]
     simple = admm.blocks(state.admm._replace(u=state.admm.u[:2]), maps, config.rho)
     groups = _group_maps(problem, config, state.admm.z - state.admm.u[2:], low, high)
@@ -173,7 +173,7 @@ def _tell(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackSta
 
 
 def _probe(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState) -> Array:
-    return to_data(problem, state.y)[None]
+    return to_data(problem, state.y, SIGNED)[None]
 
 
 def support(r: Array, dropped: Array | float) -> Array:
@@ -190,7 +190,7 @@ def _tell_probe(
     ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState, points: Array, logits: Array
 ) -> StrAttackState:
     point, pending = points[0], state.status == Status.PENDING
-    r = to_units(problem, point)
+    r = to_units(problem, point, SIGNED)
     success = losses.gap(logits[0], problem.label, problem.target) < -config.kappa
     success &= pending & jnp.any(point != problem.x)
     norm = safe_norm(r)
@@ -206,7 +206,7 @@ def _tell_probe(
     enter = spent & ~state.retrain & found & (config.retrain_trials > 0)
     c = select(enter, search.init(jnp.zeros_like(c.value) + config.retrain_c), c)
     retrain = state.retrain | enter
-    best_r = to_units(problem, best)
+    best_r = to_units(problem, best, SIGNED)
     over = spent & ~enter
     status = jnp.where(pending & over, jnp.where(found, Status.FOUND, Status.NOT_FOUND), state.status)
     start = jnp.where(retrain, best_r, 0)  # of the next trial
@@ -230,7 +230,7 @@ def _done(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackSta
 def _result(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState) -> Outcome:
     found = jnp.isfinite(state.best_norm)  # also where the network broke afterwards
     status = jnp.where(found, Status.FOUND, state.status).astype(jnp.int32)
-    return Outcome(state.best, status, jnp.where(found, state.best, to_data(problem, state.y)))
+    return Outcome(state.best, status, jnp.where(found, state.best, to_data(problem, state.y, SIGNED)))
 
 
 StrAttack.method = Method("strattack", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)

@@ -1,7 +1,8 @@
-"""What the group-wise attacks share: the perturbation's units, its room in the box, and its groups.
+"""Units of sparsity: what counts as one change. A feature, a pixel (all channels of it), or a group of coordinates.
 
-r is measured as in GSE, in units in which the box has width 2 (:func:`invjax.attacks.gse_fast.half_width`): published
-constants are in these units, whatever the bounds of the data.
+Groups are those of the problem (labels in 0 … D − 1, D the number of features) where it has any; an image without them
+is tiled by square patches. Two forms of the same: a :class:`Layout` for the proximal maps, and the sums over units
+(:func:`grouping_of`) for selections.
 """
 
 from __future__ import annotations
@@ -9,36 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from invjax.attacks.gse_fast import half_width
+from invjax.config import require_choice
 from invjax.groups import Grouping, grouping
-from invjax.numerics import safe_divide
 from invjax.types import Array, ArrayLike, Problem
 
-UNITS = ("group", "pixel", "feature")
+UNITS = ("feature", "pixel", "group")
 
 
-def to_data(problem: Problem, r: Array) -> Array:
-    """``x + r`` in data units."""
-    return problem.x + half_width(problem) * r
+def check_unit(owner: object) -> None:
+    """Raise ValueError unless the field ``unit`` is one of UNITS."""
+    require_choice(owner, "unit", UNITS)
 
 
-def to_units(problem: Problem, point: Array) -> Array:
-    """r of a point in data units; exactly 0 where the point is x, or the box is one value."""
-    return safe_divide(point - problem.x, jnp.broadcast_to(half_width(problem), problem.x.shape))
-
-
-def room(problem: Problem, radius: ArrayLike | None = None) -> tuple[Array, Array]:
-    """[*S] each: the least and the greatest r within the box and ``|r| <= radius``; 0 where r may not change."""
-    scale = jnp.broadcast_to(half_width(problem), problem.x.shape)
-    low, high = safe_divide(problem.lower - problem.x, scale), safe_divide(problem.upper - problem.x, scale)
-    if radius is not None:
-        bound = jnp.asarray(radius, problem.x.dtype)
-        low, high = jnp.maximum(low, -bound), jnp.minimum(high, bound)
-    if problem.mask is not None:
-        low, high = jnp.where(problem.mask, low, 0), jnp.where(problem.mask, high, 0)
-    return low, high
+def need_image(problem: Problem, name: str, otherwise: str = "") -> None:
+    """Raise ValueError unless x is an image."""
+    if problem.x.ndim != 3:
+        wanted = f"images [N, H, W, C] {otherwise}".strip()
+        raise ValueError(f"x must be {wanted} for {name}, had examples of shape {problem.x.shape}")
 
 
 class Layout(NamedTuple):
@@ -52,10 +43,15 @@ class Layout(NamedTuple):
         """Sums over the groups of what ``split`` has made, of this shape."""
         return grouping(shape, **{"groups": None, "num_groups": None, "axis": None, **self.options})
 
-    def count(self, r: Array) -> Array:
-        """How many groups of r [*S] hold a change, [] int32."""
-        parts = self.split((r != 0).astype(r.dtype))
-        return jnp.sum(self.sums(parts.shape).total(parts) > 0, dtype=jnp.int32)
+    def grouping(self, shape: tuple[int, ...]) -> Grouping:
+        """Sums over the groups of what has the example's own shape [*S]."""
+        parts = jax.eval_shape(self.split, jnp.empty(shape)).shape
+        sums = self.sums(parts)
+
+        def spread(per_group: Array) -> Array:
+            return self.join(jnp.broadcast_to(sums.spread(per_group), parts))
+
+        return Grouping(lambda a: sums.total(self.split(a)), spread, sums.shape)
 
 
 def patches(shape: tuple[int, ...], size: int, offset: tuple[int, int] = (0, 0), whole: int = 0) -> Layout:
@@ -102,7 +98,7 @@ def overlapping(shape: tuple[int, ...], size: int, stride: int) -> Layout:
 
 
 def layout(problem: Problem, size: int, name: str) -> Layout:
-    """The problem's own groups where it has any (labels in 0 … D − 1), else :func:`patches`.
+    """The problem's own groups where it has any, else :func:`patches` of ``size`` pixels.
 
     Raises ValueError where there are no groups and x is not an image.
     """
@@ -112,8 +108,8 @@ def layout(problem: Problem, size: int, name: str) -> Layout:
     return patches(problem.x.shape, size)
 
 
-def units(problem: Problem, unit: str, size: int, name: str) -> Layout:
-    """What counts as one change: "group" (:func:`layout`), "pixel" (all its channels) or "feature"."""
+def layout_of(problem: Problem, unit: str, size: int, name: str) -> Layout:
+    """The layout of a unit of UNITS; ``size``: the side of the patches of an image without groups."""
     if unit == "group":
         return layout(problem, size, name)
     if unit == "pixel":
@@ -121,8 +117,17 @@ def units(problem: Problem, unit: str, size: int, name: str) -> Layout:
     return Layout(lambda a: a, lambda a: a, {"axis": -1 if unit == "pixel" else ()})
 
 
-def need_image(problem: Problem, name: str, otherwise: str = "") -> None:
-    """Raise ValueError unless x is an image."""
-    if problem.x.ndim != 3:
-        wanted = f"images [N, H, W, C] {otherwise}".strip()
-        raise ValueError(f"x must be {wanted} for {name}, had examples of shape {problem.x.shape}")
+def grouping_of(problem: Problem, unit: str, patch: int = 8, name: str = "it") -> Grouping:
+    """Sums over the units of UNITS, and values per unit handed back. Raises as :func:`layout_of`."""
+    return layout_of(problem, unit, patch, name).grouping(problem.x.shape)
+
+
+def count(ops: Grouping, r: Array) -> Array:
+    """How many units hold a change, [] int32. r: [*S], 0 where nothing changes."""
+    return jnp.sum(ops.total((r != 0).astype(r.dtype)) > 0, dtype=jnp.int32)
+
+
+def leading(score: Array, k: ArrayLike) -> Array:
+    """Bool [*G]: the ``k`` (traced) largest scores. Equal scores: the first."""
+    rank = jnp.argsort(jnp.argsort(-jax.lax.stop_gradient(score).reshape(-1))).reshape(score.shape)
+    return rank < k
