@@ -27,21 +27,34 @@ from invjax.metrics.counterfactual_robustness import (
     protected_flips,
     retrained_validity,
 )
+from invjax.metrics.group import (
+    GroupAccuracies,
+    bootstrap_worst,
+    group_accuracies,
+    group_counts,
+    group_index,
+    wilson_interval,
+)
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
 
 __all__ = [
     "Attempts",
     "CounterfactualRecord",
     "Diversity",
+    "GroupAccuracies",
     "Pairs",
     "attack_rows",
     "attack_table",
     "best_average_worst",
+    "bootstrap_worst",
     "changed_pixels",
     "compare_counterfactuals",
     "d20",
     "density_rank",
     "diversity",
+    "group_accuracies",
+    "group_counts",
+    "group_index",
     "input_stability",
     "l2",
     "local_outlier_factor",
@@ -54,4 +67,5 @@ __all__ = [
     "retrained_validity",
     "summarize",
     "summarize_counterfactuals",
+    "wilson_interval",
 ]

@@ -1,0 +1,225 @@
+"""Accuracy by group: the worst group, three averages, and how sure the numbers are.
+
+With n_g examples in group g, k_g of them right, a_g = k_g / n_g, and m_g the number of *training* examples of g:
+
+    worst = min_g a_g    average = Σ_g k_g / Σ_g n_g    group_mean = Σ_g a_g / G    train_weighted = Σ_g m_g a_g / Σ_g m_g
+
+The averages differ: on a test set with balanced groups the plain average is not the number that the literature on
+WaterBirds prints, which is the train-weighted one ("adjusted" in WILDS, Koh et al. 2021; SubpopBench calls the group
+mean so). Each group carries the Wilson score interval (Wilson 1927)
+
+    (a + z²/2n ± z sqrt(a (1 − a) / n + z²/4n²)) / (1 + z²/n),        z = Φ⁻¹((1 + confidence) / 2)
+
+and the worst group the percentile interval of a bootstrap within the groups, which for right-or-wrong answers is a draw
+k_g* ~ Binomial(n_g, a_g). The minimum of several noisy numbers lies below the least true accuracy on average, and the
+bootstrap shows that: its interval reaches further down than up. It has no width where every group is all right or all
+wrong; the Wilson interval of that group has.
+
+Host-side numpy. Source of the metrics: Sagawa et al. 2020; WILDS gives a group without examples the accuracy 0, which
+pulls the worst group down to it: here such a group is an error, or left out by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy import special
+
+Empty = Literal["error", "skip"]
+
+
+class GroupAccuracies(NamedTuple):
+    """Accuracies of one list of answers; G groups. NaN marks what a group without examples has no value for."""
+
+    count: np.ndarray  # [G] int64 examples
+    correct: np.ndarray  # [G] int64 of them right
+    accuracy: np.ndarray  # [G] float64, NaN where empty
+    low: np.ndarray  # [G] Wilson interval, NaN where empty
+    high: np.ndarray  # [G]
+    worst: float  # least accuracy of a group that is not empty
+    worst_group: int  # its index; of several the first
+    worst_low: float  # bootstrap interval of the minimum
+    worst_high: float
+    average: float  # share of all examples
+    group_mean: float  # every (non-empty) group counts the same
+    train_weighted: float  # groups count as in training; NaN where no training counts were given
+
+    def to_dict(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Plain numbers for a log or a JSON file; names: of the groups, "0", "1", … otherwise."""
+        names = [str(g) for g in range(len(self.count))] if names is None else list(names)
+        if len(names) != len(self.count):
+            raise ValueError(f"names must be {len(self.count)}, one per group; they were {len(names)}")
+        groups = {
+            name: {
+                "accuracy": _plain(self.accuracy[g]),
+                "interval": [_plain(self.low[g]), _plain(self.high[g])],
+                "correct": int(self.correct[g]),
+                "count": int(self.count[g]),
+            }
+            for g, name in enumerate(names)
+        }
+        return {
+            "accuracy": self.average,
+            "wga": self.worst,
+            "wga_ci": [self.worst_low, self.worst_high],
+            "worst_group": names[self.worst_group],
+            "group_mean": self.group_mean,
+            "train_weighted": _plain(self.train_weighted),
+            "groups": groups,
+        }
+
+
+def _plain(value: float) -> float | None:
+    """A Python float; None for NaN, which JSON has no word for."""
+    return None if np.isnan(value) else float(value)
+
+
+def group_index(label: Any, attribute: Any, attributes: int | None = None) -> np.ndarray:
+    """Group ``y · A + a`` of each example: [N], [N] int -> [N] int32. attributes: A, by default the largest a plus 1.
+
+    The order of WaterBirds: LL, LW, WL, WW for y and a in (land, water).
+    """
+    y, a = _integers("label", label), _integers("attribute", attribute)
+    if y.shape != a.shape:
+        raise ValueError(f"attribute must have the shape of label, {y.shape}; it was {a.shape}")
+    total = int(a.max(initial=-1)) + 1 if attributes is None else attributes
+    if a.size and a.max() >= total:
+        raise ValueError(f"attribute must lie in [0, {total}); the largest was {int(a.max())}")
+    return (y * total + a).astype(np.int32)
+
+
+def group_counts(groups: Any, num_groups: int | None = None) -> np.ndarray:
+    """Examples of each group: [N] int -> [G] int64. num_groups: G, by default the largest index plus 1."""
+    g = _integers("groups", groups)
+    total = int(g.max(initial=-1)) + 1 if num_groups is None else num_groups
+    if g.size and g.max() >= total:
+        raise ValueError(f"groups must lie in [0, {total}); the largest was {int(g.max())}")
+    return np.bincount(g, minlength=total).astype(np.int64)
+
+
+def wilson_interval(correct: Any, count: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """The Wilson score interval of ``correct`` right answers of ``count``: (low, high), in [0, 1]; NaN where count 0.
+
+    correct, count: of any shapes that broadcast. Raises ValueError where not 0 <= correct <= count.
+    """
+    _check_confidence(confidence)
+    k, n = np.broadcast_arrays(np.asarray(correct, np.float64), np.asarray(count, np.float64))
+    if not np.all((k >= 0) & (k <= n)):
+        raise ValueError(f"correct must lie in [0, count]; it was {k.tolist()} of {n.tolist()}")
+    z = special.ndtri((1 + confidence) / 2)
+    safe = np.where(n > 0, n, 1.0)
+    a = k / safe
+    middle = a + z * z / (2 * safe)
+    half = z * np.sqrt(a * (1 - a) / safe + z * z / (4 * safe * safe))
+    scale = 1 + z * z / safe
+    # Exactly 0 and 1 where all are wrong or right: there middle and half are equal but for the last bit.
+    low = np.where(k == 0, 0.0, np.clip((middle - half) / scale, 0, 1))
+    high = np.where(k == n, 1.0, np.clip((middle + half) / scale, 0, 1))
+    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
+
+
+def bootstrap_worst(
+    correct: Any, count: Any, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile interval of ``min_g a_g`` when every group is drawn anew, ``k_g* ~ Binomial(n_g, k_g / n_g)``.
+
+    correct, count: [G], groups without examples are left out. The ends are order statistics (values the minimum took).
+    """
+    _check_confidence(confidence)
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1; it was {resamples}")
+    k, n = np.asarray(correct, np.int64), np.asarray(count, np.int64)
+    k, n = k[n > 0], n[n > 0]
+    if not n.size:
+        raise ValueError("count must have a group with examples; all were 0")
+    draws = np.random.default_rng(seed).binomial(n, k / n, (resamples, len(n))) / n
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(draws.min(axis=1), tails, method="inverted_cdf")
+    return float(low), float(high)
+
+
+def group_accuracies(
+    correct: Any,
+    groups: Any,
+    *,
+    num_groups: int | None = None,
+    train_groups: Any = None,
+    empty: Empty = "error",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> GroupAccuracies:
+    """Accuracies by group and their intervals, see the module's head.
+
+    Args:
+      correct: [N] bool (or 0/1), whether each answer is right.
+      groups: [N] int, the group of each example.
+      num_groups: G; by default the largest index plus 1, so give it where a group may be missing.
+      train_groups: [M] int, the groups of the training set: gives ``train_weighted``. Of these counts, those of groups
+        without examples here drop out, and the others are scaled to sum to 1.
+      empty: what a group without examples is: "error", or "skip": left out of the minimum and the means, its own
+        numbers NaN.
+      confidence: of the intervals, in (0, 1). resamples, seed: of the bootstrap.
+
+    Raises:
+      ValueError: a wrong argument, an empty list, a group without examples under "error".
+    """
+    if empty not in ("error", "skip"):
+        raise ValueError(f'empty must be "error" or "skip"; it was {empty!r}')
+    right, g = np.asarray(correct), _integers("groups", groups)
+    if right.shape != g.shape:
+        raise ValueError(f"correct must have the shape of groups, {g.shape}; it was {right.shape}")
+    if not g.size:
+        raise ValueError("groups must not be empty")
+    if right.dtype != np.bool_ and not np.all((right == 0) | (right == 1)):
+        raise ValueError("correct must be bool, or 0 and 1; it had other values")
+    n = group_counts(g, num_groups)
+    if empty == "error" and not n.all():
+        missing = np.flatnonzero(n == 0).tolist()
+        raise ValueError(
+            f'groups must have examples of each of the {len(n)} groups (or empty="skip"); none in {missing}'
+        )
+    k = np.bincount(g, weights=right.astype(np.float64), minlength=len(n)).round().astype(np.int64)
+    held = n > 0
+    a = np.where(held, k / np.where(held, n, 1), np.nan)
+    low, high = wilson_interval(k, n, confidence)
+    worst_low, worst_high = bootstrap_worst(k, n, confidence, resamples, seed)
+    weighted = float("nan")
+    if train_groups is not None:
+        m = np.where(held, group_counts(train_groups, len(n)), 0)
+        if not m.sum():
+            raise ValueError("train_groups must have examples of the groups that are measured; it had none")
+        weighted = float(np.sum(np.where(held, m * np.nan_to_num(a), 0.0)) / m.sum())
+    worst = int(np.nanargmin(a))
+    return GroupAccuracies(
+        count=n,
+        correct=k,
+        accuracy=a,
+        low=low,
+        high=high,
+        worst=float(a[worst]),
+        worst_group=worst,
+        worst_low=worst_low,
+        worst_high=worst_high,
+        average=float(k.sum() / n.sum()),
+        group_mean=float(a[held].mean()),
+        train_weighted=weighted,
+    )
+
+
+def _integers(name: str, values: Any) -> np.ndarray:
+    """A list of indices [N]. ValueError naming it where it is no such list."""
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"{name} must be a list of integers [N]; it was {array.dtype} {array.shape}")
+    array = array.astype(np.int64)
+    if array.size and array.min() < 0:
+        raise ValueError(f"{name} must be at least 0; the least was {int(array.min())}")
+    return array
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie in (0, 1); it was {confidence!r}")
