@@ -69,12 +69,33 @@ class FunctionApply:
         return self.function(x)
 
 
+def has_halves(model: Any) -> bool:
+    """Whether ``model`` has methods ``features`` and ``head``, one after the other its logits."""
+    return all(callable(getattr(model, name, None)) for name in ("features", "head"))
+
+
 @dataclasses.dataclass(frozen=True)
 class PytreeApply:
-    """For a callable that is itself a pytree of weights: params(x)."""
+    """For a callable that is itself a pytree of weights: params(x), or another of its methods."""
+
+    method: str = "__call__"
 
     def __call__(self, params: Any, x: Array) -> Array:
-        return params(x)
+        return getattr(params, self.method)(x)
+
+    def split(self, params: Any) -> tuple[Apply, Apply] | None:
+        """Its methods ``features`` and ``head`` (:mod:`invjax.explain.split`); None where it has them not."""
+        return (PytreeApply("features"), PytreeApply("head")) if has_halves(params) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerApply:
+    """``apply(params["inner"], x)``: behind a normalisation, what no longer sees the input."""
+
+    inner: Apply
+
+    def __call__(self, params: Any, x: Array) -> Array:
+        return self.inner(params["inner"], x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +109,12 @@ class NormalisedApply:
         if not jnp.issubdtype(x.dtype, jnp.floating):  # trace-time: a dtype is static
             raise ValueError(f"x must be a floating-point array in the data range (images: [0, 1]); it was {x.dtype}")
         return self.inner(params["inner"], (x - params["mean"].astype(x.dtype)) / params["std"].astype(x.dtype))
+
+    def split(self, params: Any) -> tuple[Apply, Apply] | None:
+        """Normalisation and features, and the head; None where the inner model is not to be split."""
+        divide = getattr(self.inner, "split", None)
+        halves = divide(params["inner"]) if divide else None
+        return halves and (NormalisedApply(halves[0]), InnerApply(halves[1]))
 
 
 def as_logits(

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from invjax.models.api import Apply
+from invjax.models.api import Apply, has_halves
 from invjax.types import Array
 
 
@@ -91,13 +91,24 @@ class NnxApply:
     graph: Any  # nnx.GraphDef
     random_structure: Any  # treedef of the random-number state
     random_leaves: tuple[tuple[tuple[int, ...], Any, str | None], ...]  # (shape, dtype, PRNG implementation)
+    method: str = "__call__"  # which of the module's methods
 
     def __call__(self, params: Any, x: Array) -> Array:
+        return getattr(self.module(params), self.method)(x)
+
+    def split(self, params: Any) -> tuple[Apply, Apply] | None:
+        """The module's methods ``features`` and ``head`` (:mod:`invjax.explain.split`); None where it has them not."""
+        if not has_halves(self.module(params)):
+            return None
+        return dataclasses.replace(self, method="features"), dataclasses.replace(self, method="head")
+
+    def module(self, params: Any) -> Any:
+        """The module with these weights."""
         leaves = [
             jnp.zeros(shape, dtype) if impl is None else jnp.broadcast_to(jax.random.key(0, impl=impl), shape)
             for shape, dtype, impl in self.random_leaves
         ]
-        return nnx.merge(self.graph, params, jax.tree.unflatten(self.random_structure, leaves))(x)
+        return nnx.merge(self.graph, params, jax.tree.unflatten(self.random_structure, leaves))
 
 
 def evaluation_parts(module: nnx.Module) -> tuple[Any, Apply]:

@@ -45,11 +45,16 @@ class SmallCNN(nnx.Module):
         self.dense1 = nnx.Linear(flat, hidden, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
         self.dense2 = nnx.Linear(hidden, num_classes, rngs=rngs)
 
+    def features(self, x: Array) -> Array:
+        """The last convolutional layer: [B, H, W, C] -> [B, h, w, F]."""
+        return jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(x))))
+
+    def head(self, features: Array) -> Array:
+        """The dense layers: [B, h, w, F] -> [B, K]."""
+        return self.dense2(jax.nn.relu(self.dense1(features.reshape(features.shape[0], -1))))
+
     def __call__(self, x: Array) -> Array:
-        y = jax.nn.relu(self.conv1(x))
-        y = jax.nn.relu(self.conv2(y))
-        y = jax.nn.relu(self.dense1(y.reshape(y.shape[0], -1)))
-        return self.dense2(y)
+        return self.head(self.features(x))
 
 
 def _conv(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Conv:

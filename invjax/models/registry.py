@@ -24,7 +24,7 @@ def _resnet20(weights: Path_, num_classes: int | None, mean: ArrayLike | None, s
     from invjax.models.torch_import import resnet20_from_torch
 
     net = resnet20_from_torch(weights)
-    _check_classes("resnet20", net.head.out_features, num_classes)
+    _check_classes("resnet20", net.classifier.out_features, num_classes)
     return as_logits(net, 0.5 if mean is None else mean, 0.5 if std is None else std)
 
 

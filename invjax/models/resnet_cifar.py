@@ -53,7 +53,7 @@ class ResNet20(nnx.Module):
                 # Numbered attributes: a list of modules is handled differently by the supported versions of flax.
                 setattr(self, block_name(stage, block), BasicBlock(features, out, stride, rngs=rngs))
                 features = out
-        self.head = nnx.Linear(features, num_classes, rngs=rngs)
+        self.classifier = nnx.Linear(features, num_classes, rngs=rngs)
 
     def activations(self, x: Array) -> dict[str, Array]:
         """What each layer gives, in order: ``stem``, ``stage1_block1`` … ``stage3_block3``, ``pool``, ``logits``."""
@@ -64,8 +64,16 @@ class ResNet20(nnx.Module):
                 name = block_name(stage, block)
                 y = out[name] = getattr(self, name)(y)
         out["pool"] = jnp.mean(y, axis=(1, 2))
-        out["logits"] = self.head(out["pool"])
+        out["logits"] = self.classifier(out["pool"])
         return out
+
+    def features(self, x: Array) -> Array:
+        """The last convolutional layer, where class activation maps are read: [B, H, W, 3] -> [B, h, w, F]."""
+        return self.activations(x)[block_name(STAGES - 1, BLOCKS - 1)]
+
+    def head(self, features: Array) -> Array:
+        """The rest of the network, global average pooling and one linear layer: [B, h, w, F] -> [B, K]."""
+        return self.classifier(jnp.mean(features, axis=(1, 2)))
 
     def __call__(self, x: Array) -> Array:
         return self.activations(x)["logits"]

@@ -107,7 +107,7 @@ def resnet20_table() -> dict[str, Entry]:
     """The keys of the usual torch ResNet20 for CIFAR (``conv1``, ``layer1.0.conv1`` …, ``linear``)."""
     from invjax.models.resnet_cifar import BLOCKS, STAGES, block_name
 
-    table = conv("conv1", "stem.conv") | batch_norm("bn1", "stem.bn") | linear("linear", "head")
+    table = conv("conv1", "stem.conv") | batch_norm("bn1", "stem.bn") | linear("linear", "classifier")
     for stage in range(STAGES):
         for block in range(BLOCKS):
             theirs, ours = f"layer{stage + 1}.{block}", block_name(stage, block)
