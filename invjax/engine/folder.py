@@ -115,6 +115,37 @@ def count_saved(folder: str | Path) -> int:
     return len(np.unique(np.concatenate(rows))) if rows else 0
 
 
+def open_folder(folder: Path, manifest: dict, argument: str = "out") -> None:
+    """Make ``folder`` that of the run with this manifest, or check that it is.
+
+    Raises:
+      ValueError: it cannot be written, or holds another run; naming ``argument`` and in what the runs differ.
+    """
+    path = folder / "manifest.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            saved = json.loads(path.read_text())
+        else:
+            write_atomic(path, json.dumps(manifest, indent=2).encode())
+            saved = manifest
+    except (OSError, json.JSONDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"manifest.json is not JSON ({error})"
+        raise ValueError(f"{argument} must be a folder that can be written, was {str(folder)!r}: {reason}") from error
+    if not isinstance(saved, dict):
+        raise ValueError(
+            f"{argument} must be a folder that can be written, was {str(folder)!r}: manifest.json is not a run's"
+        )
+    differs = [name for name in manifest if saved.get(name) != manifest[name]]
+    if differs:
+        raise ValueError(
+            f"{argument} must be a new folder or one of the same run; {str(folder)!r} holds a run with another "
+            f"{', '.join(differs)}"
+        )
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{argument} must be a folder that can be written, was {str(folder)!r}")
+
+
 class RunFolder:
     """The saved parts of one run."""
 
@@ -124,34 +155,9 @@ class RunFolder:
         self.examples = int(manifest["examples"])
         self._waiting: list[tuple[np.ndarray, Result]] = []
         self._last = time.monotonic()
-        self._open(manifest)
+        open_folder(self.folder, manifest)
         numbers = [int(path.stem.split("-")[1]) for path in self._paths() if path.name.startswith(f"p{process}-")]
         self._number = max(numbers, default=-1) + 1
-
-    def _open(self, manifest: dict) -> None:
-        path = self.folder / "manifest.json"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                saved = json.loads(path.read_text())
-            else:
-                write_atomic(path, json.dumps(manifest, indent=2).encode())
-                saved = manifest
-        except (OSError, json.JSONDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else f"manifest.json is not JSON ({error})"
-            raise ValueError(f"out must be a folder that can be written, was {str(self.folder)!r}: {reason}") from error
-        if not isinstance(saved, dict):
-            raise ValueError(
-                f"out must be a folder that can be written, was {str(self.folder)!r}: manifest.json is not a run's"
-            )
-        differs = [name for name in manifest if saved.get(name) != manifest[name]]
-        if differs:
-            raise ValueError(
-                f"out must be a new folder or one of the same run; {str(self.folder)!r} holds a run with another "
-                f"{', '.join(differs)}"
-            )
-        if not os.access(self.folder, os.W_OK):
-            raise ValueError(f"out must be a folder that can be written, was {str(self.folder)!r}")
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob(_PARTS))

@@ -2,7 +2,7 @@
 
 With n_g examples in group g, k_g of them right, a_g = k_g / n_g, and m_g the number of *training* examples of g:
 
-    worst = min_g a_g    average = Σ_g k_g / Σ_g n_g    group_mean = Σ_g a_g / G    train_weighted = Σ_g m_g a_g / Σ_g m_g
+    worst = min_g a_g   average = Σ_g k_g / Σ_g n_g   group_mean = Σ_g a_g / G   train_weighted = Σ_g m_g a_g / Σ_g m_g
 
 The averages differ: on a test set with balanced groups the plain average is not the number that the literature on
 WaterBirds prints, which is the train-weighted one ("adjusted" in WILDS, Koh et al. 2021; SubpopBench calls the group
