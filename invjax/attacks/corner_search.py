@@ -1,0 +1,288 @@
+"""CornerSearch: few pixels at corners of the colour cube, ranked by what each does alone (Croce & Hein, ICCV 2019).
+
+    min_r  ‖r‖_0 = number of changed units,   each changed unit at a corner of the box,   f(x + r) in the wanted class
+
+1. Every one-unit corner change z is asked (a pixel with C channels has 2^C). A first success ends the search with 1.
+2. R rankings keep the best N of the z: one by the gap of the logits, and one for each of the R − 1 strongest rivals c
+   on x, by Z_y − Z_c (untargeted, y the label) or Z_c − Z_t (t the target); the smallest first.
+3. For k = 2, 3, … and each ranking: the best corner of each of the first k *different* units.
+4. For k = 2, 3, … below what 3. found and each ranking: ``samples`` draws of k of the N, rank ρ = N − 1 − ⌊N √u⌋ with
+   u uniform, so that P(ρ) = (2 (N − ρ) − 1)/N²; of two corners of one unit the better ranked counts. Ends at the first
+   success: no smaller k has had one.
+5. Of what was found, one unit after the other goes back to x where the wanted class survives it.
+
+The paper and its code have 1, 2 and 4 (there of ten classes at most, and with all C + 1 dimensional tables in memory).
+3. asks at most R (k − 1) points and is exact where f is linear: with rival c the smallest ‖r‖_0 takes the units in the
+order of what they gain. 5. asks at most k points and can only lower ‖r‖_0. Here the scan keeps R running lists of N
+numbers, not a table over all corners, and skips corners that equal x. Targeted and untargeted; queries only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from invjax import best as kept
+from invjax import losses
+from invjax.attacks import corners
+from invjax.config import STATIC, config, require, require_choice
+from invjax.engine.checks import num_classes
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+CLEAN, SCAN, LEADING, SAMPLES, PRUNE, OVER = range(6)  # the steps of the search
+NONE = -1  # the code of an empty place in a list
+
+
+@config
+class CornerSearch:
+    """The attack's constants; the defaults are the published ones.
+
+    Fields:
+      max_changes: the largest k, >= 1, at most ``listed``. (Paper: 50 at 32 px.)
+      samples: draws per k and ranking, >= 0.
+      listed: N, one-unit changes that each ranking keeps, >= 1 (static).
+      rankings: R, at most this many rankings, >= 1; ten classes have ten (static).
+      unit: what is counted: "pixel" or "feature" (static).
+
+    Forward evaluations per example: 1 (the clean input) + at most U·2^C of step 1, for U units of C channels (8192 at
+    32x32x3, 401,408 at 224x224x3), + R (max_changes − 1) (samples + 1) + max_changes; no gradients.
+    """
+
+    max_changes: int = 10
+    samples: int = 1000
+    listed: int = field(default=100, metadata=STATIC)
+    rankings: int = field(default=10, metadata=STATIC)
+    unit: str = field(default="pixel", metadata=STATIC)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        require(self, "listed", lambda v: v >= 1, "at least 1")
+        require(self, "max_changes", lambda v: 1 <= v <= self.listed, f"in [1, listed] = [1, {self.listed}]")
+        require(self, "samples", lambda v: v >= 0, "at least 0")
+        require(self, "rankings", lambda v: v >= 1, "at least 1")
+        require_choice(self, "unit", corners.UNITS)
+
+
+class CornerState(NamedTuple):
+    asked: Array  # [N] int32, the codes of the next candidate, in any places; NONE elsewhere
+    picked: Array  # [N] int32, those of the best
+    scores: Array  # [R, N] ascending; infinity where the list is not full
+    codes: Array  # [R, N] int32, unit · 2^C + colour of each; NONE where the list is not full
+    rivals: Array  # [R - 1] int32, the rankings' classes
+    phase: Array  # [] int32
+    cursor: Array  # [] int32, SCAN: the code asked
+    k: Array  # [] int32, LEADING and SAMPLES: how many units
+    row: Array  # [] int32, LEADING and SAMPLES: the ranking
+    number: Array  # [] int32, SAMPLES: the draw; PRUNE: the place that goes back
+    limit: Array  # [] int32, k stays below
+    best: kept.Best  # scored by its changed units
+    near: kept.Best  # of the changed points the one of least gap, scored by it: the attempt of a failure
+    status: Array  # [] int32, PENDING until decided
+
+
+def _shape(problem: Problem, config: CornerSearch) -> tuple[int, int]:
+    count, channels = corners.shape_of(problem, config.unit, "CornerSearch")
+    if channels > 30 or count * 2**channels >= 2**31:
+        raise ValueError(f"x must have fewer than 2^31 one-unit corners for CornerSearch, had {count} x 2^{channels}")
+    return count, channels
+
+
+def _init(ctx: Context, problem: Problem, config: CornerSearch) -> CornerState:
+    count, _ = _shape(problem, config)
+    classes = num_classes(ctx.logits, problem.x.shape, problem.x.dtype)
+    rows = 1 if classes == 2 else min(config.rankings, classes)  # of two classes the gap is the one ranking
+    none = jnp.full(config.listed, NONE, jnp.int32)
+    largest = jnp.minimum(jnp.asarray(config.max_changes, jnp.int32), count)
+    return CornerState(
+        asked=none,
+        picked=none,
+        scores=jnp.full((rows, config.listed), jnp.inf, problem.x.dtype),
+        codes=jnp.broadcast_to(none, (rows, config.listed)),
+        rivals=jnp.zeros(rows - 1, jnp.int32),
+        phase=jnp.int32(CLEAN),
+        cursor=jnp.int32(0),
+        k=jnp.int32(2),
+        row=jnp.int32(0),
+        number=jnp.int32(0),
+        limit=(largest + 1).astype(jnp.int32),
+        best=kept.nothing(problem),
+        near=kept.nothing(problem),
+        status=jnp.int32(Status.PENDING),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Points
+# ---------------------------------------------------------------------------------------------------------------------
+def _ends(problem: Problem, shape: tuple[int, int]) -> tuple[Array, Array, Array]:
+    """x, the lower and the upper ends, each [U, C]."""
+    low, high = corners.ends(problem)
+    return problem.x.reshape(shape), low.reshape(shape), high.reshape(shape)
+
+
+def _next(problem: Problem, shape: tuple[int, int], code: Array) -> Array:
+    """The first code from ``code`` on whose corner differs from x and from those before it; the total if none does."""
+    total = shape[0] << shape[1]
+    x, low, high = _ends(problem, shape)
+
+    def idle(code: Array) -> Array:
+        unit, bits = code >> shape[1], corners.bits_of(code, shape[1])
+        fixed = low[unit] == high[unit]  # its bit changes nothing: 0 stands for both
+        same = jnp.where(bits, high[unit], low[unit]) == x[unit]
+        return jnp.all(same) | jnp.any(bits & fixed)
+
+    return jax.lax.while_loop(lambda c: (c < total) & idle(jnp.minimum(c, total - 1)), lambda c: c + 1, code)
+
+
+def _render(problem: Problem, shape: tuple[int, int], codes: Array) -> Array:
+    """x with units at the corners of these codes [N], no two of one unit; NONE: nothing. [*S]"""
+    x, low, high = _ends(problem, shape)
+    unit = jnp.where(codes == NONE, 0, codes) >> shape[1]
+    values = jnp.where(corners.bits_of(codes, shape[1]), high[unit], low[unit])
+    return x.at[jnp.where(codes == NONE, shape[0], unit)].set(values, mode="drop").reshape(problem.x.shape)
+
+
+def _apart(codes: Array, channels: int, wanted: Array) -> Array:
+    """Bool [N]: the wanted places but those whose unit a wanted place before them has."""
+    unit, place = codes >> channels, jnp.arange(codes.size)
+    before = (unit[:, None] == unit[None, :]) & (place[:, None] > place[None, :]) & wanted[None, :]
+    return wanted & ~before.any(1)
+
+
+def skewed(key: Array, size: int, filled: Array) -> Array:
+    """[size] int32: ranks in [0, filled) with ``P(ρ) = (2 (filled − ρ) − 1)/filled²``. filled: [] int32, >= 1."""
+    u = jax.random.uniform(key, (size,), jnp.float32)
+    top = jnp.minimum(jnp.floor(filled * jnp.sqrt(u)).astype(jnp.int32), filled - 1)
+    return filled - 1 - top
+
+
+def _choice(problem: Problem, shape: tuple[int, int], state: CornerState) -> Array:
+    """The codes [N] of the candidate that the state's counters stand for."""
+    codes, place = state.codes[state.row], jnp.arange(state.codes.shape[1])
+    listed = codes != NONE
+    first = _apart(codes, shape[1], listed)
+    leading = first & (jnp.cumsum(first) <= state.k)
+
+    key = problem.key
+    for part in (state.k, state.row, state.number):
+        key = jax.random.fold_in(key, part)
+    ranks = skewed(key, codes.size, jnp.maximum(jnp.sum(listed), 1))
+    drawn = jnp.zeros(codes.size, bool).at[jnp.where(place < state.k, ranks, codes.size)].set(True, mode="drop")
+    sampled = _apart(codes, shape[1], drawn & listed)
+
+    cases = [
+        (SCAN, place == 0, state.cursor),
+        (LEADING, leading, codes),
+        (SAMPLES, sampled, codes),
+        (PRUNE, place != state.number, state.picked),
+    ]
+    asked = jnp.full_like(codes, NONE)
+    for phase, chosen, source in cases:
+        asked = jnp.where((state.phase == phase) & chosen, source, asked)
+    return asked
+
+
+def _ask(ctx: Context, problem: Problem, config: CornerSearch, state: CornerState) -> Array:
+    return _render(problem, _shape(problem, config), state.asked)
+
+
+def _loss(
+    ctx: Context, problem: Problem, config: CornerSearch, state: CornerState, point: Array, logits: Array
+) -> Array:
+    return losses.gap(logits, problem.label, problem.target)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What an answer changes
+# ---------------------------------------------------------------------------------------------------------------------
+def _strongest(problem: Problem, logits: Array, count: int) -> Array:
+    """[count] int32: the classes with the largest logits but the target; untargeted but the label."""
+    aim = jnp.where(problem.target >= 0, problem.target, problem.label)
+    others = jnp.where(jnp.arange(logits.size) == aim, -jnp.inf, logits)
+    return jnp.argsort(-others)[:count].astype(jnp.int32)
+
+
+def _insert(problem: Problem, state: CornerState, logits: Array, gap: Array) -> tuple[Array, Array]:
+    """The lists with the code under the cursor in its place in each; of equal scores the older is first."""
+    targeted = problem.target >= 0
+    own = jnp.take(logits, jnp.where(targeted, problem.target, problem.label), mode="clip")
+    ahead = own - logits[state.rivals]
+    scores = jnp.concatenate([gap[None], jnp.where(targeted, -ahead, ahead)]).astype(state.scores.dtype)[:, None]
+    place, at = jnp.arange(state.scores.shape[1]), jnp.sum(state.scores <= scores, axis=1, keepdims=True)
+
+    def put(old: Array, new: Array) -> Array:
+        return jnp.where(place < at, old, jnp.where(place == at, new, jnp.roll(old, 1, axis=1)))
+
+    return put(state.scores, scores), put(state.codes, state.cursor)
+
+
+def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerState, ev: Eval) -> CornerState:
+    shape, clean, scan = _shape(problem, config), state.phase == CLEAN, state.phase == SCAN
+    reached = losses.reached(ev.logits, problem.label, problem.target)
+    count = jnp.sum(state.asked != NONE, dtype=jnp.int32)
+    best = kept.keep(state.best, ev.point, count, reached & ~clean)
+    better = best.score < state.best.score
+    rivals = jnp.where(clean, _strongest(problem, ev.logits, state.rivals.size), state.rivals)
+    scores, codes = _insert(problem, state, ev.logits, ev.value)
+    told = state._replace(
+        picked=jnp.where(better, state.asked, state.picked),
+        scores=jnp.where(scan, scores, state.scores),
+        codes=jnp.where(scan, codes, state.codes),
+        rivals=rivals,
+        cursor=_next(problem, shape, state.cursor + scan),
+        best=best,
+        near=kept.keep(state.near, ev.point, ev.value, ~clean),
+    )
+    state = _turn(told, shape[0] << shape[1], better, count, config.samples)
+    over = (clean & reached) | (state.phase == OVER)
+    state = state._replace(status=kept.ended(best, clean & reached, over))
+    return state._replace(asked=_choice(problem, shape, state))
+
+
+def _turn(state: CornerState, total: int, better: Array, count: Array, samples: Array | int) -> CornerState:
+    """The counters of the next candidate. better: what was asked, of ``count`` units, is the best so far."""
+    rows, samples = state.codes.shape[0], jnp.asarray(samples, jnp.int32)
+    begin, scan, leading, sampling, pruning = (state.phase == p for p in (CLEAN, SCAN, LEADING, SAMPLES, PRUNE))
+
+    # Draws first, then rankings, then k.
+    number = state.number + sampling
+    next_row = leading | (sampling & (number >= samples))
+    row = state.row + next_row
+    next_k = row >= rows
+    k, row = state.k + next_k, jnp.where(next_k, 0, row)
+    number = jnp.where(next_row, 0, number)
+
+    led = leading & (better | (k >= state.limit))
+    limit = jnp.where(better, count, state.limit)
+    k, row = jnp.where(led, 2, k), jnp.where(led, 0, row)
+    sampled = (led | sampling) & ((sampling & better) | (k >= limit) | (samples == 0))
+    scanned = (begin | scan) & (state.cursor >= total)
+
+    phase = jnp.where(begin, SCAN, state.phase)
+    phase = jnp.where(scanned, jnp.where((limit > 2) & (state.codes[0, 0] != NONE), LEADING, OVER), phase)
+    phase = jnp.where(scan & better, OVER, phase)
+    phase = jnp.where(led, SAMPLES, phase)
+    phase = jnp.where(sampled, PRUNE, phase)
+
+    # With two units or fewer nothing can go: every single one has been asked.
+    place = jnp.arange(state.picked.size)
+    left = (state.picked != NONE) & (place >= jnp.where(pruning, state.number + 1, 0))
+    number = jnp.where(phase == PRUNE, jnp.argmax(left), number)
+    phase = jnp.where((phase == PRUNE) & (~left.any() | (limit <= 2)), OVER, phase)
+    counters = {"phase": phase, "k": k, "row": row, "number": number, "limit": limit}
+    return state._replace(**{name: value.astype(jnp.int32) for name, value in counters.items()})
+
+
+def _done(ctx: Context, problem: Problem, config: CornerSearch, state: CornerState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: CornerSearch, state: CornerState) -> Outcome:
+    return kept.outcome(state.best, state.status, state.near.x)
+
+
+CornerSearch.method = Method("corner-search", _init, _ask, _loss, _tell, _done, _result, needs_grad=False)

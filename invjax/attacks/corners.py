@@ -1,0 +1,81 @@
+"""Corners of the box: the values that query attacks try, each feature at its lower or its upper bound.
+
+A unit (a pixel with C channels, or a feature: C = 1) has 2^C corners, its colours, numbered by their bits: bit c says
+"upper" for channel c. A feature that may not change (the mask, or lower = upper) has both its ends at x.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from invjax.attacks import units
+from invjax.types import Array, Problem
+
+UNITS = ("pixel", "feature")
+WORD = 32  # random bits per draw
+
+
+def shape_of(problem: Problem, unit: str, name: str) -> tuple[int, int]:
+    """(U, C): how many units there are, and the channels of each. Raises ValueError for pixels of what is no image."""
+    if unit == "feature":
+        return math.prod(problem.x.shape), 1
+    units.need_image(problem, f"{name} with unit='pixel'")
+    height, width, channels = problem.x.shape
+    return height * width, channels
+
+
+def ends(problem: Problem) -> tuple[Array, Array]:
+    """[*S] each: the lower and the upper value of each feature; both x where it may not change.
+
+    Where a side of the box is infinite its end is x ∓ 1, as in :mod:`invjax.attacks.coordinates`.
+    """
+
+    def end(side: Array, sign: int) -> Array:
+        value = jnp.where(jnp.isfinite(side), side, problem.x + sign).astype(problem.x.dtype)
+        return value if problem.mask is None else jnp.where(problem.mask, value, problem.x)
+
+    return end(problem.lower, -1), end(problem.upper, 1)
+
+
+def bits_of(code: Array, channels: int) -> Array:
+    """Bool [..., C], channel last: the bits of a colour's number [...] (C < 32)."""
+    return (code[..., None] >> jnp.arange(channels, dtype=code.dtype)) & 1 == 1
+
+
+def draw(key: Array, shape: tuple[int, ...]) -> Array:
+    """Bool [..., C]: a colour for each unit, all 2^C equally likely; independent of each other."""
+    words = jax.random.bits(key, (*shape[:-1], -(-shape[-1] // WORD)), jnp.uint32)
+    bits = (words[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)) & 1 == 1
+    return bits.reshape(*shape[:-1], -1)[..., : shape[-1]]
+
+
+def flips(key: Array, shape: tuple[int, ...]) -> Array:
+    """Bool [..., C]: channels to flip, never none; all 2^C − 1 sets equally likely (for C >= 32: but for 2^−31)."""
+    channels = shape[-1]
+    if channels >= WORD:
+        bits = draw(key, shape)
+        return bits.at[..., 0].set(bits[..., 0] | ~bits.any(-1))
+    word = jax.random.bits(key, shape[:-1], jnp.uint32)
+    return bits_of(word % jnp.uint32(2**channels - 1) + jnp.uint32(1), channels)
+
+
+def subset(keys: Array, among: Array, count: Array) -> Array:
+    """Bool [U]: the ``count`` (traced) members of ``among`` [U] bool with the smallest keys; all if there are fewer.
+
+    keys: [U] uint32; of equal ones the first. With random keys this is a uniformly random subset. Bisection on the
+    32 bits of the threshold, O(U): on a processor many times faster than two sorts.
+    """
+
+    def turn(_: int, span: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = span
+        middle = low + (high - low) // 2
+        enough = jnp.sum(among & (keys <= middle)) >= count
+        return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+
+    # The least threshold that enough members do not exceed.
+    _, threshold = jax.lax.fori_loop(0, WORD, turn, (jnp.uint32(0), jnp.uint32(2**WORD - 1)))
+    below, level = among & (keys < threshold), among & (keys == threshold)
+    return below | (level & (jnp.cumsum(level) <= count - jnp.sum(below)))
