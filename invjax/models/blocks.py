@@ -111,18 +111,26 @@ class NnxApply:
         return nnx.merge(self.graph, params, jax.tree.unflatten(self.random_structure, leaves))
 
 
-def evaluation_parts(module: nnx.Module) -> tuple[Any, Apply]:
-    """``(params, apply)`` of a copy of ``module`` in evaluation mode with every :class:`ConvBN` folded."""
+def comparable(module: nnx.Module) -> nnx.Module:
+    """A copy whose graph equals that of any module of its architecture, so that compiled programs are found again.
+
+    flax 0.11 keeps initialisers in its layers, and ``he_normal()`` makes another function each time: networks of one
+    architecture would not compare equal, and every new set of weights would compile again.
+    """
     copy = nnx.clone(module)
-    copy.eval()
     for node in [node for _, node in nnx.iter_graph(copy) if isinstance(node, nnx.Module)]:
-        if isinstance(node, ConvBN):
-            node.fold()
         if type(node).__module__.startswith("flax."):
-            # flax 0.11 keeps initialisers in its layers, and `he_normal()` makes another function each time: networks
-            # of one architecture would not compare equal, and every new set of weights would compile again.
             for name in [name for name, value in vars(node).items() if name.endswith("_init") and callable(value)]:
                 setattr(node, name, None)
+    return copy
+
+
+def evaluation_parts(module: nnx.Module) -> tuple[Any, Apply]:
+    """``(params, apply)`` of a copy of ``module`` in evaluation mode with every :class:`ConvBN` folded."""
+    copy = comparable(module)
+    copy.eval()
+    for node in [node for _, node in nnx.iter_graph(copy) if isinstance(node, ConvBN)]:
+        node.fold()
     graph, random, weights = nnx.split(copy, nnx.RngState, ...)
     leaves, structure = jax.tree.flatten(random)
     described = tuple(

@@ -1,0 +1,95 @@
+"""The last linear layer of a network: what goes in, and a network with another one.
+
+    f(x) = W^T φ(x) + b        φ(x) [D]: what the layer is given,   W [D, K],  b [K]
+
+Any NNX module has one that ends in an ``nnx.Linear`` with nothing behind it; the layer is found by trying.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from invjax.learn.evaluate import predict
+from invjax.types import Array, ArrayLike
+
+
+class LastLayer(NamedTuple):
+    """Where it is, and its arrays."""
+
+    path: tuple[Any, ...]  # attribute path within the module
+    kernel: np.ndarray  # [D, K]
+    bias: np.ndarray  # [K], zeros where the layer has none
+
+
+class _Identity(nnx.Module):
+    def __call__(self, x: Array) -> Array:
+        return x
+
+
+def _replaced(model: nnx.Module, path: tuple[Any, ...], layer: nnx.Module) -> nnx.Module:
+    copy: Any = nnx.clone(model)
+    parent = copy
+    for part in path[:-1]:
+        parent = parent[part] if isinstance(part, int) else getattr(parent, part)
+    if isinstance(path[-1], int):
+        parent[path[-1]] = layer
+    else:
+        setattr(parent, path[-1], layer)
+    copy.eval()
+    return copy
+
+
+def _layer(model: nnx.Module, path: tuple[Any, ...]) -> nnx.Linear:
+    return next(node for where, node in nnx.iter_graph(model) if tuple(where) == path)
+
+
+def last_layer(model: nnx.Module, example: Any) -> LastLayer:
+    """The last linear layer. example: one input [*S], or a few [B, *S]; the search runs on it.
+
+    Raises:
+      ValueError: no ``nnx.Linear`` gives the logits as they are.
+    """
+    if not isinstance(model, nnx.Module):
+        raise ValueError(f"model must be an nnx.Module; it was {type(model).__name__}")
+    few = np.asarray(example)
+    logits = predict(model, few)
+    for path, node in nnx.iter_graph(model):
+        if not (isinstance(node, nnx.Linear) and node.out_features == logits.shape[1]):
+            continue
+        kernel = np.asarray(node.kernel[...], np.float32)
+        bias = np.zeros(kernel.shape[1], np.float32) if node.bias is None else np.asarray(node.bias[...], np.float32)
+        given = predict(_replaced(model, tuple(path), _Identity()), few)
+        if given.shape != (len(few), kernel.shape[0]):
+            continue
+        if np.allclose(given @ kernel + bias, logits, rtol=1e-2, atol=1e-2 * (1e-6 + np.abs(logits).max())):
+            return LastLayer(tuple(path), kernel, bias)
+    raise ValueError(
+        f"model must end in an nnx.Linear that gives the logits; {type(model).__name__} has none that does"
+    )
+
+
+def penultimate(model: nnx.Module, x: Any, layer: LastLayer, *, batch: int = 256) -> np.ndarray:
+    """φ(x), what the last layer is given: [N, *S] -> [N, D] float32."""
+    return predict(_replaced(model, layer.path, _Identity()), x, batch=batch)
+
+
+def with_last_layer(model: nnx.Module, layer: LastLayer, kernel: ArrayLike, bias: ArrayLike) -> nnx.Module:
+    """A copy of ``model``, in evaluation mode, with W [D, K] and b [K] in the place of its own."""
+    copy: Any = nnx.clone(model)
+    own = _layer(copy, layer.path)
+    if np.shape(kernel) != layer.kernel.shape or np.shape(bias) != layer.bias.shape:
+        raise ValueError(
+            f"kernel and bias must be of shapes {layer.kernel.shape} and {layer.bias.shape}; they were "
+            f"{np.shape(kernel)} and {np.shape(bias)}"
+        )
+    own.kernel[...] = jnp.asarray(kernel, own.kernel[...].dtype)
+    if own.bias is None:
+        own.bias = nnx.Param(jnp.asarray(bias, own.kernel[...].dtype))
+    else:
+        own.bias[...] = jnp.asarray(bias, own.bias[...].dtype)
+    copy.eval()
+    return copy

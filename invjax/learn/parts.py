@@ -1,0 +1,89 @@
+"""An NNX module as what a compiled step needs: two graphs (training and evaluation) and three states.
+
+The graphs are hashable and equal for equal architectures, so that the next seed finds the compiled program again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from invjax.models.blocks import comparable
+from invjax.types import Array
+
+BATCH_NORM = ("train", "frozen")
+
+Freeze = Callable[[str], bool]  # whether the weight of this attribute path ("stem.conv.kernel") stays as it is
+
+
+class Graphs(NamedTuple):
+    """Static: the module without its arrays."""
+
+    train: Any  # nnx.GraphDef: dropout on, batch normalisation by the batch (or frozen)
+    evaluation: Any  # nnx.GraphDef: dropout off, batch normalisation by the running statistics
+
+
+class States(NamedTuple):
+    """The arrays of a module, as nnx.State."""
+
+    weights: Any  # parameters that learn
+    frozen: Any  # parameters that do not
+    rest: Any  # running statistics, and the state of random numbers
+
+
+def split(module: nnx.Module, key: Array, batch_norm: str = "train", freeze: Freeze | None = None) -> tuple[Any, Any]:
+    """``(Graphs, States)`` of a copy of ``module``; its random numbers (dropout) start from ``key``.
+
+    batch_norm: "train" (the statistics of the batch, which update the running ones) or "frozen" (the running statistics
+    are used and stay; scale and shift learn unless frozen by name).
+
+    Raises:
+      ValueError: no NNX module, an unknown mode, a module without weights to learn.
+    """
+    if not isinstance(module, nnx.Module):
+        raise ValueError(f"model must be an nnx.Module, so that it can be trained; it was {type(module).__name__}")
+    if batch_norm not in BATCH_NORM:
+        raise ValueError(f"batch_norm must be one of {', '.join(map(repr, BATCH_NORM))}; it was {batch_norm!r}")
+
+    def learns(path: tuple[Any, ...], value: Any) -> bool:
+        return issubclass(_kind(value), nnx.Param) and not (freeze and freeze(".".join(map(str, path))))
+
+    copy = comparable(module)
+    copy.eval()
+    evaluation = nnx.split(copy, learns, nnx.Param, ...)[0]
+    copy.train()
+    if batch_norm == "frozen":
+        for _, node in nnx.iter_graph(copy):
+            if isinstance(node, nnx.BatchNorm):
+                node.use_running_average = True
+    graph, weights, frozen, rest = nnx.split(copy, learns, nnx.Param, ...)
+    if not jax.tree.leaves(weights):
+        raise ValueError("model must have weights that learn; it had none (is everything frozen?)")
+    return Graphs(graph, evaluation), States(weights, frozen, _reseed(rest, key))
+
+
+def _kind(value: Any) -> type:
+    """The type of a variable or, where the filter is shown a state, of what it stands for."""
+    return getattr(value, "type", None) or type(value)
+
+
+def _reseed(rest: Any, key: Array) -> Any:
+    """The random-number state from ``key``: keys drawn anew, counters as they are."""
+    leaves, structure = jax.tree.flatten(rest)
+    for i, leaf in enumerate(leaves):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            fresh = jax.random.fold_in(key, i)
+            leaves[i] = jax.random.split(fresh, leaf.shape) if leaf.shape else fresh
+    return jax.tree.unflatten(structure, leaves)
+
+
+def trained(module: nnx.Module, states: States) -> nnx.Module:
+    """A module like ``module``, in evaluation mode, with these arrays."""
+    copy = nnx.clone(module)
+    nnx.update(copy, states.weights, states.frozen, states.rest)
+    copy.eval()
+    return copy

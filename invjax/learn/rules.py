@@ -1,0 +1,123 @@
+"""How the losses of a batch become one number: the rule of a training.
+
+    objective = Σ_i c_i l_i,        (c, state) = rule.weigh(state, l, g, w)
+
+with the losses l [B], the groups g [B] and the weights w [B] of the examples. The coefficients are constants of the
+gradient. A rule is a pytree of its numbers with pure functions, like everything that a compiled step is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.config import STATIC, config, require
+from invjax.metrics.group import group_counts
+from invjax.numerics import safe_divide
+from invjax.types import Array, ArrayLike
+
+
+class Rule(Protocol):
+    """See the module's head."""
+
+    def init(self) -> Any:
+        """The state before the first step: a pytree of arrays."""
+        ...
+
+    def weigh(self, state: Any, losses: Array, groups: Array, weights: Array) -> tuple[Array, Any]:
+        """(c [B], state). losses [B] carry no gradient here, groups [B] int32, weights [B]."""
+        ...
+
+    def report(self, state: Any) -> dict[str, Array]:
+        """What of the state belongs in the history: arrays by name."""
+        ...
+
+
+@config
+class ERM:
+    """The mean: ``c_i = w_i / B``."""
+
+    def init(self) -> Any:
+        return ()
+
+    def weigh(self, state: Any, losses: Array, groups: Array, weights: Array) -> tuple[Array, Any]:
+        del groups
+        return weights / losses.shape[0], state
+
+    def report(self, state: Any) -> dict[str, Array]:
+        del state
+        return {}
+
+
+@config
+class GroupDRO:
+    """Group distributionally robust optimisation (Sagawa et al. 2020, algorithm 1): the loss of a mixture of groups
+    whose weights q follow the losses.
+
+        L_g = Σ_{i in g} w_i l_i / Σ_{i in g} w_i  (0 where the batch has none of g)
+        q_g ← q_g exp(η (L_g + C / sqrt(n_g))),  q ← q / Σ q,        objective = Σ_g q_g L_g
+
+    Fields:
+      start: [G] q before the first step, >= 0; groups that start at 0 stay there.
+      counts: [G] n_g, training examples of each group; read only where C > 0.
+      eta: step size η >= 0 (0.01 in the released code).
+      adjustment: C >= 0, the generalisation adjustment.
+      normalise: divide ``L_g + C / sqrt(n_g)`` by its sum before the exponential, an option of the released code
+        (static).
+
+    The update is the same in the released code, in WILDS (Koh et al. 2021), SpuCo and SubpopBench: multiplying by
+    exp(η 0) leaves a group without examples where it is, and the constant in front of the first q falls out. They differ
+    in what feeds it; see :func:`invjax.learn.group_dro`. Of the released code, deliberately not followed: there C acts
+    only where it is positive for all groups, in place, so that the reported losses carry it too.
+    """
+
+    start: ArrayLike
+    counts: ArrayLike
+    eta: float = 0.01
+    adjustment: float = 0.0
+    normalise: bool = field(default=False, metadata=STATIC)
+
+    def check(self) -> None:
+        require(self, "eta", lambda v: v >= 0, "a step size >= 0")
+        require(self, "adjustment", lambda v: v >= 0, "a constant >= 0")
+        require(self, "start", lambda v: np.ndim(v) == 1 and np.min(v) >= 0 < np.sum(v), "weights [G] >= 0, not all 0")
+        require(self, "counts", lambda v: np.shape(v) == np.shape(self.start), "one number per group")
+
+    def init(self) -> Array:
+        start = jnp.asarray(self.start, jnp.float32)
+        return jnp.log(start / start.sum())
+
+    def weigh(self, state: Array, losses: Array, groups: Array, weights: Array) -> tuple[Array, Array]:
+        member = (groups[:, None] == jnp.arange(state.shape[0])).astype(losses.dtype) * weights[:, None]  # [B, G]
+        mass = member.sum(0)
+        group_loss = safe_divide(losses @ member, mass)
+        counts = jnp.asarray(self.counts, losses.dtype)
+        driven = group_loss + jnp.where(counts > 0, self.adjustment / jnp.sqrt(jnp.maximum(counts, 1)), 0.0)
+        if self.normalise:
+            driven = safe_divide(driven, driven.sum())
+        state = jax.nn.log_softmax(state + self.eta * driven.astype(state.dtype))
+        share = safe_divide(jnp.exp(state).astype(losses.dtype), mass)
+        return weights * share[groups], state
+
+    def report(self, state: Array) -> dict[str, Array]:
+        return {"group_weights": jnp.exp(state)}
+
+
+def start_of(groups: Any, num_groups: int | None, empty: str) -> tuple[np.ndarray, np.ndarray]:
+    """(1 for each group that training has and 0 for the others, examples of each group), both [G].
+
+    Raises ValueError where a group has no example, unless ``empty`` is "skip".
+    """
+    if empty not in ("error", "skip"):
+        raise ValueError(f'empty must be "error" or "skip"; it was {empty!r}')
+    counts = group_counts(groups, num_groups)
+    if empty == "error" and not (counts.size and counts.all()):
+        raise ValueError(
+            f"groups must have training examples of each of the {len(counts)} groups; none of "
+            f"{np.flatnonzero(counts == 0).tolist()}"
+        )
+    return (counts > 0).astype(np.float32), counts

@@ -1,0 +1,55 @@
+"""A network behind its normalisation, as one NNX module: what is trained is what is attacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from invjax.types import Array, ArrayLike
+
+
+class Normalised(nnx.Module):
+    """``net((x - mean) / std)``: takes inputs of the data range, [B, *S] -> what ``net`` gives.
+
+    Args:
+      net: the module behind; its methods ``features`` and ``head`` are passed on where it has them.
+      mean, std: scalars or one number per channel, in data units; constants, not trained. ImageNet networks have
+        (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225) for images in [0, 1].
+
+    Raises:
+      ValueError: a number that is not finite, or a ``std`` that is not positive.
+    """
+
+    def __init__(self, net: nnx.Module, mean: ArrayLike, std: ArrayLike) -> None:
+        for name, value, fine in (("mean", mean, True), ("std", std, bool(np.all(np.asarray(std) > 0)))):
+            if not (fine and np.all(np.isfinite(np.asarray(value)))):
+                wanted = "finite" if name == "mean" else "positive and finite"
+                raise ValueError(f"{name} must be {wanted}; it was {np.asarray(value).tolist()}")
+        self.net = net
+        self.mean = nnx.Variable(jnp.asarray(mean, jnp.float32))
+        self.std = nnx.Variable(jnp.asarray(std, jnp.float32))
+
+    def normalise(self, x: Array) -> Array:
+        """In the dtype of x."""
+        return (x - self.mean[...].astype(x.dtype)) / self.std[...].astype(x.dtype)
+
+    def __call__(self, x: Array) -> Array:
+        net: Any = self.net
+        return net(self.normalise(x))
+
+    @property
+    def features(self) -> Callable[[Array], Array]:
+        """The features of ``net``, of inputs of the data range. AttributeError where it has none."""
+        net: Any = self.net
+        inner = net.features
+        return lambda x: inner(self.normalise(x))
+
+    @property
+    def head(self) -> Callable[[Array], Array]:
+        """The head of ``net``."""
+        net: Any = self.net
+        return net.head
