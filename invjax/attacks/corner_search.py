@@ -73,6 +73,7 @@ class CornerState(NamedTuple):
     scores: Array  # [R, N] ascending; infinity where the list is not full
     codes: Array  # [R, N] int32, unit · 2^C + colour of each; NONE where the list is not full
     rivals: Array  # [R - 1] int32, the rankings' classes
+    told: Array  # [] int32, queries answered
     phase: Array  # [] int32
     cursor: Array  # [] int32, SCAN: the code asked
     k: Array  # [] int32, LEADING and SAMPLES: how many units
@@ -103,6 +104,7 @@ def _init(ctx: Context, problem: Problem, config: CornerSearch) -> CornerState:
         scores=jnp.full((rows, config.listed), jnp.inf, problem.x.dtype),
         codes=jnp.broadcast_to(none, (rows, config.listed)),
         rivals=jnp.zeros(rows - 1, jnp.int32),
+        told=jnp.int32(0),
         phase=jnp.int32(CLEAN),
         cursor=jnp.int32(0),
         k=jnp.int32(2),
@@ -167,9 +169,7 @@ def _choice(problem: Problem, shape: tuple[int, int], state: CornerState) -> Arr
     first = _apart(codes, shape[1], listed)
     leading = first & (jnp.cumsum(first) <= state.k)
 
-    key = problem.key
-    for part in (state.k, state.row, state.number):
-        key = jax.random.fold_in(key, part)
+    key = jax.random.fold_in(problem.key, state.told)
     ranks = skewed(key, codes.size, jnp.maximum(jnp.sum(listed), 1))
     drawn = jnp.zeros(codes.size, bool).at[jnp.where(place < state.k, ranks, codes.size)].set(True, mode="drop")
     sampled = _apart(codes, shape[1], drawn & listed)
@@ -233,6 +233,7 @@ def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerSta
         scores=jnp.where(scan, scores, state.scores),
         codes=jnp.where(scan, codes, state.codes),
         rivals=rivals,
+        told=state.told + jnp.int32(1),
         cursor=_next(problem, shape, state.cursor + scan),
         best=best,
         near=kept.keep(state.near, ev.point, ev.value, ~clean),

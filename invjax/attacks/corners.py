@@ -41,25 +41,39 @@ def ends(problem: Problem) -> tuple[Array, Array]:
 
 
 def bits_of(code: Array, channels: int) -> Array:
-    """Bool [..., C], channel last: the bits of a colour's number [...] (C < 32)."""
+    """Bool [..., C], channel last: the bits of a colour's number [...], C <= 32 (31 for a signed one)."""
     return (code[..., None] >> jnp.arange(channels, dtype=code.dtype)) & 1 == 1
 
 
-def draw(key: Array, shape: tuple[int, ...]) -> Array:
-    """Bool [..., C]: a colour for each unit, all 2^C equally likely; independent of each other."""
-    words = jax.random.bits(key, (*shape[:-1], -(-shape[-1] // WORD)), jnp.uint32)
-    bits = (words[..., None] >> jnp.arange(WORD, dtype=jnp.uint32)) & 1 == 1
-    return bits.reshape(*shape[:-1], -1)[..., : shape[-1]]
+def words(key: Array, shape: tuple[int, ...]) -> Array:
+    """Random bits, uint32 of this shape. One call of it per query: the generator is dear to compile."""
+    return jax.random.bits(key, shape, jnp.uint32)
 
 
-def flips(key: Array, shape: tuple[int, ...]) -> Array:
-    """Bool [..., C]: channels to flip, never none; all 2^C − 1 sets equally likely (for C >= 32: but for 2^−31)."""
-    channels = shape[-1]
-    if channels >= WORD:
-        bits = draw(key, shape)
-        return bits.at[..., 0].set(bits[..., 0] | ~bits.any(-1))
-    word = jax.random.bits(key, shape[:-1], jnp.uint32)
-    return bits_of(word % jnp.uint32(2**channels - 1) + jnp.uint32(1), channels)
+def length(channels: int) -> int:
+    """How many words a colour takes."""
+    return -(-channels // WORD)
+
+
+def colours(words: Array, channels: int) -> Array:
+    """Bool [..., C]: a colour for the words [..., :func:`length` (C)] of each unit, all 2^C equally likely."""
+    return bits_of(words, WORD).reshape(*words.shape[:-1], -1)[..., :channels]
+
+
+def flips(words: Array, channels: int) -> Array:
+    """Bool [..., C]: channels to flip, at least one, all such sets equally likely (for C > 31 but for 2^−31).
+
+    words: [..., :func:`length` (C)].
+    """
+    if channels < WORD:
+        return bits_of(words[..., 0] % jnp.uint32(2**channels - 1) + jnp.uint32(1), channels)
+    bits = colours(words, channels)
+    return bits.at[..., 0].set(bits[..., 0] | ~bits.any(-1))
+
+
+def below(word: Array, count: Array | int) -> Array:
+    """Int32 in [0, count), uniform (but for count/2^32); 0 for a count of 0. word: uint32."""
+    return (word % jnp.maximum(count, 1).astype(jnp.uint32)).astype(jnp.int32)
 
 
 def subset(keys: Array, among: Array, count: Array) -> Array:

@@ -174,9 +174,9 @@ def random_search(
     return Method(name, init, ask, loss, tell, done, result, needs_grad=False)
 
 
-def keys(problem: Problem, trial: Array, query: Array, count: int) -> Array:
-    """[count] keys of one query."""
-    return jax.random.split(jax.random.fold_in(jax.random.fold_in(problem.key, trial), query), count)
+def key_of(problem: Problem, config: Any, trial: Array, query: Array) -> Array:
+    """The key of one query, of which each has its own."""
+    return jax.random.fold_in(problem.key, trial * config.queries + query)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -195,7 +195,9 @@ def _blank(problem: Problem, config: SparseRS) -> Chosen:
 def _propose(problem: Problem, config: SparseRS, kept: Chosen, trial: Array, query: Array) -> Chosen:
     shape = corners.shape_of(problem, config.unit, "SparseRS")
     low, high, x, point = (a.reshape(shape) for a in (*corners.ends(problem), problem.x, kept.point))
-    order, colour, other = keys(problem, trial, query, 3)
+    size = corners.length(shape[1])
+    words = corners.words(key_of(problem, config, trial, query), (shape[0], 1 + 2 * size))
+    order, colour, other = words[:, 0], words[:, 1 : 1 + size], words[:, 1 + size :]
     start = query == 0
     inside = kept.chosen & ~start
     point = jnp.where(start, x, point)
@@ -208,12 +210,11 @@ def _propose(problem: Problem, config: SparseRS, kept: Chosen, trial: Array, que
     # At a start M is empty: all k come in, and nothing can go.
     among = jnp.stack([inside, inside, outside])
     counts = jnp.stack([update, swapped, jnp.where(start, k, swapped)])
-    order = jax.random.bits(order, shape[:1], jnp.uint32)
     touched, back, new = jax.vmap(corners.subset, (None, 0, 0))(order, among, counts)
 
-    bits = corners.draw(colour, shape)
+    bits = corners.colours(colour, shape[1])
     same = jnp.all(jnp.where(bits, high, low) == point, axis=-1, keepdims=True)
-    bits ^= same & corners.flips(other, shape)
+    bits ^= same & corners.flips(other, shape[1])
     coloured = (new | (touched & ~back))[:, None]
     moved = jnp.where(coloured, jnp.where(bits, high, low), jnp.where(back[:, None], x, point))
     return Chosen(moved.reshape(problem.x.shape), (inside & ~back) | new)
