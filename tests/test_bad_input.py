@@ -170,6 +170,22 @@ def test_flat_inputs_for_an_image_method() -> None:
         invjax.solve(task.net, task.x, task.label, method=GSE())
 
 
+def test_labels_of_groups() -> None:
+    """They count from 0 to the number of features less one: sums over groups would drop any other in silence."""
+    tiles = np.arange(64).reshape(nets.SMALL)
+    each = np.broadcast_to(tiles, (4, *nets.SMALL))
+    for groups, message in (
+        (changed(tiles, (0, 0, 0), -1), r"groups must hold labels in \[0, 64\), .*; was -1 at index \(0, 0, 0, 0\)"),
+        (changed(tiles, (7, 7, 0), 64), r"groups must hold labels in \[0, 64\), .*; was 64 at index \(0, 7, 7, 0\)"),
+        (changed(each, (2, 1, 3, 0), 99), r"groups must hold labels .*; was 99 at index \(2, 1, 3, 0\)"),
+        (tiles.astype(np.uint32) - np.uint32(1), r"groups must hold labels .*; was 4294967295 at index"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            invjax.solve(TASK.net, TASK.x, TASK.label, method=PGD(), groups=groups)
+    for groups in (tiles, each, tiles.astype(np.uint8)):
+        invjax.solve(TASK.net, TASK.x, TASK.label, method=PGD(steps=1), groups=groups)
+
+
 def test_single_examples() -> None:
     """A scalar label is one example, and is checked like a list."""
     x, label = TASK.x[2], TASK.label[2]

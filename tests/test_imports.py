@@ -19,6 +19,7 @@ ORDER = [
     "config",
     "numerics",
     "images",
+    "superpixels",
     "losses",
     "best",
     "groups",
@@ -52,7 +53,18 @@ ORDER = [
     "__main__",
 ]
 LEVEL = {name: level for level, name in enumerate(ORDER)}
-HEAVY = ("flax", "tensorflow_datasets", "tensorflow", "sklearn", "matplotlib", "torch", "pandas", "safetensors", "tyro")
+HEAVY = (
+    "flax",
+    "tensorflow_datasets",
+    "tensorflow",
+    "sklearn",
+    "skimage",
+    "matplotlib",
+    "torch",
+    "pandas",
+    "safetensors",
+    "tyro",
+)
 
 
 def test_import_is_light() -> None:

@@ -264,6 +264,14 @@ def make_problems(
         if empty.any():
             raise ValueError(f"mask must leave at least one coordinate free, is empty at {_first(empty)}")
     groups = _spread("groups", groups, count, shape, "iu")
+    if isinstance(groups, np.ndarray):
+        size = int(np.prod(shape))
+        bad = (groups < 0) | (groups >= size)
+        if bad.any():
+            where = _first(bad)
+            raise ValueError(
+                f"groups must hold labels in [0, {size}), as many as x has features; was {groups[bad][0]} at {where}"
+            )
     ids = np.arange(count, dtype=np.int32) if ids is None else _check_ids(ids, count)
 
     def per_example(side: Any) -> Any:
