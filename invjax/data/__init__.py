@@ -1,20 +1,26 @@
 """Data to work on: pictures (files, TensorFlow Datasets, the digits of the demo) and tables (known ones, a CSV file).
 
 Pictures come as :class:`ImageData`, float32 in the data range, channel last; tables as :class:`TabularData`, raw units
-beside the encoded rows and what may change in them. Nothing here downloads anything.
+beside the encoded rows and what may change in them; images with a class and an attribute that goes with it by accident
+as :class:`GroupData`. Nothing here downloads anything.
 """
 
+from invjax.data.groups import GroupData, group_data, group_names, load_groups
 from invjax.data.images import ImageData, ImageSource, data_folder, load_images, open_images
 from invjax.data.mnist import mnist_digits
 from invjax.data.tabular import TabularData, load_tabular, tabular_names
 from invjax.data.tabular_csv import load_csv
 
 __all__ = [
+    "GroupData",
     "ImageData",
     "ImageSource",
     "TabularData",
     "data_folder",
+    "group_data",
+    "group_names",
     "load_csv",
+    "load_groups",
     "load_images",
     "load_tabular",
     "mnist_digits",

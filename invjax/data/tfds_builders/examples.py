@@ -1,0 +1,60 @@
+"""What the builders share: a group-labelled set of image files as features and examples of tfds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from invjax.data.groups import SPLITS, GroupData
+from invjax.data.image_files import ImageFiles, pillow
+
+
+def features(tfds: Any, classes: tuple[str, ...], attributes: tuple[str, ...], groups: tuple[str, ...]) -> Any:
+    """image [H, W, 3] uint8 of any size, label, attribute, group (integers with names) and file_name."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(names=list(classes)),
+            "attribute": tfds.features.ClassLabel(names=list(attributes)),
+            "group": tfds.features.ClassLabel(names=list(groups)),
+            "file_name": tfds.features.Text(),
+        }
+    )
+
+
+def split_generators(data: GroupData) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    """{split: examples} for every split that has any."""
+    return {
+        name: _examples(data.split(name)) for name, row in zip(SPLITS, data.counts().values(), strict=True) if row.any()
+    }
+
+
+def _examples(data: GroupData) -> Iterator[tuple[str, dict[str, Any]]]:
+    assert isinstance(data.x, ImageFiles)
+    for n, name in enumerate(map(str, data.x.names)):
+        yield (
+            name,
+            {
+                "image": io.BytesIO(_rgb(data.x.encoded(n), name)),
+                "label": int(data.y[n]),
+                "attribute": int(data.attribute[n]),
+                "group": int(data.group[n]),
+                "file_name": name,
+            },
+        )
+
+
+def _rgb(encoded: bytes, name: str) -> bytes:
+    """The file itself where it is RGB, else (grey, palette, CMYK) the same picture in RGB, without loss as PNG."""
+    image = pillow()
+    try:
+        with image.open(io.BytesIO(encoded)) as opened:
+            opened.load()  # a truncated file must not get into the set
+            if opened.mode == "RGB":
+                return encoded
+            out = io.BytesIO()
+            opened.convert("RGB").save(out, "png")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"an image cannot be decoded, {name}: {error}") from error
+    return out.getvalue()
