@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,23 @@ import pytest
 
 import invjax
 from invjax import Result, Status, engine
-from invjax.attacks import FGSM, GSE, PGD, REGISTRY, ForwardBackward
+from invjax.attacks import (
+    EAD,
+    FGSM,
+    FMN,
+    GSE,
+    PGD,
+    PGD0,
+    REGISTRY,
+    SAIF,
+    ForwardBackward,
+    FWnucl,
+    Homotopy,
+    SigmaMap,
+    SigmaZero,
+    SparsePGD,
+    StrAttack,
+)
 
 # Cheap constants under which some of the examples succeed; the argument is the width of the box.
 CONFIGS: dict[str, Callable[[float], Any]] = {
@@ -23,7 +39,19 @@ CONFIGS: dict[str, Callable[[float], Any]] = {
     "pgd": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, restarts=2),
     "forward-backward": lambda s: ForwardBackward(step=0.05 * s**2, iterations=20, trials=4),
     "gse": lambda s: GSE(iterations=12, trials=3, window=4, blur=5, blur_sigma=1.2),
+    "strattack": lambda s: StrAttack(c=1.0, iterations=20, trials=3, retrain_trials=2, tau=0.5, gamma=0.2),
+    "fwnucl": lambda s: FWnucl(iterations=10, trials=3),
+    "homotopy": lambda s: Homotopy(eps=0.5, iterations=60, inner=10, start=0.5, decay=0.5, polish=2),
+    "saif": lambda s: SAIF(max_changes=6, steps=15),
+    "sigma-zero": lambda s: SigmaZero(iterations=30),
+    "fmn": lambda s: FMN(iterations=30),
+    "pgd0": lambda s: PGD0(k=6, steps=6, restarts=2),
+    "sigma-map": lambda s: SigmaMap(k=40, steps=6, restarts=2),
+    "spgd": lambda s: SparsePGD(k=6, iterations=20),
+    "ead": lambda s: EAD(beta=0.05, start=0.1, trials=3, iterations=12, step=0.05),
 }
+# The others run in the whole suite.
+QUICK = {"fgsm", "pgd", "forward-backward", "gse"}
 # More paths through the same attacks.
 CONFIGS |= {
     "pgd/random-l2": lambda s: PGD(eps=0.5 * s, step=0.2 * s, steps=3, restarts=2, norm="l2", random_start=True),
@@ -34,8 +62,16 @@ CONFIGS |= {
 COUNT = 24
 fast = pytest.mark.fast
 MAIN = [name for name in CONFIGS if "/" not in name]
-every = pytest.mark.parametrize("name", [pytest.param(name, marks=fast) if name in MAIN else name for name in CONFIGS])
-main = pytest.mark.parametrize("name", MAIN)
+
+
+def over(names: Iterable[str]) -> Any:
+    """A test of each of these attacks; of the quick ones in the fast part too."""
+    marked = [pytest.param(name, marks=fast) if name in QUICK else name for name in names]
+    return pytest.mark.parametrize("name", marked)
+
+
+every, main = over(CONFIGS), over(MAIN)
+slowly = pytest.mark.parametrize("name", MAIN)  # not in the fast part
 
 
 def make(name: str, width: float = 1.0) -> Any:
@@ -142,12 +178,12 @@ def test_queue(name: str) -> None:
     nets.same(queue(pick(base(), short), name, 8), keep(result, short))  # three lanes without work
 
 
-@main
+@slowly
 def test_batch_equals_queue_at_the_same_lanes(name: str) -> None:
     nets.same(queue(base(), name, COUNT), batch(name))
 
 
-@main
+@slowly
 def test_alone(name: str) -> None:
     ones = [
         invjax.solve(base().net, base().x[i], base().label[i], target=base().target[i], method=make(name), ids=i)
@@ -178,7 +214,6 @@ def test_sharded(name: str) -> None:
     nets.alike(queue(many, name, 8), result)
 
 
-@fast
 @main
 def test_new_numbers_do_not_compile(name: str) -> None:
     """New weights, targets, labels, bounds and hyper-parameters: no program is compiled a second time."""
@@ -197,7 +232,6 @@ def test_new_numbers_do_not_compile(name: str) -> None:
     assert names == []
 
 
-@fast
 @main
 def test_already_target(name: str) -> None:
     """The clean input has the wanted class: nothing changes, one evaluation; the others do not notice."""
@@ -259,7 +293,6 @@ def test_nan_midway(name: str) -> None:
     nets.same(keep(result, rest), keep(reference, rest))
 
 
-@fast
 @main
 def test_nothing_to_go_by(name: str) -> None:
     """Weights zero: every gradient is exactly 0, every logit equal. Not found, nothing NaN, at r = 0 throughout."""
@@ -269,7 +302,7 @@ def test_nothing_to_go_by(name: str) -> None:
     assert np.isfinite(np.asarray(result.attempt)).all()
 
 
-@main
+@slowly
 def test_mask(name: str) -> None:
     mask = np.random.default_rng(4).uniform(size=base().x.shape) < 0.5
     result = solve(base(), name, mask=mask, target=None)
@@ -281,7 +314,7 @@ def test_mask(name: str) -> None:
     assert (np.asarray(shared.delta)[:, ~mask[0]] == 0).all()
 
 
-@main
+@slowly
 def test_vmap_over_targets(name: str) -> None:
     """``jit(vmap(solve_one, in_axes=(None, None, 0)))``: the flat list's answers from one compilation."""
     config = make(name)
@@ -328,14 +361,14 @@ def test_float64(name: str, x64: None) -> None:
     check_contract(single, solve(single, name), single.target)
 
 
-@main
+@slowly
 @pytest.mark.parametrize("shape", [(7, 5, 1), (9, 13, 3), (1, 3, 2)])
 def test_odd_shapes(name: str, shape: tuple[int, ...]) -> None:
     task = nets.task(nets.linear(shape), shape, count=6)
     check_contract(task, solve(task, name), task.target)
 
 
-@main
+@slowly
 @pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 255.0)])
 def test_bounds(name: str, bounds: tuple[float, float]) -> None:
     """The same problem in other units: the same answers."""
@@ -353,7 +386,7 @@ def test_bounds(name: str, bounds: tuple[float, float]) -> None:
     assert (np.asarray(same.status) == np.asarray(result.status)).mean() >= 0.9
 
 
-@main
+@slowly
 def test_bounds_of_each_feature(name: str) -> None:
     rng = np.random.default_rng(6)
     task = nets.task(nets.linear(), count=12)
@@ -429,7 +462,6 @@ def test_key_and_ids() -> None:
     assert (np.asarray(result.attempt)[:6] != np.asarray(result.attempt)[12:18]).any()
 
 
-@fast
 @main
 def test_config_is_a_frozen_pytree(name: str) -> None:
     config = make(name)

@@ -18,6 +18,16 @@ BRIEF = {
     "pgd": {"steps": 4},
     "forward-backward": {"iterations": 4, "trials": 2},
     "gse": {"iterations": 4, "trials": 2},
+    "strattack": {"iterations": 3, "trials": 2, "retrain_trials": 1},
+    "fwnucl": {"iterations": 3, "trials": 2},
+    "homotopy": {"iterations": 8, "inner": 3},
+    "saif": {"max_changes": 3, "steps": 3},
+    "sigma-zero": {"iterations": 5},
+    "fmn": {"iterations": 5},
+    "pgd0": {"k": 3, "steps": 3, "restarts": 2},
+    "sigma-map": {"k": 3, "steps": 3, "restarts": 2},
+    "spgd": {"k": 3, "iterations": 5},
+    "ead": {"iterations": 3, "trials": 2},
 }
 
 
@@ -30,7 +40,7 @@ def test_every_attack_is_swept() -> None:
 
 
 @pytest.mark.parametrize("name", BRIEF)
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(
     shape=st.tuples(st.integers(1, 11), st.integers(1, 11), st.integers(1, 4)),
     count=st.integers(1, 5),

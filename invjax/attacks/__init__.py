@@ -6,19 +6,42 @@
 from collections.abc import Callable
 from typing import Any
 
+from invjax.attacks.ead import EAD as EAD
+from invjax.attacks.fmn import FMN as FMN
 from invjax.attacks.forward_backward import ForwardBackward as ForwardBackward
+from invjax.attacks.fwnucl import FWnucl as FWnucl
 from invjax.attacks.gse import GSE as GSE
 from invjax.attacks.gse import GSEConfig as GSEConfig
 from invjax.attacks.gse_fast import GSEFastConfig as GSEFastConfig
+from invjax.attacks.homotopy import Homotopy as Homotopy
 from invjax.attacks.pgd import FGSM as FGSM
 from invjax.attacks.pgd import PGD as PGD
+from invjax.attacks.pgd0 import PGD0 as PGD0
+from invjax.attacks.pgd0 import SigmaMap as SigmaMap
+from invjax.attacks.saif import SAIF as SAIF
+from invjax.attacks.sigma_zero import SigmaZero as SigmaZero
+from invjax.attacks.spgd import SparsePGD as SparsePGD
+from invjax.attacks.strattack import StrAttack as StrAttack
 from invjax.config import from_registry
 
 REGISTRY: dict[str, Callable[..., Any]] = {
+    # dense
     "fgsm": FGSM,
     "pgd": PGD,
     "forward-backward": ForwardBackward,
+    # group-wise sparse
     "gse": GSE,
+    "strattack": StrAttack,
+    "fwnucl": FWnucl,
+    "homotopy": Homotopy,
+    "saif": SAIF,
+    # sparse
+    "sigma-zero": SigmaZero,
+    "fmn": FMN,
+    "pgd0": PGD0,
+    "sigma-map": SigmaMap,
+    "spgd": SparsePGD,
+    "ead": EAD,
 }
 
 

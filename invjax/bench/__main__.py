@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 BENCHMARKS = {
     "gse-cifar10": "gse_cifar10",
+    "attacks-cifar10": "attacks_cifar10",
     "engine-overhead": "engine_overhead",
     "memory": "memory",
     "conv-loop": "conv_loop",

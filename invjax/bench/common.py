@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import losses
-from invjax.engine import Part, prepare, run_queue
+from invjax.engine import Part, prepare, run_queue, run_shared, white_box
+from invjax.engine.checks import with_keys
 from invjax.engine.folder import write_atomic
+from invjax.engine.lanes import num_probes
 from invjax.engine.progress import progress_bar
 from invjax.types import Array, Config, Result
 
@@ -69,30 +71,47 @@ def bare_gradient(logits: Callable[[Array], Array], x: Array, label: Array, targ
     return values, grad
 
 
+@jax.jit
+def bare_forward(logits: Callable[[Array], Array], x: Array) -> Array:
+    """The classifier alone."""
+    return logits(x)
+
+
 class Clock:
-    """Times of the bare gradient, taken between the chunks of a run: the same machine under the same load."""
+    """Times of the bare network, taken between the chunks of a run: the same machine under the same load."""
 
     def __init__(self, logits: Any, x: Any, label: Any, target: Any, lanes: int):
         self.lanes = lanes
         rows = np.resize(np.arange(len(label)), lanes)
         other = np.full(lanes, -1) if target is None else np.asarray(target)[rows]
-        self._arguments = (logits, jnp.asarray(x[rows]), jnp.asarray(label[rows]), jnp.asarray(other))
-        jax.block_until_ready(bare_gradient(*self._arguments))
-        self.times: list[float] = []
+        self._x = jnp.asarray(x[rows])
+        self._gradient = (logits, self._x, jnp.asarray(label[rows]), jnp.asarray(other))
+        jax.block_until_ready((bare_gradient(*self._gradient), bare_forward(logits, self._x)))
+        self.gradients: list[float] = []
+        self.forwards: list[float] = []
         self.spent = 0.0  # seconds the clock itself took
 
     def tick(self, repeat: int = 1) -> None:
-        """Time ``repeat`` calls."""
+        """Time ``repeat`` calls of the gradient, and of the forward pass."""
         for _ in range(repeat):
-            begin = time.perf_counter()
-            jax.block_until_ready(bare_gradient(*self._arguments))
-            self.times.append(time.perf_counter() - begin)
-            self.spent += self.times[-1]
+            for times, call, arguments in (
+                (self.gradients, bare_gradient, self._gradient),
+                (self.forwards, bare_forward, (self._gradient[0], self._x)),
+            ):
+                begin = time.perf_counter()
+                jax.block_until_ready(call(*arguments))
+                times.append(time.perf_counter() - begin)
+                self.spent += times[-1]
 
     @property
-    def seconds(self) -> float:
-        """Mean time of one batched call over the run (the run's own time is a sum, so: the mean)."""
-        return statistics.fmean(self.times)
+    def gradient_s(self) -> float:
+        """Mean time of one batched value-and-gradient over the run (the run's own time is a sum, so: the mean)."""
+        return statistics.fmean(self.gradients)
+
+    @property
+    def forward_s(self) -> float:
+        """Likewise of one batched forward pass."""
+        return statistics.fmean(self.forwards)
 
 
 class Timed(NamedTuple):
@@ -102,52 +121,83 @@ class Timed(NamedTuple):
     compile_s: float  # first call: tracing, compilation and one iteration
     run_s: float  # wall time of the run, without the clock's own calls
     bare_s: float  # bare batched value-and-gradient at the same lanes
-    steps: int  # batched evaluations of the run
+    step_s: float  # what the network alone takes for one iteration: its gradients and its forward passes
+    steps: int  # iterations of the run
     lanes: int  # examples worked on at once
-    occupancy: float  # lane evaluations asked by unfinished lanes / lane evaluations issued
+    occupancy: float  # evaluations and forwards of unfinished lanes / those issued
 
     @property
     def overhead(self) -> float:
-        """Run time over the time of as many bare gradients."""
-        return self.run_s / (self.steps * self.bare_s)
+        """Run time over the time the network alone would take for as many gradients and forward passes."""
+        return self.run_s / (self.steps * self.step_s) if self.steps else float("nan")
 
 
 def timed_run(
-    logits: Any, x: Any, label: Any, target: Any, *, method: Config, brief: Config, lanes: int, progress: bool | None
+    logits: Any,
+    x: Any,
+    label: Any,
+    target: Any,
+    *,
+    method: Config,
+    brief: Config,
+    lanes: int,
+    progress: bool | None,
+    out: Path | None = None,
+    **problem: Any,
 ) -> Timed:
-    """Run the list of pairs through the queue, compilation apart, with the bare gradient timed in between.
+    """Run the list of pairs through the queue, compilation apart, with the bare network timed in between.
 
     brief: the same method with as few iterations as its numbers allow (they are traced: the programs are the same).
-    x: [N, *S] of the pairs. lanes: B.
+    x: [N, *S] of the pairs. lanes: B. out: folder in which the run keeps what ended, and from which it goes on; the
+    times are then those of this call alone. problem: further arguments of :func:`invjax.solve` (groups, key).
     """
     lanes = min(lanes, len(label))
+    groups = problem.pop("groups", None)
 
-    def run(config: Config, rows: slice, on_part: Callable[[Part], None] | None) -> Result:
-        other = None if target is None else target[rows]
-        ctx, problems, config, chosen, key, _ = prepare(logits, x[rows], label[rows], method=config, target=other)
-        return run_queue(ctx, problems, config, method=chosen, key=key, lanes=lanes, on_part=on_part)
+    def prepared(config: Config, rows: slice) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        ctx, problems, config, chosen, key, _ = prepare(
+            logits, x[rows], label[rows], method=config, target=None if target is None else target[rows],
+            groups=None if groups is None else groups[rows], **problem,
+        )  # fmt: skip
+        return ctx, problems, config, chosen, {"method": chosen, "key": key, "lanes": lanes, "evaluator": white_box}
 
     begin = time.perf_counter()
-    run(brief, slice(0, lanes + 1), None)  # one more than the lanes, so that refilling is compiled too
+    ctx, problems, config, chosen, common = prepared(brief, slice(0, lanes + 1))
+    run_queue(ctx, problems, config, **common)  # one more than the lanes, so that refilling is compiled too
     compile_s = time.perf_counter() - begin
+    probes = num_probes(chosen, ctx, config, with_keys(problems, common["key"]))
 
     clock = Clock(logits, x, label, target, lanes)
     clock.tick(3)
     last: list[Part] = []
     spent_before, begin = clock.spent, time.perf_counter()
     ticked = begin
-    with progress_bar(progress, len(label)) as show:
+    counted = {"evaluations": 0, "forwards": 0}
 
-        def on_part(part: Part) -> None:
-            nonlocal ticked
-            show(part)
-            last[:] = [part]
-            if time.perf_counter() - ticked > 2.0:  # a few per cent of the run at the most
-                clock.tick()
-                ticked = time.perf_counter()
+    def watch(part: Part) -> None:
+        nonlocal ticked
+        last[:] = [part]
+        for name in counted if len(part.index) else ():
+            counted[name] += int(getattr(part.result, name).sum())
+        if time.perf_counter() - ticked > 2.0:  # a few per cent of the run at the most
+            clock.tick()
+            ticked = time.perf_counter()
 
-        result = run(method, slice(None), on_part)
+    ctx, problems, config, chosen, common = prepared(method, slice(None))
+    if out is not None:
+        result = run_shared(ctx, problems, config, common, out, progress=progress, watch=watch)
+    else:
+        with progress_bar(progress, len(label)) as show:
+
+            def on_part(part: Part) -> None:
+                show(part)
+                watch(part)
+
+            result = run_queue(ctx, problems, config, **common, on_part=on_part)
     run_s = time.perf_counter() - begin - (clock.spent - spent_before)
     clock.tick(3)
-    useful = float((result.evaluations + result.forwards).sum())
-    return Timed(result, compile_s, run_s, clock.seconds, last[0].steps, lanes, useful / last[0].issued)
+    asked = chosen.width or 1
+    step_s = asked * (clock.gradient_s if chosen.needs_grad else clock.forward_s) + probes * clock.forward_s
+    steps, issued = (last[0].steps, last[0].issued) if last else (0, 0)
+    occupancy = sum(counted.values()) / (issued * (asked + probes)) if issued else float("nan")
+    return Timed(result, compile_s, run_s, clock.gradient_s, step_s, steps, lanes, occupancy)

@@ -10,14 +10,15 @@ import numpy as np
 
 from invjax.attacks.gse import VARIANTS
 from invjax.bench import published
-from invjax.bench.common import Timed, check_json, timed_run, write_json
+from invjax.bench.attack_records import record_of
+from invjax.bench.common import check_json, timed_run, write_json
 from invjax.bulk import choose, configure
 from invjax.data import open_images
 from invjax.engine.checks import num_classes
-from invjax.metrics.attack import MEASURES, attack_table, measure, summarize
+from invjax.metrics.attack import MEASURES, attack_table
 from invjax.models import load
 from invjax.models.params_file import load_arrays
-from invjax.targets import Pairs, make_pairs
+from invjax.targets import make_pairs
 
 DESCRIPTION = "GSE on CIFAR-10 images: best/average/worst over targets, evaluations and seconds."
 
@@ -48,37 +49,6 @@ def configuration(variant: str, untargeted: bool, settings: list[str]) -> Any:
         name, _, value = setting.partition("=")
         constants[name] = value
     return configure("gse", constants)
-
-
-def record_of(timed: Timed, pairs: Pairs) -> dict[str, Any]:
-    """The JSON record of a run (the tables count failures as attempted: the unchanged image)."""
-    result = timed.result
-    count = len(pairs.label)
-    shape = (*pairs.shape, *result.delta.shape[1:])
-    attempts = measure(result.delta.reshape(shape), result.status.reshape(pairs.shape))
-    summary = summarize(attempts)
-    evaluations = result.evaluations.reshape(pairs.shape)
-    return {
-        **summary["all_attempts"],
-        "per_example": {
-            name: np.asarray(rows).tolist() for name, rows in {**attempts._asdict(), "evaluations": evaluations}.items()
-        },
-        "successes_only": summary["successes_only"],
-        "images": pairs.shape[0],
-        "targets": list(pairs.offsets) or "untargeted",
-        "attempts": summary["attempts"],
-        "failed": summary["failed"],
-        "already_target": summary["already_target"],
-        "evaluations": float(result.evaluations.mean()),
-        "forwards": float(result.forwards.mean()),
-        "bare_gradient_s": timed.bare_s / timed.lanes,
-        "occupancy": timed.occupancy,
-        "overhead": timed.overhead,
-        "compile_s": timed.compile_s,
-        "run_s": timed.run_s,
-        "per_example_s": timed.run_s / count,
-        "per_example_in_gradients": timed.run_s / timed.bare_s * timed.lanes / count,
-    }
 
 
 def compare(path: str, record: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -114,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     record = {"variant": options.variant, "lanes": timed.lanes, **record_of(timed, pairs)}
     record["image_index"] = chosen.index.tolist()
-    reference = published.GSE_CIFAR10_UNTARGETED if options.untargeted else published.GSE_CIFAR10_TARGETED
+    reference = (published.CIFAR10_UNTARGETED if options.untargeted else published.CIFAR10_TARGETED)["GSE"]
     table = {name: record[name] for name in ("asr", "acp", "anc", "l2", "d20")}
     cases = ("average",) if options.untargeted else ("best", "average", "worst")
     print(attack_table({f"GSE {options.variant}": table}, {"GSE": reference}, cases))

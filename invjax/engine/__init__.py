@@ -12,6 +12,7 @@ from invjax.engine.queue import run_queue as run_queue
 from invjax.engine.queue import stream as stream
 from invjax.engine.solve import LANES as LANES
 from invjax.engine.solve import prepare as prepare
+from invjax.engine.solve import run_shared as run_shared
 from invjax.engine.solve import solve as solve
 from invjax.engine.trace import Trace as Trace
 from invjax.engine.trace import trace as trace

@@ -4,7 +4,8 @@ XLA's CPU pass that rewrites convolutions into the one form with a fast kernel (
 entry computation. In the body of a loop or a branch the input gradient (kernel labels ``01oi``), the weight gradient
 and every NCHW convolution keep their own labels and fall to the naive emitter, 5-70 times slower (jax-ml/jax #12868).
 The remedy is a lowering rule for the CPU platform that transposes the operands, so that each convolution is born in
-the fast form, whatever the user's model, layout, or transformation. GPU and TPU lowerings are not touched.
+the fast form, whatever the user's model, layout, or transformation. Depthwise convolutions have no fast form; they are
+written out as sums by :mod:`invjax.engine.depthwise`. GPU and TPU lowerings are not touched.
 
 The rule is process-wide and stands on one private name of jax; where that name is gone nothing is installed and
 everything still works, only slower. ``INVJAX_CANONICAL_CONV=0`` in the environment switches it off.
@@ -14,11 +15,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 from typing import Any
 
 import jax
 from jax import lax
 from jax.interpreters import mlir
+
+from invjax.engine import depthwise
 
 _ENV = "INVJAX_CANONICAL_CONV"
 _previous: Any = None
@@ -33,23 +37,27 @@ def canonical_dimensions(ndim: int) -> lax.ConvDimensionNumbers:
 
 
 def _lowering(default: Any) -> Any:
-    """The CPU rule: ``default`` for canonical convolutions, transposes around a canonical one for all others."""
+    """The CPU rule: ``default`` for canonical convolutions, transposes around a canonical one for all others; where a
+    convolution is depthwise, the written-out form in the place of either."""
 
     def rule(ctx: Any, lhs: Any, rhs: Any, *, dimension_numbers: lax.ConvDimensionNumbers, **params: Any) -> Any:
         canonical = canonical_dimensions(len(dimension_numbers.lhs_spec))
-        if dimension_numbers == canonical:
-            return default(ctx, lhs, rhs, dimension_numbers=dimension_numbers, **params)
+        # A spec lists (batch, feature, spatial...) or (out, in, spatial...) as axes of the operand.
+        n, c, *space = dimension_numbers.lhs_spec
+        out, inp, *window = dimension_numbers.rhs_spec
+        axes = (n, *space, c), (*window, inp, out)
+        x, w = (
+            jax.ShapeDtypeStruct(tuple(aval.shape[a] for a in order), aval.dtype)
+            for aval, order in zip(ctx.avals_in, axes, strict=True)
+        )
+        convolution = depthwise.written_out(x, w, ctx.avals_out[0].dtype, params)
+        if convolution is None:
+            if dimension_numbers == canonical:
+                return default(ctx, lhs, rhs, dimension_numbers=dimension_numbers, **params)
+            convolution = partial(lax.conv_general_dilated_p.bind, dimension_numbers=canonical, **params)
 
         def transposed(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-            # A spec lists (batch, feature, spatial...) or (out, in, spatial...) as axes of the operand.
-            n, c, *space = dimension_numbers.lhs_spec
-            out, inp, *window = dimension_numbers.rhs_spec
-            y = lax.conv_general_dilated_p.bind(
-                lax.transpose(lhs, (n, *space, c)),
-                lax.transpose(rhs, (*window, inp, out)),
-                dimension_numbers=canonical,
-                **params,
-            )
+            y = convolution(lax.transpose(lhs, axes[0]), lax.transpose(rhs, axes[1]))
             # y has axes (N, spatial..., C); axis k of the wanted output is the axis that out_spec assigns to k.
             n, c, *space = dimension_numbers.out_spec
             order = (n, *space, c)

@@ -105,6 +105,18 @@ def learn(
     )
 
 
+def num_probes(method: Method, ctx: Context, config: Config, problems: Problem) -> int:
+    """How many forward-only candidates the method has in each iteration; its ``probe`` is traced, not run."""
+    if method.probe is None:
+        return 0
+    probe = method.probe
+
+    def candidates(ctx: Context, config: Config, problems: Problem) -> Array:
+        return jax.vmap(lambda problem: probe(ctx, problem, config, method.init(ctx, problem, config)))(problems)
+
+    return jax.eval_shape(candidates, ctx, config, problems).shape[1]
+
+
 def step(method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Lanes:
     """One iteration of all lanes."""
     evals = look(method, evaluator, ctx, config, problems, lanes)

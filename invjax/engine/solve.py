@@ -18,7 +18,7 @@ from invjax.engine.evaluate import white_box
 from invjax.engine.folder import RunFolder, make_manifest
 from invjax.engine.lanes import Evaluator, finish, start
 from invjax.engine.progress import progress_bar
-from invjax.engine.queue import run_queue, stream
+from invjax.engine.queue import Part, run_queue, stream
 from invjax.numerics import strong
 from invjax.types import Array, ArrayLike, Bounds, Config, Context, Method, Problem, Result, Status
 
@@ -134,17 +134,27 @@ def solve(
     lanes = min(lanes, count) if mesh is None else lanes
     common = {"method": chosen, "key": key, "lanes": lanes, "evaluator": evaluator, "mesh": mesh}
     if jax.process_count() > 1 or out is not None:
-        result = _run_shared(ctx, problems, config, common, out, name, progress)
+        result = run_shared(ctx, problems, config, common, out, name, progress)
     else:
         with progress_bar(progress, count) as on_part:
             result = run_queue(ctx, problems, config, on_part=on_part, **common)
     return result.rows(0) if single else result
 
 
-def _run_shared(
-    ctx: Context, problems: Problem, config: Config, common: dict, out: Any, name: str, progress: bool | None
+def run_shared(
+    ctx: Context,
+    problems: Problem,
+    config: Config,
+    common: dict[str, Any],
+    out: Any,
+    name: str = "model",
+    progress: bool | None = None,
+    watch: Callable[[Part], None] | None = None,
 ) -> Result:
-    """A run with a folder, or one process of several: each solves every ``process_count``-th example."""
+    """A run with a folder, or one process of several: each solves every ``process_count``-th example.
+
+    common: the other arguments of :func:`~invjax.engine.queue.stream`. watch: sees each part, as the progress bar does.
+    """
     count, process, processes = problems.label.shape[0], jax.process_index(), jax.process_count()
     mine = np.arange(process, count, processes)
     results = _blank(ctx, problems, config, common["method"])
@@ -162,6 +172,8 @@ def _run_shared(
         with progress_bar(progress, count, start=count - len(mine)) as on_part:
             for part in stream(ctx, problems, config, todo=mine, **common):
                 on_part(part)
+                if watch is not None:
+                    watch(part)
                 if len(part.index):
                     _store(results, part.index, part.result)
                     if folder is not None:
