@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 BATCH = 64  # examples at once: at 224 pixels and with ResNet50 some 8 GB of activations, so give less there
+
+
+class Picked(NamedTuple):
+    """Rows ``index`` of an array, copied batch by batch only."""
+
+    array: np.ndarray  # [M, ...]
+    index: np.ndarray  # [N] int
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -26,7 +33,7 @@ def in_batches(
         function: defined once at module level, of the leading axis of the rows; returns a pytree of arrays [n, ...],
             each row of which depends on the same row of the arguments alone.
         shared: a pytree that all rows share: a model.
-        rows: arrays [N, ...] with N >= 1; None passes as it is.
+        rows: arrays [N, ...] with N >= 1, or :class:`Picked` of such; None passes as it is.
         options: hashable; another value compiles anew.
         batch: rows at once. The last batch is filled up with rows of its own.
 
@@ -34,11 +41,17 @@ def in_batches(
     """
     if batch < 1:
         raise ValueError(f"batch must be a number of examples >= 1, was {batch!r}")
-    count = len(next(row for row in rows if row is not None))
+    count = next(len(row.index if isinstance(row, Picked) else row) for row in rows if row is not None)
     parts = []
     for begin in range(0, count, batch):
         index = np.arange(begin, min(begin + batch, count))
         whole = np.resize(index, batch) if count > batch else index
-        out = _run(function, options, shared, *(None if row is None else row[whole] for row in rows))
+        out = _run(function, options, shared, *(_take(row, whole) for row in rows))
         parts.append(jax.tree.map(np.asarray, out))
     return jax.tree.map(lambda *a: np.concatenate(a)[:count], *parts)
+
+
+def _take(row: Any, index: np.ndarray) -> Any:
+    if isinstance(row, Picked):
+        return row.array[row.index[index]]
+    return None if row is None else row[index]

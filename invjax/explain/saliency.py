@@ -89,21 +89,21 @@ def saliency_maps(
     Raises ValueError: an unknown indicator, labels or targets that are no classes, or x that is no list of examples.
     """
     function = checks.as_logits_fn(logits)
-    return in_batches(saliency_batch, function, check_rows(function, x, label, target), (indicator,), batch)
-
-
-def check_rows(logits: Any, x: Any, label: Any, target: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x [N, *S], label [N] and target [N] int32 (None: all UNTARGETED; single ones may be), checked against ``logits``.
-
-    Raises ValueError: x holds no example or is not floating point; a label or target is no class.
-    """
     rows = check_examples(x)
-    classes = checks.num_classes(logits, rows.shape[1:], rows.dtype)
+    classes = checks.num_classes(function, rows.shape[1:], rows.dtype)
     own = np.asarray(checks.check_labels("label", label, len(rows), classes))
-    aim = np.full(len(rows), UNTARGETED, np.int32) if target is None else np.asarray(target)
-    given = np.where(aim == UNTARGETED, own, aim) if aim.shape == own.shape else aim
-    checks.check_labels("target", given, len(rows), classes)
-    return rows, own, aim.astype(np.int32)
+    columns = (rows, own, check_targets(target, own, classes))
+    return in_batches(saliency_batch, function, columns, (indicator,), batch)
+
+
+def check_targets(target: Any, label: np.ndarray, classes: int) -> np.ndarray:
+    """Targets [N] as int32; None: all UNTARGETED, as single ones may be. Raises ValueError: one is no class."""
+    if target is None:
+        return np.full(len(label), UNTARGETED, np.int32)
+    aim = np.asarray(target)
+    given = np.where(aim == UNTARGETED, label, aim) if aim.shape == label.shape else aim
+    checks.check_labels("target", given, len(label), classes)
+    return aim.astype(np.int32)
 
 
 def check_examples(x: Any) -> np.ndarray:
