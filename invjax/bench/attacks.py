@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from invjax.bulk import Chosen, check_folder, choose, constants
 from invjax.data import open_images
 from invjax.engine.checks import num_classes
 from invjax.engine.folder import write_atomic
+from invjax.explain import grad_cams
 from invjax.metrics.attack import attack_table
 from invjax.targets import Pairs, make_pairs
 
@@ -37,6 +39,7 @@ class Suite(NamedTuple):
     published: dict[str, dict[str, Any]]  # "targeted", "untargeted" -> title -> table
     load: Any  # options -> logits
     batch: int  # images at once where no gradient loop runs
+    names: Sequence[str] | None = None  # of the classes, for the pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser, suite: Suite) -> None:
@@ -86,17 +89,19 @@ def run(options: argparse.Namespace, suite: Suite) -> int:
         records[name] = record_of(timed, pairs, x if as_tried else None) | _cost(entry)
         records[name]["constants"] = constants(configs[name])
         changes[name] = attempted(timed.result, x) if as_tried else timed.result.delta
-        _print_one(name, records[name], suite, untargeted)
+        _print_one(records[name])
         if not options.no_explain:
-            records[name] |= explained(logits, images, pairs, changes[name], timed.result.found, suite.batch)
-        _write(options, suite, images, records)  # whatever is done is on disk
+            status = np.asarray(timed.result.status)
+            records[name] |= explained(logits, images, pairs, changes[name], status, suite.batch, as_tried)
+        _write(options, suite, images, records)  # after each: whatever is done is on disk
     _print_all(records, suite, untargeted)
     if not options.no_explain:
         print_scores(records)
     if figures is not None:
-        shown = {name: change.reshape(*pairs.shape, *change.shape[1:]) for name, change in changes.items()}
-        paths = attack_pictures.write(figures, images, shown, records)
-        print("wrote " + ", ".join(str(path) for path in paths))
+        few = images.images[: attack_pictures.SHOWN]
+        maps = None if options.no_explain else grad_cams(logits, few, images.labels[: len(few)], batch=suite.batch)
+        paths = attack_pictures.write(figures, images, pairs, changes, records, maps, suite.names)
+        print("\nwrote " + ", ".join(str(path) for path in paths))
     return 0
 
 
@@ -152,7 +157,7 @@ def _table(record: dict[str, Any]) -> dict[str, dict[str, float]]:
     return {key: record[key] for key in SHOWN}
 
 
-def _print_one(name: str, record: dict[str, Any], suite: Suite, untargeted: bool) -> None:
+def _print_one(record: dict[str, Any]) -> None:
     average = {key: record[key]["average"] for key in SHOWN}
     print(
         f"  ASR {average['asr']:.1%}, ACP {average['acp']:.1f}, ANC {average['anc']:.2f}, l2 {average['l2']:.2f}, "

@@ -22,6 +22,7 @@ SUITE = attacks.Suite(
     published={"targeted": published.CIFAR10_TARGETED, "untargeted": published.CIFAR10_UNTARGETED},
     load=_load,
     batch=256,
+    names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 )
 
 

@@ -1,14 +1,17 @@
 """Figures from results. matplotlib is loaded by the first figure, not by this import (extra ``demo``)."""
 
+from invjax.viz.attacks import comparison, score_curves
 from invjax.viz.counterfactuals import plane, sparsity, ways
 from invjax.viz.figures import grid, trace
 from invjax.viz.pixels import perturbation_pixels, picture_pixels, support_pixels
 
 __all__ = [
+    "comparison",
     "grid",
     "perturbation_pixels",
     "picture_pixels",
     "plane",
+    "score_curves",
     "sparsity",
     "support_pixels",
     "trace",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invjax.types import Result
-from invjax.viz.figures import AMBER, BLUE, GREY, _median, _new_figure
+from invjax.viz.figures import AMBER, BLUE, GREY, _median, new_figure
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def ways(
             )
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"titles must be {len(images)} strings, were {len(titles)}")
-    figure = _new_figure((cell * len(images) + 1.4, cell * (1 + 2 * len(results)) + 0.3))
+    figure = new_figure((cell * len(images) + 1.4, cell * (1 + 2 * len(results)) + 0.3))
     axes = figure.subplots(1 + 2 * len(results), len(images), squeeze=False)
     for n, image in enumerate(images):
         _picture(axes[0, n], picture_pixels(image, bounds))
@@ -118,7 +118,7 @@ def plane(
     mesh = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)
     gap = np.asarray(margin(mesh), np.float64).reshape(FINE, FINE)
     height = None if log_prob is None else np.asarray(log_prob(mesh), np.float64).reshape(FINE, FINE)
-    figure = _new_figure((4.3 * len(ends) + 0.3, 4.4))
+    figure = new_figure((4.3 * len(ends) + 0.3, 4.4))
     axes = figure.subplots(1, len(ends), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (name, end) in zip(axes, ends.items(), strict=True):
         if height is not None:
@@ -154,7 +154,7 @@ def sparsity(counts: Any, values: Any, *, ylabel: str = "distance", title: str =
     where, lines = np.asarray(counts), np.asarray(values, np.float64)
     if where.ndim != 1 or lines.ndim != 2 or lines.size == 0 or lines.shape[1:] != where.shape:
         raise ValueError(f"counts and values must be [M] and [N, M], were of shapes {where.shape} and {lines.shape}")
-    figure = _new_figure((5.6, 3.4))
+    figure = new_figure((5.6, 3.4))
     axis = figure.subplots()
     axis.plot(where, lines.T, color=BLUE, lw=0.8, alpha=0.35)
     axis.plot(where, _median(lines), color=AMBER, lw=2.2, marker="o", label="median of those found")

@@ -52,7 +52,7 @@ def grid(
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"titles must be {len(images)} strings, were {len(titles)}")
     names = ("original", "adversarial", "perturbation", "mask")
-    figure = _new_figure((cell * len(images) + 0.9, cell * len(names) + 0.5))
+    figure = new_figure((cell * len(images) + 0.9, cell * len(names) + 0.5))
     axes = figure.subplots(len(names), len(images), squeeze=False)
     for n in range(len(images)):
         rows = (
@@ -104,7 +104,7 @@ def trace(
     where = np.arange(lines[0].shape[1]) if steps is None else np.asarray(steps)
     if where.shape != lines[0].shape[1:]:
         raise ValueError(f"steps must be of shape {lines[0].shape[1:]}, was {where.shape}")
-    figure = _new_figure((6.4, 4.4))
+    figure = new_figure((6.4, 4.4))
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axis, values, colour in ((upper, lines[0], AMBER), (lower, lines[1], BLUE)):
         many = len(values) > 1
@@ -137,7 +137,7 @@ def _median(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def _new_figure(size: tuple[float, float]) -> Figure:
+def new_figure(size: tuple[float, float]) -> Figure:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
