@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import replace_if, safe_divide, safe_norm
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
 NORMS = ("linf", "l2")
@@ -82,23 +82,32 @@ def _loss(ctx: Context, problem: Problem, config: PGD, state: PGDState, point: A
     return LOSSES[config.loss](logits, problem.label, problem.target)
 
 
-def _onto_ball(config: PGD, r: Array) -> Array:
-    """The projection onto the ball; clipping to a box that holds x afterwards (the engine's) never leaves it."""
-    if config.norm == "linf":
-        return jnp.clip(r, -config.eps, config.eps)
-    norm = safe_norm(r)
-    return r * jnp.where(norm > config.eps, safe_divide(jnp.asarray(config.eps, r.dtype), norm), jnp.ones_like(norm))
+def onto_ball(r: Array, eps: ArrayLike, norm: str) -> Array:
+    """The projection of r [*S] onto the ball of radius ε; clipping to a box that holds x afterwards never leaves it."""
+    if norm == "linf":
+        return jnp.clip(r, jnp.negative(eps), eps)
+    size = safe_norm(r)
+    return r * jnp.where(size > eps, safe_divide(jnp.asarray(eps, r.dtype), size), jnp.ones_like(size))
+
+
+def direction(gradient: Array, norm: str) -> Array:
+    """The step of length 1 along which the loss rises most, to first order: sign(∇) for linf, ∇/‖∇‖_2 for l2."""
+    return jnp.sign(gradient) if norm == "linf" else safe_divide(gradient, safe_norm(gradient))
+
+
+def random_in_ball(key: Array, x: Array, eps: ArrayLike, norm: str) -> Array:
+    """A uniform point of the ball of radius ε around x [*S]."""
+    direction_key, radius_key = jax.random.split(key)
+    if norm == "linf":
+        return x + eps * jax.random.uniform(direction_key, x.shape, x.dtype, -1.0, 1.0)
+    ray = jax.random.normal(direction_key, x.shape, x.dtype)
+    radius = eps * jax.random.uniform(radius_key, (), x.dtype) ** (1 / x.size)
+    return x + radius * direction(ray, norm)
 
 
 def _random_point(config: PGD, problem: Problem, trial: Array) -> Array:
-    """A uniform point of the ball; its draw depends on the example's key and the start alone."""
-    direction_key, radius_key = jax.random.split(jax.random.fold_in(problem.key, trial))
-    x = problem.x
-    if config.norm == "linf":
-        return x + config.eps * jax.random.uniform(direction_key, x.shape, x.dtype, -1.0, 1.0)
-    direction = jax.random.normal(direction_key, x.shape, x.dtype)
-    radius = config.eps * jax.random.uniform(radius_key, (), x.dtype) ** (1 / x.size)
-    return x + radius * safe_divide(direction, safe_norm(direction))
+    """A random start: its draw depends on the example's key and the start alone."""
+    return random_in_ball(jax.random.fold_in(problem.key, trial), problem.x, config.eps, config.norm)
 
 
 def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval) -> PGDState:
@@ -108,8 +117,8 @@ def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval
     ended = ~first & (state.k >= config.steps)
     trial = state.trial + ended.astype(jnp.int32)
 
-    direction = jnp.sign(ev.grad) if config.norm == "linf" else safe_divide(ev.grad, safe_norm(ev.grad))
-    stepped = problem.x + _onto_ball(config, ev.point - config.step * direction - problem.x)
+    moved = ev.point - config.step * direction(ev.grad, config.norm)
+    stepped = problem.x + onto_ball(moved - problem.x, config.eps, config.norm)
     won = jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
     lost = jnp.where(trial >= config.restarts, Status.NOT_FOUND, Status.PENDING)
     status = jnp.where(reached, won, lost).astype(jnp.int32)

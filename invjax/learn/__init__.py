@@ -1,0 +1,41 @@
+"""Learning: networks trained on arrays, on perturbed data and with the groups in mind."""
+
+from invjax.learn.adversarial import Adversary, RobustAccuracy, robust_accuracy, train_at
+from invjax.learn.evaluate import evaluate, predict
+from invjax.learn.last_layer import LastLayer, last_layer, penultimate, with_last_layer
+from invjax.learn.optimiser import Optax, Optimiser
+from invjax.learn.retrain import Logistic, Retrained, afr, afr_weights, dfr, l1_logistic
+from invjax.learn.robust import errors_of, group_dro, jtt, resample, reweight
+from invjax.learn.rules import ERM, GroupDRO, Rule
+from invjax.learn.train import Trained, fit
+
+__all__ = [
+    "ERM",
+    "Adversary",
+    "GroupDRO",
+    "LastLayer",
+    "Logistic",
+    "Optax",
+    "Optimiser",
+    "Retrained",
+    "RobustAccuracy",
+    "Rule",
+    "Trained",
+    "afr",
+    "afr_weights",
+    "dfr",
+    "errors_of",
+    "evaluate",
+    "fit",
+    "group_dro",
+    "jtt",
+    "l1_logistic",
+    "last_layer",
+    "penultimate",
+    "predict",
+    "resample",
+    "reweight",
+    "robust_accuracy",
+    "train_at",
+    "with_last_layer",
+]

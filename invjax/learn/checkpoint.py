@@ -50,7 +50,7 @@ def _typed(plain: Any, like: Any) -> Any:
 
 
 class Checkpoints:
-    """The saved states of one training. A pytree goes in as the list of its leaves: orbax need know no class of ours."""
+    """The saved states of one training. A pytree goes in as its leaves: orbax need know no class of ours."""
 
     def __init__(self, folder: str | Path, manifest: dict[str, Any]) -> None:
         ocp = _orbax()
@@ -80,9 +80,7 @@ class Checkpoints:
         form = {str(i): _plain(leaf) for i, leaf in enumerate(leaves)}
         reason: Exception | None = None
         for step in steps:
-            args = self._args.Composite(
-                state=self._args.StandardRestore(form), history=self._args.JsonRestore()
-            )
+            args = self._args.Composite(state=self._args.StandardRestore(form), history=self._args.JsonRestore())
             try:
                 found = self._manager.restore(step, args=args)
             except Exception as error:  # damaged files fail in many ways
@@ -92,8 +90,8 @@ class Checkpoints:
             return jax.tree.unflatten(structure, typed), list(found.history)
         if reason is not None:
             raise ValueError(
-                f"checkpoint must hold a state that can be read; none of the steps {steps} in {str(self.folder)!r} can: "
-                f"{reason}"
+                f"checkpoint must hold a state that can be read; none of the steps {steps} in {str(self.folder)!r} "
+                f"can: {reason}"
             ) from reason
         return None
 

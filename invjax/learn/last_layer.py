@@ -48,7 +48,7 @@ def _layer(model: nnx.Module, path: tuple[Any, ...]) -> nnx.Linear:
 
 
 def last_layer(model: nnx.Module, example: Any) -> LastLayer:
-    """The last linear layer. example: one input [*S], or a few [B, *S]; the search runs on it.
+    """The last linear layer. example: a few inputs [B, *S]; the search runs on them.
 
     Raises:
       ValueError: no ``nnx.Linear`` gives the logits as they are.

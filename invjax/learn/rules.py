@@ -70,8 +70,8 @@ class GroupDRO:
         (static).
 
     The update is the same in the released code, in WILDS (Koh et al. 2021), SpuCo and SubpopBench: multiplying by
-    exp(η 0) leaves a group without examples where it is, and the constant in front of the first q falls out. They differ
-    in what feeds it; see :func:`invjax.learn.group_dro`. Of the released code, deliberately not followed: there C acts
+    exp(η 0) leaves a group without examples where it is, and a factor of the first q falls out. They differ in what
+    feeds it; see :func:`invjax.learn.group_dro`. Of the released code, deliberately not followed: there C acts
     only where it is positive for all groups, in place, so that the reported losses carry it too.
     """
 

@@ -1,6 +1,6 @@
 """One training step as one compiled program.
 
-    x' = adversary(x)   (or x),      l_i = loss(f_w(x'_i), y_i),      c = rule(l, g, w),      w ← w + update(∇_w Σ_i c_i l_i)
+    x' = adversary(x)  (or x),    l_i = loss(f_w(x'_i), y_i),    c = rule(l, g, w),    w ← w + update(∇_w Σ_i c_i l_i)
 
 A step is one call of a compiled function, not a turn of a ``lax.scan``: see :mod:`invjax.learn.train` for what that
 costs and saves. Everything that is a number (rates, radii, weights, the network itself) is an argument; what shapes the
@@ -42,10 +42,10 @@ class Progress(NamedTuple):
 class Batch(NamedTuple):
     """B examples."""
 
-    x: Array  # [B, *S] in the data range, or uint8
-    y: Array  # [B] int32
-    group: Array  # [B] int32
-    weight: Array  # [B]
+    x: Any  # [B, *S] in the data range, or uint8
+    y: Any  # [B] int32
+    group: Any  # [B] int32
+    weight: Any  # [B]
 
 
 class Numbers(NamedTuple):
@@ -108,7 +108,9 @@ def train_step(
         x = jax.lax.stop_gradient(x)
 
     def objective(weights: Any) -> tuple[Array, tuple[Any, Any, dict[str, Array]]]:
-        module = nnx.merge(graphs.train, narrow(weights, precision), frozen, states.rest)
+        # Rebuilt at this level of the trace: flax lets no module update variables that were made outside.
+        rest = jax.tree.map(lambda leaf: leaf, states.rest)
+        module = nnx.merge(graphs.train, narrow(weights, precision), frozen, rest)
         logits = at_least_float32(module(narrow(x, precision)))
         losses = choices.loss(logits, batch.y)
         constant = jax.lax.stop_gradient(losses)
@@ -122,8 +124,6 @@ def train_step(
 
     (_, (rest, rule, told)), gradient = jax.value_and_grad(objective, has_aux=True)(states.weights)
     told |= {"gradient": norm_of(gradient), **numbers.rule.report(rule)}
-    updates, memory = numbers.optimiser.update(
-        gradient, progress.memory, states.weights, progress.step, numbers.total
-    )
+    updates, memory = numbers.optimiser.update(gradient, progress.memory, states.weights, progress.step, numbers.total)
     weights = optax.apply_updates(states.weights, updates)
     return Progress(progress.step + 1, States(weights, states.frozen, rest), memory, rule), told

@@ -5,7 +5,10 @@
 A Python loop of compiled steps, metrics as plain dicts. Everything random comes from ``key``, the order of the examples
 is a pure function of the key and the step; so a run that was killed goes on from its checkpoint to the very same bits.
 
-Why no ``lax.scan`` over steps: see :data:`SCAN`.
+A step is one call of a compiled program, not a turn of a ``lax.scan``. Measured on two CPU cores, steps one by one
+against ten in a scan: SmallCNN at 28 px, batch 128, 78 ms against 99 ms (1,900 ms without the remedy of
+:mod:`invjax.engine.cpu`); an MLP of three layers 0.8 ms against 0.4 ms: a scan saves what a step costs to dispatch, and
+nothing that is worth a program compiled for its length.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from invjax.engine.cpu import install_canonical_convolutions
 from invjax.engine.folder import describe, digest
 from invjax.learn import parts
 from invjax.learn.checkpoint import Checkpoints, fingerprint
-from invjax.learn.optimiser import as_optimiser
+from invjax.learn.optimiser import Optax, Optimiser, as_optimiser
 from invjax.learn.order import Order
 from invjax.learn.rules import ERM, Rule
 from invjax.learn.step import PRECISIONS, Augment, Batch, Choices, Loss, Numbers, Progress, cross_entropy, train_step
@@ -127,17 +130,18 @@ def fit(
     every = min(total, math.ceil(count / batch)) if every is None else every
     if every < 1:
         raise ValueError(f"every must be at least 1 step; it was {every!r}")
-    optimiser, rule = as_optimiser(optimiser), ERM() if rule is None else rule
-    for one in (optimiser, rule, adversary):
-        if hasattr(one, "check"):
-            one.check()
+    told_parts = (as_optimiser(optimiser), ERM() if rule is None else rule, adversary)
+    for part in told_parts:
+        check = getattr(part, "check", None)
+        if check is not None:
+            check()
     install_canonical_convolutions()  # for loops inside a step: an adversary's, a network's own
 
     streams = jax.random.split(key, 3)
     graphs, states = parts.split(model, streams[0], batch_norm, freeze)
-    optimiser, rule, adversary = (strong(one, jnp.float32) for one in (optimiser, rule, adversary))
-    progress = Progress(jnp.zeros((), jnp.int32), states, optimiser.init(states.weights), rule.init())
-    numbers = Numbers(optimiser, rule, adversary, jnp.asarray(total, jnp.int32), streams[1])
+    numeric: tuple[Any, Any, Any] = strong(told_parts, jnp.float32)  # so that 1 and 1.0 are one program
+    numbers = Numbers(*numeric, total=jnp.asarray(total, jnp.int32), key=streams[1])
+    progress = Progress(jnp.zeros((), jnp.int32), states, numbers.optimiser.init(states.weights), numbers.rule.init())
     choices = Choices(graphs, loss, augment, precision)
     place, replicate = _placing(mesh, batch)
     # A copy: the step uses up what it is given, and the first weights are the user's own arrays.
@@ -151,21 +155,11 @@ def fit(
             "model": type(model).__name__,
             "start": digest(states),
             "inputs": fingerprint(x),
-            "labels": digest(y),
-            "groups": digest(groups),
-            "weights": digest(weights),
+            **{name: digest(array) for name, array in (("labels", y), ("groups", groups), ("weights", weights))},
             "sampling": "in turn" if sampling is None else digest(sampling),
-            "optimiser": _described(optimiser),
-            "rule": _described(rule),
-            "adversary": _described(adversary),
-            "augment": _named(augment),
-            "loss": _named(loss),
-            "freeze": _named(freeze),
-            "batch_norm": batch_norm,
-            "precision": precision,
-            "steps": total,
-            "batch": batch,
-            "key": digest(key),
+            **{name: _described(getattr(numbers, name)) for name in ("optimiser", "rule", "adversary")},
+            **{name: _named(one) for name, one in (("augment", augment), ("loss", loss), ("freeze", freeze))},
+            **{"batch_norm": batch_norm, "precision": precision, "steps": total, "batch": batch, "key": digest(key)},
         }
         saved = Checkpoints(checkpoint, manifest)
     history: list[dict[str, Any]] = []
@@ -185,8 +179,8 @@ def fit(
             if (step + 1) % every and step + 1 < total:
                 continue
             record = {"step": step + 1, "epoch": (step + 1) * batch / count, **_means(pending)}
-            if hasattr(optimiser, "rate_at"):
-                record["rate"] = float(optimiser.rate_at(step, total))
+            if isinstance(numbers.optimiser, Optimiser):
+                record["rate"] = float(numbers.optimiser.rate_at(step, total))
             if measure is not None:
                 record |= measure(parts.trained(model, progress.states))
             record["seconds"] = time.perf_counter() - begin
@@ -267,9 +261,11 @@ def _means(told: Sequence[dict[str, Array]]) -> dict[str, Any]:
 
 
 def _described(part: Any) -> Any:
-    """A configuration in the words of a manifest."""
+    """A configuration in the words of a manifest. Of optax's transformations only the name of a function is known."""
     if part is None:
         return None
+    if isinstance(part, Optax):
+        return {"class": "Optax", "transformation": _named(part.transformation.update)}
     fields = describe(part) if dataclasses.is_dataclass(part) else {"leaves": digest(part)}
     return {"class": type(part).__name__, **fields}
 

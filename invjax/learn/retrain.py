@@ -1,0 +1,262 @@
+"""Retraining the last layer on what the rest of a network has learnt: DFR and AFR.
+
+With the features φ(x) [D] that the last linear layer is given,
+
+    DFR (Kirichenko et al. 2023)    min_{W,b}  (1/n) Σ_i l(W^T z_i + b, y_i) + ‖W‖_1 / (C n)      balanced, held out
+    AFR (Qiu et al. 2023)           min_{W,b}  Σ_i μ_i l(W^T φ_i + b, y_i) + λ ‖(W, b) − (W_0, b_0)‖²
+
+both convex, solved by the library's own accelerated methods to a tolerance. DFR needs group labels of the held-out
+data, AFR none: its weights μ_i ∝ exp(−γ p_i) are large where the first network gives the true class a small p_i.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from invjax import prox, solvers
+from invjax.learn.last_layer import last_layer, penultimate, with_last_layer
+from invjax.learn.rules import start_of
+from invjax.learn.step import cross_entropy
+from invjax.metrics.group import group_accuracies
+from invjax.types import Array, ArrayLike
+
+GRID = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C, of the released code
+
+
+class Logistic(NamedTuple):
+    """A linear classifier on features; leading axes where several were fitted at once."""
+
+    kernel: Array  # [D, K]
+    bias: Array  # [K]
+    converged: Array  # [] bool
+
+
+class _SparseKernel(NamedTuple):
+    """g = weight · ‖W‖_1 on [W; b], whose last row b is free."""
+
+    weight: Array
+
+    def value(self, u: Array) -> Array:
+        return self.weight * jnp.sum(jnp.abs(u[:-1]))
+
+    def prox(self, v: Array, step: Array) -> Array:
+        return jnp.concatenate([prox.l1(v[:-1], self.weight * step), v[-1:]])
+
+
+@partial(jax.jit, static_argnames="classes")
+def l1_logistic(
+    features: Array,
+    y: Array,
+    C: ArrayLike,
+    *,
+    classes: int,
+    tol: ArrayLike = 1e-4,
+    max_steps: ArrayLike = 2000,
+) -> Logistic:
+    """``min (1/n) Σ l(W^T z_i + b, y_i) + ‖W‖_1 / (C n)``, l the cross-entropy, by FISTA with restarts.
+
+    C is that of scikit-learn (inverse strength). The bias is not penalised (liblinear, which the released code calls,
+    does penalise it). Of two classes one column is fitted, their difference, and given back as ``(−w/2, w/2)``.
+
+    Args:
+      features: [n, D]; y: [n] int in [0, K). classes: K >= 2 (static). tol, max_steps: of :func:`solvers.minimize`.
+    """
+    free = 1 if classes == 2 else classes
+
+    def spread(u: Array) -> Array:
+        return jnp.concatenate([-u / 2, u / 2], axis=-1) if classes == 2 else u
+
+    def smooth(u: Array) -> Array:
+        return jnp.mean(cross_entropy(spread(features @ u[:-1] + u[-1]), y))
+
+    penalty = _SparseKernel(1 / (jnp.asarray(C, features.dtype) * features.shape[0]))
+    start = jnp.zeros((features.shape[1] + 1, free), features.dtype)
+    found = solvers.minimize(smooth, start, g=penalty, tol=tol, max_steps=max_steps)
+    full = spread(found.x)
+    return Logistic(full[:-1], full[-1], found.converged)
+
+
+@partial(jax.jit, static_argnames="classes")
+def _many(features: Array, y: Array, rows: Array, C: Array, tol: Array, max_steps: Array, *, classes: int) -> Logistic:
+    """One fit per row of ``rows`` [R, n] and C [R]."""
+
+    def one(rows: Array, C: Array) -> Logistic:
+        return l1_logistic(features[rows], y[rows], C, classes=classes, tol=tol, max_steps=max_steps)
+
+    return jax.vmap(one)(rows, C)
+
+
+class Retrained(NamedTuple):
+    """A network with a new last layer, and how it came about."""
+
+    model: nnx.Module  # in evaluation mode
+    report: dict[str, Any]
+
+
+def dfr(
+    model: nnx.Module,
+    x: Any,
+    y: Any,
+    groups: Any = None,
+    *,
+    key: Array,
+    num_groups: int | None = None,
+    C: float | None = None,
+    grid: tuple[float, ...] = GRID,
+    retrains: int = 20,
+    batch: int = 256,
+    tol: float = 1e-4,
+    max_steps: int = 2000,
+) -> Retrained:
+    """Deep feature reweighting: the last layer anew, by sparse logistic regression on group-balanced held-out data.
+
+    One scaler (mean and standard deviation of each feature over all of x) serves the choice of C and the final fits.
+    C is chosen on a random half of x: fitted on a balanced draw of the other half, that with the best worst group (of
+    equal ones the smallest C). Then W and b are the means over ``retrains`` fits, each on another balanced draw of x:
+    as many examples of each group as the smallest has. The scaler is folded into the layer that is given back.
+
+    Args:
+      model: the trained network; it is not changed.
+      x, y, groups: held-out data [N, *S], [N], [N] (DFR_val; the training data for DFR_tr). groups None: the classes,
+        which needs no attribute (and balances them alone).
+      key: of the halves and draws. num_groups: G; a group without examples is an error.
+      C: inverse strength; None: chosen from ``grid``. retrains: 20 in the paper.
+
+    Returns:
+      The network and {"C", "worst_by_C" (of the half held out), "nonzero" (share of W), "converged" (share of fits),
+      "examples" (of one fit)}.
+
+    Raises:
+      ValueError: a wrong argument, no last linear layer, a group too small to be halved.
+    """
+    if retrains < 1 or batch < 1:
+        raise ValueError(f"retrains and batch must be at least 1; they were {retrains!r} and {batch!r}")
+    if (C is not None and not C > 0) or not all(c > 0 for c in grid) or not grid:
+        raise ValueError(f"C and grid must be positive; they were {C!r} and {grid!r}")
+    labels = np.asarray(y).astype(np.int32)
+    member = labels if groups is None else np.asarray(groups)
+    if not len(x) == len(labels) == len(member):
+        raise ValueError(
+            f"x, y and groups must be lists of one length; they had {len(x)}, {len(labels)}, {len(member)}"
+        )
+    start_of(member, num_groups, "error")
+    if C is None and np.bincount(member).min() < 2:
+        raise ValueError("groups must have at least 2 examples each, so that C can be chosen on half of them")
+    layer = last_layer(model, x[np.arange(min(8, len(labels)))])
+    features = penultimate(model, x, layer, batch=batch)
+    mean, std = features.mean(0), features.std(0)
+    std = np.where(std > 1e-8, std, 1.0)  # a dead feature stays 0
+    scaled, device_y = jnp.asarray((features - mean) / std), jnp.asarray(labels)
+    rng, classes = np.random.default_rng(np.asarray(jax.random.key_data(key))), layer.kernel.shape[1]
+
+    def run(rows: np.ndarray, strengths: np.ndarray) -> Logistic:
+        limits = jnp.asarray(tol, jnp.float32), jnp.asarray(max_steps, jnp.int32)
+        fitted = _many(
+            scaled, device_y, jnp.asarray(rows), jnp.asarray(strengths, jnp.float32), *limits, classes=classes
+        )
+        return jax.tree.map(np.asarray, fitted)
+
+    report: dict[str, Any] = {}
+    if C is None:
+        half = np.concatenate(
+            [rng.permutation(np.flatnonzero(member == g))[: int(np.sum(member == g)) // 2] for g in np.unique(member)]
+        )
+        rest = np.setdiff1d(np.arange(len(labels)), half)
+        strengths = np.asarray(grid)
+        drawn = _balanced(member, half, rng)
+        fitted = run(np.broadcast_to(drawn, (len(grid), len(drawn))), strengths)
+        said = np.einsum("nd,rdk->rnk", np.asarray(scaled)[rest], fitted.kernel) + fitted.bias[:, None]
+        worst = [group_accuracies(one.argmax(1) == labels[rest], member[rest], resamples=1).worst for one in said]
+        order = np.lexsort((strengths, -np.asarray(worst)))
+        C = float(strengths[order[0]])
+        report["worst_by_C"] = dict(zip(map(float, grid), worst, strict=True))
+    everything = np.arange(len(labels))
+    draws = np.stack([_balanced(member, everything, rng) for _ in range(retrains)])
+    fitted = run(draws, np.full(retrains, C))
+    kernel, bias = fitted.kernel.mean(0), fitted.bias.mean(0)
+    report |= {
+        "C": C,
+        "nonzero": float(np.mean(kernel != 0)),
+        "converged": float(np.mean(fitted.converged)),
+        "examples": int(draws.shape[1]),
+    }
+    kernel = kernel / std[:, None]
+    return Retrained(with_last_layer(model, layer, kernel, bias - mean @ kernel), report)
+
+
+def _balanced(member: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many of ``rows`` from each group as the smallest has there, drawn without replacement."""
+    each = [rows[member[rows] == g] for g in np.unique(member[rows])]
+    least = min(map(len, each))
+    return np.concatenate([rng.permutation(one)[:least] for one in each])
+
+
+def afr_weights(logits: Any, y: Any, gamma: float) -> np.ndarray:
+    """``μ_i ∝ exp(−γ p_i) / n_{y_i}`` with p_i = softmax(logits_i)_{y_i}, summing to 1: [N, K], [N] -> [N]."""
+    scores, labels = np.asarray(logits, np.float64), np.asarray(y)
+    scores = scores - scores.max(1, keepdims=True)
+    p = np.exp(scores[np.arange(len(labels)), labels]) / np.exp(scores).sum(1)
+    mu = np.exp(-gamma * p) / np.bincount(labels)[labels]
+    return mu / mu.sum()
+
+
+@jax.jit
+def _towards(
+    features: Array, y: Array, mu: Array, start: Array, penalty: Array, tol: Array, max_steps: Array
+) -> solvers.Solution:
+    def objective(u: Array) -> Array:
+        return jnp.sum(mu * cross_entropy(features @ u[:-1] + u[-1], y)) + penalty * jnp.sum(jnp.square(u - start))
+
+    return solvers.minimize(objective, start, solver="nag", tol=tol, max_steps=max_steps)
+
+
+def afr(
+    model: nnx.Module,
+    x: Any,
+    y: Any,
+    *,
+    gamma: float = 8.0,
+    penalty: float = 0.1,
+    batch: int = 256,
+    tol: float = 1e-5,
+    max_steps: int = 500,
+) -> Retrained:
+    """Automatic feature reweighting: the last layer again, weighted towards what the network gets wrong; no groups.
+
+    The paper trains the network on 80 % of the training data and gives this the other 20 %: on data it has learnt by
+    heart all p_i are near 1 and the weights say nothing. It takes 500 steps of full-batch gradient descent and picks γ
+    and λ by the worst group of validation data; here the convex problem is solved (Nesterov's method) until ``tol``,
+    at most ``max_steps`` steps, and the defaults of γ and λ are this library's: choose them likewise.
+
+    Args:
+      model: the trained network; it is not changed. x, y: data it has not seen, [N, *S], [N].
+      gamma: γ >= 0; 0 is a class-balanced fit. penalty: λ >= 0.
+
+    Returns:
+      The network and {"steps", "converged", "effective": 1 / (N Σ μ_i²), the share of x that carries the fit}.
+    """
+    for name, value in (("gamma", gamma), ("penalty", penalty)):
+        if not value >= 0:
+            raise ValueError(f"{name} must be at least 0; it was {value!r}")
+    labels = np.asarray(y).astype(np.int32)
+    if len(x) != len(labels):
+        raise ValueError(f"y must hold one class per example, {len(x)}; it held {len(labels)}")
+    layer = last_layer(model, x[np.arange(min(8, len(labels)))])
+    features = penultimate(model, x, layer, batch=batch)
+    mu = afr_weights(features @ layer.kernel + layer.bias, labels, gamma)
+    start = np.concatenate([layer.kernel, layer.bias[None]])
+    numbers = (jnp.asarray(value, jnp.float32) for value in (mu, start, penalty, tol))
+    mu_, start_, penalty_, tol_ = numbers
+    found = _towards(features, labels, mu_, start_, penalty_, tol_, jnp.asarray(max_steps, jnp.int32))
+    report = {
+        "steps": int(found.steps),
+        "converged": bool(found.converged),
+        "effective": float(1 / (len(mu) * np.sum(mu * mu))),
+    }
+    return Retrained(with_last_layer(model, layer, found.x[:-1], found.x[-1]), report)
