@@ -1,0 +1,202 @@
+"""JSMA: the features of greatest saliency, two or one at a time (Papernot et al., EuroS&P 2016).
+
+    min ‖r‖_0,   x + r in the box and in the wanted class,   greedily                                              (1)
+
+Each step reads two gradients at the point, for the class c = t (targeted) or y (untargeted), with s = 1 or −1:
+
+    a = s ∇Z_c,   b = −s Σ_{j≠c} ∇Z_j                                                                              (2)
+
+and moves by ``theta`` those features p, q (of the *search domain*) for which
+
+    (a_p + a_q)(b_p + b_q)   is greatest, with both sums positive:                                                 (3)
+
+the class becomes stronger and the others together weaker (untargeted: the reverse, the non-targeted form of Wiyatno &
+Xu, 2018). A feature that moves down enters with −a, −b. ``form="one"``: the single feature of greatest a_p b_p.
+With ``scores="probabilities"`` the outputs are softmax probabilities, which sum to 1: then b = a up to one positive
+factor, and one gradient tells both, here that of ``Z_c − log Σ_{j≠c} e^{Z_j}``, which does not saturate.
+
+The pair search (:func:`best_pair`) looks at all pairs among the ``candidates`` features of the highest bound (5): no
+table over D² pairs. It is exact where 2 D is at most ``candidates``, and wherever the bound of the first feature left
+out is no more than what was found.
+
+Deviations from the paper: a pair may be one feature alone, where no second one helps; a feature once moved up is not
+moved down again; the budget counts features that changed (the paper's counts steps, the same for theta = 1). Unit: the
+feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.coordinates`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from invjax import losses
+from invjax.attacks import coordinates
+from invjax.config import STATIC, config, require, require_choice
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+
+@config
+class JSMA:
+    """The attack's constants; theta, form and scores are the published ones. Targeted and untargeted.
+
+    Fields:
+      theta: how far a feature moves in one step, box widths, > 0; from 1 on: to the side of the box.
+      share: the largest share of the D features that may change, in [0, 1] (the paper's Υ).
+      max_changes: the largest number of features that may change, >= 0; the smaller of the two holds.
+      iterations: steps, >= 1.
+      form: "pair" or "one" (static).
+      direction: "both", "up" (the paper's theta > 0) or "down" (theta < 0) (static).
+      scores: "logits" or "probabilities" (static).
+      candidates: features (each up and down) among which pairs are looked for, >= 2 (static).
+
+    Evaluations per example: 1 + 2 a step for logits, 1 + 1 a step for probabilities, whatever the number of classes.
+    """
+
+    theta: float = 1.0
+    share: float = 0.145
+    max_changes: int = 1_000_000
+    iterations: int = 10_000
+    form: str = field(default="pair", metadata=STATIC)
+    direction: str = field(default="both", metadata=STATIC)
+    scores: str = field(default="logits", metadata=STATIC)
+    candidates: int = field(default=128, metadata=STATIC)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        require(self, "theta", lambda v: v > 0, "a step > 0")
+        require(self, "share", lambda v: 0 <= v <= 1, "in [0, 1]")
+        require(self, "max_changes", lambda v: v >= 0, "at least 0")
+        require(self, "iterations", lambda v: v >= 1, "at least 1")
+        require(self, "candidates", lambda v: v >= 2, "at least 2")
+        require_choice(self, "form", ("pair", "one"))
+        require_choice(self, "direction", ("both", "up", "down"))
+        require_choice(self, "scores", ("logits", "probabilities"))
+
+
+class JSMAState(NamedTuple):
+    r: Array  # [*S] the point to ask, as a perturbation
+    a: Array  # [*S] the first gradient of (2) there, where the second one is still to come
+    half: Array  # [] bool, the second gradient is the next
+    k: Array  # [] int32, steps taken
+    status: Array  # [] int32, PENDING until decided
+
+
+def best_pair(a: Array, b: Array, cost: Array, left: Array, width: int) -> tuple[Array, Array]:
+    """The two moves that maximise (3), or the one, where no second helps: ``(pair [2] int32, product [])``.
+
+        (a_p + a_q)(b_p + b_q),   a_p + a_q > 0,   b_p + b_q > 0,   cost_p + cost_q <= left                        (4)
+
+    a, b: [2, D], the moves of D features up and down, −infinity in a where a move is not allowed; cost: [2, D], what a
+    move takes of the budget ``left`` []. The pair indexes the flat moves; both the same: that one alone. Product 0:
+    there is none. A feature is not paired with its own reverse.
+
+    Every pair with the move i has at most the product
+
+        (a_i + max a)_+ (b_i + max b)_+                                                                            (5)
+
+    and the ``width`` moves of the highest bound are all paired with each other.
+    """
+    size = a.shape[1]
+    a, b, cost = a.reshape(-1), b.reshape(-1), cost.reshape(-1)
+    allowed = jnp.isfinite(a) & (cost <= left)
+    top_a, top_b = (jnp.max(jnp.where(allowed, v, -jnp.inf)) for v in (a, b))
+    bound = jnp.where(allowed, jnp.maximum(a + top_a, 0) * jnp.maximum(b + top_b, 0), -1)
+    bound, best = jax.lax.top_k(bound, min(width, bound.size))
+    a, b, cost, open_ = (jnp.where(bound >= 0, v[best], 0) for v in (a, b, cost, allowed))
+    alone = jnp.eye(best.size, dtype=bool)
+
+    def sums(v: Array) -> Array:
+        return jnp.where(alone, v[:, None], v[:, None] + v[None, :])
+
+    good = (sums(a) > 0) & (sums(b) > 0) & (sums(cost) <= left) & (open_[:, None] > 0) & (open_[None, :] > 0)
+    good &= alone | (best[:, None] % size != best[None, :] % size)
+    product = jnp.where(good, sums(a) * sums(b), 0).reshape(-1)
+    first = jnp.argmax(product)
+    return best[jnp.stack([first // best.size, first % best.size])].astype(jnp.int32), product[first]
+
+
+def best_one(a: Array, b: Array, cost: Array, left: Array) -> tuple[Array, Array]:
+    """The one move with a_p > 0, b_p > 0 of the greatest product, in the form of :func:`best_pair`. Exact."""
+    a, b, cost = a.reshape(-1), b.reshape(-1), cost.reshape(-1)
+    good = jnp.isfinite(a) & (a > 0) & (b > 0) & (cost <= left)
+    product = jnp.where(good, jnp.where(good, a, 0) * b, 0)
+    first = jnp.argmax(product).astype(jnp.int32)
+    return jnp.stack([first, first]), product[first]
+
+
+def _init(ctx: Context, problem: Problem, config: JSMA) -> JSMAState:
+    zero = jnp.zeros_like(problem.x)
+    return JSMAState(zero, zero, jnp.asarray(False), jnp.int32(0), jnp.int32(Status.PENDING))
+
+
+def _ask(ctx: Context, problem: Problem, config: JSMA, state: JSMAState) -> Array:
+    return coordinates.to_data(problem, state.r)
+
+
+def _loss(ctx: Context, problem: Problem, config: JSMA, state: JSMAState, point: Array, logits: Array) -> Array:
+    """What has the gradient −a, or in the second half −b."""
+    if config.scores == "probabilities":
+        return losses.probability_gap(logits, problem.label, problem.target, 0.5)
+    targeted = problem.target >= 0
+    own = jnp.arange(logits.size) == jnp.where(targeted, problem.target, problem.label)
+    part = jnp.sum(jnp.where(own == state.half, jnp.zeros_like(logits), logits))
+    return jnp.where(targeted == state.half, part, -part)
+
+
+def _move(problem: Problem, config: JSMA, r: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """The next r, and whether there was a move. a, b: [*S] per unit of r, as in (2)."""
+    low, high = coordinates.room(problem)
+    used = r != 0
+    up = (r >= 0) & (r < high) & (config.direction != "down")
+    down = (r <= 0) & (r > low) & (config.direction != "up")
+    allowed = jnp.stack([up.reshape(-1), down.reshape(-1)])
+    limit = jnp.minimum(jnp.floor(config.share * r.size).astype(jnp.int32), config.max_changes)
+    left = limit - jnp.sum(used, dtype=jnp.int32)
+    cost = jnp.stack([~used.reshape(-1)] * 2).astype(jnp.int32)
+    # The size of a gradient says nothing here: scaled, no product overflows or vanishes.
+    a, b = (v.reshape(-1) / jnp.where(jnp.any(v != 0), jnp.max(jnp.abs(v)), 1) for v in (a, b))
+    moves = jnp.where(allowed, jnp.stack([a, -a]), -jnp.inf), jnp.stack([b, -b]), cost, left
+    pair, product = best_one(*moves) if config.form == "one" else best_pair(*moves, config.candidates)
+    found = product > 0
+    sign = jnp.where(pair < r.size, 1, -1).astype(r.dtype)
+    flat = r.reshape(-1).at[pair % r.size].set(r.reshape(-1)[pair % r.size] + config.theta * sign)
+    moved = jnp.clip(flat.reshape(r.shape), low, high)
+    return jnp.where(found, moved, r).astype(r.dtype), found
+
+
+def _tell(ctx: Context, problem: Problem, config: JSMA, state: JSMAState, ev: Eval) -> JSMAState:
+    reached = losses.reached(ev.logits, problem.label, problem.target) & ~state.half
+    gradient = -ev.grad * coordinates.scale(problem)
+    if config.scores == "logits":
+        whole = state.half
+        r, found = _move(problem, config, state.r, state.a, gradient)
+    else:
+        whole = jnp.asarray(True)
+        r, found = _move(problem, config, state.r, gradient, gradient)
+    step = whole & ~reached & (state.k < config.iterations) & found
+    over = whole & ~reached & ~step
+    won = jnp.where(jnp.all(state.r == 0), Status.ALREADY_TARGET, Status.FOUND)
+    status = jnp.where(reached, won, jnp.where(over, Status.NOT_FOUND, Status.PENDING)).astype(jnp.int32)
+    return JSMAState(
+        r=jnp.where(step, r, state.r),
+        a=gradient.astype(state.a.dtype),
+        half=~whole & ~reached,
+        k=(state.k + step).astype(jnp.int32),
+        status=status,
+    )
+
+
+def _done(ctx: Context, problem: Problem, config: JSMA, state: JSMAState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: JSMA, state: JSMAState) -> Outcome:
+    point = _ask(ctx, problem, config, state)
+    return Outcome(point, state.status, point)
+
+
+JSMA.method = Method("jsma", _init, _ask, _loss, _tell, _done, _result)

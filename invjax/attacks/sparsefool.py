@@ -1,0 +1,293 @@
+"""SparseFool: a sparse way across the boundary that DeepFool finds (Modas et al., CVPR 2019), untargeted and targeted.
+
+    min ‖r‖_0,   x + r in the box and in the wanted class                                                          (1)
+
+One round, from the point x_i (x_0 the clean input), with f_k = Z_y − Z_k the lead over class k (targeted: there is one
+f = max_{j≠t} Z_j − Z_t):
+
+1. DeepFool: steps ``p ← p + (1 + ε) max(f_k(p) / ‖w‖, 1e-4) w / ‖w‖``, ``w = −∇f_k(p)`` where p has room, to the first
+   p in the wanted class; k is the class that seems nearest.
+2. The boundary is taken to be the plane through ``x_B = x_i + λ (p − x_i)`` with the normal w there.
+3. The linear solver crosses that plane with few coordinates: one after the other, each goes towards sign(w_i) as far as
+   the box allows, until ``⟨w, x − x_B⟩ = 0``. Then ``x_{i+1} = x_0 + (1 + ε)(x − x_0)``.
+
+Step 3 in closed form: with u_i the room of coordinate i, and c_j the sum of the gains |w_i| u_i of the first j
+coordinates, the j-th gives ``clip(⟨w, x_B − x_i⟩ − c_{j−1}, 0, |w_j| u_j)``: one sort and one cumulative sum.
+
+``order="slope"`` takes the coordinates by |w_i|, and the class at the least distance f_k / ‖w‖, as published.
+``order="gain"`` takes them by what they gain within the box, |w_i| u_i, never turns a change back, and takes the class
+that needs the fewest: on a linear classifier with λ = 1 that is the exact minimum.
+
+As λ > 1 goes too far, a last stage (not in the paper; ``prune=0``: none) looks for fewer changes from the first success
+on, by bisection of their number m. Each m is tried twice: with the m changes that the gradient says matter most, as
+they are; then with any m coordinates of the greatest gain from the clean input. That gradient is an average over the
+points of this stage: where several classes compete a single one would undo what the last one said.
+
+Deviations from the released code: every p is within the box, and its last gradient is asked at the overshot p (so no
+point is evaluated twice); where DeepFool ends early the code divides 0 by 0. ``SparseFool(order="slope", prune=0,
+compare=1_000_000)`` is the published form. Unit: the feature. Coordinates: the box has width 1
+(:mod:`invjax.attacks.coordinates`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from invjax import best as kept
+from invjax import losses
+from invjax.attacks import coordinates
+from invjax.config import STATIC, config, require, require_choice
+from invjax.numerics import safe_divide, safe_norm
+from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+
+SHORTEST = 1e-4  # the least length of a DeepFool step, box widths, as released
+BEYOND = 1e-3  # how far behind the plane the linear solver aims, box widths, as released
+FAR = 100.0  # how far a coordinate may go where the box is open, box widths
+MIX = 0.5  # what the newest gradient counts in the average of the last stage
+
+
+@config
+class SparseFool:
+    """The attack's constants; rounds, classes, λ and overshoot are the released ones. Targeted and untargeted.
+
+    Fields:
+      iterations: rounds, >= 1.
+      inner: DeepFool steps of a round, >= 1.
+      classes: the label and its strongest rivals, among which the nearest is looked for (untargeted), >= 2.
+      compare: at how many DeepFool points, from the first on, rivals are compared; then the strongest is taken. >= 1.
+      prune: points asked by the last stage, >= 0.
+      factor: λ, >= 1; smaller means fewer changes and more rounds.
+      overshoot: ε, >= 0.
+      order: "gain" or "slope" (static).
+
+    Evaluations per example: one for each DeepFool step and one for the end of a round, min(classes, K) − 2 more for
+    each point at which rivals are compared, and at most ``prune``.
+    """
+
+    iterations: int = 20
+    inner: int = 50
+    classes: int = 10
+    compare: int = 1
+    prune: int = 20
+    factor: float = 3.0
+    overshoot: float = 0.02
+    order: str = field(default="gain", metadata=STATIC)
+
+    method: ClassVar[Method]
+
+    def check(self) -> None:
+        for name in ("iterations", "inner", "compare"):
+            require(self, name, lambda v: v >= 1, "at least 1")
+        require(self, "classes", lambda v: v >= 2, "at least 2")
+        require(self, "prune", lambda v: v >= 0, "at least 0")
+        require(self, "factor", lambda v: v >= 1, "at least 1")
+        require(self, "overshoot", lambda v: v >= 0, "at least 0")
+        require_choice(self, "order", ("gain", "slope"))
+
+
+class Rival(NamedTuple):
+    """The nearest class so far, of those compared at one point."""
+
+    w: Array  # [*S] minus the gradient of the lead over it
+    lead: Array  # [] that lead
+    distance: Array  # [] how far it is: box widths, or coordinates
+
+
+class Pruning(NamedTuple):
+    """Where the last stage is."""
+
+    w: Array  # [*S] the average of minus the gradient of the gap
+    fails: Array  # [] int32, a number of changes that failed
+    m: Array  # [] int32, the number asked
+    again: Array  # [] bool, this is its second try
+    asked: Array  # [] int32, points asked; -1 before the stage
+
+
+class SparseFoolState(NamedTuple):
+    r: Array  # [*S] the point to ask, as a perturbation
+    start: Array  # [*S] x_i of this round, likewise
+    rival: Rival
+    candidate: Array  # [] int32, classes compared at r
+    step: Array  # [] int32, DeepFool steps of this round
+    points: Array  # [] int32, DeepFool points of all rounds
+    k: Array  # [] int32, rounds done
+    pruning: Pruning
+    best: kept.Best  # scored by its changed features
+    status: Array  # [] int32, PENDING until decided
+
+
+class Way(NamedTuple):
+    """Coordinates that may go from ``base`` to ``end``, in the order of ``score``, each worth ``gain`` on the whole."""
+
+    base: Array  # [*S]
+    end: Array  # [*S]
+    gain: Array  # [*S] >= 0
+    score: Array  # [*S]
+
+
+def go(way: Way, need: Array) -> tuple[Array, Array]:
+    """As few coordinates of the way as are worth ``need`` [] together, the last one in part: (r, the parts), [*S]."""
+    gain = way.gain.reshape(-1)
+    order = jnp.argsort(-jax.lax.stop_gradient(way.score).reshape(-1))
+    ordered = gain[order]
+    before = jnp.cumsum(ordered) - ordered
+    share = jnp.zeros_like(gain).at[order].set(jnp.clip(need - before, 0, ordered))
+    part = safe_divide(share, gain).reshape(way.gain.shape)
+    return jnp.where(part >= 1, way.end, way.base + part * (way.end - way.base)), part
+
+
+def _room(problem: Problem) -> tuple[Array, Array]:
+    return coordinates.room(problem, FAR)
+
+
+def _init(ctx: Context, problem: Problem, config: SparseFool) -> SparseFoolState:
+    zero, none = jnp.zeros_like(problem.x), jnp.int32(0)
+    far = jnp.full((), jnp.inf, zero.dtype)
+    return SparseFoolState(
+        r=zero,
+        start=zero,
+        rival=Rival(zero, jnp.zeros_like(far), far),
+        candidate=none,
+        step=none,
+        points=none,
+        k=none,
+        pruning=Pruning(zero, none, none, jnp.asarray(False), jnp.int32(-1)),
+        best=kept.nothing(problem),
+        status=jnp.int32(Status.PENDING),
+    )
+
+
+def _ask(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolState) -> Array:
+    return coordinates.to_data(problem, state.r)
+
+
+def _compares(problem: Problem, config: SparseFool, state: SparseFoolState) -> Array:
+    """Whether several classes are compared at the point asked. [] bool"""
+    return (problem.target < 0) & (state.points < config.compare) & (state.pruning.asked < 0)
+
+
+def _loss(
+    ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolState, point: Array, logits: Array
+) -> Array:
+    """The lead over the candidate, the strongest rivals in turn; over the strongest of all where none are compared."""
+    gap = losses.gap(logits, problem.label, problem.target)
+    rivals = jnp.where(jnp.arange(logits.size) == problem.label, -jnp.inf, jax.lax.stop_gradient(logits))
+    candidate = jnp.take(jnp.argsort(-rivals), state.candidate, mode="clip")
+    lead = jnp.take(logits, problem.label, mode="clip") - jnp.take(logits, candidate, mode="clip")
+    one = _compares(problem, config, state) & ~losses.reached(logits, problem.label, problem.target)
+    return jnp.where(one, lead, gap)
+
+
+def _onwards(problem: Problem, config: SparseFool, base: Array, w: Array) -> Way:
+    """From ``base`` along sign(w), to the sides of the box."""
+    low, high = _room(problem)
+    end = jnp.where(w > 0, high, jnp.where(w < 0, low, base))
+    if config.order == "slope":
+        gain = jnp.abs(w) * jnp.abs(end - base)
+        return Way(base, end, gain, jnp.where(gain > 0, jnp.abs(w), 0))
+    end = jnp.where(base * w < 0, base, end)  # a change that a steep network wants back would go to and fro for ever
+    gain = jnp.abs(w) * jnp.abs(end - base)
+    free = (base != 0) & (gain > 0)  # going on with a change is no new one
+    return Way(base, end, gain, gain + jnp.where(free, jnp.max(gain), 0))
+
+
+def _pruned(problem: Problem, pruning: Pruning, best: Array) -> Way:
+    """The changes of ``best`` [*S] as they are, or (the second try) any from the clean input; each worth 1."""
+    low, high = _room(problem)
+    anew = jnp.where(pruning.w > 0, high, jnp.where(pruning.w < 0, low, 0))
+    end = jnp.where(pruning.again, anew, best)
+    changed = end != 0
+    return Way(jnp.zeros_like(end), end, changed.astype(end.dtype), jnp.where(changed, pruning.w * end, -jnp.inf))
+
+
+def _bisect(pruning: Pruning, w: Array, won: Array, improved: Array, most: Array) -> Pruning:
+    """The next number to try. won: the stage begins; improved: the number asked will do; most: the best so far."""
+    second = pruning.again & ~improved
+    fails = jnp.where(won, 0, jnp.where(second, pruning.m, pruning.fails)).astype(jnp.int32)
+    again = ~won & ~improved & ~pruning.again
+    asked = jnp.where(won, 0, jnp.where(pruning.asked >= 0, pruning.asked + 1, -1)).astype(jnp.int32)
+    mixed = pruning.w + MIX * (w - pruning.w)
+    m = jnp.where(again, pruning.m, (fails + most) // 2).astype(jnp.int32)
+    return Pruning(jnp.where(won, w, mixed).astype(w.dtype), fails, m, again, asked)
+
+
+def _distance(problem: Problem, config: SparseFool, way: Way, w: Array, part: Array, lead: Array) -> Array:
+    """How far a class is: box widths to its plane ("slope"), or changes that reach it. Infinite without a way. []"""
+    if config.order == "slope":
+        norm = safe_norm(jnp.where(way.end != way.base, w, 0))
+        return jnp.where(norm > 0, safe_divide(lead, norm), jnp.inf)
+    total = jnp.sum(way.gain)
+    changes = jnp.sum(jnp.where(way.base == 0, part, 0))
+    beyond = jnp.where(total < lead, part.size * safe_divide(lead, total), 0)  # not within the box
+    return jnp.where(total > 0, changes + beyond, jnp.inf)
+
+
+def _tell(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolState, ev: Eval) -> SparseFoolState:
+    dtype, ahead = problem.x.dtype, 1 + config.overshoot
+    reached = losses.reached(ev.logits, problem.label, problem.target)
+    fresh = (state.candidate == 0) & (state.pruning.asked < 0)
+    begins = fresh & (state.step == 0)  # r is x_i
+    first = begins & (state.k == 0)
+    won = begins & ~first & reached
+    prunes = won | (state.pruning.asked >= 0)
+    crosses = fresh & (state.step > 0) & (reached | (state.step >= config.inner))
+
+    w, lead = -ev.grad * coordinates.scale(problem), ev.value
+    l0 = jnp.sum(ev.point != problem.x).astype(dtype)
+    best = kept.keep(state.best, ev.point, l0, reached & prunes)
+    most = jnp.where(jnp.isfinite(best.score), best.score, 0).astype(jnp.int32)
+    pruning = _bisect(state.pruning, w, won, best.score < state.best.score, most)
+
+    # Comparing from r, crossing from x_i, pruning from 0: one sort serves all.
+    onwards = _onwards(problem, config, jnp.where(crosses, state.start, state.r), w)
+    fewer = _pruned(problem, pruning, coordinates.to_units(problem, best.x))
+    way = Way(*(jnp.where(prunes, u, v) for u, v in zip(fewer, onwards, strict=True)))
+    behind = jnp.maximum(config.factor * jnp.sum(w * (state.r - state.start)), 0) + BEYOND * safe_norm(w)
+    r, part = go(way, jnp.where(prunes, pruning.m.astype(dtype), jnp.where(crosses, behind, lead)))
+
+    distance = _distance(problem, config, onwards, w, part, lead)
+    nearer = fresh | (distance < state.rival.distance)
+    rival = Rival(*(jnp.where(nearer, u, v).astype(dtype)
+                    for u, v in zip((w, lead, distance), state.rival, strict=True)))  # fmt: skip
+    rivals = jnp.where(_compares(problem, config, state), jnp.minimum(config.classes, ev.logits.size) - 1, 1)
+    last = state.candidate + 1 >= rivals
+
+    low, high = _room(problem)
+    free = jnp.where(jnp.where(rival.w > 0, state.r < high, state.r > low), rival.w, 0)
+    norm = safe_norm(free)
+    length = ahead * jnp.maximum(safe_divide(rival.lead, norm), SHORTEST)
+    stepped = jnp.clip(state.r + length * safe_divide(free, norm), low, high)
+    crossed = jnp.clip(ahead * r, low, high)
+
+    steps = ~crosses & ~prunes & last
+    step = jnp.where(norm > 0, state.step + 1, config.inner)  # no way on: the round ends here
+    still = (crosses & jnp.all(crossed == state.start)) | (steps & (norm == 0) & (state.step == 0))
+    ends = begins & ~reached & (state.k >= config.iterations)
+    leaves = prunes & ((pruning.asked >= config.prune) | (most - pruning.fails <= 1))
+    return SparseFoolState(
+        r=jnp.where(prunes, r, jnp.where(crosses, crossed, jnp.where(last, stepped, state.r))).astype(dtype),
+        start=jnp.where(crosses, crossed, state.start).astype(dtype),
+        rival=rival,
+        candidate=jnp.where(crosses | last, 0, state.candidate + 1).astype(jnp.int32),
+        step=jnp.where(crosses, 0, jnp.where(steps, step, state.step)).astype(jnp.int32),
+        points=(state.points + (crosses | steps)).astype(jnp.int32),
+        k=(state.k + crosses).astype(jnp.int32),
+        pruning=pruning,
+        best=best,
+        status=kept.ended(best, first & reached, leaves | ends | still),
+    )
+
+
+def _done(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolState) -> Array:
+    return state.status != Status.PENDING
+
+
+def _result(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolState) -> Outcome:
+    return kept.outcome(state.best, state.status, _ask(ctx, problem, config, state))
+
+
+SparseFool.method = Method("sparsefool", _init, _ask, _loss, _tell, _done, _result)
