@@ -105,12 +105,12 @@ def _birds(count: int, swims: bool, rng: np.random.Generator) -> np.ndarray:
 
     A union of ellipses (body, head, tail) and strokes (neck, beak, legs), each by its distance in pixels.
     """
-    axis = np.arange(SIDE) - (SIDE - 1) / 2
+    axis = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
     v, u = np.meshgrid(axis, axis, indexing="ij")  # down, right
     u, v = u[None], v[None]
 
     def draw(low: float, high: float) -> np.ndarray:
-        return rng.uniform(low, high, (count, 1, 1))
+        return rng.uniform(low, high, (count, 1, 1)).astype(np.float32)
 
     def ellipse(cu, cv, a, b, turn):
         du, dv = u - cu, v - cv
@@ -146,7 +146,9 @@ def _birds(count: int, swims: bool, rng: np.random.Generator) -> np.ndarray:
         foot = cv + b + draw(3.0, 5.0)
         parts += [stroke(side * a, cv + 0.6 * b, side * a + draw(-1, 1), foot, 1.3) for side in (-0.2, 0.2)]
     depth = np.max([np.broadcast_to(part, (count, SIDE, SIDE)) for part in parts], axis=0)
-    shade = 1 - 0.35 * np.clip((v - cv + b) / (2 * b), 0, 1) + 0.08 * rng.standard_normal((count, SIDE, SIDE))
+    shade = (
+        1 - 0.35 * np.clip((v - cv + b) / (2 * b), 0, 1) + 0.08 * rng.standard_normal((count, SIDE, SIDE), np.float32)
+    )
     grey = np.clip(depth + 0.5, 0, 1) * np.clip(shade, 0.3, 1)
     grey = np.where(rng.random((count, 1, 1)) < 0.5, grey[..., ::-1], grey)
     return np.round(255 * grey).astype(np.uint8)

@@ -22,6 +22,7 @@ import numpy as np
 MARGIN = 256 / 224
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 _UNREADABLE = (OSError, EOFError, KeyError, SyntaxError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
+_REASONS = {"UnidentifiedImageError": "not an image", "FileNotFoundError": "no such file"}  # else the error's words
 
 
 class Store:
@@ -167,8 +168,9 @@ class ImageFiles:
     def _attempt(self, name: str) -> np.ndarray | str:
         try:
             return self._decode(name)
-        except _UNREADABLE as error:
-            return " ".join(f"{type(error).__name__} {error}".split())
+        except (*_UNREADABLE, pillow().DecompressionBombError) as error:
+            kind = type(error).__name__
+            return _REASONS.get(kind) or " ".join(f"{kind} {error}".split())
 
     def _decode(self, name: str) -> np.ndarray:
         image = pillow()

@@ -1,4 +1,4 @@
-"""Data sets of tensorflow_datasets, read at random and without TensorFlow. The only module that imports tfds.
+"""Data sets of tensorflow_datasets, read at random and without TensorFlow.
 
 What can be read so is a data set prepared as array_record (tfds' default format, tfrecord, needs TensorFlow). Preparing
 is the user's: most of tfds' own builders need TensorFlow for it, once, on any machine.

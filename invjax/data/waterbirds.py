@@ -10,6 +10,7 @@ A folder (or zip) of images with a ``metadata.csv`` whose columns are ``img_id``
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +74,27 @@ def waterbirds(
         skipped=[f"{name}: no such file" for name in names if name in missing],
     )
     return data if count is None else data.subset(count, seed=seed)
+
+
+def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
+    """The same with the birds' masks, resized and cropped as the images are; bird where that is at least half.
+
+    Args:
+      data: of :func:`waterbirds`, not decoded yet.
+      folder: in the source, holding for the image ``a/b.jpg`` the mask ``a/b.png``, as CUB's segmentations are kept.
+
+    Raises:
+      ValueError: a mask is missing or cannot be decoded (named), or ``data`` has no files.
+    """
+    if not isinstance(data.x, ImageFiles):
+        raise ValueError(f"data must be files that are not decoded yet, {data.name} is an array")
+    names = [f"{folder}/{name.rpartition('.')[0]}.png" for name in map(str, data.x.names)]
+    if missing := data.x.store.missing(names):
+        raise ValueError(f"data must have a mask for each image, {len(missing)} are missing: {missing[0]!r} …")
+    mask = ImageFiles(data.x.store, names, data.x.size, data.x.margin)[:][..., 0] >= 128
+    if mask.shape != data.x.shape[:3]:
+        raise ValueError(f"masks must be as large as the images, {data.x.shape[1:3]}; were {mask.shape[1:]}")
+    return dataclasses.replace(data, mask=mask)
 
 
 def open_waterbirds(path: Path) -> Store:
