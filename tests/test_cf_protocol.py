@@ -18,7 +18,7 @@ from oracles import x64
 
 import invjax
 from invjax import Result, Status, engine
-from invjax.counterfactuals import DCFE, SCFEConfig, SCFEReleased
+from invjax.counterfactuals import DCFE, FixedWeights, SCFEConfig, SCFEReleased
 from invjax.densities import fit_kde, fit_knn
 
 COUNT = 12
@@ -27,6 +27,7 @@ CONFIGS: dict[str, Any] = {
     "s-cfe": SCFEConfig(max_changes=2, tau=0.05, iterations=8, polish=4),
     "dcfe": DCFE(tau=0.5, beta=0.1, iterations=8, polish=4),
     "s-cfe-released": SCFEReleased(tau=0.01, gamma=1.0, beta=0.05, iterations=12, trials=4),
+    "fixed-weights": FixedWeights(gamma=4.0, tau=0.05, beta=0.1, iterations=15),
 }
 OTHER: dict[str, Any] = {
     "s-cfe": SCFEConfig(
@@ -34,6 +35,7 @@ OTHER: dict[str, Any] = {
     ),
     "dcfe": DCFE(tau=1.0, beta=0.3, iterations=9, polish=5, max_changes=4),
     "s-cfe-released": SCFEReleased(tau=0.05, gamma=2.0, beta=0.3, iterations=15, trials=5, step=0.3),
+    "fixed-weights": FixedWeights(gamma=5.0, tau=0.1, beta=0.2, iterations=17, step=0.15),
 }
 every = pytest.mark.parametrize("name", CONFIGS)
 
@@ -75,7 +77,7 @@ def queue(name: str, given: nets.Task, index: Any, lanes: int = 4, mesh: Any = N
 @every
 def test_contract(name: str) -> None:
     """In range, valid with the margin, or the clean input; targeted and untargeted by one program."""
-    kappa = 0.0 if name == "s-cfe-released" else 0.05
+    kappa = 0.0 if name in ("s-cfe-released", "fixed-weights") else 0.05
     for targeted in (True, False):
         result = batch(name) if targeted else solve(name, targeted=False)
         cf_helpers.check_contract(task(), result, kappa, targeted)
@@ -83,7 +85,7 @@ def test_contract(name: str) -> None:
         assert found.mean() >= 0.4, result
         assert (np.asarray(result.delta)[found].reshape(found.sum(), -1) != 0).any(1).all()
         assert (np.asarray(result.forwards) == 0).all()  # nothing has to be snapped
-    most = {"s-cfe": 2 * 8 + 12 + 4, "dcfe": 2 * 8 + 12 + 4, "s-cfe-released": 4 * 13}[name]
+    most = {"s-cfe": 2 * 8 + 12 + 4, "dcfe": 2 * 8 + 12 + 4, "s-cfe-released": 4 * 13, "fixed-weights": 16}[name]
     assert (np.asarray(batch(name).evaluations) <= most).all()
 
 

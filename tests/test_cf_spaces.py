@@ -31,6 +31,7 @@ CONFIGS: dict[str, Any] = {
     "cfe-l2": make("cfe-l2", iterations=12, trials=3),
     "cem": make("cem", iterations=12, trials=3),
     "dcfe": make("dcfe", iterations=6, polish=2, exchanges=4, tau=0.0),
+    "fixed-weights": make("fixed-weights", gamma=4.0, beta=0.05, iterations=12),
     "dice": make("dice", count=2, iterations=30),
     "dice-genetic": make("dice-genetic", count=2, population=12, generations=12),
 }

@@ -56,6 +56,7 @@ QUICK = {"fgsm", "pgd", "forward-backward", "gse"}
 CONFIGS |= {
     "pgd/random-l2": lambda s: PGD(eps=0.5 * s, step=0.2 * s, steps=3, restarts=2, norm="l2", random_start=True),
     "pgd/margin": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, loss="margin"),
+    "pgd/to-the-end": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, stop_early=False),
     "gse/released": lambda s: GSE("released", iterations=40, k_hat=8, trials=4, sigma=0.02, mu=0.1),
     "gse/published": lambda s: GSE("published", iterations=24, k_hat=8, trials=3, sigma=0.02, mu=0.1),
 }

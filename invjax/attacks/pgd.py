@@ -2,7 +2,7 @@
 
     min_r L(f(x + r), t)    (targeted; untargeted: max_r L(f(x + r), y))    s.t. ‖r‖_p <= ε,  x + r in the box     (5)
 
-Stops at the first point that has the wanted class.
+Stops at the first point that has the wanted class, unless told otherwise.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from invjax import best as kept
 from invjax import losses
 from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import replace_if, safe_divide, safe_norm
@@ -35,6 +36,8 @@ class PGD:
       norm: "linf" or "l2" (static).
       loss: "cross_entropy", or "margin": the gap of the logits, which does not saturate (static).
       random_start: begin at a random point of the ball instead of x (static).
+      stop_early: the first point with the wanted class is the answer; otherwise all steps of all starts are made and
+        the one of least loss is: what is wanted where perturbations are to be strong, as training data are (static).
 
     Evaluations per example: 1 (the clean input) + at most restarts·(steps + 1), less one for a deterministic start.
     """
@@ -46,6 +49,7 @@ class PGD:
     norm: str = field(default="linf", metadata=STATIC)
     loss: str = field(default="cross_entropy", metadata=STATIC)
     random_start: bool = field(default=False, metadata=STATIC)
+    stop_early: bool = field(default=True, metadata=STATIC)
 
     method: ClassVar[Method]
 
@@ -67,11 +71,13 @@ class PGDState(NamedTuple):
     point: Array  # [*S] the next point to ask
     k: Array  # [] int32, steps taken from this start; -1 before the clean input was seen
     trial: Array  # [] int32, starts used up
+    best: kept.Best | None  # the point of least loss with the wanted class, where it is not the first one
     status: Array  # [] int32, PENDING until decided
 
 
 def _init(ctx: Context, problem: Problem, config: PGD) -> PGDState:
-    return PGDState(problem.x, jnp.int32(-1), jnp.int32(0), jnp.int32(Status.PENDING))
+    best = None if config.stop_early else kept.nothing(problem)
+    return PGDState(problem.x, jnp.int32(-1), jnp.int32(0), best, jnp.int32(Status.PENDING))
 
 
 def _ask(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Array:
@@ -119,16 +125,20 @@ def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval
 
     moved = ev.point - config.step * direction(ev.grad, config.norm)
     stepped = problem.x + onto_ball(moved - problem.x, config.eps, config.norm)
-    won = jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
-    lost = jnp.where(trial >= config.restarts, Status.NOT_FOUND, Status.PENDING)
-    status = jnp.where(reached, won, lost).astype(jnp.int32)
+    spent = trial >= config.restarts
+    if state.best is None:
+        best, won = None, jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
+        status = jnp.where(reached, won, jnp.where(spent, Status.NOT_FOUND, Status.PENDING)).astype(jnp.int32)
+    else:
+        best = kept.keep(state.best, ev.point, ev.value, reached & ~first)
+        status = kept.ended(best, first & reached, spent)
     over = status != Status.PENDING
 
     fresh = at_random | ended
     # Drawing costs more than all the rest of a step: it is done only where a start begins.
     point = replace_if(fresh & ~over, partial(_random_point, config, problem), trial, stepped)
     k = jnp.where(fresh, 0, jnp.maximum(state.k, 0) + 1)
-    return PGDState(jnp.where(over, ev.point, point), k.astype(jnp.int32), trial, status)
+    return PGDState(jnp.where(over, ev.point, point), k.astype(jnp.int32), trial, best, status)
 
 
 def _done(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Array:
@@ -136,6 +146,8 @@ def _done(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Array
 
 
 def _result(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Outcome:
+    if state.best is not None:
+        return kept.outcome(state.best, state.status, state.point)
     return Outcome(state.point, state.status, state.point)
 
 

@@ -14,6 +14,7 @@ from invjax.counterfactuals.cfe_l2 import CFEL2 as CFEL2
 from invjax.counterfactuals.dice import DiCE as DiCE
 from invjax.counterfactuals.dice_genetic import DiCEGenetic as DiCEGenetic
 from invjax.counterfactuals.face import face as face
+from invjax.counterfactuals.fixed import FixedWeights as FixedWeights
 from invjax.counterfactuals.frontier import frontier as frontier
 from invjax.counterfactuals.milp import certify as certify
 from invjax.counterfactuals.milp import mip_counterfactuals as mip_counterfactuals
@@ -47,6 +48,7 @@ REGISTRY: dict[str, Callable[..., Any]] = {
     "cfe-l2": CFEL2,
     "cem": CEM,
     "dcfe": DCFE,
+    "fixed-weights": FixedWeights,
     "dice": DiCE,
     "dice-genetic": DiCEGenetic,
 }

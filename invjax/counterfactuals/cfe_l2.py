@@ -62,7 +62,7 @@ def decayed(config: Any, k: Array, dtype: Any) -> Array:
 
 def toward(v: Array, x: Array, step: Array) -> Array:
     """The free part of (2): where ``1/2 ‖u − v‖² + σ ‖u − x‖²`` is least."""
-    return (v + 2 * step * x) / (1 + 2 * step)
+    return x + (v - x) / (1 + 2 * step)  # exactly x where v is
 
 
 def _step(row: Any, problem: Problem, config: CFEL2, inner: State, point: Array, grad: Array, k: Array) -> State:
