@@ -26,6 +26,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from invjax.config import typed
 from invjax.engine.cpu import install_canonical_convolutions
 from invjax.engine.folder import describe, digest
 from invjax.learn import parts
@@ -139,7 +140,7 @@ def fit(
 
     streams = jax.random.split(key, 3)
     graphs, states = parts.split(model, streams[0], batch_norm, freeze)
-    numeric: tuple[Any, Any, Any] = strong(told_parts, jnp.float32)  # so that 1 and 1.0 are one program
+    numeric: tuple[Any, Any, Any] = strong(tuple(map(typed, told_parts)), jnp.float32)  # 1 and 1.0 are one program
     numbers = Numbers(*numeric, total=jnp.asarray(total, jnp.int32), key=streams[1])
     progress = Progress(jnp.zeros((), jnp.int32), states, numbers.optimiser.init(states.weights), numbers.rule.init())
     choices = Choices(graphs, loss, augment, precision)
