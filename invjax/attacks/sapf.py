@@ -3,24 +3,25 @@
     min_{δ, G}  ‖δ ⊙ G‖_2² + c L(f(x + δ ⊙ G), t) + τ Σ_g ‖G_g‖_2    s.t.  G ∈ {0, 1}^n,  Σ G = k                  (1)
 
 with L the Carlini-Wagner margin and g superpixels (:func:`invjax.superpixels.superpixels` as ``groups``), or tiles. δ
-moves by gradient; G by ADMM, with copies in the unit box and on the sphere about 1/2 through the box's corners, which
-together mean binary (ℓp-box ADMM, Wu & Ghanem 2019), one for the group term, and a multiplier for the count. With y_i
-the copies, z_i their multipliers, z_4 that of the count, m(G) = mean(G) − k/n, η_δ and η_G the rates and g = ∇L:
+moves by proximal gradient steps; G by ADMM, with copies in the unit box and on the sphere about 1/2 through the box's
+corners, which together mean binary (ℓp-box ADMM, Wu & Ghanem 2019), one for the group term, and a multiplier for the
+count. With y_i the copies, z_i their multipliers, z_4 that of the count, m(G) = mean(G) − k/n, η_δ, η_G rates, g = ∇L:
 
-    δ ← δ − η_δ (2 δ G² + c G g)                                                                                   (2)
+    δ ← box((δ − η_δ c G g) / (1 + 2 η_δ G²))                                                                      (2)
     y_1 = clip(G + z_1/ρ_1, 0, 1);  y_2: G + z_2/ρ_2 on the sphere;  y_3: G + z_3/ρ_3, its groups shrunk by τ/ρ_3    (3)
     G ← G − M⁻¹ (2 G δ² + c δ g + Σ_i (z_i + ρ_i (G − y_i)) + z_4 + ρ_4 m(G)),
-        M = (1/η_G + ρ_1 + ρ_2 + ρ_3) I + ρ_4/n 11ᵀ                                                                 (4)
+        M = diag(1/η_G + ρ_1 + ρ_2 + ρ_3 + 2 δ²) + ρ_4/n 11ᵀ                                                        (4)
     z_i ← z_i + ρ_i (G − y_i),   z_4 ← z_4 + ρ_4 m(G),   ρ ← min(growth · ρ, its limit)                             (5)
 
 A trial of c has rounds of steps (2) and of steps (3)-(5), then G ← [G > ½], of at most k entries, and more steps (2).
 c is searched for the smallest that succeeds. Every point with a binary G is judged; of those that have the wanted class
 the one with the fewest changed entries is kept, then the shortest.
 
-Deviations from the released codes: (4) solves with the quadratic terms, where a plain gradient step (M = I/η_G) is
-unstable once η_G (Σρ + …) passes 4/3, as it does late in a trial, and from the 40th step at ImageNet's size; ρ_4 is
-that of a mean, the published one at 32 x 32 x 3; in ``order="joint"`` one gradient moves δ and G at once, for half the
-evaluations; the class is looked at in all of the last steps. Where nothing may change G is 0. r is in [-1, 1] units.
+Deviations from the released codes: (2) and (4) are exact in the quadratic terms, where theirs are plain gradient steps
+(1 − 2 η_δ G², M = I/η_G), which are unstable once η_G (Σρ + …) passes 4/3: late in a trial, and from the 40th step on
+at ImageNet's size; δ stays in the box; ρ_4 is that of a mean, the published one at 32 x 32 x 3; in ``order="joint"``
+one gradient moves δ and G at once, for half the evaluations; the class is looked at in all of the last steps. Where
+nothing may change G is 0. r is in [-1, 1] units.
 """
 
 from __future__ import annotations
@@ -183,10 +184,11 @@ def _move_choice(config: SAPF, state: SAPFState, room: Room, g: Array) -> tuple[
 
     pull = jnp.sum(state.duals + each * (state.choice - y), axis=0) + state.count_dual
     d = 2 * state.choice * jnp.square(state.delta) + state.delta * g + pull + state.rho[3] * excess(state.choice)
-    d = d * room.free
-    stiff = 1 / state.rates[1] + jnp.sum(state.rho[:3])
-    common = state.rho[3] * jnp.sum(d) / room.n / (stiff + state.rho[3])  # M⁻¹ d by Sherman-Morrison
-    choice = state.choice - (d - common * room.free) / stiff
+    # M⁻¹ d by Sherman-Morrison, M being diagonal but for one direction.
+    diagonal = 1 / state.rates[1] + jnp.sum(state.rho[:3]) + 2 * jnp.square(state.delta)
+    along, across = room.free * d / diagonal, room.free / diagonal
+    weight = state.rho[3] / room.n
+    choice = state.choice - (along - across * (weight * jnp.sum(along) / (1 + weight * jnp.sum(across))))
     duals = state.duals + each * (choice - y)
     rho = jnp.minimum(state.rho * config.rho_growth, jnp.asarray(LIMITS, g.dtype))
     return choice, duals, state.count_dual + state.rho[3] * excess(choice), rho
@@ -218,7 +220,8 @@ def advance(problem: Problem, config: SAPF, state: SAPFState, grad: Array) -> SA
     r = state.delta * state.choice
     inside = (r >= room.low) & (r <= room.high)  # the derivative of the clipping in ask
     g = state.c.value * room.free * jnp.where(inside, grad, 0)
-    delta = state.delta - state.rates[0] * (2 * state.delta * jnp.square(state.choice) + state.choice * g)
+    shrink = 1 + 2 * state.rates[0] * jnp.square(state.choice)
+    delta = jnp.clip((state.delta - state.rates[0] * state.choice * g) / shrink, room.low, room.high)
     moved = _move_choice(config, state, room, g)
     old = (state.choice, state.duals, state.count_dual, state.rho)
     choice, duals, count_dual, rho = select(moves[1], moved, old)
