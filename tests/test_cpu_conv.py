@@ -86,7 +86,6 @@ CASES = {
     "strided nchw": (NCHW, {"stride": 2}),
     "dilated": (NHWC, {"dilation": 2}),
     "grouped": (NHWC, {"groups": 2}),
-    "depthwise nchw": (NCHW, {"groups": 4}),
 }
 
 
