@@ -18,6 +18,7 @@ from invjax.models import as_logits, load, load_state_dict, resnet20_from_torch
 from invjax.models.torch_files import _Refused, _Unpickler
 
 FIXTURES = Path(__file__).parent / "fixtures"
+LEGACY = (FIXTURES / "legacy.pth").read_bytes()  # one tensor of two zeros, as torch < 1.6 wrote it
 SAFE, PTH = FIXTURES / "resnet20_width4.safetensors", FIXTURES / "resnet20_width4.pth"
 
 
@@ -45,6 +46,18 @@ def test_pth_equals_safetensors(state):
         np.testing.assert_array_equal(other, value)
 
 
+def test_the_old_format_of_torch(tmp_path):
+    assert {k: v.tolist() for k, v in load_state_dict(FIXTURES / "legacy.pth").items()} == {"weight": [0.0, 0.0]}
+    numbers = np.asarray([0.5, -3.0], np.float32).tobytes()
+    (tmp_path / "w.pth").write_bytes(LEGACY[:-8] + numbers)
+    assert load_state_dict(tmp_path / "w.pth")["weight"].tolist() == [0.5, -3.0]
+    # A storage larger than the file is refused before any memory is taken: 2 -> 2^31 - 1 numbers, in the pickle.
+    at = LEGACY.index(b"cpu") + LEGACY[LEGACY.index(b"cpu") :].index(b"K\x02")
+    huge = LEGACY[:at] + b"J\xff\xff\xff\x7f" + LEGACY[at + 2 :]
+    with pytest.raises(ValueError, match="2147483647 numbers, more than the file holds"):
+        load_state_dict(_write(tmp_path / "w.pth", huge))
+
+
 def test_npz_is_a_state_dict_too(state, tmp_path):
     np.savez(tmp_path / "w.npz", **state)
     again = load_state_dict(tmp_path / "w.npz")
@@ -63,7 +76,9 @@ def test_npz_is_a_state_dict_too(state, tmp_path):
         (lambda p: _write(p / "w.pth", b""), "truncated or corrupt"),
         (lambda p: _write(p / "w.pth", b"<html>not found</html>"), "truncated or corrupt"),
         (lambda p: _write(p / "w.npz", b"PK\x03\x04 rubbish"), "truncated or corrupt"),
-        (lambda p: FIXTURES / "legacy.pth", "zip format .*is in the old one"),
+        (lambda p: _write(p / "w.pth", LEGACY[:-1]), "other than 2 numbers"),
+        (lambda p: _write(p / "w.pth", LEGACY[:20]), "truncated or corrupt"),
+        (lambda p: _write(p / "w.pth", LEGACY.replace(b"\x8a\nl\xfc", b"\x8a\nl\xfd")), "another pickle"),
         (lambda p: FIXTURES / "unsafe.pth", r"nothing but tensors.*(posix|nt)\.system"),
     ],
 )
@@ -201,7 +216,7 @@ def test_compressed_members_are_refused(torch_names, tmp_path):
 @pytest.mark.parametrize("name", ["builtins.eval", "os.system", "numpy.load", "torch.load", "collections.defaultdict"])
 def test_unpickler_knows_no_other_function(name):
     with pytest.raises(_Refused, match=name):
-        _Unpickler(io.BytesIO(b""), None, "").find_class(*name.rsplit(".", 1))  # type: ignore[arg-type]
+        _Unpickler(io.BytesIO(b"")).find_class(*name.rsplit(".", 1))
 
 
 def test_file_without_safetensors_names_the_extra(monkeypatch):

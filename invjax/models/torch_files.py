@@ -1,7 +1,8 @@
 """Reading torch weight files without torch, and without running anything a file may ask for.
 
-A ``.pth`` of torch >= 1.6 is a zip of raw storages and one pickle that arranges them. A pickle may call any function;
-the reader here knows the few that rebuild tensors in dictionaries, and refuses the file for any other.
+A ``.pth`` of torch >= 1.6 is a zip of raw storages and one pickle that arranges them; an older one is five pickles, the
+fourth of which arranges storages that follow the last. A pickle may call any function; the reader here knows the few
+that rebuild tensors in dictionaries, and refuses the file for any other.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ DTYPES: dict[str, Any] = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how a file of torch < 1.6 begins
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights of a checkpoint
 
 
@@ -41,18 +43,18 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Args:
       path: ``.safetensors`` (needs the extra ``weights``), ``.pth``, ``.pt`` or ``.th`` as written by ``torch.save``
-        since torch 1.6 (torch is not needed), or ``.npz``. Checkpoints that hold the weights under "state_dict" or
+        (torch is not needed), or ``.npz``. Checkpoints that hold the weights under "state_dict" or
         "model" are looked into.
 
     Raises:
-      ValueError: the file is missing, truncated or corrupt, of an unknown kind, in torch's old format, or holds
-        anything but tensors in dictionaries.
+      ValueError: the file is missing, truncated or corrupt, of an unknown kind, or holds anything but tensors in
+        dictionaries.
       ImportError: safetensors is not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"path must be an existing weights file; there is no file {path}")
-    readers = {".safetensors": _safetensors, ".pth": _zip, ".pt": _zip, ".th": _zip, ".npz": load_arrays}
+    readers = {".safetensors": _safetensors, ".pth": _torch, ".pt": _torch, ".th": _torch, ".npz": load_arrays}
     if path.suffix not in readers:
         raise ValueError(f"path must end in one of {', '.join(readers)}; it was {path.name}")
     return readers[path.suffix](path)
@@ -110,11 +112,11 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows ``ALLOWED`` and storages, nothing else."""
+    """Knows ``ALLOWED`` and storages, nothing else. fetch: the numbers of a storage, by its key, kind and count."""
 
-    def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
+    def __init__(self, file: Any, fetch: Callable[[str, str, int], np.ndarray] | None = None) -> None:
         super().__init__(file)
-        self.archive, self.root = archive, root
+        self.fetch = fetch
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module_name: str, global_name: str) -> Any:
@@ -125,43 +127,20 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
-            case ("storage", str(kind), str(key), _, int(count)) if kind in DTYPES:
-                if key not in self.storages:
-                    self.storages[key] = _Storage(self._storage(f"{self.root}data/{key}", kind, count))
-                return self.storages[key]
+            # The old format has a sixth entry: a view of a storage within another one, or None.
+            case ("storage", str(kind), str(key), _, int(count), *views) if kind in DTYPES and views in ([], [None]):
+                if key not in self.storages and self.fetch is not None:
+                    self.storages[key] = _Storage(self.fetch(key, kind, count))
+                if key in self.storages and self.storages[key].data.size == count:
+                    return self.storages[key]
         raise _Refused(f"a stored object that is no tensor: {str(pid)[:80]}")
 
-    def _storage(self, name: str, kind: str, count: int) -> np.ndarray:
-        raw, dtype = _member(self.archive, name), np.dtype(DTYPES[kind])
-        if len(raw) != count * dtype.itemsize:
-            raise _Refused(f"a storage {name} of {len(raw)} bytes in the place of {count * dtype.itemsize}")
-        return np.frombuffer(raw, dtype)
 
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        # torch never compresses; so a small file cannot unpack to one that fills the memory.
-        raise _Refused(f"a compressed member {name}")
-    return archive.read(name)
-
-
-def _zip(path: Path) -> dict[str, np.ndarray]:
+def _torch(path: Path) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
-        start = file.read(4)
-    if start[:1] == b"\x80":
-        raise ValueError(
-            f"path must be a torch file in the zip format (torch >= 1.6); {path} is in the old one. Where torch is "
-            f"installed, torch.save(torch.load(path), path) rewrites it"
-        )
+        old = file.read(1) == b"\x80"  # a pickle begins so
     try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
-            if len(pickles) != 1:
-                raise _Refused("no data.pkl: not written by torch.save")
-            root = pickles[0].removesuffix("data.pkl")
-            if f"{root}byteorder" in archive.namelist() and _member(archive, f"{root}byteorder") != b"little":
-                raise _Refused("numbers in big-endian order")
-            found = _Unpickler(io.BytesIO(_member(archive, pickles[0])), archive, root).load()
+        found = _legacy(path) if old else _zip(path)
     except _Refused as error:
         raise ValueError(
             f"path must hold nothing but tensors in dictionaries (save model.state_dict()); {path} has {error}"
@@ -171,6 +150,68 @@ def _zip(path: Path) -> dict[str, np.ndarray]:
             f"path must be a complete file of torch.save; {path} is truncated or corrupt: {error}"
         ) from error
     return _tensors(found, path)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        # torch never compresses; so a small file cannot unpack to one that fills the memory.
+        raise _Refused(f"a compressed member {name}")
+    return archive.read(name)
+
+
+def _zip(path: Path) -> Any:
+    """What a file of torch >= 1.6 holds."""
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1:
+            raise _Refused("no data.pkl: not written by torch.save")
+        root = pickles[0].removesuffix("data.pkl")
+        if f"{root}byteorder" in archive.namelist() and _member(archive, f"{root}byteorder") != b"little":
+            raise _Refused("numbers in big-endian order")
+
+        def fetch(key: str, kind: str, count: int) -> np.ndarray:
+            raw, dtype = _member(archive, f"{root}data/{key}"), np.dtype(DTYPES[kind])
+            if len(raw) != count * dtype.itemsize:
+                raise _Refused(f"a storage {key} of {len(raw)} bytes in the place of {count * dtype.itemsize}")
+            return np.frombuffer(raw, dtype)
+
+        return _Unpickler(io.BytesIO(_member(archive, pickles[0])), fetch).load()
+
+
+def _legacy(path: Path) -> Any:
+    """What a file of torch < 1.6 holds: pickles of a magic number, the protocol, the machine, the object and the order
+    of its storages; then of each storage the count (int64) and the numbers."""
+    with open(path, "rb") as file:
+        if _Unpickler(file).load() != LEGACY_MAGIC or _Unpickler(file).load() != LEGACY_PROTOCOL:
+            raise _Refused("another pickle than torch.save writes")
+        machine = _Unpickler(file).load()
+        if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+            raise _Refused("numbers in big-endian order")
+        begin = file.tell()
+        # The object comes before the numbers its tensors are views of: read once for the sizes of the storages, with
+        # zeros in their place, and again when they are there.
+        sizes: dict[str, tuple[str, int]] = {}
+
+        def note(key: str, kind: str, count: int) -> np.ndarray:
+            sizes[key] = (kind, count)
+            if sum(n * np.dtype(DTYPES[k]).itemsize for k, n in sizes.values()) > path.stat().st_size:
+                raise _Refused(f"a storage {key} of {count} numbers, more than the file holds")
+            return np.zeros(count, DTYPES[kind])
+
+        _Unpickler(file, note).load()
+        order = _Unpickler(file).load()
+        if not isinstance(order, list) or sorted(order) != sorted(sizes):
+            raise _Refused("other storages than its tensors have")
+        data: dict[str, np.ndarray] = {}
+        for key in order:
+            kind, count = sizes[key]
+            dtype = np.dtype(DTYPES[kind])
+            written, raw = file.read(8), file.read(count * dtype.itemsize)
+            if int.from_bytes(written, "little") != count or len(raw) != count * dtype.itemsize:
+                raise _Refused(f"a storage {key} of other than {count} numbers")
+            data[key] = np.frombuffer(raw, dtype)
+        file.seek(begin)
+        return _Unpickler(file, lambda key, kind, count: data[key]).load()
 
 
 def _tensors(found: Any, path: Path) -> dict[str, np.ndarray]:
