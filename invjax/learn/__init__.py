@@ -4,6 +4,8 @@ from invjax.learn.adversarial import Adversary, RobustAccuracy, robust_accuracy,
 from invjax.learn.evaluate import evaluate, predict
 from invjax.learn.last_layer import LastLayer, last_layer, penultimate, with_last_layer
 from invjax.learn.optimiser import Optax, Optimiser
+from invjax.learn.perturb import Perturbed, draw_targets, make_perturbed_dataset
+from invjax.learn.presets import PRESETS, Recipe, preset
 from invjax.learn.retrain import Logistic, Retrained, afr, afr_weights, dfr, l1_logistic
 from invjax.learn.robust import errors_of, group_dro, jtt, resample, reweight
 from invjax.learn.rules import ERM, GroupDRO, Rule
@@ -11,12 +13,15 @@ from invjax.learn.train import Trained, fit
 
 __all__ = [
     "ERM",
+    "PRESETS",
     "Adversary",
     "GroupDRO",
     "LastLayer",
     "Logistic",
     "Optax",
     "Optimiser",
+    "Perturbed",
+    "Recipe",
     "Retrained",
     "RobustAccuracy",
     "Rule",
@@ -24,6 +29,7 @@ __all__ = [
     "afr",
     "afr_weights",
     "dfr",
+    "draw_targets",
     "errors_of",
     "evaluate",
     "fit",
@@ -31,8 +37,10 @@ __all__ = [
     "jtt",
     "l1_logistic",
     "last_layer",
+    "make_perturbed_dataset",
     "penultimate",
     "predict",
+    "preset",
     "resample",
     "reweight",
     "robust_accuracy",
