@@ -10,6 +10,7 @@ from collections.abc import Sequence
 BENCHMARKS = {
     "gse-cifar10": "gse_cifar10",
     "attacks-cifar10": "attacks_cifar10",
+    "attacks-imagenet": "attacks_imagenet",
     "engine-overhead": "engine_overhead",
     "memory": "memory",
     "conv-loop": "conv_loop",

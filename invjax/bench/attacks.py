@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from invjax.bench.attack_records import SHOWN, attempted, record_of
 from invjax.bench.attack_settings import Entry, brief, chosen, configuration
 from invjax.bench.common import Timed, check_json, timed_run, write_json
 from invjax.bulk import Chosen, check_folder, choose, constants
-from invjax.data import open_images
+from invjax.data import ImageSource
 from invjax.engine.checks import num_classes
 from invjax.engine.folder import write_atomic
 from invjax.explain import grad_cams
@@ -37,7 +37,8 @@ class Suite(NamedTuple):
     name: str
     modes: dict[str, dict[str, Entry]]  # mode -> entries
     published: dict[str, dict[str, Any]]  # "targeted", "untargeted" -> title -> table
-    load: Any  # options -> logits
+    load: Callable[[argparse.Namespace], Any]  # the classifier
+    open: Callable[[argparse.Namespace], ImageSource]  # the images
     batch: int  # images at once where no gradient loop runs
     names: Sequence[str] | None = None  # of the classes, for the pictures
 
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace, suite: Suite) -> int:
         raise ValueError(f"targets must be 'untargeted' for {', '.join(impossible)}: no targeted form exists")
 
     logits = suite.load(options)
-    images = choose(logits, open_images(options.images), None, options.start, options.n)
+    images = choose(logits, suite.open(options), None, options.start, options.n)
     classes = num_classes(logits, images.images.shape[1:], images.images.dtype)
     pairs = make_pairs(images.labels, classes, options.targets)
     records: dict[str, dict[str, Any]] = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from invjax.bench import attacks, published
 from invjax.bench.attack_settings import CIFAR10, CIFAR10_FIDELITY
+from invjax.data import open_images
 from invjax.models import load
 
 DESCRIPTION = "All attacks on CIFAR-10 images: best/average/worst over targets, interpretability, evaluations, seconds."
@@ -21,6 +22,7 @@ SUITE = attacks.Suite(
     modes={"default": CIFAR10, "fidelity": CIFAR10_FIDELITY},
     published={"targeted": published.CIFAR10_TARGETED, "untargeted": published.CIFAR10_UNTARGETED},
     load=_load,
+    open=lambda options: open_images(options.images),
     batch=256,
     names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 )
