@@ -2,19 +2,20 @@
 
     min_r  ‖r‖_0 = number of changed units,   each changed unit at a corner of the box,   f(x + r) in the wanted class
 
-1. Every one-unit corner change z is asked (a pixel with C channels has 2^C). A first success ends the search with 1.
-2. R rankings keep the best N of the z: one by the gap of the logits, and one for each of the R − 1 strongest rivals c
-   on x, by Z_y − Z_c (untargeted, y the label) or Z_c − Z_t (t the target); the smallest first.
-3. For k = 2, 3, … and each ranking: the best corner of each of the first k *different* units.
-4. For k = 2, 3, … below what 3. found and each ranking: ``samples`` draws of k of the N, rank ρ = N − 1 − ⌊N √u⌋ with
-   u uniform, so that P(ρ) = (2 (N − ρ) − 1)/N²; of two corners of one unit the better ranked counts. Ends at the first
-   success: no smaller k has had one.
+1. Every one-unit corner change is asked (a pixel with C channels has 2^C). A first success ends the search with 1.
+2. R rankings keep the best N of these changes: one by the gap of the logits, and one for each of the R − 1 strongest
+   rivals c on x, by Z_y − Z_c (untargeted, y the label) or Z_c − Z_t (t the target), the smallest first.
+3. For k = 2, 3, … and each ranking: the best corner of each of its first k *different* units.
+4. For k = 2, 3, … below what 3. found and each ranking: ``samples`` draws of k of the N, with replacement, of rank
+   ρ = N − 1 − ⌊N √u⌋, u uniform, so that P(ρ) = (2 (N − ρ) − 1)/N². Of two corners of one unit the better ranked
+   counts. Ends at the first success: no smaller k had one.
 5. Of what was found, one unit after the other goes back to x where the wanted class survives it.
 
-The paper and its code have 1, 2 and 4 (there of ten classes at most, and with all C + 1 dimensional tables in memory).
-3. asks at most R (k − 1) points and is exact where f is linear: with rival c the smallest ‖r‖_0 takes the units in the
-order of what they gain. 5. asks at most k points and can only lower ‖r‖_0. Here the scan keeps R running lists of N
-numbers, not a table over all corners, and skips corners that equal x. Targeted and untargeted; queries only.
+The paper and its code have 1, 2 and 4, by a table over all corners and for ten classes. Here the scan keeps R running
+lists of N numbers, and skips corners that equal x. 3. asks at most R (k − 1) points and is exact where f is linear and
+the attack untargeted: against one rival the fewest units are those that gain most. (Sure to be listed are the first
+⌈N/2^C⌉ units, 13 of three channels by default; where several corners of a unit do little, many more.) 5. asks at most k
+points. Neither can raise ‖r‖_0. Targeted and untargeted; queries only.
 """
 
 from __future__ import annotations
@@ -167,17 +168,12 @@ def _choice(problem: Problem, shape: tuple[int, int], state: CornerState) -> Arr
     codes, place = state.codes[state.row], jnp.arange(state.codes.shape[1])
     listed = codes != NONE
     first = _apart(codes, shape[1], listed)
-    leading = first & (jnp.cumsum(first) <= state.k)
-
-    key = jax.random.fold_in(problem.key, state.told)
-    ranks = skewed(key, codes.size, jnp.maximum(jnp.sum(listed), 1))
+    ranks = skewed(jax.random.fold_in(problem.key, state.told), codes.size, jnp.maximum(jnp.sum(listed), 1))
     drawn = jnp.zeros(codes.size, bool).at[jnp.where(place < state.k, ranks, codes.size)].set(True, mode="drop")
-    sampled = _apart(codes, shape[1], drawn & listed)
-
     cases = [
         (SCAN, place == 0, state.cursor),
-        (LEADING, leading, codes),
-        (SAMPLES, sampled, codes),
+        (LEADING, first & (jnp.cumsum(first) <= state.k), codes),
+        (SAMPLES, _apart(codes, shape[1], drawn), codes),
         (PRUNE, place != state.number, state.picked),
     ]
     asked = jnp.full_like(codes, NONE)
