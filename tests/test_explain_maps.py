@@ -12,7 +12,6 @@ from invjax import explain
 from invjax.explain.lists import Picked, in_batches
 from invjax.types import UNTARGETED
 
-pytestmark = pytest.mark.fast
 N, K = 10, 4
 
 
@@ -38,6 +37,7 @@ def by_hand(jacobian: np.ndarray, label: np.ndarray, target: np.ndarray, indicat
     return maps
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("indicator", explain.INDICATORS)
 def test_equals_the_formula_entry_by_entry(
     task: nets.Task, jacobian: np.ndarray, indicator: explain.saliency.Indicator
@@ -77,8 +77,9 @@ def test_a_map_does_not_depend_on_its_batch(task: nets.Task):
     others = explain.saliency_maps(task.net, task.x[order], task.label[order], task.target[order])
     np.testing.assert_array_equal(others, maps[order])  # bit for bit, at the same size of batch
     scale = np.abs(maps).max()
+    one = jax.jit(explain.saliency_map)
     for n in range(3):
-        alone = explain.saliency_map(task.net, jnp.asarray(task.x[n]), task.label[n], task.target[n])
+        alone = one(task.net, jnp.asarray(task.x[n]), task.label[n], task.target[n])
         np.testing.assert_allclose(alone, maps[n], atol=1e-6 * scale)
     # The defect, reproduced: with the gradients of summed logits the map of a row is another one.
     seeds = np.zeros((N, K), np.float32)

@@ -72,23 +72,30 @@ def saliency_threshold(saliency: Array, percentile: ArrayLike, threshold: Thresh
     flat = saliency.reshape(-1)
     share = jnp.asarray(percentile, flat.dtype)
     if threshold == "plain":
-        return jnp.percentile(flat, share)
+        ordered = jnp.sort(flat)
+        low, fraction = _place(share, jnp.asarray(flat.size - 1, jnp.int32))
+        below, above = jnp.take(ordered, low), jnp.take(ordered, low + 1, mode="clip")
+        return below + fraction * (above - below)
     there = flat != 0
     ordered = jnp.sort(jnp.where(there, flat, jnp.full_like(flat, jnp.inf)))
     count = jnp.sum(there, dtype=jnp.int32)
-    rank = jnp.minimum(_rank(share, count + 1), count)
+    whole, fraction = _place(share, count + 1)
+    rank = jnp.minimum(whole + (fraction > 0), count)
     entry = jnp.take(ordered, jnp.maximum(rank - 1, 0))
     return jnp.where(rank > 0, entry, jnp.zeros_like(entry))
 
 
-def _rank(share: Array, m: Array) -> Array:
-    """⌈share · m / 100⌉ as int32, exact for whole numbers of percent, of which float32 alone is not sure.
+def _place(share: Array, m: Array) -> tuple[Array, Array]:
+    """share · m / 100 as an int32 and a fraction in [0, 1), exact for whole percents: in float32 the product is not.
 
-    With m = 100 a + b: share · a is whole, and share · b below 10⁴, so that a hundredth is far above its rounding.
+    With m = 100 a + b: the product share · a of such is whole, and share · b below 10⁴, a hundredth of which is far
+    above its rounding.
     """
     hundreds, rest = (part.astype(share.dtype) for part in jnp.divmod(m, 100))
     whole = jnp.floor(share * hundreds)
-    return (whole + jnp.ceil((share * hundreds - whole) + share * rest / 100 - 1e-4)).astype(jnp.int32)
+    part = (share * hundreds - whole) + share * rest / 100
+    part = jnp.where(jnp.abs(part - jnp.round(part)) < 1e-4, jnp.round(part), part)
+    return (whole + jnp.floor(part)).astype(jnp.int32), part - jnp.floor(part)
 
 
 def interpretability_score(
