@@ -39,14 +39,16 @@ class Attack:
     images: Annotated[str, arg(metavar="FILE.npz|tfds:NAME")]
     """Images: an npz with `images` (uint8 or float, [N,H,W,C] or [N,H,W]) and `labels` [N], or a prepared data set of
     tensorflow_datasets by name or folder."""
-    weights: Annotated[Path, arg(metavar="FILE")]
-    """Weights of the network: .safetensors or .pth for resnet20, .npz of `python -m invjax.models.train` for others."""
     model: Annotated[str, arg(metavar="NAME")]
-    """The network: resnet20, cnn or mlp."""
+    """The network: resnet20, cnn, mlp, resnet50, efficientnet_lite0, ..."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder of the results; made if need be. A folder of the same job: it goes on from there."""
+    weights: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Weights of the network: .safetensors or .pth in torch's names; of cnn and mlp, .npz of `python -m
+    invjax.models.train`. efficientnet_lite0, 1 and 2 need none: theirs is a package (extra imagenet)."""
     attack: Annotated[str, arg(metavar="NAME")] = "gse"
-    """The attack: gse, pgd, fgsm, ..."""
+    """The attack: gse, strattack, fwnucl, homotopy, sapf, saif, sigma-zero, fmn, pgd0, spgd, sparse-rs, ... (an unknown
+    name is answered with all of them)."""
     targets: Annotated[str, arg(metavar="all|untargeted|1,4,7|FILE")] = "all"
     """Wanted classes: all others; any other; offsets added to the label; or a file (.npy, .txt, .npz with `targets`)
     with a row per image of --images."""

@@ -49,9 +49,9 @@ class Job:
     """What ``invjax attack`` is asked for; the fields are its options."""
 
     images: str
-    weights: str | Path
     model: str
     out: str | Path
+    weights: str | Path | None = None
     attack: str = "gse"
     targets: str = "all"
     labels: str | None = None
@@ -124,12 +124,13 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Run:
         bounds=job.bounds,
         max_images=SHOWN,
     )
+    of = "" if job.weights is None else f" with the weights `{Path(job.weights).name}`"
     more = f" The first {SHOWN} of {len(chosen.index)} images are shown." if len(chosen.index) > SHOWN else ""
     write_report(
         folder / "report.html",
         [section],
         title="invjax attack",
-        subtitle=f"`{job.model}` with the weights `{Path(job.weights).name}`.{more}",
+        subtitle=f"`{job.model}`{of}.{more}",
         footer=f"All answers: results.npz and results.csv beside this page. {time.perf_counter() - begin:.0f} s.",
     )
     say(f"wrote {folder / 'report.html'}, results.npz, results.csv")
@@ -156,7 +157,7 @@ def _constants(job: Job) -> dict[str, str | float]:
 def _load(job: Job) -> Any:
     if job.model not in MODELS:
         raise ValueError(f"model must be one of {', '.join(sorted(MODELS))}, was {job.model!r}")
-    if not Path(job.weights).is_file():
+    if job.weights is not None and not Path(job.weights).is_file():
         raise ValueError(f"weights must be an existing file, was {str(job.weights)!r}")
     mean, std = (None if side is None else np.asarray(side, np.float32) for side in (job.mean, job.std))
     try:

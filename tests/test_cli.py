@@ -258,7 +258,7 @@ def test_version_help_and_unknown_commands(capsys):
     assert capsys.readouterr().err == "invjax: error: Unrecognized options: dance (see invjax --help)\n"
     assert cli.main(["attack", "--model", "cnn"]) == 2
     said = capsys.readouterr().err
-    assert said == "invjax attack: error: --images, --weights, --out must be given (see invjax attack --help)\n"
+    assert said == "invjax attack: error: --images, --out must be given (see invjax attack --help)\n"
     assert cli.main(["demo", "--n", "0"]) == 2
     assert capsys.readouterr().err == "invjax demo: error: --n must be from 1 to 1000 digits, was 0\n"
 

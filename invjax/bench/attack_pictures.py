@@ -47,7 +47,7 @@ def write(
     figure = comparison(
         images.images[rows],
         {TITLES.get(name, name): change[picked] for name, change in changes.items()},
-        titles=[_title(images, pairs, row, pair, names) for row, pair in zip(rows, picked, strict=True)],
+        titles=[_title(images, pairs, int(row), int(pair), names) for row, pair in zip(rows, picked, strict=True)],
         maps=maps,
     )
     written.append(folder / "pictures.png")
