@@ -16,12 +16,13 @@ from invjax.data.spuco_mnist import DIFFICULTIES, Digits, spuco_mnist
 from invjax.data.synthbirds import synthbirds
 
 pytestmark = pytest.mark.fast
-OFFLINE = {"foreground": "silhouettes", "background": "procedural"}  # need nothing
+OFFLINE = {"foreground": "silhouettes", "background": "procedural"}  # needs nothing
+PLAIN = {**OFFLINE, "contrast": 1.0, "scale": 0.6}
 
 
 @pytest.fixture(scope="module")
 def birds():
-    return synthbirds(200, held_out=5, **OFFLINE)
+    return synthbirds(200, held_out=5, **PLAIN)
 
 
 def test_counts_and_columns(birds):
@@ -38,16 +39,16 @@ def test_counts_and_columns(birds):
 
 
 def test_same_seed_same_set(birds):
-    again = synthbirds(200, held_out=5, **OFFLINE)
+    again = synthbirds(200, held_out=5, **PLAIN)
     np.testing.assert_array_equal(again.x, birds.x)
     np.testing.assert_array_equal(again.mask, birds.mask)
-    other = synthbirds(200, held_out=5, seed=1, **OFFLINE)
+    other = synthbirds(200, held_out=5, seed=1, **PLAIN)
     assert np.mean(other.x == birds.x) < 0.2
 
 
 def test_contrast_touches_the_background_alone(birds):
     """x = α colour + (1 − α)(128 + c (crop − 128)): outside the mask x is that background, inside α does not move."""
-    none, half = (synthbirds(200, held_out=5, contrast=c, **OFFLINE) for c in (0.0, 0.5))
+    none, half = (synthbirds(200, held_out=5, **{**PLAIN, "contrast": c}) for c in (0.0, 0.5))
     outside = ~birds.mask
     np.testing.assert_array_equal(none.mask, birds.mask)
     assert np.all(none.x[outside] == 128)  # no spurious feature is left
@@ -64,7 +65,7 @@ def test_contrast_touches_the_background_alone(birds):
 def test_scale_is_the_size_of_the_object(birds):
     sizes = {}
     for scale in (0.3, 0.6):
-        data = birds if scale == 0.6 else synthbirds(200, held_out=5, scale=scale, **OFFLINE)
+        data = birds if scale == 0.6 else synthbirds(200, held_out=5, **{**PLAIN, "scale": scale})
         sides = [max(np.ptp(np.nonzero(one), axis=1) + 1) for one in data.mask]
         assert 0.85 * scale * 40 - 3 <= min(sides)
         assert max(sides) <= 1.15 * scale * 40 + 1
@@ -103,7 +104,7 @@ def test_photographs(kind):
     pytest.importorskip("sklearn", reason="the photographs come with scikit-learn (extra data)")
     if kind == "textures":
         pytest.importorskip("skimage", reason="the textures come with scikit-image")
-    data = synthbirds(400, held_out=20, size=32, foreground="silhouettes", background=kind)
+    data = synthbirds(400, held_out=20, size=32, foreground="silhouettes", background=kind, contrast=1.0)
     assert data.name == f"synthbirds/silhouettes-{kind}"
     check_places(data.table["place_filename"], data.part, data.attribute)
     blue = np.array([(x[~m, 2].astype(float) - x[~m, 0]).mean() for x, m in zip(data.x, data.mask, strict=True)])

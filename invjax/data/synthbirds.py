@@ -34,8 +34,8 @@ def synthbirds(
     *,
     size: int = 40,
     held_out: int = 100,
-    contrast: float = 1.0,
-    scale: float = 0.6,
+    contrast: float = 0.2,
+    scale: float = 0.8,
     foreground: str = "auto",
     background: str = "auto",
     fashion: str | Path | None = None,
@@ -47,7 +47,8 @@ def synthbirds(
       count: training images, in the proportions of WaterBirds' 3498/184/56/1057; no group is empty.
       size: of an image in pixels, 16 to 128; 32 to 48 suits the objects.
       held_out: images of each group in val, and again in test.
-      contrast: c of (1), in [0, 1]: how strong the background is.
+      contrast: c of (1), in [0, 1]: how strong the background is. By default a small convolutional network trained on
+        the set as it is gets a third to a half of the worst group right; at 1, as photographed, next to none of it.
       scale: side of the object by that of the image, in (0, 1]: how visible the object is; ±15 % by chance.
       foreground: "fashion", "digits", "silhouettes", or "auto": the first that is installed.
       background: "photos", "textures", "procedural", or "auto": photos, else procedural.
