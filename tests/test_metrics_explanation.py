@@ -142,15 +142,20 @@ def test_curve_of_a_list_is_each_example_by_itself(task: nets.Task, delta: np.nd
     status = np.full((6, 3), FOUND)
     curve = metrics.interpretability(task.net, task.x, task.label, delta, status, target, indicator="or", batch=4)
     assert curve.scores.shape == (6, 3, 5)
+    every: list[np.ndarray] = []
     for t in range(3):
         maps = explain.saliency_maps(task.net, task.x, task.label, target[:, t], "or")
+        every += list(maps)
         expected = [
             [score_by_hand(r, m, p, "released") for p in PERCENTILES] for r, m in zip(delta[:, t], maps, strict=True)
         ]
         np.testing.assert_allclose(curve.scores[:, t], expected, atol=2e-5)
     np.testing.assert_allclose(curve.mean, curve.scores.mean((0, 1)))
     np.testing.assert_array_equal(curve.chance, metrics.chance_level())
-    assert curve[4:] == (18, 0, 0, 0)
+    share = [[(m > threshold_by_hand(m, p, "released")).mean() for p in PERCENTILES] for m in every]
+    np.testing.assert_allclose(curve.level, np.sqrt(share).mean(0), atol=0.01)
+    assert (curve.level < curve.chance - 0.02).all()  # the indicator has set some entries to 0
+    assert curve[5:] == (18, 0, 0, 0)
 
 
 def test_scores_do_not_depend_on_the_batch(task: nets.Task, delta: np.ndarray, target: np.ndarray):
@@ -176,14 +181,14 @@ def test_statuses(task: nets.Task, delta: np.ndarray):
     found = metrics.interpretability(*given)
     assert np.isfinite(found.scores).all(1).tolist() == [True, False, False, True, False, False]
     np.testing.assert_allclose(found.mean, found.scores[[0, 3]].mean(0))
-    assert found[4:] == (2, 2, 1, 1)
+    assert found[5:] == (2, 2, 1, 1)
     tried = metrics.interpretability(*given, convention="all_attempts")
     assert np.isfinite(tried.scores).all(1).tolist() == [True, True, False, True, True, False]
-    assert tried[4:] == (4, 2, 1, 1)
+    assert tried[5:] == (4, 2, 1, 1)
     np.testing.assert_allclose(tried.scores[[0, 3]], found.scores[[0, 3]], atol=1e-5)
     nothing = metrics.interpretability(task.net, task.x, task.label, r, np.full(6, NOT_FOUND))
     assert np.isnan(nothing.mean).all()
-    assert nothing[4:] == (0, 6, 0, 0)
+    assert nothing[5:] == (0, 6, 0, 0)
 
 
 def test_rows_and_summary(task: nets.Task, delta: np.ndarray):
@@ -192,7 +197,9 @@ def test_rows_and_summary(task: nets.Task, delta: np.ndarray):
     )
     rows = metrics.curve_rows({"gse": curve})
     assert [row["attack"] for row in rows] == ["gse", "chance"]
-    assert rows[1] == {"attack": "chance", "IS 50": "0.707", "IS 97.5": "0.158", "attempts": ""}
+    # Of 64 entries 31 are above number 33, and none above number 64: "released" leaves one entry less than (3) has.
+    assert rows[1] == {"attack": "chance", "IS 50": "0.696", "IS 97.5": "0.000", "attempts": ""}
+    np.testing.assert_allclose(curve.chance, np.sqrt([0.5, 0.025]))
     assert rows[0]["IS 50"] == f"{curve.mean[0]:.3f}"
     summary = metrics.summarize_curve(curve)
     assert summary["mean"] == curve.mean.tolist()

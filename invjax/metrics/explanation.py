@@ -14,8 +14,11 @@ A map that knows nothing of r holds a share 1 - P/100 of ‖r‖² above ν_P, s
 
     chance(P) = sqrt(1 - P/100)                                                                                      (3)
 
-and a curve says something only where it leaves that. The two conventions differ most where an indicator has set much of
-M to 0: then (3) holds for "released" of the entries that are left alone.
+and a curve says something only where it leaves that. (3) is for maps that are nowhere 0. Where an indicator has set a
+share z of M to 0, "released" leaves less above ν_P, the level is about sqrt((1 - z)(1 - P/100)), and with "plain" more
+than one ν_P may be 0. So a curve carries the level of its own maps as well:
+
+    level(P) = mean over the attempts of sqrt(|{M > ν_P}| / D)                                                       (4)
 
 Source: (1) StrAttack (Xu et al. 2019); (2) the released code of GSE. Departures from that code: an example's map does
 not depend on its batch (see the source of :mod:`invjax.explain.saliency`; the published curves do); P too near 100 for
@@ -51,6 +54,7 @@ class Curve(NamedTuple):
     scores: np.ndarray  # [N, P] or [N, T, P] float64; NaN where an attempt is not counted or has no score
     mean: np.ndarray  # [P] float64, over the counted attempts; NaN where there is none
     chance: np.ndarray  # [P] float64, (3)
+    level: np.ndarray  # [P] float64, (4): chance for these very maps; with the indicator "none" about (3)
     counted: int  # attempts with a score
     failed: int  # attempts that reached nothing; among the counted if they were asked for
     already: int  # the clean input had the wanted class: no attempt
@@ -124,10 +128,12 @@ def interpretability_score(
 
 def _scores(
     shared: tuple[Any, Array], x: Array, label: Array, target: Array, delta: Array, indicator: Any, threshold: Any
-) -> Array:
+) -> tuple[Array, Array]:
+    """IS (1) [B, P] of each attempt, and that of a perturbation with the same size everywhere, whence (4)."""
     logits, percentiles = shared
     maps = saliency_batch(logits, x, label, target, indicator)
-    return jax.vmap(lambda r, m: interpretability_score(r, m, percentiles, threshold))(delta.astype(maps.dtype), maps)
+    both = jax.vmap(lambda r, m: interpretability_score(r, m, percentiles, threshold))
+    return both(delta.astype(maps.dtype), maps), both(jnp.ones_like(maps), maps)
 
 
 def interpretability(
@@ -177,18 +183,19 @@ def interpretability(
     index = counted(state, convention).reshape(-1).nonzero()[0]
     image = np.arange(state.size) // state[0].size  # of each attempt
     aim = check_targets(None if target is None else _like(target, state).reshape(-1), own[image], classes)
-    scores = np.full((state.size, len(asked)), NAN)
+    scores, level = np.full((2, state.size, len(asked)), NAN)
     if len(index):
         flat, image = r.reshape(-1, *rows.shape[1:]), image[index]
         shared = (function, jnp.asarray(asked, rows.dtype))
         columns = (Picked(rows, image), own[image], aim[index], Picked(flat, index))
-        scores[index] = in_batches(_scores, shared, columns, (indicator, threshold), batch)
+        scores[index], level[index] = in_batches(_scores, shared, columns, (indicator, threshold), batch)
     have = np.isfinite(scores).all(axis=1)
     return Curve(
         percentiles=asked,
         scores=scores.reshape(*state.shape, len(asked)),
         mean=scores[have].mean(axis=0) if have.any() else np.full(len(asked), NAN),
         chance=chance_level(asked),
+        level=level[have].mean(axis=0) if have.any() else np.full(len(asked), NAN),
         counted=int(have.sum()),
         failed=int((~np.isin(state, (Status.FOUND, Status.ALREADY_TARGET))).sum()),
         already=int((state == Status.ALREADY_TARGET).sum()),
@@ -206,7 +213,7 @@ def summarize_curve(curve: Curve) -> dict[str, Any]:
 
 
 def curve_rows(curves: Mapping[str, Curve]) -> list[dict[str, str]]:
-    """The curves as rows of formatted text, the chance level below them.
+    """The curves as rows of formatted text, below them the chance level (4), averaged over the curves.
 
     Returns rows with the keys "attack", "IS 50" … by percentile, and "attempts" (those with a score).
     Raises ValueError: curves of different percentiles.
@@ -224,7 +231,8 @@ def curve_rows(curves: Mapping[str, Curve]) -> list[dict[str, str]]:
         return {"attack": name, **cells, "attempts": attempts}
 
     rows = [row(name, curve.mean, str(curve.counted)) for name, curve in curves.items()]
-    return [*rows, row("chance", first.chance, "")]
+    levels = np.stack([curve.level if curve.counted else curve.chance for curve in curves.values()])
+    return [*rows, row("chance", levels.mean(axis=0), "")]
 
 
 def counted(status: Any, convention: Convention) -> np.ndarray:
