@@ -134,7 +134,7 @@ def _init(ctx: Context, problem: Problem, config: JSMA) -> JSMAState:
 
 
 def _ask(ctx: Context, problem: Problem, config: JSMA, state: JSMAState) -> Array:
-    return coordinates.to_data(problem, state.r)
+    return jnp.clip(coordinates.to_data(problem, state.r), problem.lower, problem.upper)
 
 
 def _loss(ctx: Context, problem: Problem, config: JSMA, state: JSMAState, point: Array, logits: Array) -> Array:

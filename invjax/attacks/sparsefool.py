@@ -162,7 +162,7 @@ def _init(ctx: Context, problem: Problem, config: SparseFool) -> SparseFoolState
 
 
 def _ask(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolState) -> Array:
-    return coordinates.to_data(problem, state.r)
+    return jnp.clip(coordinates.to_data(problem, state.r), problem.lower, problem.upper)
 
 
 def _compares(problem: Problem, config: SparseFool, state: SparseFoolState) -> Array:
