@@ -1,4 +1,4 @@
-"""Depthwise convolutions written out on CPU: values and derivatives are those of jax's own rule, no convolution is left."""
+"""Depthwise convolutions written out on CPU: the values and derivatives of jax's own rule, and no convolution left."""
 
 from __future__ import annotations
 

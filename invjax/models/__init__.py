@@ -15,16 +15,20 @@ from invjax.models.registry import load, mnist_cnn
 
 if TYPE_CHECKING:
     from invjax.models.blackbox import agreement, black_box, distill, with_surrogate
-    from invjax.models.blocks import ConvBN
+    from invjax.models.blocks import ConvBN, with_classes
     from invjax.models.cnn import SmallCNN
+    from invjax.models.efficientnet_lite import EfficientNetLite, efficientnet_lite_from_torch
     from invjax.models.mlp import MLP
+    from invjax.models.resnet import ResNet, resnet_from_torch
     from invjax.models.resnet_cifar import ResNet20
     from invjax.models.torch_import import load_state_dict, resnet20_from_torch
 
 __all__ = [
     "MLP",
     "ConvBN",
+    "EfficientNetLite",
     "LogitsModel",
+    "ResNet",
     "ResNet20",
     "SmallCNN",
     "agreement",
@@ -32,23 +36,31 @@ __all__ = [
     "binary",
     "black_box",
     "distill",
+    "efficientnet_lite_from_torch",
     "load",
     "load_state_dict",
     "mnist_cnn",
     "resnet20_from_torch",
+    "resnet_from_torch",
+    "with_classes",
     "with_surrogate",
 ]
 
 _LAZY = {
     "ConvBN": "blocks",
+    "EfficientNetLite": "efficientnet_lite",
     "MLP": "mlp",
+    "ResNet": "resnet",
     "ResNet20": "resnet_cifar",
     "SmallCNN": "cnn",
     "agreement": "blackbox",
     "black_box": "blackbox",
     "distill": "blackbox",
+    "efficientnet_lite_from_torch": "efficientnet_lite",
     "load_state_dict": "torch_import",
     "resnet20_from_torch": "torch_import",
+    "resnet_from_torch": "resnet",
+    "with_classes": "blocks",
     "with_surrogate": "blackbox",
 }
 

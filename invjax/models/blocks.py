@@ -10,7 +10,8 @@ which saves reading and writing every activation once more.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,8 @@ class ConvBN(nnx.Module):
       kernel: side of the square kernel; odd. The padding is ``kernel // 2`` on each side, as torch models have it (the
         "SAME" padding of strided convolutions is lopsided).
       stride: step of the convolution.
+      groups: of channels that are filtered apart; ``groups == in_features == out_features`` is a depthwise convolution.
+      same: TensorFlow's padding instead, for weights from there: ``ceil(H / stride)`` rows, the odd pixel at the end.
       epsilon, momentum: of the batch normalisation; momentum 0.9 is torch's 0.1.
     """
 
@@ -38,6 +41,8 @@ class ConvBN(nnx.Module):
         kernel: int = 3,
         stride: int = 1,
         *,
+        groups: int = 1,
+        same: bool = False,
         epsilon: float = 1e-5,
         momentum: float = 0.9,
         rngs: nnx.Rngs,
@@ -48,7 +53,8 @@ class ConvBN(nnx.Module):
             out_features,
             (kernel, kernel),
             strides=(stride, stride),
-            padding=((half, half), (half, half)),
+            padding="SAME" if same else ((half, half), (half, half)),
+            feature_group_count=groups,
             use_bias=False,
             kernel_init=nnx.initializers.he_normal(),
             rngs=rngs,
@@ -78,6 +84,48 @@ class ConvBN(nnx.Module):
         self.shift = nnx.Param(shift)
         self.folded = True
         del self.bn
+
+
+def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
+    """The largest of each ``window × window``, padded by ``window // 2``: [B, H, W, C] -> [B, H', W', C].
+
+    A maximum of shifted images: on a CPU the gradient of ``lax.reduce_window`` takes several times as long. Where
+    several pixels are largest the gradient is shared between them (torch gives it to the first).
+    """
+    half = window // 2
+    count = [(size - 1) // stride + 1 for size in x.shape[1:3]]  # odd windows
+    edges = [(half, (n - 1) * stride + window - half - size, 0) for n, size in zip(count, x.shape[1:3], strict=True)]
+    padded = jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    padded = jax.lax.optimization_barrier(padded)  # else the edges are decided anew for each shift of each pixel
+    pieces = [
+        padded[:, i : i + (count[0] - 1) * stride + 1 : stride, j : j + (count[1] - 1) * stride + 1 : stride]
+        for i in range(window)
+        for j in range(window)
+    ]
+    return functools.reduce(jnp.maximum, pieces)
+
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+def with_classes(module: Module, num_classes: int, *, rngs: nnx.Rngs) -> Module:
+    """A copy of a classifier with a fresh last layer for ``num_classes`` classes, to be fine-tuned.
+
+    Args:
+      module: one with a linear layer ``classifier``: an ``EfficientNetLite`` or a ``ResNet``.
+      num_classes: K, at least 2.
+      rngs: random numbers for the initial weights of that layer.
+
+    Raises:
+      ValueError: ``module`` has no such layer; ``num_classes`` is too small.
+    """
+    if not isinstance(getattr(module, "classifier", None), nnx.Linear):
+        raise ValueError(f"module must have a linear layer `classifier`; {type(module).__name__} has none")
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2; it was {num_classes}")
+    copy: Any = nnx.clone(module)
+    copy.classifier = nnx.Linear(copy.classifier.in_features, num_classes, rngs=rngs)
+    return copy
 
 
 @dataclasses.dataclass(frozen=True)

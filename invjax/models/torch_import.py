@@ -21,7 +21,17 @@ from invjax.models.torch_files import load_state_dict
 if TYPE_CHECKING:
     from invjax.models.resnet_cifar import ResNet20
 
-__all__ = ["Entry", "batch_norm", "conv", "fill_from_torch", "linear", "load_state_dict", "resnet20_from_torch"]
+__all__ = [
+    "Entry",
+    "batch_norm",
+    "conv",
+    "fill_from_torch",
+    "linear",
+    "load_state_dict",
+    "num_outputs",
+    "read_state",
+    "resnet20_from_torch",
+]
 
 Module = TypeVar("Module")
 StateDict = Mapping[str, np.ndarray]
@@ -99,8 +109,21 @@ def fill_from_torch(module: Module, state: StateDict, table: Table) -> Module:
     return with_weights(module, arrays)
 
 
-def _read(state: StateDict | str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_state(state: StateDict | str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The tensors of a state dict or a file (:func:`load_state_dict`), without the prefixes of wrappers."""
     return strip_wrappers(state if isinstance(state, Mapping) else load_state_dict(state))
+
+
+def num_outputs(state: StateDict, key: str, axes: int, name: str) -> int:
+    """The outputs of a layer of a state dict: the first of the ``axes`` of its weight ``key``.
+
+    Raises:
+      ValueError: it has none with so many axes; ``name`` says whose weights they should be.
+    """
+    if key not in state or state[key].ndim != axes:
+        was = f"of shape {state[key].shape}" if key in state else f"missing among {sorted(state)[:5]} …"
+        raise ValueError(f"state_dict must hold {key} with {axes} axes, as a {name} does; it was {was}")
+    return state[key].shape[0]
 
 
 def resnet20_table() -> dict[str, Entry]:
@@ -133,12 +156,10 @@ def resnet20_from_torch(state: StateDict | str | os.PathLike[str]) -> ResNet20:
 
     from invjax.models.resnet_cifar import ResNet20
 
-    tensors = _read(state)
-    sizes = []
-    for key, ndim in (("conv1.weight", 4), ("linear.weight", 2)):
-        if key not in tensors or tensors[key].ndim != ndim:
-            was = f"of shape {tensors[key].shape}" if key in tensors else f"missing among {sorted(tensors)[:5]} …"
-            raise ValueError(f"state_dict must hold {key} with {ndim} axes, as a ResNet20 does; it was {was}")
-        sizes.append(tensors[key].shape[0])
-    abstract = nnx.eval_shape(lambda: ResNet20(num_classes=sizes[1], width=sizes[0], rngs=nnx.Rngs(0)))
+    tensors = read_state(state)
+    width, classes = (
+        num_outputs(tensors, "conv1.weight", 4, "ResNet20"),
+        num_outputs(tensors, "linear.weight", 2, "ResNet20"),
+    )
+    abstract = nnx.eval_shape(lambda: ResNet20(num_classes=classes, width=width, rngs=nnx.Rngs(0)))
     return fill_from_torch(abstract, tensors, resnet20_table())
