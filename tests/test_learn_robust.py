@@ -314,3 +314,23 @@ def test_afr(erm: nnx.Module) -> None:
 def test_bad_input(erm: nnx.Module, call: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         call(erm)
+
+
+def test_adversarial_training_trusts_what_cannot_be_moved() -> None:
+    """One strong coordinate that is right 9 times of 10, five weak ones that together are right nearly always: within
+    ε the weak ones can be turned round. Trained against that, a network gives them up (Tsipras et al. 2019)."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 1200)
+    sign = (2 * y - 1)[:, None]
+    strong = sign * np.where(rng.random((1200, 1)) < 0.9, 1.0, -1.0)
+    x = np.concatenate([strong, 0.25 * sign + 0.15 * rng.normal(size=(1200, 5))], 1).astype(np.float32)
+    box = learn.Adversary(norm="linf", lower=-3, upper=3, steps=3)
+    grid = learn.train_at(net, x[:800], y[:800], eps=(0, 0.3), adversary=box, **RUN)
+    assert list(grid) == [0.0, 0.3]
+    got = {
+        eps: learn.robust_accuracy(one.model, x[800:], y[800:], eps=0.3, norm="linf", bounds=(-3.0, 3.0))
+        for eps, one in grid.items()
+    }
+    assert got[0.0].clean > 0.97 > got[0.3].clean > 0.85
+    assert got[0.3].robust > got[0.0].robust + 0.2
+    assert got[0.3].low > got[0.0].high

@@ -335,7 +335,10 @@ def test_measure_hooks_and_optax() -> None:
     """Hooks see plain records with what was measured; any optax transformation serves."""
     seen: list[dict[str, Any]] = []
 
+    kept: list[nnx.Module] = []
+
     def measure(model: nnx.Module) -> dict[str, Any]:
+        kept.append(model)
         return {"right": learn.evaluate(model, X, Y).average}
 
     rule = optax.sgd(0.1)
@@ -346,6 +349,7 @@ def test_measure_hooks_and_optax() -> None:
     assert seen[-1]["right"] == learn.evaluate(got.model, X, Y).average
     assert all(isinstance(record["loss"], float) for record in seen)
     assert "rate" not in seen[0]
+    assert [learn.evaluate(model, X, Y).average for model in kept] == [record["right"] for record in seen]
 
 
 def test_adversary_of_a_linear_network_is_the_closed_form() -> None:

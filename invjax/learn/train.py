@@ -183,7 +183,8 @@ def fit(
             if isinstance(numbers.optimiser, Optimiser):
                 record["rate"] = float(numbers.optimiser.rate_at(step, total))
             if measure is not None:
-                record |= measure(parts.trained(model, progress.states))
+                # A copy: the next step uses these arrays up, and whoever measures may keep the model.
+                record |= measure(parts.trained(model, jax.tree.map(jnp.copy, progress.states)))
             record["seconds"] = time.perf_counter() - begin
             history.append(record)
             pending.clear()
