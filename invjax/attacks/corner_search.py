@@ -5,17 +5,17 @@
 1. Every one-unit corner change is asked (a pixel with C channels has 2^C). A first success ends the search with 1.
 2. R rankings keep the best N of these changes: one by the gap of the logits, and one for each of the R − 1 strongest
    rivals c on x, by Z_y − Z_c (untargeted, y the label) or Z_c − Z_t (t the target), the smallest first.
-3. For k = 2, 3, … and each ranking: the best corner of each of its first k *different* units.
+3. For k = 2, 3, … and each ranking: the best corner of each of its first k *different* units; of the first success one
+   unit after the other goes back to x where the wanted class survives it.
 4. For k = 2, 3, … below what 3. found and each ranking: ``samples`` draws of k of the N, with replacement, of rank
    ρ = N − 1 − ⌊N √u⌋, u uniform, so that P(ρ) = (2 (N − ρ) − 1)/N². Of two corners of one unit the better ranked
-   counts. Ends at the first success: no smaller k had one.
-5. Of what was found, one unit after the other goes back to x where the wanted class survives it.
+   counts. Ends at the first success, from which units go back as in 3.: no smaller k had one.
 
 The paper and its code have 1, 2 and 4, by a table over all corners and for ten classes. Here the scan keeps R running
-lists of N numbers, and skips corners that equal x. 3. asks at most R (k − 1) points and is exact where f is linear and
-the attack untargeted: against one rival the fewest units are those that gain most. (Sure to be listed are the first
-⌈N/2^C⌉ units, 13 of three channels by default; where several corners of a unit do little, many more.) 5. asks at most k
-points. Neither can raise ‖r‖_0. Targeted and untargeted; queries only.
+lists of N numbers, and skips corners that equal x. 3. asks at most R (k − 1) + k points and is exact where f is linear
+and the attack untargeted: against one rival the fewest units are those that gain most. (Sure to be listed are the first
+⌈N/2^C⌉ units, 13 of three channels by default; where several corners of a unit do little, many more.) What 3. and the
+going back add can only lower ‖r‖_0. Targeted and untargeted; queries only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from invjax.config import STATIC, config, require, require_choice
 from invjax.engine.checks import num_classes
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
-CLEAN, SCAN, LEADING, SAMPLES, PRUNE, OVER = range(6)  # the steps of the search
+CLEAN, SCAN, LEADING, TRIM, SAMPLES, PRUNE, OVER = range(7)  # the steps of the search
 NONE = -1  # the code of an empty place in a list
 
 
@@ -49,7 +49,7 @@ class CornerSearch:
       unit: what is counted: "pixel" or "feature" (static).
 
     Forward evaluations per example: 1 (the clean input) + at most U·2^C of step 1, for U units of C channels (8192 at
-    32x32x3, 401,408 at 224x224x3), + R (max_changes − 1) (samples + 1) + max_changes; no gradients.
+    32x32x3, 401,408 at 224x224x3), + R (max_changes − 1) (samples + 1) + 2 max_changes; no gradients.
     """
 
     max_changes: int = 10
@@ -79,7 +79,7 @@ class CornerState(NamedTuple):
     cursor: Array  # [] int32, SCAN: the code asked
     k: Array  # [] int32, LEADING and SAMPLES: how many units
     row: Array  # [] int32, LEADING and SAMPLES: the ranking
-    number: Array  # [] int32, SAMPLES: the draw; PRUNE: the place that goes back
+    number: Array  # [] int32, SAMPLES: the draw; TRIM, PRUNE: the place that goes back
     limit: Array  # [] int32, k stays below
     best: kept.Best  # scored by its changed units
     near: kept.Best  # of the changed points the one of least gap, scored by it: the attempt of a failure
@@ -174,6 +174,7 @@ def _choice(problem: Problem, shape: tuple[int, int], state: CornerState) -> Arr
         (SCAN, place == 0, state.cursor),
         (LEADING, first & (jnp.cumsum(first) <= state.k), codes),
         (SAMPLES, _apart(codes, shape[1], drawn), codes),
+        (TRIM, place != state.number, state.picked),
         (PRUNE, place != state.number, state.picked),
     ]
     asked = jnp.full_like(codes, NONE)
@@ -243,7 +244,9 @@ def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerSta
 def _turn(state: CornerState, total: int, better: Array, count: Array, samples: Array | int) -> CornerState:
     """The counters of the next candidate. better: what was asked, of ``count`` units, is the best so far."""
     rows, samples = state.codes.shape[0], jnp.asarray(samples, jnp.int32)
-    begin, scan, leading, sampling, pruning = (state.phase == p for p in (CLEAN, SCAN, LEADING, SAMPLES, PRUNE))
+    begin, scan, leading, trim, sampling, prune = (
+        state.phase == phase for phase in (CLEAN, SCAN, LEADING, TRIM, SAMPLES, PRUNE)
+    )
 
     # Draws first, then rankings, then k.
     number = state.number + sampling
@@ -253,23 +256,24 @@ def _turn(state: CornerState, total: int, better: Array, count: Array, samples: 
     k, row = state.k + next_k, jnp.where(next_k, 0, row)
     number = jnp.where(next_row, 0, number)
 
-    led = leading & (better | (k >= state.limit))
     limit = jnp.where(better, count, state.limit)
-    k, row = jnp.where(led, 2, k), jnp.where(led, 0, row)
-    sampled = (led | sampling) & ((sampling & better) | (k >= limit) | (samples == 0))
     scanned = (begin | scan) & (state.cursor >= total)
-
     phase = jnp.where(begin, SCAN, state.phase)
     phase = jnp.where(scanned, jnp.where((limit > 2) & (state.codes[0, 0] != NONE), LEADING, OVER), phase)
     phase = jnp.where(scan & better, OVER, phase)
-    phase = jnp.where(led, SAMPLES, phase)
-    phase = jnp.where(sampled, PRUNE, phase)
+    phase = jnp.where(leading & (better | (k >= limit)), TRIM, phase)
+    phase = jnp.where(sampling & (k >= limit), OVER, phase)
+    phase = jnp.where(sampling & better, PRUNE, phase)
 
-    # With two units or fewer nothing can go: every single one has been asked.
-    place = jnp.arange(state.picked.size)
-    left = (state.picked != NONE) & (place >= jnp.where(pruning, state.number + 1, 0))
-    number = jnp.where(phase == PRUNE, jnp.argmax(left), number)
-    phase = jnp.where((phase == PRUNE) & (~left.any() | (limit <= 2)), OVER, phase)
+    # One unit after the other goes back; but of two none can: every single one has been asked.
+    cutting = (phase == TRIM) | (phase == PRUNE)
+    place, start = jnp.arange(state.picked.size), jnp.where(trim | prune, state.number + 1, 0)
+    left = (state.picked != NONE) & (place >= start)
+    number = jnp.where(cutting, jnp.argmax(left), number)
+    stop = cutting & (~left.any() | (limit <= 2))
+    draws = stop & (phase == TRIM) & (limit > 2) & (samples > 0)
+    phase = jnp.where(stop, jnp.where(draws, SAMPLES, OVER), phase)
+    k, row, number = (jnp.where(draws, first, value) for first, value in ((2, k), (0, row), (0, number)))
     counters = {"phase": phase, "k": k, "row": row, "number": number, "limit": limit}
     return state._replace(**{name: value.astype(jnp.int32) for name, value in counters.items()})
 
