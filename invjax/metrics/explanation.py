@@ -129,11 +129,16 @@ def interpretability_score(
 def _scores(
     shared: tuple[Any, Array], x: Array, label: Array, target: Array, delta: Array, indicator: Any, threshold: Any
 ) -> tuple[Array, Array]:
-    """IS (1) [B, P] of each attempt, and that of a perturbation with the same size everywhere, whence (4)."""
+    """IS (1) [B, P] of each attempt, and the terms of (4)."""
     logits, percentiles = shared
     maps = saliency_batch(logits, x, label, target, indicator)
-    both = jax.vmap(lambda r, m: interpretability_score(r, m, percentiles, threshold))
-    return both(delta.astype(maps.dtype), maps), both(jnp.ones_like(maps), maps)
+
+    def level(m: Array) -> Array:
+        above = jax.vmap(lambda percentile: jnp.mean(m > saliency_threshold(m, percentile, threshold), dtype=m.dtype))
+        return jnp.sqrt(above(percentiles))
+
+    scores = jax.vmap(lambda r, m: interpretability_score(r, m, percentiles, threshold))
+    return scores(delta.astype(maps.dtype), maps), jax.vmap(level)(maps)
 
 
 def interpretability(
