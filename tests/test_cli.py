@@ -123,7 +123,7 @@ def test_labels_and_targets_from_files_and_all_images(digits, tmp_path):
 
 BAD = [
     (["--attack", "nothing"], "--attack must be one of fgsm, pgd, "),
-    (["--model", "vgg"], "--model must be one of cnn, mlp, resnet20, was 'vgg'"),
+    (["--model", "vgg"], "--model must be one of cnn, efficientnet_lite0, "),
     (["--images", "nowhere.npz"], "--images must be an existing .npz file or tfds:NAME, was 'nowhere.npz'"),
     (["--images", "{tmp}/wide.npz"], "--images must have the shape that the network 'cnn' takes, were (32, 32, 3): "),
     (["--images", "{tmp}/unlabelled.npz"], "--labels must be a file or 'predicted': "),
