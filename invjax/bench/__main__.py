@@ -17,6 +17,7 @@ BENCHMARKS = {
     "cfe": "cfe",
     "cfe-peers": "cfe_peers",
     "cfe-certify": "cfe_certify",
+    "learn": "learn",
 }
 
 

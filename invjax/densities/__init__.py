@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from invjax.densities.features import FeatureDensity, fit_features
 from invjax.densities.flow import Flow, fit_flow
 from invjax.densities.gmm import GMM, fit_gmm, from_sklearn
 from invjax.densities.hinge import Hinge, hinge, quantiles
@@ -16,8 +17,10 @@ __all__ = [
     "KNN",
     "LOF",
     "VAE",
+    "FeatureDensity",
     "Flow",
     "Hinge",
+    "fit_features",
     "fit_flow",
     "fit_gmm",
     "fit_kde",

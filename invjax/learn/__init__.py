@@ -2,7 +2,7 @@
 
 from invjax.learn.adversarial import Adversary, RobustAccuracy, robust_accuracy, train_at
 from invjax.learn.evaluate import evaluate, predict
-from invjax.learn.last_layer import LastLayer, last_layer, penultimate, with_last_layer
+from invjax.learn.last_layer import LastLayer, feature_network, last_layer, penultimate, with_last_layer
 from invjax.learn.optimiser import Optax, Optimiser
 from invjax.learn.perturb import Perturbed, draw_targets, make_perturbed_dataset
 from invjax.learn.presets import PRESETS, Recipe, preset
@@ -32,6 +32,7 @@ __all__ = [
     "draw_targets",
     "errors_of",
     "evaluate",
+    "feature_network",
     "fit",
     "group_dro",
     "jtt",

@@ -73,9 +73,14 @@ def last_layer(model: nnx.Module, example: Any) -> LastLayer:
     )
 
 
+def feature_network(model: nnx.Module, layer: LastLayer) -> nnx.Module:
+    """φ as a network, [B, *S] -> [B, D]: a copy of ``model``, in evaluation mode, without its last layer."""
+    return _replaced(model, layer.path, _Identity())
+
+
 def penultimate(model: nnx.Module, x: Any, layer: LastLayer, *, batch: int = 256) -> np.ndarray:
     """φ(x), what the last layer is given: [N, *S] -> [N, D] float32."""
-    return predict(_replaced(model, layer.path, _Identity()), x, batch=batch)
+    return predict(feature_network(model, layer), x, batch=batch)
 
 
 def with_last_layer(model: nnx.Module, layer: LastLayer, kernel: ArrayLike, bias: ArrayLike) -> nnx.Module:
