@@ -49,9 +49,11 @@ def split(module: nnx.Module, key: Array, batch_norm: str = "train", freeze: Fre
     if batch_norm not in BATCH_NORM:
         raise ValueError(f"batch_norm must be one of {', '.join(map(repr, BATCH_NORM))}; it was {batch_norm!r}")
 
-    def learns(path: tuple[Any, ...], value: Any) -> bool:
-        return issubclass(_kind(value), nnx.Param) and not (freeze and freeze(".".join(map(str, path))))
+    def free(path: tuple[Any, ...], value: Any) -> bool:
+        del value
+        return not (freeze and freeze(".".join(map(str, path))))
 
+    learns = nnx.All(nnx.Param, free)
     copy = comparable(module)
     copy.eval()
     evaluation = nnx.split(copy, learns, nnx.Param, ...)[0]
@@ -64,11 +66,6 @@ def split(module: nnx.Module, key: Array, batch_norm: str = "train", freeze: Fre
     if not jax.tree.leaves(weights):
         raise ValueError("model must have weights that learn; it had none (is everything frozen?)")
     return Graphs(graph, evaluation), States(weights, frozen, _reseed(rest, key))
-
-
-def _kind(value: Any) -> type:
-    """The type of a variable or, where the filter is shown a state, of what it stands for."""
-    return getattr(value, "type", None) or type(value)
 
 
 def _reseed(rest: Any, key: Array) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from invjax.models.cnn import SmallCNN
     from invjax.models.efficientnet_lite import EfficientNetLite, efficientnet_lite_from_torch
     from invjax.models.mlp import MLP
+    from invjax.models.normalised import Normalised
     from invjax.models.resnet import ResNet, resnet_from_torch
     from invjax.models.resnet_cifar import ResNet20
     from invjax.models.torch_import import load_state_dict, resnet20_from_torch
@@ -28,6 +29,7 @@ __all__ = [
     "ConvBN",
     "EfficientNetLite",
     "LogitsModel",
+    "Normalised",
     "ResNet",
     "ResNet20",
     "SmallCNN",
@@ -50,6 +52,7 @@ _LAZY = {
     "ConvBN": "blocks",
     "EfficientNetLite": "efficientnet_lite",
     "MLP": "mlp",
+    "Normalised": "normalised",
     "ResNet": "resnet",
     "ResNet20": "resnet_cifar",
     "SmallCNN": "cnn",
