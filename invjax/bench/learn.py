@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from invjax.bench.common import check_json, write_json
-from invjax.bench.learn_methods import WORDS, Study, chosen_methods, run_method
+from invjax.bench.learn_methods import WORDS, chosen_methods, run_method
 from invjax.bench.learn_records import over_seeds, record_of, table_row
+from invjax.bench.learn_study import Study, file_name
 from invjax.bench.learn_tasks import DENSITIES, MODELS, NAMES, Task, load_task
 from invjax.bulk import check_folder
 from invjax.engine.folder import describe, open_folder, write_atomic
@@ -77,26 +78,38 @@ def ablation(
         own = None if folder is None else folder / f"seed-{seed}"
         study = Study(task, seed, policy, own)
         for name in names:
-            path = None if own is None else own / "records" / f"{name.replace(' ', '_')}.json"
-            done = path is not None and path.is_file()
-            if done and not keep_networks:
-                cells[name].append(json.loads(path.read_text()))
-                continue
-            try:
-                outcome = run_method(name, study)
-                cell = json.loads(path.read_text()) if done else record_of(outcome, study)
-            except ValueError as error:  # of one method on one seed: the others' numbers are not lost
-                if name == "erm":
-                    raise
-                cell = {"error": str(error)}
+            path = None if own is None else own / "records" / f"{file_name(name)}.json"
+            cell = _read(path)
+            if cell is None or keep_networks:
+                again, cell = cell, _cell(name, study)
+                if again is None:
+                    say(_line(name, seed, cell))
+                    _save(path, cell)
+                cell = cell if again is None else again  # the times of the first run
             cells[name].append(cell)
-            if path is not None and not done:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, json.dumps(cell, default=float).encode())
-            say(_line(name, seed, cell))
         if look is not None:
             look(study)
     return {name: over_seeds(rows) for name, rows in cells.items()}
+
+
+def _cell(name: str, study: Study) -> dict[str, Any]:
+    """One method, one seed. What fails is told: the others' numbers are not lost."""
+    try:
+        return record_of(run_method(name, study), study)
+    except ValueError as error:
+        if name == "erm":  # all rest on it
+            raise
+        return {"error": str(error)}
+
+
+def _read(path: Path | None) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path is not None and path.is_file() else None
+
+
+def _save(path: Path | None, cell: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(cell, default=float).encode())
 
 
 def _line(name: str, seed: int, cell: dict[str, Any]) -> str:

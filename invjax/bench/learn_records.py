@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from invjax.bench.learn_methods import Outcome, Study
+from invjax.bench.learn_study import Outcome, Study
 from invjax.learn import evaluate
 from invjax.metrics import wilson_interval
 

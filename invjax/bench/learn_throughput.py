@@ -12,7 +12,7 @@ import numpy as np
 
 from invjax.bench.cfe_timing import bare_gradient, timed
 from invjax.bench.common import timed_run
-from invjax.bench.learn_methods import Study
+from invjax.bench.learn_study import Study
 from invjax.learn import draw_targets
 from invjax.models import as_logits
 
