@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from oracles import x64
 
 from invjax.counterfactuals import FixedWeights
 from invjax.densities import fit_features, fit_gmm, fit_knn
@@ -98,7 +99,7 @@ def test_weights_are_leaves(data):
         numbers = value(fit_features(features, fit_knn, x, y, k=K), x[0])
         assert np.isfinite(numbers)
     assert len(traces) == 1
-    with jax.enable_x64(True):
+    with x64():
         wide = fit_features(LogitsModel(jnp.asarray(matrix, jnp.float64), project), fit_knn, x.astype(float), y, k=K)
         assert wide.log_prob(jnp.asarray(x[0], jnp.float64), jnp.int32(1)).dtype == jnp.float64
 

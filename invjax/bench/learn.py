@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ def _manifest(task: Task, policy: str) -> dict[str, Any]:
         "task": task.name,
         "policy": policy,
         "moves": task.moves._asdict() | {"gammas": list(task.moves.gammas), "taus": list(task.moves.taus)},
-        "optimiser": describe(task.optimiser),
+        "optimiser": {name: None if value == math.inf else value for name, value in describe(task.optimiser).items()},
         **{name: getattr(task, name) for name in ("steps", "batch", "density", "warmup", "upweight", "references")},
     }
 

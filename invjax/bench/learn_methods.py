@@ -24,7 +24,7 @@ from invjax.learn import Perturbed, afr, dfr, evaluate, group_dro, jtt, resample
 from invjax.models import LogitsModel
 from invjax.types import Status
 
-AFR_GAMMAS = (2.0, 8.0, 16.0)  # chosen from by the worst group of val, as the paper does
+AFR_GAMMAS = (0.5, 2.0, 8.0)  # chosen from by the worst group of val, as the paper does
 AFR_SHARE = 0.2  # of the training set, kept from the first training
 
 
@@ -67,15 +67,24 @@ def unmoved(x: np.ndarray, label: np.ndarray, target: np.ndarray, keys: jax.Arra
 
 
 @jax.jit
-def _pulled(knn: Any, x: jax.Array, target: jax.Array) -> jax.Array:
-    return jax.lax.map(lambda row: knn.gravity_point(*row), (x, target), batch_size=64)
+def _pull(knn: Any, x: jax.Array, target: jax.Array) -> jax.Array:
+    return jax.vmap(knn.gravity_point)(x, target)
+
+
+def _pulled(study: Study, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """g(x) [n, *S] of each x for the class ``target``, in batches of one size: their number differs by seed."""
+    out, size = [], study.task.lanes
+    for start in range(0, len(x), size):
+        rows = np.minimum(np.arange(start, start + size), len(x) - 1)
+        out.append(np.asarray(_pull(study.gravity, x[rows], target[rows]))[: len(x) - start])
+    return np.concatenate(out) if out else x
 
 
 def _gravity(study: Study) -> tuple[Any, Any]:
     """x is replaced by the mean of near points of the target's class: no search and no classifier."""
 
     def gravity(x: np.ndarray, label: np.ndarray, target: np.ndarray, keys: jax.Array) -> Any:
-        return _pulled(study.gravity, jnp.asarray(x), jnp.asarray(target))
+        return _pulled(study, x, target)
 
     return gravity, None
 
@@ -104,7 +113,7 @@ def _own_too(study: Study, name: str) -> Outcome:
     own = np.flatnonzero(made.y == made.label)
     x = made.x.copy()
     if base == "gravity":
-        x[own] = np.clip(_pulled(study.gravity, jnp.asarray(study.x[own]), jnp.asarray(made.y[own])), 0, 1)
+        x[own] = np.clip(_pulled(study, study.x[own], made.y[own]), 0, 1)
     else:
         classes = len(study.data.classes)
         nobody = LogitsModel(jnp.eye(classes + 1)[classes], _refuse)
