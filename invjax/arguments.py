@@ -24,6 +24,8 @@ class Demo:
     """Draws the digits."""
     lanes: int = 64
     """Pairs worked on at once."""
+    learn: Flag = False
+    """Also train networks on counterfactuals and measure their worst group: some 40 s more."""
     no_progress: Flag = False
     """No progress bar. (There is none either where stderr is no terminal.)"""
 

@@ -131,7 +131,9 @@ def _demo(options: Any) -> None:
     from invjax.demo import run_demo
 
     progress = False if options.no_progress else None
-    run_demo(options.out, images=options.n, seed=options.seed, lanes=options.lanes, progress=progress)
+    run_demo(
+        options.out, images=options.n, seed=options.seed, lanes=options.lanes, learn=options.learn, progress=progress
+    )
 
 
 def _attack(options: Any) -> None:

@@ -109,6 +109,14 @@ def counterfactual_part(settings: Settings) -> Part:
     return Part(tuple(section for section, _ in built), "\n\n".join(text for _, text in built))
 
 
+def learn_part(settings: Settings) -> Part:
+    """Networks trained on counterfactuals; on the page where it is asked for."""
+    from invjax.demo_learn import learn_section  # flax and optax: only where they are needed
+
+    section, text = learn_section(settings.say)
+    return Part((section,), text)
+
+
 PARTS: list[Callable[[Settings], Part]] = [attack_part, counterfactual_part]
 
 _TEXT = (
@@ -151,6 +159,7 @@ def run_demo(
     images: int = 30,
     seed: int = 0,
     lanes: int = 64,
+    learn: bool = False,
     progress: bool | None = None,
     say: Callable[[str], None] = print,
 ) -> Demo:
@@ -161,6 +170,7 @@ def run_demo(
       images: how many digits, 1 … 1000. Each is attacked towards the nine other classes.
       seed: draws the digits.
       lanes: pairs worked on at once.
+      learn: also train networks on counterfactuals (:mod:`invjax.demo_learn`), some 40 s more.
       progress: show a bar (True, False, or None for only on a terminal).
       say: takes the lines for the terminal.
 
@@ -178,7 +188,7 @@ def run_demo(
     digits, accuracy, available = choose_digits(logits, images, seed)
     settings = Settings(logits, digits, accuracy, available, lanes, jax.random.key(seed), progress, say)
     parts = []
-    for build in PARTS:
+    for build in [*PARTS, learn_part] if learn else PARTS:
         parts.append(build(settings))
         say(f"\n{parts[-1].text}\n")
     seconds = time.perf_counter() - begin

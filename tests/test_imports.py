@@ -46,6 +46,7 @@ ORDER = [
     "bench",
     "demo_counterfactuals",
     "demo_digits",
+    "demo_learn",
     "demo",
     "job",
     "arguments",

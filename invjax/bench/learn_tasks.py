@@ -167,9 +167,9 @@ def load_task(
     adam = Optimiser(rule="adam", rate=1e-3)
     if name == "digits-spurious":
         task = Task(
-            name, partial(_digits, count=train), _mlp, 600, 128, adam,
+            name, partial(_digits, count=train), _mlp, 500, 128, adam,
             Moves(2.0, 0.2, 5.0, 8.0, 0.02, (1.0, 5.0), (0.0, 0.5, 2.0, 8.0)),
-            "pixel-knn", warmup=60, upweight=10.0, references=1000, lanes=256,
+            "pixel-knn", warmup=60, upweight=10.0, lanes=256,
         )  # fmt: skip
     elif name == "spuco-mnist":
         task = Task(
