@@ -6,6 +6,7 @@ not take into the gradient. So every norm here has the subgradient 0 at 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.types import Array
+from invjax.types import Array, ArrayLike
 
 Tree = TypeVar("Tree")
 
@@ -80,3 +81,13 @@ def strong(tree: Tree, dtype: Any) -> Tree:
         return jnp.asarray(leaf, dtype) if kind == "f" else jnp.asarray(leaf, jnp.int32) if kind in "iu" else leaf
 
     return jax.tree.map(convert, tree)
+
+
+def uniform(key: Array, shape: tuple[int, ...], dtype: Any, lower: ArrayLike = 0.0, upper: ArrayLike = 1.0) -> Array:
+    """``jax.random.uniform``, the same numbers; drawn along one axis, which XLA compiles several times faster."""
+    return jax.random.uniform(key, (math.prod(shape),), dtype, lower, upper).reshape(shape)
+
+
+def normal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """``jax.random.normal`` in the same way."""
+    return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)

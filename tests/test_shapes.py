@@ -28,6 +28,15 @@ BRIEF = {
     "sigma-map": {"k": 3, "steps": 3, "restarts": 2},
     "spgd": {"k": 3, "iterations": 5},
     "ead": {"iterations": 3, "trials": 2},
+    "jsma": {"share": 0.5, "iterations": 6},
+    "sparsefool": {"iterations": 3, "inner": 4, "prune": 4},
+    "sapf": {"k": 3, "steps": 3, "trials": 2, "final": 2},
+    "sparse-rs": {"k": 3, "queries": 8},
+    "sparse-rs-patch": {"size": 3, "queries": 8},
+    "sparse-rs-frame": {"width": 1, "queries": 8},
+    "corner-search": {"max_changes": 2, "samples": 2, "listed": 4, "rankings": 2},
+    "one-pixel": {"population": 8, "generations": 2, "block": 4},
+    "local-search": {"rounds": 2, "d": 1, "t": 2, "candidates": 6},
 }
 
 
@@ -40,7 +49,7 @@ def test_every_attack_is_swept() -> None:
 
 
 @pytest.mark.parametrize("name", BRIEF)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(
     shape=st.tuples(st.integers(1, 11), st.integers(1, 11), st.integers(1, 4)),
     count=st.integers(1, 5),

@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from invjax.attacks.corner_search import CornerSearch as CornerSearch
 from invjax.attacks.ead import EAD as EAD
 from invjax.attacks.fmn import FMN as FMN
 from invjax.attacks.forward_backward import ForwardBackward as ForwardBackward
@@ -14,12 +15,20 @@ from invjax.attacks.gse import GSE as GSE
 from invjax.attacks.gse import GSEConfig as GSEConfig
 from invjax.attacks.gse_fast import GSEFastConfig as GSEFastConfig
 from invjax.attacks.homotopy import Homotopy as Homotopy
+from invjax.attacks.jsma import JSMA as JSMA
+from invjax.attacks.local_search import LocalSearch as LocalSearch
+from invjax.attacks.one_pixel import OnePixel as OnePixel
 from invjax.attacks.pgd import FGSM as FGSM
 from invjax.attacks.pgd import PGD as PGD
 from invjax.attacks.pgd0 import PGD0 as PGD0
 from invjax.attacks.pgd0 import SigmaMap as SigmaMap
 from invjax.attacks.saif import SAIF as SAIF
+from invjax.attacks.sapf import SAPF as SAPF
 from invjax.attacks.sigma_zero import SigmaZero as SigmaZero
+from invjax.attacks.sparse_rs import SparseRS as SparseRS
+from invjax.attacks.sparse_rs_patches import SparseRSFrame as SparseRSFrame
+from invjax.attacks.sparse_rs_patches import SparseRSPatch as SparseRSPatch
+from invjax.attacks.sparsefool import SparseFool as SparseFool
 from invjax.attacks.spgd import SparsePGD as SparsePGD
 from invjax.attacks.strattack import StrAttack as StrAttack
 from invjax.config import from_registry
@@ -34,6 +43,7 @@ REGISTRY: dict[str, Callable[..., Any]] = {
     "strattack": StrAttack,
     "fwnucl": FWnucl,
     "homotopy": Homotopy,
+    "sapf": SAPF,
     "saif": SAIF,
     # sparse
     "sigma-zero": SigmaZero,
@@ -42,6 +52,15 @@ REGISTRY: dict[str, Callable[..., Any]] = {
     "sigma-map": SigmaMap,
     "spgd": SparsePGD,
     "ead": EAD,
+    "jsma": JSMA,
+    "sparsefool": SparseFool,
+    # by queries alone
+    "sparse-rs": SparseRS,
+    "sparse-rs-patch": SparseRSPatch,
+    "sparse-rs-frame": SparseRSFrame,
+    "corner-search": CornerSearch,
+    "one-pixel": OnePixel,
+    "local-search": LocalSearch,
 }
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from invjax import best as kept
 from invjax import losses
 from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import replace_if, safe_divide, safe_norm
+from invjax.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
@@ -105,8 +105,8 @@ def random_in_ball(key: Array, x: Array, eps: ArrayLike, norm: str) -> Array:
     """A uniform point of the ball of radius ε around x [*S]."""
     direction_key, radius_key = jax.random.split(key)
     if norm == "linf":
-        return x + eps * jax.random.uniform(direction_key, x.shape, x.dtype, -1.0, 1.0)
-    ray = jax.random.normal(direction_key, x.shape, x.dtype)
+        return x + eps * uniform(direction_key, x.shape, x.dtype, -1.0, 1.0)
+    ray = normal(direction_key, x.shape, x.dtype)
     radius = eps * jax.random.uniform(radius_key, (), x.dtype) ** (1 / x.size)
     return x + radius * direction(ray, norm)
 

@@ -31,7 +31,7 @@ from invjax.attacks.coordinates import room, scale, to_data, to_units
 from invjax.attacks.units import check_unit, grouping_of, leading
 from invjax.config import STATIC, config, require, require_choice
 from invjax.groups import Grouping, group_gains
-from invjax.numerics import replace_if, safe_divide, safe_sqrt
+from invjax.numerics import replace_if, safe_divide, safe_sqrt, uniform
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
@@ -166,7 +166,7 @@ def _loss(ctx: Context, problem: Problem, config: Any, state: PGD0State, point: 
 def _random(problem: Problem, trial: Array) -> Array:
     """Uniform in the box (before the projection); the draw depends on the example's key and the start alone."""
     low, high = room(problem)
-    share = jax.random.uniform(jax.random.fold_in(problem.key, trial), low.shape, low.dtype)
+    share = uniform(jax.random.fold_in(problem.key, trial), low.shape, low.dtype)
     finite = jnp.isfinite(low) & jnp.isfinite(high)
     low, high = (jnp.where(finite, side, default) for side, default in ((low, -1), (high, 1)))
     return low + share * (high - low)

@@ -31,7 +31,7 @@ from invjax.attacks.coordinates import room, scale, to_data
 from invjax.attacks.units import UNITS, grouping_of, leading
 from invjax.config import STATIC, config, require, require_choice
 from invjax.groups import Grouping
-from invjax.numerics import replace_if, safe_divide, safe_norm
+from invjax.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
@@ -133,13 +133,13 @@ def _mask(problem: Problem, config: SparsePGD, ops: Grouping, m: Array) -> Array
 
 def _draw(problem: Problem, like: Array, draw: Array) -> Array:
     """Standard normal logits, by the example's key and the number of the draw."""
-    return jax.random.normal(jax.random.fold_in(problem.key, draw), like.shape, like.dtype)
+    return normal(jax.random.fold_in(problem.key, draw), like.shape, like.dtype)
 
 
 def _init(ctx: Context, problem: Problem, config: SparsePGD) -> SparsePGDState:
     ops, x = _units(problem, config), problem.x
     low, high = _limits(problem, config)
-    p = low + jax.random.uniform(problem.key, x.shape, x.dtype) * (high - low)
+    p = low + uniform(problem.key, x.shape, x.dtype) * (high - low)
     m = _draw(problem, jnp.empty(ops.shape, x.dtype), jnp.int32(-1))
     return SparsePGDState(
         point=x,

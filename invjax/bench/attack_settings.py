@@ -29,14 +29,14 @@ class Entry(NamedTuple):
 CIFAR10: dict[str, Entry] = {
     "gse": Entry("gse", {}),
     "gse-released": Entry("gse", {"variant": "released"}, {"k_hat": 30}, released=(2000, 4001)),
-    "strattack": Entry("strattack", {"trials": 4, "iterations": 100, "retrain_trials": 4}),
+    "strattack": Entry("strattack", {"trials": 4, "iterations": 60, "retrain_trials": 3}),
     "fwnucl": Entry("fwnucl", {"trials": 4, "iterations": 60, "steps": 4}),
     "homotopy": Entry("homotopy", {"iterations": 500}),
     "sapf": Entry("sapf", {}),
     "saif": Entry("saif", {"max_changes": 150}, {"max_changes": 75}),
-    "sigma-zero": Entry("sigma-zero", {"iterations": 100}),
-    "fmn": Entry("fmn", {"iterations": 100}),
-    "fmn-pixel": Entry("fmn", {"iterations": 100, "unit": "pixel"}),
+    "sigma-zero": Entry("sigma-zero", {"iterations": 60}),
+    "fmn": Entry("fmn", {"iterations": 60}),
+    "fmn-pixel": Entry("fmn", {"iterations": 60, "unit": "pixel"}),
     "pgd0": Entry("pgd0", {"k": 90, "restarts": 2, "steps": 50}, {"k": 40}),
     "sigma-map": Entry("sigma-map", {"k": 512, "restarts": 2, "steps": 50}, {"k": 256}),
     "spgd": Entry("spgd", {"k": 60, "iterations": 100}, {"k": 20}),
@@ -44,10 +44,12 @@ CIFAR10: dict[str, Entry] = {
     "ead": Entry("ead", {"trials": 4, "iterations": 50, "start": 0.01}),
     "jsma": Entry("jsma", {}),
     "sparsefool": Entry("sparsefool", {}),
-    "one-pixel": Entry("one-pixel", {"k": 5, "population": 100, "generations": 20}),
+    "one-pixel": Entry("one-pixel", {"k": 5, "population": 100, "generations": 30}),
     "local-search": Entry("local-search", {}),
     "corner-search": Entry("corner-search", {}),
     "sparse-rs": Entry("sparse-rs", {"k": 90, "queries": 2000, "alpha": 0.8}, {"k": 40}),
+    "sparse-rs-patch": Entry("sparse-rs-patch", {"size": 10, "queries": 2000}, {"size": 6}),
+    "sparse-rs-frame": Entry("sparse-rs-frame", {"width": 2, "queries": 2000}, {"width": 1}),
 }
 
 # The released harness's settings at 32 px (reference: its attackParams.json), with the ceilings of its costs.

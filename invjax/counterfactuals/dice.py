@@ -25,7 +25,7 @@ from invjax.config import STATIC, config, require, require_choice
 from invjax.counterfactuals import proximity, sets, weighted
 from invjax.counterfactuals.proximity import MadL1, Proximity
 from invjax.counterfactuals.wachter import Adam, adam_begin, adam_step, tangent
-from invjax.numerics import select
+from invjax.numerics import select, uniform
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 
@@ -125,7 +125,7 @@ def _init(ctx: Context, problem: Problem, config: DiCE) -> DiCEState:
     row = constraints.actions(ctx.constraints, problem)
     x, count = problem.x, config.count
     lower, upper = sets.spans(row, x)
-    noise = jax.random.uniform(problem.key, (count, *x.shape), x.dtype, -1, 1)
+    noise = uniform(problem.key, (count, *x.shape), x.dtype, -1, 1)
     begin = jax.vmap(row.project)(x + config.start * noise * (upper - lower))
     features = int(sets.owners(ctx, problem).max()) + 1
     infinite, copies = jnp.full((), jnp.inf, x.dtype), jnp.broadcast_to(x, (count, *x.shape))

@@ -26,6 +26,7 @@ from invjax import constraints
 from invjax.config import STATIC, config, require
 from invjax.counterfactuals import proximity, sets, weighted
 from invjax.counterfactuals.proximity import MadL1, Proximity
+from invjax.numerics import uniform
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 
@@ -107,7 +108,7 @@ def _children(
     lower, upper = sets.spans(row, x)
     # All the generation's draws at once: the random generator stands once in the program.
     key = jax.random.fold_in(problem.key, k + 1)
-    draws = jax.random.uniform(key, (size, 2 + 2 * features + x.size), x.dtype)
+    draws = uniform(key, (size, 2 + 2 * features + x.size), x.dtype)
     share = (jnp.arange(size) + 1).astype(x.dtype) / size
     chance = jnp.where(first, share, jnp.asarray(config.mutation, x.dtype))
 

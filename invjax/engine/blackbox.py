@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.engine.evaluate import forward
-from invjax.numerics import safe_divide
+from invjax.numerics import normal, safe_divide
 from invjax.types import Array, Config, Context, Eval, Method, Problem, State
 
 
@@ -134,7 +134,7 @@ def _directions(key: Array, samples: int, like: Array) -> Array:
     """[n, *S] directions of length sqrt(D), orthogonal in blocks of D: mean u uᵀ is I, exactly if D divides n."""
     size = like.size
     blocks = -(-samples // size)
-    draws = jax.random.normal(key, (blocks, size, min(samples, size)), like.dtype)
+    draws = normal(key, (blocks, size, min(samples, size)), like.dtype)
     q, r = jnp.linalg.qr(draws)
     # The signs of R's diagonal make Q uniformly distributed.
     q = q * jnp.where(jnp.diagonal(r, axis1=1, axis2=2) < 0, -1, 1).astype(q.dtype)[:, None]

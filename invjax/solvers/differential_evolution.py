@@ -11,18 +11,17 @@ All draws are made in float32 and then cast, so that float32 and float64 problem
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+from invjax.numerics import uniform
 from invjax.types import Array, ArrayLike
 
 
 def _uniform(key: Array, *shape: int) -> Array:
     """Numbers in [0, 1). Drawn in a row: on a CPU the generator takes many times longer to compile for more axes."""
-    return jax.random.uniform(key, (math.prod(shape),), jnp.float32).reshape(shape)
+    return uniform(key, shape, jnp.float32)
 
 
 def latin_hypercube(key: Array, count: int, size: int, dtype: Any) -> Array:
