@@ -16,8 +16,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 PRINTED = {
     "01_quickstart": ("FOUND after", "average"),
     "02_counterfactuals": ("violations: 0", "(optimal)", "the forest agrees: True", "both: 3 of 3 found"),
+    "03_learning_from_counterfactuals": ("strip bright", "p-CFE: Perturbed(", "p-cfe "),
 }
-PICTURES = {"01_quickstart": 2, "02_counterfactuals": 3}  # grid, trace; path of sparsity, plane, ways
+PICTURES = {"01_quickstart": 2, "02_counterfactuals": 3, "03_learning_from_counterfactuals": 2}
+# grid, trace; path of sparsity, plane, ways; perturbed images, worst groups
 
 RUN = """
 import sys, nbformat

@@ -183,7 +183,7 @@ PEERS: dict[str, Callable[[Study], Outcome]] = {
     "groupdro": partial(
         _fresh,
         name="groupdro",
-        how=lambda study: {"groups": study.train.group} | group_dro(study.train.group, convention="wilds"),
+        how=lambda study: group_dro(study.train.group, convention="wilds"),
     ),
     "jtt": partial(_fresh, name="jtt", how=_jtt),
     "dfr": _dfr,
