@@ -31,10 +31,11 @@ BOUNDS = Bounds(0.0, 1.0)
 
 ATTACKS: dict[str, tuple[str, dict[str, float]]] = {
     "GSE": ("gse", {}),
+    "σ-zero": ("sigma-zero", {"iterations": 60}),
     "PGD": ("pgd", {"eps": 0.3, "step": 0.02, "steps": 60}),
     "FGSM": ("fgsm", {"eps": 0.3}),
 }
-DRAWN = ("GSE", "PGD")  # the attacks with pictures
+DRAWN = ("GSE", "σ-zero", "PGD")  # the attacks with pictures
 DRAWN_DIGITS = 20
 
 
@@ -80,7 +81,7 @@ def attack_part(settings: Settings) -> Part:
     rows = table_rows(runs)
     assert pairs.target is not None
     pixels = digits.images[0].size
-    gse, pgd = (by_name[name] for name in DRAWN)
+    gse, sparse, pgd = (by_name[name] for name in DRAWN)
     section = attack_section(
         digits.images,
         digits.labels,
@@ -93,6 +94,7 @@ def attack_part(settings: Settings) -> Part:
             "digits × targets": f"{len(digits.index)} × {pairs.shape[1]}",
             "GSE reaches": reached(gse),
             f"pixels GSE changes, of {pixels} (median)": median_pixels(gse),
+            "pixels σ-zero changes (median)": median_pixels(sparse),
             "pixels PGD changes (median)": median_pixels(pgd),
             "gradients GSE asks per pair": f"{gse.table['evaluations']['average']:.0f}",
         },
@@ -122,7 +124,8 @@ PARTS: list[Callable[[Settings], Part]] = [attack_part, counterfactual_part]
 _TEXT = (
     "Each digit below is one that a small convolutional network reads correctly. For every other digit we look for a "
     "change of the picture that makes the network read that digit instead.\n\n"
-    "GSE changes few pixels, in few connected groups, and leaves all others exactly as they are. PGD may change every "
+    "GSE changes few pixels, in few connected groups, and leaves all others exactly as they are. σ-zero changes even "
+    "fewer, each by much and scattered over the image. PGD may change every "
     "pixel by up to 0.3 (of a range from 0 to 1) and does change most of them: each a little, so that the length l2 of "
     "the whole change is smaller. FGSM is one step of PGD: cheap, and it misses many targets."
 )

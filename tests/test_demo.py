@@ -56,7 +56,7 @@ def test_one_table(made):
     header = ["attack", "ASR", "%", "ACP", "ANC", "l2", "d2,0", "evaluations", "seconds"]
     tables = [line for line in said.splitlines() if line.split() == header]
     assert len(tables) == 1
-    for attack in ("GSE", "PGD", "FGSM"):
+    for attack in ("GSE", "σ-zero", "PGD", "FGSM"):
         assert len(re.findall(rf"^  {attack} ", said, re.MULTILINE)) == 3  # best, average, worst
     assert "report.html" in said.splitlines()[-1]
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import invjax
@@ -49,7 +49,8 @@ def test_every_attack_is_swept() -> None:
 
 
 @pytest.mark.parametrize("name", BRIEF)
-@settings(max_examples=3)
+@settings(max_examples=1)
+@example(shape=(7, 5, 3), count=4, lanes=2, classes=3, targeted=True)
 @given(
     shape=st.tuples(st.integers(1, 11), st.integers(1, 11), st.integers(1, 4)),
     count=st.integers(1, 5),
