@@ -7,15 +7,12 @@ silhouettes   birds of ellipses and strokes, drawn here: a round one on legs aga
 
 from __future__ import annotations
 
-import gzip
-import os
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from invjax.data.images import data_folder
+from invjax.data.fashion_mnist import fashion_folder, missing, read_idx
 from invjax.data.mnist import mnist_digits
 
 KINDS = ("fashion", "digits", "silhouettes")
@@ -46,16 +43,12 @@ def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int
     if kind not in ("auto", *KINDS):
         raise ValueError(f"foreground must be auto, {', '.join(KINDS)}; was {kind!r}")
     if kind in ("auto", "fashion"):
-        folder = _fashion_folder(fashion)
+        folder = fashion_folder(fashion)
         if folder is not None:
-            images, labels = (_idx(folder / f"train-{part}-ubyte.gz") for part in ("images-idx3", "labels-idx1"))
+            images, labels = (read_idx(folder / f"train-{part}-ubyte.gz") for part in ("images-idx3", "labels-idx1"))
             return Foregrounds("fashion", _by_class(images, labels, _FASHION))
         if kind == "fashion" or fashion is not None:
-            was = "in no known place" if fashion is None else f"not in {str(fashion)!r}"
-            raise ValueError(
-                f"fashion must be a folder with Fashion-MNIST's idx files, they are {was}; Debian has them in the "
-                "package dataset-fashion-mnist"
-            )
+            raise ValueError(missing(fashion))
     if kind in ("auto", "digits"):
         try:
             data = mnist_digits()
@@ -73,31 +66,6 @@ def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int
 def _by_class(images: np.ndarray, labels: np.ndarray, lists: tuple[tuple[int, ...], tuple[int, ...]]):
     first, second = (images[np.isin(labels, one)] for one in lists)
     return first, second
-
-
-def _fashion_folder(given: str | Path | None) -> Path | None:
-    shares = os.environ.get("XDG_DATA_DIRS", "/usr/local/share:/usr/share").split(":")
-    places = [
-        data_folder() / "fashion-mnist",
-        *(Path(share) / "datasets" / "fashion-mnist" for share in shares if share),
-    ]
-    for folder in places if given is None else [Path(given)]:
-        if (folder / "train-images-idx3-ubyte.gz").is_file() and (folder / "train-labels-idx1-ubyte.gz").is_file():
-            return folder
-    return None
-
-
-def _idx(path: Path) -> np.ndarray:
-    """A gzipped idx file of bytes: two zeros, 8 for bytes, the number of axes, their lengths, the bytes."""
-    try:
-        raw = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"fashion must hold readable gzipped idx files, {path.name} is not: {error}") from error
-    axes = raw[3] if raw[:3] == b"\0\0\x08" else 0
-    shape = np.frombuffer(raw, ">i4", axes, 4).astype(int) if len(raw) >= 4 + 4 * axes else np.zeros(0, int)
-    if not axes or len(raw) - 4 - 4 * axes != shape.prod():
-        raise ValueError(f"fashion must hold whole idx files of bytes, {path.name} is not one")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 def _birds(count: int, swims: bool, rng: np.random.Generator) -> np.ndarray:
