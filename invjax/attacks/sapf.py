@@ -38,7 +38,6 @@ from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import replace_if, safe_divide, safe_norm, select
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
-SPAN = 2.0  # the published constants are made for images in [-1, 1]
 TURNS = {"joint": 1, "alternate": 2}  # evaluations for a step of δ and a step of G
 LIMITS = (20.0, 20.0, 100.0, 30.72)  # ρ_1 … ρ_4 grow no further
 FLOOR = 1e-3  # the rates fall no lower
@@ -135,7 +134,7 @@ class Room(NamedTuple):
 
 def _room(problem: Problem, config: SAPF) -> Room:
     side = 0 if problem.groups is not None else max(problem.x.shape[:2], default=0)
-    low, high = coordinates.room(problem, span=SPAN)
+    low, high = coordinates.room(problem, span=coordinates.SIGNED)
     free = (low < high).astype(low.dtype)
     groups = units.layout(problem, config.patch or (3 if side <= 32 else 12), "SAPF")
     return Room(low, high, free, jnp.maximum(jnp.sum(free), 1), groups)
@@ -158,7 +157,7 @@ def _init(ctx: Context, problem: Problem, config: SAPF) -> SAPFState:
 
 def _ask(ctx: Context, problem: Problem, config: SAPF, state: SAPFState) -> Array:
     low, high, *_ = _room(problem, config)
-    return coordinates.to_data(problem, jnp.clip(state.delta * state.choice, low, high), SPAN)
+    return coordinates.to_data(problem, jnp.clip(state.delta * state.choice, low, high), coordinates.SIGNED)
 
 
 def _loss(ctx: Context, problem: Problem, config: SAPF, state: Any, point: Array, logits: Array) -> Array:
@@ -249,7 +248,7 @@ def _judge(problem: Problem, config: SAPF, state: SAPFState, ev: Eval) -> SAPFSt
     changed = jnp.sum(ev.point != problem.x).astype(ev.point.dtype)
     reached = losses.gap(ev.logits, problem.label, problem.target) < -config.kappa
     valid = (state.k >= _last(config)) & reached & (changed > 0)
-    norm = safe_norm(coordinates.to_units(problem, ev.point, SPAN))
+    norm = safe_norm(coordinates.to_units(problem, ev.point, coordinates.SIGNED))
     fewer = (changed < state.best.score) | ((changed == state.best.score) & (norm < state.norm))
     best, norm = select(valid & fewer, (kept.Best(ev.point, changed), norm), (state.best, state.norm))
     return state._replace(best=best, norm=norm, hit=state.hit | valid)
@@ -259,7 +258,7 @@ def _tell(ctx: Context, problem: Problem, config: SAPF, state: SAPFState, ev: Ev
     first = (state.k == 0) & (state.c.trials == 0)
     clean = first & losses.reached(ev.logits, problem.label, problem.target)
     state = _judge(problem, config, state, ev)
-    moved = advance(problem, config, state, ev.grad * coordinates.scale(problem, SPAN))
+    moved = advance(problem, config, state, ev.grad * coordinates.scale(problem, coordinates.SIGNED))
 
     ended = state.k >= _last(config) + config.final
     c = search.seek_smallest(state.c, state.hit, grow=config.growth)
