@@ -73,7 +73,7 @@ CIFAR10_FIDELITY: dict[str, Entry] = {
         superpixels=150,
         released=(41000, 41000),
     ),
-    "saif": Entry("saif", {"max_changes": 50}, {"max_changes": 25}, released=(200, 400)),
+    "saif": Entry("saif", {"max_changes": 50}, {"max_changes": 25}),
     "pgd0": Entry("pgd0", {"k": 90, "restarts": 5, "steps": 200}, released=(1000, 2005)),
     "sparse-rs": Entry("sparse-rs", {"k": 90, "queries": 10000, "alpha": 0.8, "restarts": 10}, released=(0, 100000)),
 }
