@@ -18,6 +18,8 @@ BENCHMARKS = {
     "cfe-peers": "cfe_peers",
     "cfe-certify": "cfe_certify",
     "learn": "learn",
+    "learn-angle": "learn_angle",
+    "learn-kumano": "learn_kumano",
 }
 
 

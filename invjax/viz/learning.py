@@ -9,6 +9,7 @@ import numpy as np
 
 from invjax.viz.counterfactuals import ways
 from invjax.viz.figures import AMBER, BLUE, GREY, new_figure
+from invjax.viz.pixels import picture_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,3 +92,114 @@ def perturbed(
         x = made.x[[int(found[0]) for found in at]]
         moved[name] = _Moved(x, x - images, np.ones(len(rows), bool))
     return ways(images, moved, titles=titles, scale=scale, cell=cell)
+
+
+def panels(
+    images: Any,
+    maps: Mapping[str, Any],
+    titles: Sequence[str] | None = None,
+    *,
+    bounds: tuple[Any, Any] = (0.0, 1.0),
+    notes: Mapping[str, Sequence[str]] | None = None,
+    cell: float = 1.15,
+) -> Figure:
+    """Where each network looks: a row per image; the original, then its class activation map per network.
+
+    Args:
+        images: [N, H, W, C] in the data range.
+        maps: network -> [N, H, W] in [0, 1], Grad-CAM say; blended over the image, red where the map is high.
+        titles: N names of the rows. notes: network -> N words below its pictures, "waterbird" say.
+        bounds: data range. cell: side of one picture in inches.
+
+    Raises:
+        ValueError: shapes that do not fit, no map. ImportError: matplotlib is missing (extra ``demo``).
+    """
+    originals = _pictures(images, maps, "maps", np.shape(images)[:-1])
+    _one_each(titles, len(originals), "titles")
+    for name, words in (notes or {}).items():
+        _one_each(words, len(originals), f"notes[{name!r}]")
+    figure, axes = _sheet(originals, list(maps), titles, cell)
+    for n, image in enumerate(originals):
+        pixels = picture_pixels(image, bounds)
+        axes[n, 0].imshow(pixels, interpolation=_smooth(originals))
+        for axis, (name, planes) in zip(axes[n, 1:], maps.items(), strict=True):
+            axis.imshow(pixels, interpolation=_smooth(originals))
+            axis.imshow(np.clip(np.asarray(planes)[n], 0, 1), cmap="jet", vmin=0, vmax=1, alpha=0.5)
+            if notes is not None and name in notes:
+                axis.set_xlabel(notes[name][n], fontsize=7, labelpad=2)
+    return figure
+
+
+def magnified(
+    images: Any,
+    perturbed: Mapping[str, Any],
+    factor: float = 40.0,
+    *,
+    titles: Sequence[str] | None = None,
+    bounds: tuple[Any, Any] = (0.0, 1.0),
+    cell: float = 1.15,
+) -> Figure:
+    """Perturbations, magnified: a row per image; the original, then per method ``middle + factor (x̃ − x)``.
+
+    The middle is that of the bounds, so that what did not change is grey; what leaves the bounds is clipped. The factor
+    is the same for all methods: a picture that is all colour belongs to a perturbation that needs no magnifying.
+
+    Args:
+        images: [N, H, W, C] in the data range. perturbed: method -> [N, H, W, C] the images it made of them.
+        factor: > 0. titles: N names of the rows. bounds: data range. cell: side of one picture in inches.
+
+    Raises:
+        ValueError: shapes that do not fit, no method, factor not above 0. ImportError: matplotlib is missing.
+    """
+    originals = _pictures(images, perturbed, "perturbed", np.shape(images))
+    _one_each(titles, len(originals), "titles")
+    if not factor > 0:
+        raise ValueError(f"factor must be above 0, was {factor!r}")
+    low, high = (np.asarray(bound, np.float64) for bound in bounds)
+    figure, axes = _sheet(originals, list(perturbed), titles, cell)
+    for n, image in enumerate(originals):
+        axes[n, 0].imshow(picture_pixels(image, bounds), interpolation=_smooth(originals))
+        for axis, moved in zip(axes[n, 1:], perturbed.values(), strict=True):
+            change = (low + high) / 2 + factor * (np.asarray(moved, np.float64)[n] - image)
+            axis.imshow(picture_pixels(change, bounds), interpolation=_smooth(originals))
+    figure.supxlabel(f"changes × {factor:g}, grey: none", fontsize=8, color=GREY)
+    return figure
+
+
+def _pictures(images: Any, named: Mapping[str, Any], argument: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The images, where they and what is named fit."""
+    originals = np.asarray(images)
+    if originals.ndim != 4 or len(originals) == 0:
+        raise ValueError(f"images must be [N, H, W, C] with N >= 1, were of shape {originals.shape}")
+    if not named:
+        raise ValueError(f"{argument} must name at least one, had none")
+    for name, arrays in named.items():
+        if np.shape(arrays) != tuple(shape):
+            raise ValueError(f"{argument}[{name!r}] must be of shape {tuple(shape)}, was {np.shape(arrays)}")
+    return originals
+
+
+def _one_each(words: Sequence[str] | None, count: int, argument: str) -> None:
+    if words is not None and len(words) != count:
+        raise ValueError(f"{argument} must be {count} strings, were {len(words)}")
+
+
+def _sheet(
+    images: np.ndarray, names: Sequence[str], titles: Sequence[str] | None, cell: float
+) -> tuple[Figure, np.ndarray]:
+    """Empty cells, [N, 1 + names]: the column of originals first, names above, titles to the left."""
+    height = cell * images.shape[1] / images.shape[2]
+    figure = new_figure((cell * (len(names) + 1) + 0.9, height * len(images) + 0.5))
+    axes = figure.subplots(len(images), len(names) + 1, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], facecolor="#f3f4f6")
+        axis.spines[:].set_color("#d1d5db")
+    for column, name in enumerate(["original", *names]):
+        axes[0, column].set_title(name, fontsize=9)
+    for n, title in enumerate(titles or ()):
+        axes[n, 0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+    return figure, axes
+
+
+def _smooth(images: np.ndarray) -> str | None:
+    return None if max(images.shape[1:3]) > 64 else "nearest"

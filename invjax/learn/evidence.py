@@ -1,0 +1,153 @@
+"""Do networks look at the object, and do perturbations change it? Shares of maps and changes on known masks.
+
+For an object's mask s [H, W], a network's class activation map A >= 0 and a perturbation r [H, W, C] of the image,
+
+    energy = Σ_s A / Σ A        pointing = [argmax A in s]        iou = |s ∩ [A > 1/2]| / |s ∪ [A > 1/2]|          (1)
+    mass   = Σ_s ‖r_ij‖² / Σ ‖r_ij‖²                                                                               (2)
+
+as :mod:`invjax.metrics.explanation_overlap` defines them. Energy, pointing and mass of what knows nothing of the object
+are |s| / H W on average, its ``chance``: what is above it counts, not the share itself. An image whose map is the same
+everywhere, or that a method left as it is, has no share; how many there are is told, for they may be the hard ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invjax.explain import grad_cams
+from invjax.explain.lists import BATCH, in_batches
+from invjax.metrics.explanation_overlap import energy_inside, iou, mass_inside, pointing_game
+from invjax.metrics.group import wilson_interval
+from invjax.metrics.mean import Mean, bootstrap_mean
+from invjax.types import Array
+
+
+class CamEvidence(NamedTuple):
+    """(1) of one network over a list of images."""
+
+    energy: Mean  # bootstrap intervals
+    pointing: Mean  # Wilson's interval
+    iou: Mean
+    above: Mean  # energy less |s| / H W, image by image
+    chance: float  # mean |s| / H W of the images that count
+    undefined: int  # images whose map is the same everywhere
+    maps: np.ndarray  # [N, H, W] in [0, 1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the maps, as plain numbers."""
+        means = {name: getattr(self, name).to_dict() for name in ("energy", "pointing", "iou", "above")}
+        return {**means, "chance": _plain(self.chance), "undefined": self.undefined}
+
+
+class MassEvidence(NamedTuple):
+    """(2) of one method over a list of images."""
+
+    mass: Mean  # bootstrap interval
+    above: Mean  # mass less |s| / H W, image by image
+    chance: float  # mean |s| / H W of the images that count
+    unmoved: int  # images that stayed as they were
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {
+            "mass": self.mass.to_dict(), "above": self.above.to_dict(), "chance": _plain(self.chance),
+            "unmoved": self.unmoved,
+        }  # fmt: skip
+
+
+def cam_evidence(
+    models: Mapping[str, Any], x: Any, mask: Any, label: Any = None, *, batch: int = BATCH, confidence: float = 0.95
+) -> dict[str, CamEvidence]:
+    """Where each network looks, by Grad-CAM.
+
+    Args:
+      models: name -> a network with ``features`` and ``head``, see :func:`invjax.explain.split`.
+      x: [N, H, W, C] images in the data range. mask: [N, H, W] bool, True on the object.
+      label: [N] int, the class that is asked about; None: the one that each network gives, as is usual.
+
+    Raises:
+      ValueError: shapes that do not fit, or a network that cannot be split.
+    """
+    images = np.asarray(x)
+    objects = _masks(mask, len(images), images.shape[1:3])
+    out = {}
+    for name, model in models.items():
+        maps = np.asarray(grad_cams(model, images, label, batch=batch))
+        energy, hits, overlap = in_batches(_cam_shares, None, (maps, objects), (), batch)
+        known = np.isfinite(energy)
+        share = objects.mean((1, 2))
+        out[name] = CamEvidence(
+            energy=bootstrap_mean(energy, confidence),
+            pointing=_rate(hits[np.isfinite(hits)], confidence),
+            iou=bootstrap_mean(np.where(known, overlap, np.nan), confidence),
+            above=bootstrap_mean(energy - share, confidence),
+            chance=float(share[known].mean()) if known.any() else np.nan,
+            undefined=int((~known).sum()),
+            maps=maps,
+        )
+    return out
+
+
+def mass_evidence(
+    changes: Mapping[str, Any], mask: Any, *, batch: int = BATCH, confidence: float = 0.95
+) -> dict[str, MassEvidence]:
+    """How much of each method's change is on the object.
+
+    Args:
+      changes: name -> (r, rows): perturbations [n, H, W, C] and whose they are, rows [n] of ``mask``; or r [N, H, W, C]
+        alone.
+      mask: [N, H, W] bool, True on the object.
+
+    Raises ValueError: shapes that do not fit, or rows that the mask does not have.
+    """
+    every = np.asarray(mask)
+    out = {}
+    for name, change in changes.items():
+        r, rows = change if isinstance(change, tuple) else (change, np.arange(len(every)))
+        delta, index = np.asarray(r), np.asarray(rows, np.int64)
+        if delta.ndim != 4 or index.shape != (len(delta),):
+            raise ValueError(
+                f"changes[{name!r}] must be [n, H, W, C], with a row of mask for each; were of shapes {delta.shape} "
+                f"and {index.shape}"
+            )
+        if index.size and not 0 <= index.min() <= index.max() < len(every):
+            raise ValueError(f"changes[{name!r}] must have rows of mask, 0 to {len(every) - 1}; had {index.max()}")
+        objects = _masks(every[index], len(delta), delta.shape[1:3])
+        mass = in_batches(_mass, None, (delta, objects), (), batch) if len(delta) else np.zeros(0)
+        known, share = np.isfinite(mass), objects.mean((1, 2))
+        out[name] = MassEvidence(
+            mass=bootstrap_mean(mass, confidence),
+            above=bootstrap_mean(mass - share, confidence),
+            chance=float(share[known].mean()) if known.any() else np.nan,
+            unmoved=int((~known).sum()),
+        )
+    return out
+
+
+def _cam_shares(shared: None, m: Array, mask: Array) -> tuple[Array, Array, Array]:
+    return energy_inside(m, mask), pointing_game(m, mask), iou(m, mask)
+
+
+def _mass(shared: None, delta: Array, mask: Array) -> Array:
+    return mass_inside(delta, mask)
+
+
+def _rate(hits: np.ndarray, confidence: float) -> Mean:
+    if not hits.size:
+        return Mean(np.nan, np.nan, np.nan, 0)
+    low, high = wilson_interval(hits.sum(), hits.size, confidence)
+    return Mean(float(hits.mean()), float(low), float(high), int(hits.size))
+
+
+def _masks(mask: Any, count: int, size: tuple[int, ...]) -> np.ndarray:
+    objects = np.asarray(mask)
+    if objects.dtype != bool or objects.shape != (count, *size):
+        raise ValueError(f"mask must be bool of shape {(count, *size)}, was {objects.dtype} {objects.shape}")
+    return objects
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
