@@ -132,9 +132,20 @@ def described(value: object) -> bool:
 
 PACKAGES = (
     "", ".attacks", ".constraints", ".counterfactuals", ".counterfactuals.milp", ".densities", ".engine", ".solvers",
-    ".metrics", ".models", ".data", ".viz", ".report",
+    ".explain", ".learn", ".metrics", ".models", ".data", ".viz", ".report",
 )  # fmt: skip
-MODULES = (".penalties", ".prox", ".projections", ".search", ".groups", ".images", ".losses", ".targets", ".config")
+MODULES = (
+    ".penalties",
+    ".prox",
+    ".projections",
+    ".search",
+    ".groups",
+    ".images",
+    ".losses",
+    ".targets",
+    ".config",
+    ".superpixels",
+)
 
 
 @pytest.mark.fast

@@ -47,7 +47,7 @@ def print_scores(records: dict[str, dict[str, Any]]) -> None:
         scores = "  ".join(f"{v:5.3f}" for v in plain["mean"])
         print(f"{name:38s}     {scores}    {both['mean'][-1]:19.3f}    {plain['counted']:8d}")
     print(f"{'chance':38s}     " + "  ".join(f"{v:5.3f}" for v in first["chance"]))
-    print("\nGrad-CAM of the label: share of |r|² on the top fifth of the map, IoU of map > 0.5 and changed pixels,")
+    print("\nGrad-CAM of the label: share of |r|² on the top quarter of the map, IoU of map > 0.5 and changed pixels,")
     print("whether the map's peak is changed, share of the map on changed pixels (by chance: the share of pixels)")
     for name, record in records.items():
         cam = record["grad_cam"]

@@ -117,7 +117,8 @@ def _one(
         problem["groups"] = superpixels(images.images, entry.superpixels)[pairs.image]
     folder = None
     if options.runs is not None:
-        folder = check_folder(options.runs, "runs") / f"{name}-{options.mode}-{options.targets}-{options.start}"
+        which = f"{name}-{options.mode}-{options.targets}-{options.start}-{options.n}"
+        folder = check_folder(options.runs, "runs") / which
     print(f"{name}: {constants(config)}", flush=True)
     timed = timed_run(
         logits, images.images[pairs.image], pairs.label, pairs.target, method=config, brief=brief(config),

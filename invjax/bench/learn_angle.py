@@ -193,7 +193,12 @@ def run(options: argparse.Namespace) -> int:
     for seed in seeds:
         cells.append(
             study(
-                setting, seed, radii, pairs=options.pairs, density=options.density, train=options.train,
+                setting,
+                seed,
+                radii,
+                pairs=options.pairs,
+                density=options.density,
+                train=options.train,
                 iterations=options.iterations,
             )  # fmt: skip
         )
@@ -225,7 +230,9 @@ def summary(cells: Sequence[dict[float, Cell]], radii: Sequence[float]) -> dict[
     :class:`Mean`, and "rise": the last radius less the first, of the same pairs. ``chance``: m / D.
     """
     record: dict[str, Any] = {
-        "networks": {r: {key: float(np.mean([one[r].network[key] for one in cells])) for key in NETWORKS} for r in radii},
+        "networks": {
+            r: {key: float(np.mean([one[r].network[key] for one in cells])) for key in NETWORKS} for r in radii
+        },
         "chance": cells[0][radii[0]].angles.chance,
     }
     for what, field in zip(QUANTITIES, ("cosines", "shares"), strict=True):
