@@ -76,7 +76,8 @@ def _digits(seed: int, train: int | None) -> Examples:
     except ImportError as error:
         raise ImportError("the digits come with scikit-learn: pip install 'invjax[data]'") from error
     pixels, y = load_digits(return_X_y=True)
-    return _split((pixels / 16).reshape(-1, 8, 8, 1).astype(np.float32), y.astype(np.int32), train or 1297, seed)
+    images = (np.asarray(pixels) / 16).reshape(-1, 8, 8, 1).astype(np.float32)
+    return _split(images, np.asarray(y, np.int32), train or 1297, seed)
 
 
 def _mnist(seed: int, train: int | None) -> Examples:
@@ -87,7 +88,8 @@ def _mnist(seed: int, train: int | None) -> Examples:
 
 def _fashion(seed: int, train: int | None) -> Examples:
     data, test = fashion_mnist(), fashion_mnist(split="test")
-    assert data.labels is not None and test.labels is not None
+    assert data.labels is not None
+    assert test.labels is not None
     own = _split(data.images, data.labels, train or 10000, seed)
     order = np.random.default_rng(seed).permutation(len(test.labels))
     return own._replace(test_x=test.images[order], test_y=test.labels[order])
@@ -189,24 +191,11 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"{name} must be positive, was {value}")
     setting = setting._replace(**{name: value for name, value in given.items() if value is not None})
     seeds = range(options.first_seed, options.first_seed + options.seeds)
+    how = {name: getattr(options, name) for name in ("pairs", "density", "train", "iterations")}
     cells, begin = [], time.perf_counter()
     for seed in seeds:
-        cells.append(
-            study(
-                setting,
-                seed,
-                radii,
-                pairs=options.pairs,
-                density=options.density,
-                train=options.train,
-                iterations=options.iterations,
-            )  # fmt: skip
-        )
-        first = "null: p-CFE of another example"
-        told = ", ".join(
-            f"{r:g}: {np.nanmean(c.angles.cosines['adversarial, p-CFE']):.3f} (null {np.nanmean(c.angles.cosines[first]):.3f})"
-            for r, c in cells[-1].items()
-        )
+        cells.append(study(setting, seed, radii, **how))
+        told = ", ".join(f"{r:g}: {_brief(cell)}" for r, cell in cells[-1].items())
         print(f"seed {seed}  {time.perf_counter() - begin:.0f} s  cosine by radius {told}", flush=True)
     record = summary(cells, radii)
     print(f"\n{text_table(_network_rows(record, radii))}\n\n{text_table(_angle_rows(record, radii), 'what')}")
@@ -214,13 +203,17 @@ def run(options: argparse.Namespace) -> int:
     write_json(
         options.json,
         {
-            "benchmark": "learn-angle", "data": options.data, "eps": radii, "seeds": list(seeds), "pairs": options.pairs,
-            "density": options.density, "iterations": options.iterations,
+            "benchmark": "learn-angle", "data": options.data, "eps": radii, "seeds": list(seeds), **how,
             "settings": {name: value for name, value in setting._asdict().items() if not callable(value)},
             "seconds": time.perf_counter() - begin, **_plain(record),
         },
     )  # fmt: skip
     return 0
+
+
+def _brief(cell: Cell) -> str:
+    means = [np.nanmean(cell.angles.cosines[name]) for name in ("adversarial, p-CFE", "null: p-CFE of another example")]
+    return "{:.3f} (null {:.3f})".format(*means)
 
 
 def summary(cells: Sequence[dict[float, Cell]], radii: Sequence[float]) -> dict[str, Any]:
@@ -290,8 +283,8 @@ def _reading(setting: Setting, options: argparse.Namespace, record: dict[str, An
     """How the tables are to be read."""
     return (
         f"Means [95 % bootstrap intervals, over seeds and examples]; all attempts count, whether they reach the target "
-        f"or not. Attack: PGD-l2, radius {setting.attack:g}; robust: right under an untargeted one of that radius. p-CFE: "
-        f"γ {setting.gamma:g}, τ {setting.tau:g}, β {setting.beta:g}, {options.density}. Tangent space: "
+        f"or not. Attack: PGD-l2, radius {setting.attack:g}; robust: right under an untargeted one of that radius. "
+        f"p-CFE: γ {setting.gamma:g}, τ {setting.tau:g}, β {setting.beta:g}, {options.density}. Tangent space: "
         f"{setting.dims} directions of {setting.neighbours} neighbours; a direction that knows nothing has the share "
         f"{record['chance']:.3f}."
     )

@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -229,8 +228,8 @@ def _reading(scale: Scale, tests: int) -> str:
         else f" Published: {FULL.train} images, {FULL.epochs} epochs, {FULL.attack_steps} steps, sgd."
     )
     return (
-        f"Accuracy on {tests} clean test images, with Wilson's interval; chance is 10 %. {scale.train} training images, "
-        f"{scale.epochs} epochs, {scale.attack_steps} steps of PGD, layers of {scale.width:g} of the published "
-        f"width, {scale.rule}.{less} Reached: perturbed examples that the attacked network gives their target. Best: of all epochs, "
-        "chosen on the test set as in the published figures."
+        f"Accuracy on {tests} clean test images, with Wilson's interval; chance is 10 %. {scale.train} training "
+        f"images, {scale.epochs} epochs, {scale.attack_steps} steps of PGD, layers of {scale.width:g} of the published "
+        f"width, {scale.rule}.{less} Reached: perturbed examples that the attacked network gives their target. Best: "
+        "of all epochs, chosen on the test set as in the published figures."
     )

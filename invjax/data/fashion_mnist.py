@@ -39,7 +39,7 @@ def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> Ima
 
 
 def fashion_folder(given: str | Path | None = None) -> Path | None:
-    """``given``, else ``INVJAX_DATA/fashion-mnist``, else where Debian puts it; None unless training files are there."""
+    """``given``, else ``INVJAX_DATA/fashion-mnist``, else Debian's place; None unless the training files are there."""
     shares = os.environ.get("XDG_DATA_DIRS", "/usr/local/share:/usr/share").split(":")
     places = [
         data_folder() / "fashion-mnist",
