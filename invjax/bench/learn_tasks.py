@@ -180,7 +180,7 @@ def load_task(
         task = Task(
             name, partial(_spuco, count=train or 2000), _cnn, 500, 64, adam,
             Moves(3.0, 0.1, 10.0, 4.0, 0.005, (10.0,), (0.0, 1.0, 16.0), 20),
-            "pixel-knn", warmup=60, upweight=10.0, references=100,
+            "pixel-gmm", warmup=60, upweight=10.0, references=100,
         )  # fmt: skip
     elif name == "synthbirds":
         task = Task(
