@@ -44,8 +44,6 @@ PUBLISHED = {  # final, best
 }
 NORMS, TARGETS, RULES = ("l2", "linf"), ("rand", "det"), ("sgd", "adam")
 BATCH = 128
-# As PyTorch draws the first weights: at the published rate of 0.1 larger ones die.
-INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Scale(NamedTuple):
@@ -71,10 +69,7 @@ class ConvNet(nnx.Module):
         few, some, many = (max(1, round(channels * width)) for channels in (16, 128, 256))
 
         def conv(inputs: int, outputs: int, stride: int = 1, padding: str = "VALID") -> nnx.Conv:
-            return nnx.Conv(
-                inputs, outputs, (3, 3), strides=(stride, stride), padding=padding, rngs=rngs,
-                kernel_init=INIT,
-            )  # fmt: skip
+            return nnx.Conv(inputs, outputs, (3, 3), strides=(stride, stride), padding=padding, rngs=rngs)
 
         self.conv1, self.conv2 = conv(1, few, stride=2), conv(few, some)
         self.conv3 = conv(some, some, padding="SAME")
