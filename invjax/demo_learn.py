@@ -92,7 +92,7 @@ def _pictures(study: Study) -> tuple[Picture, ...]:
     if not sets:
         return ()
     made = next(iter(sets.values()))
-    rows = made.source[np.flatnonzero(made.y != made.label)][:IMAGES]
+    rows = made.source[np.flatnonzero(made.y != made.label)][:IMAGES].tolist()
     titles = [f"→ {study.data.classes[k]}" for k in made.y[np.isin(made.source, rows)]]
     caption = "Training images, what became of them, and the change: red is brighter, blue darker, all of one scale."
     return (Picture(perturbed(study.x, sets, rows, titles=titles), caption, width=860),)
