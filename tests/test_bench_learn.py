@@ -67,8 +67,9 @@ def test_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypa
         assert main([*words, "--seeds", "2"]) == 0
     assert json.loads(out.read_text())["methods"] == record["methods"]
     capsys.readouterr()
-    assert main([*words, "--seeds", "2", "--density", "pixel-gmm"]) == 2
-    assert "runs must be a new folder or one of the same run" in capsys.readouterr().err
+    for other in (["--density", "pixel-gmm"], ["--train", "130"]):
+        assert main([*words, "--seeds", "2", *other]) == 2
+        assert "runs must be a new folder or one of the same run" in capsys.readouterr().err
 
 
 def test_controls_are_what_they_say(study: Study) -> None:

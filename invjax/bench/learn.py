@@ -131,7 +131,10 @@ def _manifest(task: Task, policy: str) -> dict[str, Any]:
         "policy": policy,
         "moves": task.moves._asdict() | {"gammas": list(task.moves.gammas), "taus": list(task.moves.taus)},
         "optimiser": {name: None if value == math.inf else value for name, value in describe(task.optimiser).items()},
-        **{name: getattr(task, name) for name in ("steps", "batch", "density", "warmup", "upweight", "references")},
+        **{
+            name: getattr(task, name)
+            for name in ("steps", "batch", "density", "warmup", "upweight", "references", "train")
+        },
     }
 
 

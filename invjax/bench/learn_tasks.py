@@ -62,6 +62,7 @@ class Task:
     references: int = 300  # points of each class that a density knows
     lanes: int = 128
     batch_norm: str = "train"
+    train: int | None = None  # training images, where others than the task's own were asked for
     methods: tuple[str, ...] = ()  # what "all" stands for; empty: all there are
 
 
@@ -200,7 +201,7 @@ def load_task(
             "feature-knn", warmup=60, upweight=20.0, references=100, lanes=32,
             batch_norm="frozen" if pretrained else "train", methods=FEW,
         )  # fmt: skip
-    changed: dict[str, Any] = {}
+    changed: dict[str, Any] = {"train": train}
     if steps is not None:
         changed |= {"steps": steps, "warmup": max(1, min(task.warmup, steps // 2))}
     if iterations is not None:
