@@ -59,7 +59,7 @@ class Task:
     density: str  # one of DENSITIES, that of p-CFE
     warmup: int  # steps of the first training of JTT
     upweight: float  # of its errors in the second
-    references: int = 300  # points of each class that a density knows
+    references: int = 1000  # points of each class that a density knows; with 300 digits less is learnt from it
     lanes: int = 128
     batch_norm: str = "train"
     train: int | None = None  # training images, where others than the task's own were asked for
@@ -181,7 +181,7 @@ def load_task(
         task = Task(
             name, partial(_spuco, count=train or 2000), _cnn, 500, 64, adam,
             Moves(3.0, 0.1, 10.0, 4.0, 0.005, (10.0,), (0.0, 1.0, 16.0), 20),
-            "pixel-gmm", warmup=60, upweight=10.0, references=100,
+            "pixel-gmm", warmup=60, upweight=10.0,
         )  # fmt: skip
     elif name == "synthbirds":
         task = Task(
