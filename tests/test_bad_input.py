@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
 
 import invjax
 from invjax import attacks
-from invjax.attacks import FGSM, GSE, PGD
+from invjax.attacks import FGSM, GSE, PGD, SparseRS
 
 pytestmark = pytest.mark.fast
 
@@ -238,3 +239,21 @@ def test_messages_name_what_was_given() -> None:
     """Every message of the table states an argument, a requirement and a value."""
     for case, (_, message) in CASES.items():
         assert re.search(r"must|bounds", message), case
+
+
+def test_a_network_without_a_gradient() -> None:
+    """A gradient attack says what to do instead; an attack by queries just works."""
+
+    def answers(x: np.ndarray) -> np.ndarray:
+        return np.asarray(x).reshape(len(x), -1)[:, :3].astype(np.float32)
+
+    def net(x: jax.Array) -> jax.Array:
+        return jax.pure_callback(answers, jax.ShapeDtypeStruct((x.shape[0], 3), jnp.float32), x)
+
+    x = np.full((2, 4, 4, 1), 0.5, np.float32)
+    x[:, 0, 0] = 0.6
+    given = {"target": np.array([1, 2]), "progress": False}
+    with pytest.raises(ValueError, match="logits must be differentiable for 'gse'"):
+        invjax.solve(net, x, np.zeros(2, int), method=GSE(), **given)
+    result = invjax.solve(net, x, np.zeros(2, int), method=SparseRS(k=3, queries=60), **given)
+    assert (np.asarray(result.status) == invjax.Status.FOUND).all()

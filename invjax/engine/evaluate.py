@@ -39,7 +39,15 @@ def white_box(method: Method, ctx: Context, config: Config, problems: Problem, s
         return values.sum(), (values, logits)
 
     if method.needs_grad:
-        grad, (values, logits) = jax.grad(total, has_aux=True)(wide)
+        try:
+            grad, (values, logits) = jax.grad(total, has_aux=True)(wide)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            if "JVP" not in str(error) and "differentiat" not in str(error):
+                raise
+            raise ValueError(
+                f"logits must be differentiable for {method.name!r}, which asks for gradients ({error}); take a method "
+                "that does not, or an evaluator that estimates them (engine.antithetic, engine.surrogate)"
+            ) from error
     else:
         _, (values, logits) = total(wide)
         grad = jnp.zeros_like(wide)
