@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from pathlib import Path
 
@@ -38,3 +40,32 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder: set INVJAX_DATA (looked at {folder.name})")
     return folder
+
+
+MOST_MAPS = 25_000  # Linux allows a process 65,530 memory maps; every compiled program takes some, and no one is told
+
+
+def _memory_maps() -> int:
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return file.read().count(b"\n")
+    except OSError:  # no Linux
+        return 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Forget compiled programs before there are too many: the suite has thousands, and XLA crashes at the limit.
+
+    The tests' own ``@cache``s go with them: what they hold was to have warmed jax's.
+    """
+    if _memory_maps() < MOST_MAPS:
+        return
+    for kept in gc.get_objects():
+        if isinstance(kept, functools._lru_cache_wrapper) and str(getattr(kept, "__module__", "")) in TESTS:
+            kept.cache_clear()
+    jax.clear_caches()
+    gc.collect()
+
+
+TESTS = {path.stem for path in Path(__file__).parent.glob("*.py")}
