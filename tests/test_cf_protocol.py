@@ -27,7 +27,7 @@ CONFIGS: dict[str, Any] = {
     "s-cfe": SCFEConfig(max_changes=2, tau=0.05, iterations=8, polish=4),
     "dcfe": DCFE(tau=0.5, beta=0.1, iterations=8, polish=4),
     "s-cfe-released": SCFEReleased(tau=0.01, gamma=1.0, beta=0.05, iterations=12, trials=4),
-    "fixed-weights": FixedWeights(gamma=4.0, tau=0.05, beta=0.1, iterations=15),
+    "fixed-weights": FixedWeights(gamma=10.0, tau=0.05, beta=0.1, iterations=15),
 }
 OTHER: dict[str, Any] = {
     "s-cfe": SCFEConfig(
@@ -35,7 +35,7 @@ OTHER: dict[str, Any] = {
     ),
     "dcfe": DCFE(tau=1.0, beta=0.3, iterations=9, polish=5, max_changes=4),
     "s-cfe-released": SCFEReleased(tau=0.05, gamma=2.0, beta=0.3, iterations=15, trials=5, step=0.3),
-    "fixed-weights": FixedWeights(gamma=5.0, tau=0.1, beta=0.2, iterations=17, step=0.15),
+    "fixed-weights": FixedWeights(gamma=11.0, tau=0.1, beta=0.2, iterations=17, step=0.15),
 }
 every = pytest.mark.parametrize("name", CONFIGS)
 

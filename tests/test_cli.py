@@ -144,7 +144,10 @@ BAD = [
     (["--eps", "wide"], "--eps must be a number, was 'wide'"),
     (["--eps", "-1"], "PGD.eps must be a radius >= 0, was -1.0"),
     (["--set", "step"], "--set must be NAME=VALUE, was 'step'"),
-    (["--set", "pace=1"], "--set must name constants of 'pgd' (eps, step, steps, restarts, norm, loss, random_start, stop_early)"),
+    (
+        ["--set", "pace=1"],
+        "--set must name constants of 'pgd' (eps, step, steps, restarts, norm, loss, random_start, stop_early)",
+    ),
     (["--set", "steps=2.5"], "steps must be a whole number, was '2.5'"),
     (["--attack", "gse"], "--set must name constants of 'gse' "),  # gse has no eps
     (["--bounds", "1", "0"], "--bounds must be finite with lower < upper, were (1, 0)"),

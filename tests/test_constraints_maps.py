@@ -387,6 +387,15 @@ def draw_rows(space: FeatureSpace, rng: np.random.Generator, count: int) -> dict
     return rows
 
 
+def test_a_whole_bound_below_zero_is_not_rounded_down() -> None:
+    """Integers that meet their relation exactly obey it, also where its bound is a large negative number."""
+    features = [Feature("a", "integer", lower=0, upper=4), Feature("b", "integer", lower=-22, upper=2294)]
+    space = FeatureSpace(features, [Relation({"a": 1, "b": -1}, -2294)])
+    rows = {"a": np.array([0, 1]), "b": np.array([2294, 2294])}
+    assert [said == "" for said in space.reasons(rows)] == [True, False]
+    assert jax.vmap(space.compile().permits)(space.encode(rows)).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("relations", ["none", "disjoint", "shared"])
 def test_nothing_snapped_breaks_the_judge(relations: str) -> None:
     moved = [0, 0]

@@ -35,11 +35,13 @@ def made(tmp_path_factory):
 
 
 def test_gse_reaches_all_targets_with_few_pixels(made):
-    gse, pgd, fgsm = made[3]
+    gse, sparse, pgd, fgsm = made[3]
     assert (gse.result.status == Status.FOUND).all()
     assert gse.result.delta.shape == (3, 9, 28, 28, 1)
     assert gse.attempts.acp.mean() < 0.3 * pgd.attempts.acp.mean()  # measured 0.15
     assert gse.attempts.anc.mean() < pgd.attempts.anc.mean()
+    assert sparse.attempts.acp.mean() < gse.attempts.acp.mean()
+    assert sparse.attempts.anc.mean() > gse.attempts.anc.mean()
     assert pgd.attempts.success.mean() > 0.9 > fgsm.attempts.success.mean()
     # The answers are true: the network, asked anew, gives the target, and every pixel is in the box.
     logits = mnist_cnn()

@@ -60,7 +60,8 @@ def test_two_processes(tmp_path: Path) -> None:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        # The flags of this process, whose answers theirs are to equal bit for bit, but for the number of devices.
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1",
     }
     port = str(_free_port())
     processes = []

@@ -248,7 +248,7 @@ def test_sharded(name: str) -> None:
 @main
 def test_new_numbers_do_not_compile(name: str) -> None:
     """New weights, targets, labels, bounds and hyper-parameters: no program is compiled a second time."""
-    batch(name)
+    solve(base(), name, lanes=COUNT, key=jax.random.key(2))
     config = jax.tree.map(lambda v: v * 1.01 if isinstance(v, float) else v + 1, make(name))
     other = nets.task(nets.conv(seed=9), count=COUNT, seed=5)
     with nets.compilations() as names:

@@ -190,7 +190,8 @@ def _relations(
         quantum = lattice((row * grid)[used]) if (grid[used] > 0).all() else 0.0
         if quantum > 64 * np.finfo(dtype).eps * reach:
             base = float(row @ origins)
-            steps = math.floor((relation.upper - base) / quantum * (1 + 1e-12) + 1e-9)
+            room = (relation.upper - base) / quantum
+            steps = math.floor(room + 1e-12 * abs(room) + 1e-9)  # what rounding took from a whole number is given back
             aim.append(base + steps * quantum)
             upper.append(
                 base + (steps + 0.5) * quantum
