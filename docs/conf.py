@@ -7,6 +7,7 @@ The notebooks are executed while the pages are built; INVJAX_NOTEBOOK_TINY=1 mak
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -53,6 +54,8 @@ myst_heading_anchors = 3
 autosummary_generate = True
 autosummary_imported_members = False
 autodoc_member_order = "bysource"
+# A builder of tensorflow_datasets subclasses it at import; the pages build without the extra, too.
+autodoc_mock_imports = [name for name in ("tensorflow_datasets",) if importlib.util.find_spec(name) is None]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
