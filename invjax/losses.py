@@ -28,6 +28,13 @@ def gap(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
     return jnp.where(targeted, other - aimed, aimed - other)
 
 
+def lead(logits: Array, label: ArrayLike, place: ArrayLike) -> Array:
+    """The label's logit less that of its rival in this place; 0: the strongest. place: [] int, traced. []"""
+    rivals = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, jax.lax.stop_gradient(logits))
+    rival = jnp.take(jnp.argsort(-rivals), place, mode="clip")
+    return jnp.take(logits, label, mode="clip") - jnp.take(logits, rival, mode="clip")
+
+
 def reached(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
     """[] bool: the wanted class wins strictly. NaN logits: False."""
     return gap(logits, label, target) < 0

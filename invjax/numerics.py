@@ -48,7 +48,7 @@ def select(mask: Array, a: Tree, b: Tree) -> Tree:
     return jax.tree.map(pick, a, b)
 
 
-def replace_if(needed: Array, make: Callable[[Array], Array], argument: Array, otherwise: Array) -> Array:
+def replace_if(needed: Array, make: Callable[[Tree], Array], argument: Tree, otherwise: Array) -> Array:
     """``make(argument)`` where ``needed`` [] bool, else ``otherwise``: for what is dear and seldom needed.
 
     Under ``vmap`` a ``lax.cond`` computes both branches at every call. A loop of at most one turn takes none unless

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from invjax.groups import Axis, Grouping, group_gains, grouping
 from invjax.numerics import safe_divide, safe_norm
 from invjax.prox import as_float, bisect, floats_like, keep_nan
+from invjax.ranks import largest
 from invjax.types import Array, ArrayLike
 
 
@@ -145,9 +146,7 @@ def _top(v: Array, m: ArrayLike, lower: ArrayLike | None, upper: ArrayLike | Non
     low, high = floats_like(v, lower, -math.inf), floats_like(v, upper, math.inf)
     clipped, gain, forced = group_gains(v, low, high, ops)
     order = jnp.where(forced, jnp.full_like(gain, math.inf), gain).reshape(-1)
-    # A traced m rules out top_k: the rank of each unit is the inverse permutation of a (stable) descending sort.
-    rank = jnp.argsort(jnp.argsort(-jax.lax.stop_gradient(order))).reshape(gain.shape)
-    keep = forced | (rank < jnp.asarray(m, rank.dtype))
+    keep = forced | largest(order, m).reshape(gain.shape)
     return keep_nan(v, jnp.where(ops.spread(keep), clipped, jnp.zeros_like(v)))
 
 

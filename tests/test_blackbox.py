@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
+from oracles import x64
 
 import invjax
 from invjax import losses
@@ -73,7 +74,7 @@ def _look(evaluator, logits, problems, points, width=None, needs_grad=True):
     ("width", "options"), [(None, {"coordinates": True}), (2, {"samples": D}), (None, {"samples": 2 * D})]
 )
 def test_differences_of_a_linear_classifier_are_exact(width: int | None, options: dict) -> None:
-    with jax.enable_x64(True):
+    with x64():
         net = nets.linear((D,), K)
         scale = np.linspace(0.1, 0.7, D)
         problems, points = _problems(), _points(width)
@@ -85,7 +86,7 @@ def test_differences_of_a_linear_classifier_are_exact(width: int | None, options
 
 
 def test_differences_of_a_smooth_classifier_converge() -> None:
-    with jax.enable_x64(True):
+    with x64():
         problems, points = _problems(), _points(None)
         exact = _look(white_box, _smooth(), problems, points).grad
         errors = [
@@ -97,7 +98,7 @@ def test_differences_of_a_smooth_classifier_converge() -> None:
 
 
 def test_few_directions_are_unbiased() -> None:
-    with jax.enable_x64(True):
+    with x64():
         net, problems, points = nets.linear((D,), K), _problems(), _points(None)
         exact = _look(white_box, net, problems, points).grad
         evaluator = antithetic(samples=2, scale=0.1)
@@ -175,7 +176,7 @@ def test_scale_of_another_length() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("width", [None, 2])
 def test_a_perfect_surrogate_gives_the_exact_gradient(width: int | None) -> None:
-    with jax.enable_x64(True):
+    with x64():
         net, problems, points = _smooth(), _problems(), _points(width)
         box = black_box(lambda x: np.asarray(jnp.tanh(x @ net.params["b"]) @ net.params["a"]), K, log=False)
         exact = _look(white_box, net, problems, points, width)

@@ -13,6 +13,7 @@ from invjax.numerics import safe_divide
 from invjax.types import Array, ArrayLike, Problem
 
 SIGNED = 2.0  # the span of constants made for [-1, 1]
+FAR = 100.0  # how far a coordinate may go at most where a method needs an end and the box has none, box widths
 
 
 def scale(problem: Problem, span: float = 1.0) -> Array:

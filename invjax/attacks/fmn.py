@@ -8,8 +8,9 @@
 α_k and γ_k fall on cosines from the first to the last step. ε is a number of *units*: features as in the paper, or
 pixels, or groups. Coordinates: the box has width 1 (:mod:`invjax.attacks.coordinates`).
 
-Deviation: (3) is the exact projection onto the intersection. The paper keeps the ε largest |u| and clips afterwards,
-which spends units on values that the box then takes away.
+Deviations: (3) is the exact projection onto the intersection. The paper keeps the ε largest |u| and clips afterwards,
+which spends units on values that the box then takes away. After the last step :mod:`invjax.attacks.pruning` looks for
+fewer units still (``prune=0``: the paper's end).
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ import jax.numpy as jnp
 
 from invjax import best as kept
 from invjax import losses
+from invjax.attacks import pruning
 from invjax.attacks.coordinates import room, scale, to_data
-from invjax.attacks.units import check_unit, count, grouping_of, leading
+from invjax.attacks.units import check_unit, count, grouping_of
 from invjax.config import STATIC, config, require
 from invjax.groups import group_gains
 from invjax.numerics import safe_divide, safe_norm
+from invjax.ranks import largest
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 
 @config
 class FMN:
-    """The attack's constants; the defaults are the published ones. Targeted and untargeted.
+    """The attack's constants; the defaults are the published ones, but for ``prune``. Targeted and untargeted.
 
     Fields:
       iterations: steps, >= 1.
@@ -40,10 +43,12 @@ class FMN:
       step_end: α of the last step, > 0.
       gamma: γ of the first step, the share by which ε moves, in [0, 1).
       gamma_end: γ of the last step, in [0, 1).
+      prune: points asked by the last stage, >= 0.
       unit: what ε counts: "feature", "pixel", or "group": ``groups`` of the problem, or patches (static).
       patch: side of the patches, pixels, where ``unit`` is "group" and no groups are given (static).
 
-    Evaluations per example: 1 (the clean input) + iterations.
+    Evaluations per example: 1 (the clean input) + iterations, and where it succeeds at most prune + 10 (its
+    best point, untargeted 9 rivals at the clean input, and the last stage).
     """
 
     iterations: int = 1000
@@ -51,6 +56,7 @@ class FMN:
     step_end: float = 0.01
     gamma: float = 0.05
     gamma_end: float = 0.001
+    prune: int = 20
     unit: str = field(default="feature", metadata=STATIC)
     patch: int = field(default=8, metadata=STATIC)
 
@@ -59,6 +65,7 @@ class FMN:
     def check(self) -> None:
         for name in ("iterations", "patch"):
             require(self, name, lambda v: v >= 1, "at least 1")
+        require(self, "prune", lambda v: v >= 0, "at least 0")
         for name in ("step", "step_end"):
             require(self, name, lambda v: v > 0, "a step > 0")
         for name in ("gamma", "gamma_end"):
@@ -70,14 +77,15 @@ class FMNState(NamedTuple):
     r: Array  # [*S] the next point to ask, as a perturbation
     eps: Array  # [] ε, a whole number of units, in the dtype of x
     k: Array  # [] int32, steps taken
+    stage: pruning.Stage  # the last one
     best: kept.Best  # scored by its changed units
     status: Array  # [] int32, PENDING until decided
 
 
 def _init(ctx: Context, problem: Problem, config: FMN) -> FMNState:
     grouping_of(problem, config.unit, config.patch)  # a shape that has no such units is refused here
-    one = jnp.ones((), problem.x.dtype)
-    return FMNState(jnp.zeros_like(problem.x), one, jnp.int32(0), kept.nothing(problem), jnp.int32(Status.PENDING))
+    zero, one = jnp.zeros_like(problem.x), jnp.ones((), problem.x.dtype)
+    return FMNState(zero, one, jnp.int32(0), pruning.waiting(zero), kept.nothing(problem), jnp.int32(Status.PENDING))
 
 
 def _ask(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:
@@ -86,7 +94,7 @@ def _ask(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:
 
 def _loss(ctx: Context, problem: Problem, config: FMN, state: FMNState, point: Array, logits: Array) -> Array:
     """The gap, not the margin: r moves on where the class is reached, and only ε gives back."""
-    return losses.gap(logits, problem.label, problem.target)
+    return pruning.loss(problem, state.stage, logits)
 
 
 def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval) -> FMNState:
@@ -106,14 +114,14 @@ def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval
     # The clean input tells nothing about ε: the first step has ε = 1.
     eps = jnp.where(first, eps, jnp.clip(jnp.where(reached, fewer, more), 0, math.prod(ops.shape)))
 
-    low, high = room(problem)
     g = ev.grad * scale(problem)
     v = state.r - alpha * safe_divide(g, safe_norm(g))
-    clipped, gain, _ = group_gains(v, low, high, ops)
-    r = jnp.where(ops.spread(leading(gain, eps)), clipped, jnp.zeros_like(v))
-    k = state.k + 1
-    status = kept.ended(best, first & reached, k > config.iterations)
-    return FMNState(r.astype(dtype), eps.astype(dtype), k, best, status)
+    clipped, gain, _ = group_gains(v, *room(problem), ops)
+    r = jnp.where(ops.spread(largest(gain, eps)), clipped, jnp.zeros_like(v))
+
+    stage, r, over = pruning.onwards(problem, ops, config, state, best, r, g, ev.logits)
+    status = kept.ended(best, first & reached, over)
+    return FMNState(r.astype(dtype), eps.astype(dtype), state.k + jnp.int32(1), stage, best, status)
 
 
 def _done(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:

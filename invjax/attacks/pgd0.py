@@ -28,10 +28,11 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.coordinates import room, scale, to_data, to_units
-from invjax.attacks.units import check_unit, grouping_of, leading
+from invjax.attacks.units import check_unit, grouping_of
 from invjax.config import STATIC, config, require, require_choice
 from invjax.groups import Grouping, group_gains
 from invjax.numerics import replace_if, safe_divide, safe_sqrt, uniform
+from invjax.ranks import largest
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
@@ -105,7 +106,7 @@ def project(problem: Problem, config: PGD0, v: Array) -> Array:
     ops = grouping_of(problem, config.unit)
     low, high = room(problem)
     clipped, gain, _ = group_gains(v, jnp.maximum(low, -config.eps), jnp.minimum(high, config.eps), ops)
-    return jnp.where(ops.spread(leading(gain, config.k)), clipped, jnp.zeros_like(v))
+    return jnp.where(ops.spread(largest(gain, config.k)), clipped, jnp.zeros_like(v))
 
 
 def sigma_map(u: Array) -> Array:
@@ -133,7 +134,7 @@ def project_sigma(problem: Problem, config: SigmaMap, v: Array) -> Array:
     most = _meet(ops, jnp.where(d > 0, safe_divide(high, d), kappa), kappa)
     lam = jnp.clip(wanted, least, most)
     gain = lam * (2 * ops.total(v * d) - lam * ops.total(d * d))
-    return jnp.where(ops.spread(leading(gain, config.k)), ops.spread(lam) * d, jnp.zeros_like(v))
+    return jnp.where(ops.spread(largest(gain, config.k)), ops.spread(lam) * d, jnp.zeros_like(v))
 
 
 def _meet(ops: Grouping, limit: Array, kappa: Array) -> Array:

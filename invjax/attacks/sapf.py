@@ -36,6 +36,7 @@ from invjax import losses, prox, search
 from invjax.attacks import coordinates, units
 from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import replace_if, safe_divide, safe_norm, select
+from invjax.ranks import largest
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 TURNS = {"joint": 1, "alternate": 2}  # evaluations for a step of δ and a step of G
@@ -198,7 +199,7 @@ def _round(choice: Array, k: Array | int) -> Array:
     above = choice > 0.5
 
     def some(choice: Array) -> Array:
-        return above & units.leading(choice, k)
+        return above & largest(choice, k)
 
     return replace_if(jnp.sum(above) > k, some, choice, above).astype(choice.dtype)
 

@@ -21,7 +21,9 @@ import optax
 
 from invjax import best as kept
 from invjax import losses
+from invjax.attacks import pruning
 from invjax.attacks.coordinates import room, scale, to_data
+from invjax.attacks.units import grouping_of
 from invjax.config import config, require
 from invjax.numerics import safe_divide
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
@@ -31,7 +33,7 @@ ADAM = optax.scale_by_adam()
 
 @config
 class SigmaZero:
-    """The attack's constants; the defaults are the published ones. Targeted and untargeted.
+    """The attack's constants; the defaults are the published ones, but for ``prune``. Targeted and untargeted.
 
     Fields:
       iterations: steps, >= 1 (the released default is 100; the comparisons in the literature run 1000).
@@ -39,8 +41,10 @@ class SigmaZero:
       sigma: σ of the smooth l0 norm, box widths squared, > 0.
       threshold: τ at the start, box widths, in [0, 1].
       adapt: what τ moves by, over η, >= 0.
+      prune: points asked by the last stage, >= 0.
 
-    Evaluations per example: 1 (the clean input, which is also the first step's) + iterations.
+    Evaluations per example: 1 (the clean input, which is also the first step's) + iterations, and where it succeeds at
+    most prune + 10 (its best point, untargeted 9 rivals at the clean input, and the last stage).
     """
 
     iterations: int = 1000
@@ -48,6 +52,7 @@ class SigmaZero:
     sigma: float = 1e-3
     threshold: float = 0.3
     adapt: float = 0.01
+    prune: int = 20
 
     method: ClassVar[Method]
 
@@ -57,6 +62,7 @@ class SigmaZero:
         require(self, "sigma", lambda v: v > 0, "above 0")
         require(self, "threshold", lambda v: 0 <= v <= 1, "in [0, 1]")
         require(self, "adapt", lambda v: v >= 0, "at least 0")
+        require(self, "prune", lambda v: v >= 0, "at least 0")
 
 
 class SigmaZeroState(NamedTuple):
@@ -64,6 +70,7 @@ class SigmaZeroState(NamedTuple):
     adam: optax.OptState  # its moments, each [*S], and a count
     tau: Array  # [] τ
     k: Array  # [] int32, steps taken
+    stage: pruning.Stage  # the last one
     best: kept.Best  # scored by its changed features
     status: Array  # [] int32, PENDING until decided
 
@@ -71,7 +78,15 @@ class SigmaZeroState(NamedTuple):
 def _init(ctx: Context, problem: Problem, config: SigmaZero) -> SigmaZeroState:
     zero = jnp.zeros_like(problem.x)
     tau = jnp.asarray(config.threshold, zero.dtype)
-    return SigmaZeroState(zero, ADAM.init(zero), tau, jnp.int32(0), kept.nothing(problem), jnp.int32(Status.PENDING))
+    return SigmaZeroState(
+        zero,
+        ADAM.init(zero),
+        tau,
+        jnp.int32(0),
+        pruning.waiting(zero),
+        kept.nothing(problem),
+        jnp.int32(Status.PENDING),
+    )
 
 
 def _ask(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Array:
@@ -81,7 +96,9 @@ def _ask(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroStat
 def _loss(
     ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState, point: Array, logits: Array
 ) -> Array:
-    return losses.margin(logits, problem.label, problem.target)
+    prunes = state.k > config.iterations
+    margin = losses.margin(logits, problem.label, problem.target)
+    return jnp.where(prunes, pruning.loss(problem, state.stage, logits), margin)
 
 
 def smooth_l0_grad(r: Array, sigma: Array | float) -> Array:
@@ -96,7 +113,8 @@ def _tell(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroSta
     best = kept.keep(state.best, ev.point, l0, reached & ~first)
 
     low, high = room(problem)
-    g = ev.grad * scale(problem) + smooth_l0_grad(state.r, config.sigma)
+    slope = ev.grad * scale(problem)
+    g = slope + smooth_l0_grad(state.r, config.sigma)
     direction, adam = ADAM.update(safe_divide(g, jnp.max(jnp.abs(g))), state.adam)
     share = jnp.minimum(state.k.astype(g.dtype) / config.iterations, 1)
     eta = config.rate * (0.1 + 0.9 * 0.5 * (1 + jnp.cos(jnp.pi * share)))
@@ -105,9 +123,9 @@ def _tell(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroSta
     moved = state.tau + jnp.where(reached, 1, -1) * config.adapt * eta
     tau = jnp.clip(moved, 0, 1).astype(g.dtype)
 
-    k = state.k + 1
-    status = kept.ended(best, first & reached, k > config.iterations)
-    return SigmaZeroState(r.astype(g.dtype), adam, tau, k, best, status)
+    stage, r, over = pruning.onwards(problem, grouping_of(problem, "feature"), config, state, best, r, slope, ev.logits)
+    status = kept.ended(best, first & reached, over)
+    return SigmaZeroState(r.astype(g.dtype), adam, tau, state.k + jnp.int32(1), stage, best, status)
 
 
 def _done(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Array:

@@ -18,10 +18,8 @@ coordinates, the j-th gives ``clip(⟨w, x_B − x_i⟩ − c_{j−1}, 0, |w_j| 
 ``order="gain"`` takes them by what they gain within the box, |w_i| u_i, never turns a change back, and takes the class
 that needs the fewest: on a linear classifier with λ = 1 that is the exact minimum.
 
-As λ > 1 goes too far, a last stage (not in the paper; ``prune=0``: none) looks for fewer changes from the first success
-on, by bisection of their number m. Each m is tried twice: with the m changes that the gradient says matter most, as
-they are; then with any m coordinates of the greatest gain from the clean input. That gradient is an average over the
-points of this stage: where several classes compete a single one would undo what the last one said.
+As λ > 1 goes too far, a last stage (:mod:`invjax.attacks.pruning`; not in the paper; ``prune=0``: none) looks for fewer
+changes from the first success on.
 
 Deviations from the released code: every p is within the box, and its last gradient is asked at the overshot p (so no
 point is evaluated twice); where DeepFool ends early the code divides 0 by 0. ``SparseFool(order="slope", prune=0,
@@ -40,14 +38,13 @@ import jax.numpy as jnp
 from invjax import best as kept
 from invjax import losses
 from invjax.attacks import coordinates
+from invjax.attacks.pruning import Pruning, before, bisect, ends, offered
 from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import safe_divide, safe_norm
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 SHORTEST = 1e-4  # the least length of a DeepFool step, box widths, as released
 BEYOND = 1e-3  # how far behind the plane the linear solver aims, box widths, as released
-FAR = 100.0  # how far a coordinate may go where the box is open, box widths
-MIX = 0.5  # what the newest gradient counts in the average of the last stage
 
 
 @config
@@ -97,16 +94,6 @@ class Rival(NamedTuple):
     distance: Array  # [] how far it is: box widths, or coordinates
 
 
-class Pruning(NamedTuple):
-    """Where the last stage is."""
-
-    w: Array  # [*S] the average of minus the gradient of the gap
-    fails: Array  # [] int32, a number of changes that failed
-    m: Array  # [] int32, the number asked
-    again: Array  # [] bool, this is its second try
-    asked: Array  # [] int32, points asked; -1 before the stage
-
-
 class SparseFoolState(NamedTuple):
     r: Array  # [*S] the point to ask, as a perturbation
     start: Array  # [*S] x_i of this round, likewise
@@ -141,7 +128,7 @@ def go(way: Way, need: Array) -> tuple[Array, Array]:
 
 
 def _room(problem: Problem) -> tuple[Array, Array]:
-    return coordinates.room(problem, FAR)
+    return coordinates.room(problem, coordinates.FAR)
 
 
 def _init(ctx: Context, problem: Problem, config: SparseFool) -> SparseFoolState:
@@ -155,7 +142,7 @@ def _init(ctx: Context, problem: Problem, config: SparseFool) -> SparseFoolState
         step=none,
         points=none,
         k=none,
-        pruning=Pruning(zero, none, none, jnp.asarray(False), jnp.int32(-1)),
+        pruning=before(zero),
         best=kept.nothing(problem),
         status=jnp.int32(Status.PENDING),
     )
@@ -175,9 +162,7 @@ def _loss(
 ) -> Array:
     """The lead over the candidate, the strongest rivals in turn; over the strongest of all where none are compared."""
     gap = losses.gap(logits, problem.label, problem.target)
-    rivals = jnp.where(jnp.arange(logits.size) == problem.label, -jnp.inf, jax.lax.stop_gradient(logits))
-    candidate = jnp.take(jnp.argsort(-rivals), state.candidate, mode="clip")
-    lead = jnp.take(logits, problem.label, mode="clip") - jnp.take(logits, candidate, mode="clip")
+    lead = losses.lead(logits, problem.label, state.candidate)
     one = _compares(problem, config, state) & ~losses.reached(logits, problem.label, problem.target)
     return jnp.where(one, lead, gap)
 
@@ -196,23 +181,10 @@ def _onwards(problem: Problem, config: SparseFool, base: Array, w: Array) -> Way
 
 
 def _pruned(problem: Problem, pruning: Pruning, best: Array) -> Way:
-    """The changes of ``best`` [*S] as they are, or (the second try) any from the clean input; each worth 1."""
-    low, high = _room(problem)
-    anew = jnp.where(pruning.w > 0, high, jnp.where(pruning.w < 0, low, 0))
-    end = jnp.where(pruning.again, anew, best)
+    """What the last stage offers from the clean input, each change worth 1."""
+    end = offered(pruning, best, *_room(problem))
     changed = end != 0
     return Way(jnp.zeros_like(end), end, changed.astype(end.dtype), jnp.where(changed, pruning.w * end, -jnp.inf))
-
-
-def _bisect(pruning: Pruning, w: Array, won: Array, improved: Array, most: Array) -> Pruning:
-    """The next number to try. won: the stage begins; improved: the number asked will do; most: the best so far."""
-    second = pruning.again & ~improved
-    fails = jnp.where(won, 0, jnp.where(second, pruning.m, pruning.fails)).astype(jnp.int32)
-    again = ~won & ~improved & ~pruning.again
-    asked = jnp.where(won, 0, jnp.where(pruning.asked >= 0, pruning.asked + 1, -1)).astype(jnp.int32)
-    mixed = pruning.w + MIX * (w - pruning.w)
-    m = jnp.where(again, pruning.m, (fails + most) // 2).astype(jnp.int32)
-    return Pruning(jnp.where(won, w, mixed).astype(w.dtype), fails, m, again, asked)
 
 
 def _distance(problem: Problem, config: SparseFool, way: Way, w: Array, part: Array, lead: Array) -> Array:
@@ -240,7 +212,7 @@ def _tell(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolS
     l0 = jnp.sum(ev.point != problem.x).astype(dtype)
     best = kept.keep(state.best, ev.point, l0, reached & prunes)
     most = jnp.where(jnp.isfinite(best.score), best.score, 0).astype(jnp.int32)
-    pruning = _bisect(state.pruning, w, won, best.score < state.best.score, most)
+    pruning = bisect(state.pruning, w, won, best.score < state.best.score, most)
 
     # Comparing from r, crossing from x_i, pruning from 0: one sort serves all.
     onwards = _onwards(problem, config, jnp.where(crosses, state.start, state.r), w)
@@ -266,8 +238,8 @@ def _tell(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolS
     steps = ~crosses & ~prunes & last
     step = jnp.where(norm > 0, state.step + 1, config.inner)  # no way on: the round ends here
     still = (crosses & jnp.all(crossed == state.start)) | (steps & (norm == 0) & (state.step == 0))
-    ends = begins & ~reached & (state.k >= config.iterations)
-    leaves = prunes & ((pruning.asked >= config.prune) | (most - pruning.fails <= 1))
+    spent = begins & ~reached & (state.k >= config.iterations)
+    leaves = prunes & ends(pruning, most, config.prune)
     return SparseFoolState(
         r=jnp.where(prunes, r, jnp.where(crosses, crossed, jnp.where(last, stepped, state.r))).astype(dtype),
         start=jnp.where(crosses, crossed, state.start).astype(dtype),
@@ -278,7 +250,7 @@ def _tell(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolS
         k=(state.k + crosses).astype(jnp.int32),
         pruning=pruning,
         best=best,
-        status=kept.ended(best, first & reached, leaves | ends | still),
+        status=kept.ended(best, first & reached, leaves | spent | still),
     )
 
 

@@ -28,10 +28,11 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.coordinates import room, scale, to_data
-from invjax.attacks.units import UNITS, grouping_of, leading
+from invjax.attacks.units import UNITS, grouping_of
 from invjax.config import STATIC, config, require, require_choice
 from invjax.groups import Grouping
 from invjax.numerics import normal, replace_if, safe_divide, safe_norm, uniform
+from invjax.ranks import largest
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
@@ -128,7 +129,7 @@ def _mask(problem: Problem, config: SparsePGD, ops: Grouping, m: Array) -> Array
     """M(m) as the chosen units, bool [*G]: those in which nothing may change come last."""
     low, high = room(problem)
     free = ops.total((low < high).astype(m.dtype)) > 0
-    return leading(jnp.where(free, m, -jnp.inf), config.k)
+    return largest(jnp.where(free, m, -jnp.inf), config.k)
 
 
 def _draw(problem: Problem, like: Array, draw: Array) -> Array:

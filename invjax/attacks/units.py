@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from invjax.config import require_choice
 from invjax.groups import Grouping, grouping
-from invjax.types import Array, ArrayLike, Problem
+from invjax.types import Array, Problem
 
 UNITS = ("feature", "pixel", "group")
 
@@ -125,9 +125,3 @@ def grouping_of(problem: Problem, unit: str, patch: int = 8, name: str = "it") -
 def count(ops: Grouping, r: Array) -> Array:
     """How many units hold a change, [] int32. r: [*S], 0 where nothing changes."""
     return jnp.sum(ops.total((r != 0).astype(r.dtype)) > 0, dtype=jnp.int32)
-
-
-def leading(score: Array, k: ArrayLike) -> Array:
-    """Bool [*G]: the ``k`` (traced) largest scores. Equal scores: the first."""
-    rank = jnp.argsort(jnp.argsort(-jax.lax.stop_gradient(score).reshape(-1))).reshape(score.shape)
-    return rank < k

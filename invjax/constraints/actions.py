@@ -20,9 +20,9 @@ from invjax import prox as maps
 from invjax.constraints.categories import Blocks
 from invjax.constraints.compiled import Constraints
 from invjax.constraints.plain import PlainRow, plain_row
-from invjax.constraints.ranks import largest
 from invjax.constraints.relations import Coupling
 from invjax.constraints.values import check_penalty, phi, separable
+from invjax.ranks import largest
 from invjax.types import Array, ArrayLike, Problem
 
 

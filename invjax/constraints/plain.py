@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from invjax import prox as maps
-from invjax.constraints.ranks import largest
 from invjax.constraints.values import check_penalty, phi, separable
+from invjax.ranks import largest
 from invjax.types import Array, ArrayLike, Problem
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from invjax.ranks import largest
 from invjax.types import Array, ArrayLike
 
 COARSE = (0.01, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)  # bandwidths tried first, data units
@@ -66,8 +67,7 @@ class ReleasedGravity(NamedTuple):
     def centre(self, x: Array, label: ArrayLike) -> Array:
         """[*S] the point g of the factual x [*S] in the class ``label``."""
         square = _squares(x, self.points)
-        rank = jnp.argsort(jnp.argsort(jnp.where(self.labels == label, square, jnp.full_like(square, jnp.inf))))
-        near = (rank < self.k) & (self.labels == label)
+        near = largest(jnp.where(self.labels == label, -square, -jnp.inf), self.k) & (self.labels == label)
         share = jnp.where(near, jnp.asarray(self.weight, x.dtype), jnp.zeros_like(square))
         return jnp.tensordot(share / jnp.sum(share), jnp.asarray(self.points, x.dtype), 1)
 

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from invjax.numerics import safe_divide, safe_sqrt
+from invjax.ranks import largest
 from invjax.types import Array, ArrayLike
 
 
@@ -42,9 +43,7 @@ def of_box(grad: Array, lower: Array, upper: Array, otherwise: ArrayLike = 0.0) 
 
 def of_capped_simplex(grad: Array, k: ArrayLike) -> Array:
     """argmin over ``0 <= s <= 1, Σ s <= k``: 1 at the (at most) k most negative entries. k: [] int, traced."""
-    flat = grad.reshape(-1)
-    rank = jnp.argsort(jnp.argsort(flat))
-    return ((rank < jnp.asarray(k, rank.dtype)) & (flat < 0)).astype(grad.dtype).reshape(grad.shape)
+    return (largest(-grad, k) & (grad < 0)).astype(grad.dtype)
 
 
 def of_group_nuclear(patches: Array, radius: ArrayLike) -> Array:
