@@ -17,6 +17,7 @@ if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"] and not os.en
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -40,6 +41,21 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder: set INVJAX_DATA (looked at {folder.name})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 12 random pictures, labelled as the narrow network sees them."""
+    import nets
+
+    from invjax.models import load
+
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    logits = load("resnet20", nets.NARROW)
+    labels = np.asarray(jax.jit(lambda f, x: f(x))(logits, pixels.astype(np.float32) / 255)).argmax(1)
+    path = tmp_path_factory.mktemp("pictures") / "images.npz"
+    np.savez(path, images=pixels, labels=labels.astype(np.int32))
+    return path
 
 
 MOST_MAPS = 25_000  # Linux allows a process 65,530 memory maps; every compiled program takes some, and no one is told

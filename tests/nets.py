@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ import invjax
 Array = jax.Array
 SMALL = (8, 8, 1)
 COLOUR = (12, 12, 3)
+NARROW = Path(__file__).parent / "fixtures" / "resnet20_width4.safetensors"  # random weights
 
 
 def _linear(params: dict, x: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jax
+import nets
 import numpy as np
 import pytest
 
@@ -14,19 +14,6 @@ from invjax.bench.common import Clock, timed_run
 from invjax.models import load
 from invjax.targets import make_pairs, parse_targets
 
-FIXTURE = Path(__file__).parent / "fixtures" / "resnet20_width4.safetensors"
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random pictures, labelled as the narrow random ResNet20 of the fixtures sees them."""
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
-    logits = load("resnet20", FIXTURE)
-    labels = np.asarray(jax.jit(lambda f, x: f(x))(logits, pixels.astype(np.float32) / 255)).argmax(1)
-    path = tmp_path_factory.mktemp("bench") / "images.npz"
-    np.savez(path, images=pixels, labels=labels.astype(np.int32))
-    return path
-
 
 def _run(tmp_path: Path, *words: str) -> dict:
     out = tmp_path / "record.json"
@@ -34,9 +21,9 @@ def _run(tmp_path: Path, *words: str) -> dict:
     return json.loads(out.read_text())
 
 
-def test_gse_cifar10(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gse_cifar10(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     brief = ["--set", "iterations=4", "--set", "trials=2", "--set", "k_hat=2", "--no-progress", "--lanes", "4"]
-    files = ["gse-cifar10", "--images", str(images), "--weights", str(FIXTURE), "--variant", "released"]
+    files = ["gse-cifar10", "--images", str(pictures), "--weights", str(nets.NARROW), "--variant", "released"]
     record = _run(tmp_path, *files, "--n", "3", "--targets", "1,4", *brief)
     for name in ("asr", "acp", "anc", "l2", "d20"):
         assert set(record[name]) == {"best", "average", "worst"}
@@ -60,12 +47,12 @@ def test_gse_cifar10(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert min(record["image_index"]) >= 3
 
 
-def test_evaluations_add_up(images: Path) -> None:
+def test_evaluations_add_up(pictures: Path) -> None:
     """Occupancy is exact: lane evaluations asked over lane evaluations issued."""
     from invjax.attacks import PGD
 
-    logits = load("resnet20", FIXTURE)
-    with np.load(images) as file:
+    logits = load("resnet20", nets.NARROW)
+    with np.load(pictures) as file:
         x, label = file["images"].astype(np.float32) / 255, file["labels"]
     method = PGD(eps=1e-4, step=1e-4, steps=6)
     timed = timed_run(logits, x, label, (label + 1) % 7, method=method, brief=PGD(steps=1), lanes=5, progress=False)
@@ -75,9 +62,9 @@ def test_evaluations_add_up(images: Path) -> None:
     assert timed.overhead > 0
 
 
-def test_clock_measures_the_bare_gradient(images: Path) -> None:
-    logits = load("resnet20", FIXTURE)
-    with np.load(images) as file:
+def test_clock_measures_the_bare_gradient(pictures: Path) -> None:
+    logits = load("resnet20", nets.NARROW)
+    with np.load(pictures) as file:
         clock = Clock(logits, file["images"].astype(np.float32) / 255, file["labels"], None, lanes=2)
     clock.tick(2)
     assert len(clock.gradients) == len(clock.forwards) == 2
@@ -115,8 +102,8 @@ def test_memory(tmp_path: Path) -> None:
         (["--weights", "missing.safetensors"], "missing.safetensors"),
     ],
 )
-def test_bad_input(images: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    files = ["gse-cifar10", "--images", str(images), "--weights", str(FIXTURE), "--variant", "released"]
+def test_bad_input(pictures: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["gse-cifar10", "--images", str(pictures), "--weights", str(nets.NARROW), "--variant", "released"]
     assert main([*files, "--n", "2", *words]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import jax
+import nets
 import numpy as np
 import pytest
 
@@ -14,10 +15,8 @@ from invjax.bench.__main__ import main
 from invjax.bench.attack_records import attempted
 from invjax.bench.attack_settings import CIFAR10, CIFAR10_FIDELITY, IMAGENET, IMAGENET_FIDELITY, brief, configuration
 from invjax.metrics.explanation import PERCENTILES
-from invjax.models import load
 from invjax.types import Result
 
-FIXTURE = Path(__file__).parent / "fixtures" / "resnet20_width4.safetensors"
 TABLES = {
     "cifar10": CIFAR10,
     "fidelity": CIFAR10_FIDELITY,
@@ -26,19 +25,8 @@ TABLES = {
 }
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random pictures, labelled as the narrow random ResNet20 of the fixtures sees them."""
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    logits = load("resnet20", FIXTURE)
-    labels = np.asarray(jax.jit(lambda f, x: f(x))(logits, pixels.astype(np.float32) / 255)).argmax(1)
-    path = tmp_path_factory.mktemp("attacks") / "images.npz"
-    np.savez(path, images=pixels, labels=labels.astype(np.int32))
-    return path
-
-
-def words(images: Path, *more: str) -> list[str]:
-    files = ["--images", str(images), "--weights", str(FIXTURE), "--lanes", "4", "--no-progress"]
+def words(pictures: Path, *more: str) -> list[str]:
+    files = ["--images", str(pictures), "--weights", str(nets.NARROW), "--lanes", "4", "--no-progress"]
     return ["attacks-cifar10", *files, *more]
 
 
@@ -56,10 +44,10 @@ def test_every_sparse_attack_has_an_entry() -> None:
     assert {entry.attack for entry in CIFAR10.values()} >= set(REGISTRY) - dense
 
 
-def test_records_resuming_and_figures(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_resuming_and_figures(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record, figures, runs = tmp_path / "record.json", tmp_path / "figures", tmp_path / "runs"
     small = ["--n", "2", "--targets", "1,2", "--attacks", "gse,pgd0", "--runs", str(runs)]
-    asked = words(images, *small, "--json", str(record), "--figures", str(figures))
+    asked = words(pictures, *small, "--json", str(record), "--figures", str(figures))
     assert main(asked) == 0
     first = json.loads(record.read_text())
     assert set(first["attacks"]) == {"gse", "pgd0"}
@@ -85,10 +73,10 @@ def test_records_resuming_and_figures(images: Path, tmp_path: Path, capsys: pyte
             assert again["attacks"][name][key] == one[key], key
 
 
-def test_fidelity_counts_failures_as_attempted(images: Path, tmp_path: Path) -> None:
+def test_fidelity_counts_failures_as_attempted(pictures: Path, tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     hopeless = ["--mode", "fidelity", "--attacks", "fwnucl", "--n", "2", "--targets", "1", "--no-explain"]
-    asked = words(images, *hopeless, "--set", "iterations=2", "--set", "eps=0.01", "--json", str(record))
+    asked = words(pictures, *hopeless, "--set", "iterations=2", "--set", "eps=0.01", "--json", str(record))
     assert main(asked) == 0
     one = json.loads(record.read_text())["attacks"]["fwnucl"]
     assert one["failed"] == 2
@@ -115,6 +103,6 @@ def test_attempted() -> None:
         (["--attacks", "gse", "--json", "nowhere/record.json"], "json must lie in an existing folder"),
     ],
 )
-def test_bad_input(images: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words(images, "--n", "1", *more)) == 2
+def test_bad_input(pictures: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(pictures, "--n", "1", *more)) == 2
     assert message in capsys.readouterr().err

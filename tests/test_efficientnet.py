@@ -43,48 +43,21 @@ def x() -> np.ndarray:
     return np.random.default_rng(1).uniform(-1, 1, (2, *SHAPE)).astype(np.float32)
 
 
-@jax.jit
-def everything(model: Any, x: Any, weights: Any) -> Any:
-    """Logits, and the gradient of a weighted sum of them by the image."""
-    (_, logits), gradient = jax.value_and_grad(lambda x: (jnp.sum((z := model(x)) * weights), z), has_aux=True)(x)
-    return logits, gradient
-
-
 WEIGHTS = np.arange(CLASSES, dtype=np.float32) - 2
 
 
 def test_every_layer_against_torch(net: Any, state: dict[str, np.ndarray], x: np.ndarray) -> None:
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     theirs = torch_nets.Net(state, 1e-3)
     image = theirs.image(x)
-    (torch_nets.efficientnet_lite(theirs, image, STRIDES) * torch.from_numpy(WEIGHTS)).sum().backward()
-
-    copy = nnx.clone(net)
-    copy.eval()
-    ours = jax.jit(lambda x: copy.activations(x))(x)
-    assert set(ours) == set(theirs.seen)
-    for name, value in theirs.seen.items():
-        scale = np.abs(value).max()
-        assert scale > 0.1
-        np.testing.assert_allclose(ours[name], value, rtol=0, atol=2e-5 * scale, err_msg=name)
-    logits, gradient = everything(as_logits(net), x, WEIGHTS)  # with folded normalisation
-    scale = np.abs(theirs.seen["logits"]).max()
-    np.testing.assert_allclose(logits, theirs.seen["logits"], rtol=0, atol=2e-5 * scale)
-    want = image.grad.numpy().transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(gradient, want, rtol=0, atol=1e-4 * np.abs(want).max())
+    logits = torch_nets.efficientnet_lite(theirs, image, STRIDES)
+    torch_nets.assert_same_layers(net, theirs, image, logits, x, WEIGHTS)
 
 
 def test_a_classifier_as_the_library_needs_it(net: Any, x: np.ndarray) -> None:
     model = as_logits(net, 0.1, 2.0)
     inside = 2.0 * x + np.float32(0.1)
-    logits, gradient = everything(model, inside, WEIGHTS)
-    assert logits.shape == (2, CLASSES)
-    assert logits.dtype == gradient.dtype == jnp.float32
-    assert np.isfinite(gradient).all()
-    assert np.abs(gradient).max() > 0
-    np.testing.assert_allclose(logits, everything(as_logits(net), x, WEIGHTS)[0], rtol=1e-4, atol=1e-4)
-    alone = jax.jit(jax.vmap(lambda one: model(one[None])[0]))(inside)
-    np.testing.assert_allclose(alone, logits, rtol=1e-4, atol=1e-4)
+    torch_nets.assert_classifier(net, model, inside, x, WEIGHTS)
     halves = split(model)
     features = jax.eval_shape(lambda x: halves.features(x), x)
     assert features.shape == (2, 2, 2, 1280)

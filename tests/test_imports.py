@@ -18,6 +18,7 @@ ORDER = [
     "types",
     "config",
     "numerics",
+    "ranks",
     "images",
     "superpixels",
     "losses",
@@ -56,6 +57,7 @@ ORDER = [
 LEVEL = {name: level for level, name in enumerate(ORDER)}
 HEAVY = (
     "flax",
+    "orbax",
     "tensorflow_datasets",
     "tensorflow",
     "sklearn",

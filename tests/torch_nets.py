@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
+from invjax.models import as_logits
 from invjax.models.params_file import weights_of
 
 
@@ -97,3 +101,40 @@ def resnet(net: Net, x: Any, blocks: tuple[int, ...]) -> Any:
                 y = net.conv_bn(y, f"{block}.downsample.0", f"{block}.downsample.1", stride)
             y = net.see(f"stage{stage + 1}_block{i + 1}", torch.relu(y + z))
     return net.head(y, "fc")
+
+
+@jax.jit
+def everything(model: Any, x: Any, weights: Any) -> Any:
+    """Logits, and the gradient of a weighted sum of them by the image."""
+    (_, logits), gradient = jax.value_and_grad(lambda x: (jnp.sum((z := model(x)) * weights), z), has_aux=True)(x)
+    return logits, gradient
+
+
+def assert_same_layers(net: Any, theirs: Net, image: Any, logits: Any, x: np.ndarray, weights: np.ndarray) -> None:
+    """Every activation, the logits and the gradient of ours against torch's, whose ``logits`` come from ``image``."""
+    (logits * theirs.torch.from_numpy(weights)).sum().backward()
+    copy = nnx.clone(net)
+    copy.eval()
+    ours = jax.jit(lambda x: copy.activations(x))(x)
+    assert set(ours) == set(theirs.seen)
+    for name, value in theirs.seen.items():
+        scale = np.abs(value).max()
+        assert scale > 0.1
+        np.testing.assert_allclose(ours[name], value, rtol=0, atol=2e-5 * scale, err_msg=name)
+    folded, gradient = everything(as_logits(net), x, weights)  # with folded normalisation
+    wanted = theirs.seen["logits"]
+    np.testing.assert_allclose(folded, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
+    want = image.grad.numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(gradient, want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+def assert_classifier(net: Any, model: Any, inside: np.ndarray, x: np.ndarray, weights: np.ndarray) -> None:
+    """What the library needs of ``model``, which sees ``inside`` as ``net`` sees x."""
+    logits, gradient = everything(model, inside, weights)
+    assert logits.shape == (len(x), len(weights))
+    assert logits.dtype == gradient.dtype == jnp.float32
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() > 0
+    np.testing.assert_allclose(logits, everything(as_logits(net), x, weights)[0], rtol=1e-4, atol=1e-4)
+    alone = jax.jit(jax.vmap(lambda one: model(one[None])[0]))(inside)
+    np.testing.assert_allclose(alone, logits, rtol=1e-4, atol=1e-4)

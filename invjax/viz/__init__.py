@@ -3,12 +3,14 @@
 from invjax.viz.attacks import comparison, score_curves
 from invjax.viz.counterfactuals import plane, sparsity, ways
 from invjax.viz.figures import grid, trace
-from invjax.viz.learning import perturbed, worst_groups
+from invjax.viz.learning import magnified, panels, perturbed, worst_groups
 from invjax.viz.pixels import perturbation_pixels, picture_pixels, support_pixels
 
 __all__ = [
     "comparison",
     "grid",
+    "magnified",
+    "panels",
     "perturbation_pixels",
     "perturbed",
     "picture_pixels",
