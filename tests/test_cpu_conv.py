@@ -109,6 +109,55 @@ def test_input_gradient_in_a_loop(case: str) -> None:
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+PRODUCTS = {
+    "pixel": (NHWC, (2, 5, 6, 3), (1, 1, 3, 4)),
+    "pixel nchw": (NCHW, (2, 3, 5, 6), (4, 3, 1, 1)),
+    "pixel odd layout": (("HNWC", "OHWI", "CWNH"), (5, 2, 6, 3), (4, 1, 1, 3)),
+    "whole": (NHWC, (2, 5, 6, 3), (5, 6, 3, 4)),
+    "whole nchw": (NCHW, (2, 3, 5, 6), (4, 3, 5, 6)),
+    "sequence": (("NWC", "WIO", "NWC"), (2, 7, 3), (1, 3, 4)),
+}
+
+
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_matrix_products(case: str) -> None:
+    """Values and both gradients are those of jax's own rule, without a convolution."""
+    numbers, x_shape, w_shape = PRODUCTS[case]
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (x_shape, w_shape))
+
+    def conv(x: Any, w: Any) -> Any:
+        return lax.conv_general_dilated(x, w, (1,) * (x.ndim - 2), "VALID", dimension_numbers=numbers)
+
+    g = jnp.asarray(rng.normal(size=jax.eval_shape(conv, x, w).shape), jnp.float32)
+    engine.uninstall_canonical_convolutions()
+    want = jax.jit(lambda x, w: conv(x, w)), jax.jit(lambda x, w, g: jax.vjp(conv, x, w)[1](g))
+    want = want[0](x, w), want[1](x, w, g)
+    engine.install_canonical_convolutions()
+    run = jax.jit(conv).lower(x, w).compile()
+    assert not labels(run)
+    np.testing.assert_allclose(run(x, w), want[0], rtol=1e-5, atol=1e-5)
+    both = jax.jit(lambda x, w, g: jax.vjp(conv, x, w)[1](g)).lower(x, w, g).compile()
+    assert bool(labels(both)) == case.startswith("whole")  # the input gradient of a whole window is padded
+    for ours, theirs in zip(both(x, w, g), want[1], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_no_product_of_what_is_strided_padded_or_grouped() -> None:
+    x, w = jnp.ones((2, 6, 6, 4)), jnp.ones((1, 1, 4, 4))
+    for options in (
+        {"window_strides": (2, 2)},
+        {"padding": [(1, 0), (0, 0)]},
+        {"lhs_dilation": (2, 1)},
+        {"feature_group_count": 2},
+    ):
+        how = {"window_strides": (1, 1), "padding": [(0, 0), (0, 0)], "dimension_numbers": NHWC, **options}
+        kernel = w[:, :, :2] if "feature_group_count" in options else w
+        run = jax.jit(lambda x, w, how=how: lax.conv_general_dilated(x, w, **how))
+        assert labels(run.lower(x, kernel).compile())
+        np.testing.assert_allclose(np.asarray(run(x, kernel)).max(), 2 if "feature_group_count" in options else 4)
+
+
 @pytest.mark.parametrize(("numbers", "groups"), [(NHWC, 1), (NCHW, 1), (NCHW, 2)], ids=["nhwc", "nchw", "grouped"])
 def test_other_transformations(numbers: tuple[str, str, str], groups: int) -> None:
     """Weight gradients, vmap, forward mode and second order go through the same rule."""

@@ -4,8 +4,9 @@ XLA's CPU pass that rewrites convolutions into the one form with a fast kernel (
 entry computation. In the body of a loop or a branch the input gradient (kernel labels ``01oi``), the weight gradient
 and every NCHW convolution keep their own labels and fall to the naive emitter, 5-70 times slower (jax-ml/jax #12868).
 The remedy is a lowering rule for the CPU platform that transposes the operands, so that each convolution is born in
-the fast form, whatever the user's model, layout, or transformation. Depthwise convolutions have no fast form; they are
-written out as sums by :mod:`invjax.engine.depthwise`. GPU and TPU lowerings are not touched.
+the fast form, whatever the user's model, layout, or transformation. Convolutions of single pixels are matrix products
+(:mod:`invjax.engine.products`). Depthwise ones have no fast form; they are written out as sums by
+:mod:`invjax.engine.depthwise`. GPU and TPU lowerings are not touched.
 
 The rule is process-wide and stands on one private name of jax; where that name is gone nothing is installed and
 everything still works, only slower. ``INVJAX_CANONICAL_CONV=0`` in the environment switches it off.
@@ -23,6 +24,7 @@ from jax import lax
 from jax.interpreters import mlir
 
 from invjax.engine import depthwise
+from invjax.engine.products import as_product
 
 _ENV = "INVJAX_CANONICAL_CONV"
 _previous: Any = None
@@ -38,9 +40,12 @@ def canonical_dimensions(ndim: int) -> lax.ConvDimensionNumbers:
 
 def _lowering(default: Any) -> Any:
     """The CPU rule: ``default`` for canonical convolutions, transposes around a canonical one for all others; where a
-    convolution is depthwise, the written-out form in the place of either."""
+    convolution is a matrix product, or depthwise, that in the place of either."""
 
     def rule(ctx: Any, lhs: Any, rhs: Any, *, dimension_numbers: lax.ConvDimensionNumbers, **params: Any) -> Any:
+        product = as_product(*ctx.avals_in, dimension_numbers, params)
+        if product is not None:
+            return mlir.lower_fun(product, multiple_results=False)(ctx, lhs, rhs)
         canonical = canonical_dimensions(len(dimension_numbers.lhs_spec))
         # A spec lists (batch, feature, spatial...) or (out, in, spatial...) as axes of the operand.
         n, c, *space = dimension_numbers.lhs_spec
