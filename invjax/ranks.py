@@ -1,4 +1,4 @@
-"""The m entries of largest score, with a traced m: neither a sort nor ``top_k``."""
+"""The entries of largest score, as many as a traced number says or as are worth it: neither a sort nor ``top_k``."""
 
 from __future__ import annotations
 
@@ -37,21 +37,37 @@ def _by_pairs(score: Array, m: Array) -> Array:
 
 
 def _by_bits(score: Array, m: Array) -> Array:
-    """The m-th largest entry bit by bit, from the highest on; each bit is one comparison and one sum."""
-    bits = 8 * score.dtype.itemsize
-    unsigned = jnp.dtype(f"uint{bits}")
-    one, top = jnp.ones((), unsigned), unsigned.type(1 << (bits - 1))
-    # Floats read as integers have the order of floats, but for the sign: -0 becomes 0, negative numbers are reversed.
-    plain = jnp.where(score == 0, jnp.zeros_like(score), jnp.where(jnp.isnan(score), jnp.inf, score))
-    raw = jax.lax.bitcast_convert_type(plain, unsigned)
-    key = jnp.where(raw >= top, ~raw, raw | top)
-    m = m.astype(jnp.int32)
+    return portions(score, jnp.ones_like(score), m) > 0
+
+
+def portions(score: Array, gain: Array, need: Array) -> Array:
+    """What each entry gives if as few as possible, by score, are to be worth ``need`` [] together.
+
+    score, gain: [n] float, gain >= 0 -> [n] in [0, gain]: the last of them gives a part of its gain; of equal scores
+    the first come first. If all together are worth less, all give all. NaN scores count as the largest.
+    """
+    key = _ordered(score)
+    bits = 8 * key.dtype.itemsize
+    one, need = jnp.ones((), key.dtype), need.astype(gain.dtype)
+
+    def worth(chosen: Array) -> Array:
+        return jnp.sum(jnp.where(chosen, gain, jnp.zeros_like(gain)))
 
     def bit(j: Array, found: Array) -> Array:
-        higher = found | (one << (bits - 1 - j).astype(unsigned))
-        return jnp.where(jnp.sum(key >= higher, dtype=jnp.int32) >= m, higher, found)
+        higher = found | (one << (bits - 1 - j).astype(key.dtype))
+        return jnp.where(worth(key >= higher) >= need, higher, found)
 
-    bound = jax.lax.fori_loop(0, bits, bit, jnp.zeros((), unsigned))
-    above, equal = key > bound, key == bound
-    among = jnp.cumsum(equal, dtype=jnp.int32) <= m - jnp.sum(above, dtype=jnp.int32)
-    return (m > 0) & (above | (equal & among))
+    # The greatest bound above which there is enough, bit by bit from the highest; each is one comparison and one sum.
+    bound = jax.lax.fori_loop(0, bits, bit, jnp.zeros((), key.dtype))
+    above, equal = key > bound, jnp.where(key == bound, gain, jnp.zeros_like(gain))
+    share = jnp.clip(need - worth(above) - (jnp.cumsum(equal) - equal), 0, equal)
+    return jnp.where(above, gain, share)
+
+
+def _ordered(score: Array) -> Array:
+    """Unsigned integers in the order of the floats: their bits, but for the sign (-0 is 0; negative: reversed)."""
+    unsigned = jnp.dtype(f"uint{8 * score.dtype.itemsize}")
+    top = unsigned.type(1 << (8 * score.dtype.itemsize - 1))
+    plain = jnp.where(score == 0, jnp.zeros_like(score), jnp.where(jnp.isnan(score), jnp.inf, score))
+    raw = jax.lax.bitcast_convert_type(plain, unsigned)
+    return jnp.where(raw >= top, ~raw, raw | top)

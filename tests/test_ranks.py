@@ -1,4 +1,4 @@
-"""The m largest entries against a stable sort."""
+"""The largest entries, by number and by worth, against a stable sort."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from oracles import x64
 
-from invjax.ranks import PAIRWISE, largest
+from invjax.ranks import PAIRWISE, largest, portions
 
 pytestmark = pytest.mark.fast
 
@@ -40,3 +40,18 @@ def test_largest(shape: tuple[int, ...], dtype: str) -> None:
             found = np.asarray(find(jnp.broadcast_to(score, (len(counts), *shape)), counts))
             for m, one in zip(counts, found, strict=True):
                 np.testing.assert_array_equal(one, by_sorting(np.asarray(score).astype(np.float64), m))
+
+
+def test_portions() -> None:
+    """Against the loop over a stable sort: as few as are worth it, the last in part."""
+    rng = np.random.default_rng(1)
+    share = jax.jit(portions)
+    for _ in range(30):
+        score, gain = rng.integers(-3, 4, 90) / 2, rng.uniform(size=90) * (rng.random(90) < 0.8)
+        need = rng.choice([-1.0, 0.0, 0.3, 0.9, 1.5]) * gain.sum()
+        left, wanted = max(need, 0.0), np.zeros(90)
+        for i in np.argsort(-score, kind="stable"):
+            wanted[i] = min(gain[i], left)
+            left -= wanted[i]
+        found = share(*(jnp.asarray(v, jnp.float32) for v in (score, gain, need)))
+        np.testing.assert_allclose(found, wanted, atol=2e-5)

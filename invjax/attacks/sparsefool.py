@@ -41,6 +41,7 @@ from invjax.attacks import coordinates
 from invjax.attacks.pruning import Pruning, before, bisect, ends, offered
 from invjax.config import STATIC, config, require, require_choice
 from invjax.numerics import safe_divide, safe_norm
+from invjax.ranks import portions
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 SHORTEST = 1e-4  # the least length of a DeepFool step, box widths, as released
@@ -119,10 +120,7 @@ class Way(NamedTuple):
 def go(way: Way, need: Array) -> tuple[Array, Array]:
     """As few coordinates of the way as are worth ``need`` [] together, the last one in part: (r, the parts), [*S]."""
     gain = way.gain.reshape(-1)
-    order = jnp.argsort(-jax.lax.stop_gradient(way.score).reshape(-1))
-    ordered = gain[order]
-    before = jnp.cumsum(ordered) - ordered
-    share = jnp.zeros_like(gain).at[order].set(jnp.clip(need - before, 0, ordered))
+    share = portions(jax.lax.stop_gradient(way.score).reshape(-1), gain, need)
     part = safe_divide(share, gain).reshape(way.gain.shape)
     return jnp.where(part >= 1, way.end, way.base + part * (way.end - way.base)), part
 

@@ -43,7 +43,7 @@ def _lowering(default: Any) -> Any:
     convolution is a matrix product, or depthwise, that in the place of either."""
 
     def rule(ctx: Any, lhs: Any, rhs: Any, *, dimension_numbers: lax.ConvDimensionNumbers, **params: Any) -> Any:
-        product = as_product(*ctx.avals_in, dimension_numbers, params)
+        product = as_product(ctx.avals_in[0], ctx.avals_in[1], dimension_numbers, params)
         if product is not None:
             return mlir.lower_fun(product, multiple_results=False)(ctx, lhs, rhs)
         canonical = canonical_dimensions(len(dimension_numbers.lhs_spec))

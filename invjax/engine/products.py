@@ -43,8 +43,9 @@ def as_product(
     if not pointwise and sizes != [x.shape[axis] for axis in space]:
         return None
     # In the order of x, so that channels-last operands are matrices as they lie in memory.
-    pairs = sorted([(c, inp), *([] if pointwise else zip(space, window, strict=True))])
-    left = [axis for axis in range(len(x.shape)) if axis not in dict(pairs)]
+    partner = {c: inp} if pointwise else {c: inp, **dict(zip(space, window, strict=True))}
+    inner = sorted(partner)
+    left = [axis for axis in range(len(x.shape)) if axis not in inner]
     lost = () if pointwise else tuple(range(1, 1 + len(space)))  # axes of one pixel, which the product leaves out
     role = {n: numbers.out_spec[0], **dict(zip(space, numbers.out_spec[2:], strict=True))}  # axis of x -> of y
     order = [*(role[axis] for axis in left), *(numbers.out_spec[2:] if lost else ()), numbers.out_spec[1]]
@@ -55,7 +56,7 @@ def as_product(
             w = lax.squeeze(w, window)
             over = (c,), (int(inp > out),)
         else:
-            over = tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
+            over = tuple(inner), tuple(partner[axis] for axis in inner)
         y = lax.expand_dims(lax.dot_general(x, w, (over, ((), ())), **options), lost)
         return lax.transpose(y, tuple(order.index(axis) for axis in range(len(order))))
 

@@ -24,6 +24,8 @@ from invjax.numerics import safe_divide, safe_sqrt
 from invjax.ranks import largest
 from invjax.types import Array, ArrayLike
 
+SMALL = 8  # up to this side matrices are multiplied side by side; of 4 x 4 on CPU 1,500 take 0.6 ms instead of 19
+
 
 def move(r: Array, vertex: Array, gamma: ArrayLike) -> Array:
     """(1): ``r + γ (vertex − r)``, exactly the vertex at γ = 1. gamma: [] in [0, 1]."""
@@ -73,12 +75,7 @@ def top_pair(a: Array) -> tuple[Array, Array, Array]:
     wide = a.shape[-1] > a.shape[-2]
     gram = unit @ transposed if wide else transposed @ unit  # the smaller of the two
 
-    def square(_: int, b: Array) -> Array:
-        trace = jnp.trace(b, axis1=-2, axis2=-1)[..., None, None]  # the sum of the eigenvalues, none of them negative
-        b = safe_divide(b, jnp.broadcast_to(trace, b.shape))
-        return b @ b
-
-    power = jax.lax.fori_loop(0, jnp.finfo(a.dtype).nmant - 3, square, gram)
+    power = _squared(gram, jnp.finfo(a.dtype).nmant - 3)
     # Every column of the limit is the vector, up to its length: the one with the largest diagonal entry is the longest.
     column = jnp.argmax(jnp.diagonal(power, axis1=-2, axis2=-1), axis=-1)
     vector = _unit(jnp.take_along_axis(power, column[..., None, None], axis=-1)[..., 0])
@@ -86,6 +83,32 @@ def top_pair(a: Array) -> tuple[Array, Array, Array]:
     size = safe_sqrt(jnp.sum(jnp.square(other), axis=-1)) * scale[..., 0, 0]
     left, right = (vector, _unit(other)) if wide else (_unit(other), vector)
     return left, size, right
+
+
+def _squared(gram: Array, times: int) -> Array:
+    """Matrices [..., k, k] squared so many times, normalised by their traces (sums of eigenvalues, none negative)."""
+    k = gram.shape[-1]
+    if k > SMALL:
+
+        def square(_: int, b: Array) -> Array:
+            trace = jnp.trace(b, axis1=-2, axis2=-1)[..., None, None]
+            b = safe_divide(b, jnp.broadcast_to(trace, b.shape))
+            return b @ b
+
+        return jax.lax.fori_loop(0, times, square, gram)
+
+    def square_all(_: int, b: Array) -> Array:
+        """The matrices along the last axis: thousands of products of tiny ones are k³ of long vectors."""
+        trace = jnp.sum(jnp.stack([b[i, i] for i in range(k)]), axis=0)
+        b = safe_divide(b, jnp.broadcast_to(trace, b.shape))
+        total = b[:, 0, None] * b[0]
+        for i in range(1, k):
+            total = total + b[:, i, None] * b[i]
+        return total
+
+    many = jnp.moveaxis(gram, (-2, -1), (0, 1)).reshape(k, k, -1)
+    many = jax.lax.fori_loop(0, times, square_all, many)
+    return jnp.moveaxis(many.reshape(k, k, *gram.shape[:-2]), (0, 1), (-2, -1))
 
 
 def _unit(v: Array) -> Array:
