@@ -6,11 +6,15 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_nets
+from flax import nnx
 
 pytest.importorskip("sklearn")
 
@@ -21,6 +25,7 @@ from invjax.bench.learn_records import over_seeds, percent, t_interval, table_ro
 from invjax.bench.learn_study import Study
 from invjax.bench.learn_tasks import DENSITIES, NAMES, load_task
 from invjax.data.digits_spurious import digits_spurious
+from invjax.models.params_file import save_arrays
 from invjax.types import Status
 
 TINY = ["--train", "120", "--steps", "15", "--iterations", "4"]
@@ -155,6 +160,27 @@ def test_budgets(name: str) -> None:
     assert task.density in DENSITIES
 
 
+def test_the_published_protocol(tmp_path: Path) -> None:
+    """WaterBirds with ResNet50 from a file: its constants, its network, and a manifest that knows the file."""
+    from invjax.models import resnet
+
+    abstract = nnx.eval_shape(lambda: resnet.ResNet(resnet.SIZES["resnet50"], 5, 4, rngs=nnx.Rngs(0)))
+    weights = tmp_path / "w.npz"
+    save_arrays(weights, torch_nets.random_state(abstract, resnet.torch_table(abstract)))
+    task = load_task("waterbirds", model="resnet50", weights=weights)
+    assert (task.steps, task.batch, task.moves.iterations, task.size) == (5085, 108, 100, 224)
+    assert task.train is None  # all there are
+    made = task.build(jax.random.key(0), SimpleNamespace(classes=("landbird", "waterbird")))  # type: ignore[arg-type]
+    made.eval()
+    assert nnx.eval_shape(lambda: made(jnp.zeros((3, 64, 64, 3)))).shape == (3, 2)
+    small = load_task("waterbirds", model="resnet50", weights=weights, size=64, train=40, steps=2, iterations=2)
+    assert (small.size, small.train, small.steps, small.moves.iterations) == (64, 40, 2, 2)
+    known = learn._manifest(small, "all")
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert learn._manifest(small, "all")["weights"] != known["weights"]
+    assert "weights" not in learn._manifest(load_task("waterbirds"), "all")
+
+
 def test_t_interval() -> None:
     """For three numbers t is 4.3026527 (tables); the ends stay in [0, 1]."""
     low, high = t_interval([0.5, 0.6, 0.7])
@@ -174,10 +200,17 @@ def test_t_interval() -> None:
     ("arguments", "message"),
     [
         ({"name": "mnist"}, "data must be one of digits-spurious, "),
-        ({"name": "waterbirds", "model": "vit"}, "model must be one of resnet20, efficientnet_lite0, was 'vit'"),
+        (
+            {"name": "waterbirds", "model": "vit"},
+            "model must be one of resnet20, .*, resnet50, was 'vit'",
+        ),
         ({"name": "synthbirds", "density": "flow"}, "density must be one of pixel-knn, "),
         ({"name": "synthbirds", "steps": 0}, "steps must be at least 1, was 0"),
         ({"name": "synthbirds", "source": "a.zip"}, "zip must be left out but for waterbirds"),
+        ({"name": "waterbirds", "model": "resnet50"}, "weights must be the file of ImageNet's weights, was None"),
+        ({"name": "waterbirds", "model": "resnet50", "weights": "no.pth"}, "weights must be a file, there is none at"),
+        ({"name": "waterbirds", "weights": "no.pth"}, "weights must be left out but for waterbirds with resnet50"),
+        ({"name": "synthbirds", "size": 64}, "size must be left out but for waterbirds with resnet50, was 64"),
     ],
 )
 def test_load_task_refuses(arguments: dict[str, Any], message: str) -> None:

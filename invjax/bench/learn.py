@@ -20,13 +20,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from invjax.bench.common import check_json, write_json
 from invjax.bench.learn_methods import WORDS, chosen_methods, run_method
 from invjax.bench.learn_records import over_seeds, record_of, table_row
 from invjax.bench.learn_study import Study, file_name
 from invjax.bench.learn_tasks import DENSITIES, MODELS, NAMES, Task, load_task
 from invjax.bulk import check_folder
-from invjax.engine.folder import describe, open_folder, write_atomic
+from invjax.engine.folder import describe, digest, open_folder, write_atomic
 from invjax.report.text import text_table
 
 DESCRIPTION = "Networks trained on counterfactuals, measured by the worst group, with controls and group-robust peers."
@@ -40,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", choices=NAMES, default="digits-spurious")
     parser.add_argument("--zip", help="waterbirds: the zip or folder with metadata.csv (default: INVJAX_DATA)")
     parser.add_argument("--model", choices=MODELS, default="resnet20", help="network of waterbirds")
+    parser.add_argument("--weights", help="of resnet50: ImageNet's, a .pth or .safetensors of torchvision or timm")
+    parser.add_argument("--size", type=int, help="of resnet50's images, pixels (default: 224)")
     parser.add_argument("--methods", default="all", help=f"all, or some of {', '.join(WORDS)}, p-cfe-grid")
     parser.add_argument("--policy", choices=POLICIES, default="all", help="targets: all classes, or other ones alone")
     parser.add_argument("--seeds", type=int, default=3, help="how many; each draws data, weights, order and targets")
@@ -135,7 +139,14 @@ def _manifest(task: Task, policy: str) -> dict[str, Any]:
             name: getattr(task, name)
             for name in ("steps", "batch", "density", "warmup", "upweight", "references", "train")
         },
+        **_file_of_weights(task),
     }
+
+
+def _file_of_weights(task: Task) -> dict[str, Any]:
+    if task.weights is None:
+        return {}
+    return {"size": task.size, "weights": digest(np.frombuffer(task.weights.read_bytes(), np.uint8))}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -147,7 +158,7 @@ def run(options: argparse.Namespace) -> int:
     runs = None if options.runs is None else check_folder(options.runs, "runs")
     task = load_task(
         options.data, source=options.zip, model=options.model, train=options.train, steps=options.steps,
-        iterations=options.iterations, density=options.density,
+        iterations=options.iterations, density=options.density, weights=options.weights, size=options.size,
     )  # fmt: skip
     names = chosen_methods(options.methods, task, options.policy)
     seeds = range(options.first_seed, options.first_seed + options.seeds)

@@ -27,7 +27,7 @@ from invjax.learn import Optimiser, feature_network, last_layer
 from invjax.models import MLP, ResNet20, SmallCNN, as_logits, with_classes
 
 NAMES = ("digits-spurious", "spuco-mnist", "synthbirds", "waterbirds")
-MODELS = ("resnet20", "efficientnet_lite0")  # of waterbirds
+MODELS = ("resnet20", "efficientnet_lite0", "resnet50")  # of waterbirds
 NEAREST = 5  # points that pull, in the density gravity
 FEW = ("erm", "pgd-l2", "pgd-linf", "cfe-l2", "p-cfe", "dfr", "groupdro")  # where a network of ImageNet's size learns
 
@@ -64,6 +64,8 @@ class Task:
     batch_norm: str = "train"
     train: int | None = None  # training images, where others than the task's own were asked for
     methods: tuple[str, ...] = ()  # what "all" stands for; empty: all there are
+    size: int | None = None  # side of the images, where the files are resized
+    weights: Path | None = None  # file of the network's first weights
 
 
 def _fit_pixels(fit: Callable[..., Any], x: np.ndarray, y: np.ndarray, network: nnx.Module, **options: Any) -> Any:
@@ -117,6 +119,15 @@ def _efficientnet(key: jax.Array, data: GroupData) -> nnx.Module:
     return Normalised(net, family.MEAN, family.STD)
 
 
+def _resnet50(key: jax.Array, data: GroupData, weights: Path) -> nnx.Module:
+    """The published protocol's network: torchvision's or timm's weights and a fresh last layer."""
+    from invjax.models import resnet
+    from invjax.models.normalised import Normalised
+
+    net = with_classes(resnet.resnet_from_torch("resnet50", weights), len(data.classes), rngs=nnx.Rngs(key))
+    return Normalised(net, np.asarray(resnet.MEAN), np.asarray(resnet.STD))
+
+
 def _digits(seed: int, count: int | None) -> GroupData:
     data = digits_spurious(seed=seed)
     return data if count is None else data.subset(count, seed=seed)
@@ -138,8 +149,19 @@ def _birds(seed: int, count: int) -> GroupData:
     return synthbirds(count, size=32, held_out=150, contrast=0.3, scale=0.9, foreground="silhouettes", seed=seed)
 
 
-def _waterbirds(seed: int, count: int, source: Path | None) -> GroupData:
-    return waterbirds(source, count=count, seed=seed).decode()
+def _waterbirds(seed: int, count: int | None, source: Path | None, size: int | None = None) -> GroupData:
+    return waterbirds(source, size=size, count=count, seed=seed).decode()
+
+
+def _published(task: Task, train: int | None, source: Path | None, size: int | None, weights: Path) -> Task:
+    """WaterBirds with ResNet50 as in the public code of arXiv 2505.16583, for an accelerator: every image at 224 px."""
+    size = size or 224
+    return dataclasses.replace(
+        task, load=partial(_waterbirds, count=train, source=source, size=size), size=size,
+        build=partial(_resnet50, weights=weights), weights=weights, steps=5085, batch=108, batch_norm="train",
+        optimiser=Optimiser(rule="sgd", rate=1e-3, momentum=0.9, weight_decay=1e-4, clip=1.0),
+        moves=task.moves._replace(iterations=100), warmup=300, references=1000, lanes=64,
+    )  # fmt: skip
 
 
 def load_task(
@@ -151,17 +173,21 @@ def load_task(
     steps: int | None = None,
     iterations: int | None = None,
     density: str | None = None,
+    weights: str | Path | None = None,
+    size: int | None = None,
 ) -> Task:
     """The protocol of a data set.
 
     Args:
       source: zip or folder of waterbirds; None: where ``INVJAX_DATA`` says. model: its network, one of ``MODELS``.
+      weights: of resnet50, ImageNet's in a file of torchvision's or timm's names; its images are of ``size`` px (224
+        for None), and its constants those of the published protocol.
       train: training images; steps: of each training; iterations: gradients per example; density: one of ``DENSITIES``.
         None: the task's own.
 
     Raises ValueError: an unknown name, or a number that is not positive.
     """
-    for argument, value in (("train", train), ("steps", steps), ("iterations", iterations)):
+    for argument, value in (("train", train), ("steps", steps), ("iterations", iterations), ("size", size)):
         if value is not None and value < 1:
             raise ValueError(f"{argument} must be at least 1, was {value}")
     tables = {"data": (name, NAMES), "model": (model, MODELS), "density": (density or "pixel-knn", tuple(DENSITIES))}
@@ -170,6 +196,14 @@ def load_task(
             raise ValueError(f"{argument} must be one of {', '.join(known)}, was {value!r}")
     if source is not None and name != "waterbirds":
         raise ValueError(f"zip must be left out but for waterbirds, was {str(source)!r} with {name}")
+    large = name == "waterbirds" and model == "resnet50"
+    if large != (weights is not None):
+        wanted = "the file of ImageNet's weights" if large else "left out but for waterbirds with resnet50"
+        raise ValueError(f"weights must be {wanted}, was {None if weights is None else str(weights)!r}")
+    if weights is not None and not Path(weights).is_file():
+        raise ValueError(f"weights must be a file, there is none at {str(weights)!r}")
+    if size is not None and not large:
+        raise ValueError(f"size must be left out but for waterbirds with resnet50, was {size}")
     adam = Optimiser(rule="adam", rate=1e-3)
     if name == "digits-spurious":
         task = Task(
@@ -201,6 +235,8 @@ def load_task(
             "feature-knn", warmup=60, upweight=20.0, references=100, lanes=32,
             batch_norm="frozen" if pretrained else "train", methods=FEW,
         )  # fmt: skip
+        if weights is not None:
+            task = _published(task, train, path, size, Path(weights))
     changed: dict[str, Any] = {"train": train}
     if steps is not None:
         changed |= {"steps": steps, "warmup": max(1, min(task.warmup, steps // 2))}
