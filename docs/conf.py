@@ -32,6 +32,7 @@ extensions = [
 ]
 
 # The notebooks live beside the package, in their text form. The pages are made of copies, which git ignores.
+shutil.rmtree(HERE / "generated", ignore_errors=True)  # pages of modules and notebooks that are gone
 copies = HERE / "generated" / "notebooks"
 copies.mkdir(parents=True, exist_ok=True)
 for notebook in sorted((HERE.parent / "notebooks").glob("*.py")):
