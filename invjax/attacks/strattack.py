@@ -30,6 +30,7 @@ from invjax.attacks.coordinates import SIGNED, room, scale, to_data, to_units
 from invjax.attacks.units import layout, overlapping
 from invjax.config import STATIC, config, require
 from invjax.numerics import safe_norm, select
+from invjax.ranks import largest
 from invjax.solvers import admm
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
@@ -178,12 +179,9 @@ def _probe(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackSt
 
 def support(r: Array, dropped: Array | float) -> Array:
     """The nonzero entries of r but for the share ``dropped`` of them, the smallest. [*S] bool, never empty if r ≠ 0."""
-    size = jnp.abs(r).reshape(-1)
-    count = jnp.sum(size > 0)
-    last = jnp.maximum(count - 1, 0)
-    place = (size.shape[0] - count) + jnp.floor(dropped * last.astype(r.dtype)).astype(count.dtype)
-    bound = jnp.sort(size)[jnp.clip(place, 0, size.shape[0] - 1)]
-    return ((size > 0) & (size >= bound)).reshape(r.shape)
+    count = jnp.sum(r != 0)
+    fewer = jnp.floor(dropped * jnp.maximum(count - 1, 0).astype(r.dtype)).astype(count.dtype)
+    return (r != 0) & largest(jnp.abs(r), count - fewer)
 
 
 def _tell_probe(
