@@ -167,5 +167,5 @@ def onwards(
     # The stage begins with the best point once more, for its gradient.
     begins = (state.k == config.iterations) & jnp.isfinite(best.score) & (config.prune > 0)
     r = jnp.where(begins, to_units(problem, best.x), jnp.where(prunes, fewer, r))
-    over = ~_compares(problem, stage, logits.size) & ends(stage.pruning, _units(best), config.prune)
+    over = ends(stage.pruning, _units(best), config.prune)  # while rivals are compared only if one unit is all there is
     return stage, r, jnp.where(prunes, over, (state.k == config.iterations) & ~begins)

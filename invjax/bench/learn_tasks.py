@@ -154,7 +154,7 @@ def _waterbirds(seed: int, count: int | None, source: Path | None, size: int | N
 
 
 def _published(task: Task, train: int | None, source: Path | None, size: int | None, weights: Path) -> Task:
-    """WaterBirds with ResNet50 as in the public code of arXiv 2505.16583, for an accelerator: every image at 224 px."""
+    """Network, training and budgets of arXiv 2505.16583's public code, for an accelerator; γ, τ and density are ours."""
     size = size or 224
     return dataclasses.replace(
         task, load=partial(_waterbirds, count=train, source=source, size=size), size=size,
@@ -181,7 +181,7 @@ def load_task(
     Args:
       source: zip or folder of waterbirds; None: where ``INVJAX_DATA`` says. model: its network, one of ``MODELS``.
       weights: of resnet50, ImageNet's in a file of torchvision's or timm's names; its images are of ``size`` px (224
-        for None), and its constants those of the published protocol.
+        for None), its training and budgets the published ones.
       train: training images; steps: of each training; iterations: gradients per example; density: one of ``DENSITIES``.
         None: the task's own.
 
