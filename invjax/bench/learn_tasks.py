@@ -154,7 +154,7 @@ def _waterbirds(seed: int, count: int | None, source: Path | None, size: int | N
 
 
 def _published(task: Task, train: int | None, source: Path | None, size: int | None, weights: Path) -> Task:
-    """Network, training and budgets of arXiv 2505.16583's public code, for an accelerator; γ, τ and density are ours."""
+    """Network, training and budgets of arXiv 2505.16583's public code, for an accelerator; γ, τ and density: ours."""
     size = size or 224
     return dataclasses.replace(
         task, load=partial(_waterbirds, count=train, source=source, size=size), size=size,
