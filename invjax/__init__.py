@@ -5,14 +5,14 @@ adversarial attacks, counterfactual explanations and learning from them, one mat
 """
 
 from invjax import attacks as attacks
+from invjax.core.logits import LogitsModel as LogitsModel
+from invjax.core.logits import as_logits as as_logits
 from invjax.engine import install_canonical_convolutions as install_canonical_convolutions
 from invjax.engine import run_batch as run_batch
 from invjax.engine import run_queue as run_queue
 from invjax.engine import solve as solve
 from invjax.engine import trace as trace
 from invjax.engine import white_box as white_box
-from invjax.models.api import LogitsModel as LogitsModel
-from invjax.models.api import as_logits as as_logits
 from invjax.solvers import minimize as minimize
 from invjax.types import UNTARGETED as UNTARGETED
 from invjax.types import Bounds as Bounds

@@ -2,7 +2,7 @@
 
 import sys
 
-from invjax.cli import main
+from invjax.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 
 from invjax import projections
 from invjax import prox as maps
-from invjax.groups import Axis, Grouping, grouping
-from invjax.numerics import safe_sqrt
+from invjax.core.groups import Axis, Grouping, grouping
+from invjax.core.numerics import safe_sqrt
 from invjax.types import Array, ArrayLike
 
 
@@ -121,7 +121,7 @@ def group_l2(
 ) -> Penalty:
     """``Σ_g weight_g ‖u_g‖_2``; without groups and axis ``weight · ‖u‖_2``.
 
-    weight: broadcasts to [*G]; groups, num_groups, axis: see :func:`invjax.groups.grouping`.
+    weight: broadcasts to [*G]; groups, num_groups, axis: see :func:`invjax.core.groups.grouping`.
     """
     return Penalty(weight=weight, kind=_GROUP_L2, groups=groups, num_groups=num_groups, axis=axis)
 

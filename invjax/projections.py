@@ -16,10 +16,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from invjax.groups import Axis, Grouping, group_gains, grouping
-from invjax.numerics import safe_divide, safe_norm
+from invjax.core.groups import Axis, Grouping, group_gains, grouping
+from invjax.core.numerics import safe_divide, safe_norm
+from invjax.core.ranks import largest
 from invjax.prox import as_float, bisect, floats_like, keep_nan
-from invjax.ranks import largest
 from invjax.types import Array, ArrayLike
 
 
@@ -136,7 +136,7 @@ def top_m_groups(
 ) -> Array:
     """On ``{at most m groups are not 0}``, or its intersection with a box: :func:`top_m` with groups as the units.
 
-    groups, num_groups, axis: see :func:`invjax.groups.grouping` (``axis=-1``: pixels, all channels together).
+    groups, num_groups, axis: see :func:`invjax.core.groups.grouping` (``axis=-1``: pixels, all channels together).
     """
     v = as_float(v)
     return _top(v, m, lower, upper, grouping(v.shape, groups, num_groups, axis))

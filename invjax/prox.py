@@ -25,9 +25,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from invjax.groups import Axis, Grouping, group_gains, grouping
-from invjax.groups import patch_groups as patch_groups  # part of the public face of this module
-from invjax.numerics import safe_divide
+from invjax.core.groups import Axis, Grouping, group_gains, grouping
+from invjax.core.groups import patch_groups as patch_groups  # part of the public face of this module
+from invjax.core.numerics import safe_divide
 from invjax.types import Array, ArrayLike
 
 
@@ -103,7 +103,7 @@ def group_l2(
 
     Free: ``u_g = max(0, 1 − w_g/‖v_g‖) v_g``. With a box ``u_g = clip(t v_g)`` where t in (0, 1) is the root of
     ``(1 − t) ‖clip(t v_g)‖ = w_g t``, unique because ``‖clip(t v_g)‖ / t`` does not increase in t; found by bisection.
-    groups, num_groups, axis: see :func:`invjax.groups.grouping`. w: broadcasts to [*G], one weight per group.
+    groups, num_groups, axis: see :func:`invjax.core.groups.grouping`. w: broadcasts to [*G], one weight per group.
     """
     unboxed = lower is None and upper is None
     v, w, low, high, ops = _group_arguments(v, w, lower, upper, groups, num_groups, axis)

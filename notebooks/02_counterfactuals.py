@@ -46,12 +46,12 @@ from invjax import viz
 from invjax.constraints import FeatureSpace
 from invjax.counterfactuals import SCFE, certify, frontier
 from invjax.data import mnist_digits
-from invjax.data.tabular import load_tabular
+from invjax.data.tables.table import load_tabular
 from invjax.densities import fit_gmm, fit_kde, hinge
 from invjax.engine.blackbox import surrogate
-from invjax.explaining import classifier, explain_rows
 from invjax.metrics import density_rank
 from invjax.models import black_box, distill, mnist_cnn, with_surrogate
+from invjax.recourse import classifier, explain_rows
 
 TINY = os.environ.get("INVJAX_NOTEBOOK_TINY") == "1"  # only to check that the notebook runs
 ROWS = 2 if TINY else 20

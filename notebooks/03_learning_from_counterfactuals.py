@@ -42,14 +42,14 @@ import os
 import jax
 from flax import nnx
 
+from benchmarks.learn.comparison import ablation
 from invjax import viz
 from invjax.attacks import PGD
-from invjax.bench.learn import ablation
-from invjax.bench.learn_tasks import load_task
 from invjax.counterfactuals import FixedWeights
 from invjax.data import load_groups
 from invjax.densities import fit_knn
 from invjax.learn import Optimiser, evaluate, fit, group_dro, make_perturbed_dataset
+from invjax.learn.study.tasks import load_task
 from invjax.models import MLP
 
 TINY = os.environ.get("INVJAX_NOTEBOOK_TINY") == "1"  # only to check that the notebook runs
@@ -138,7 +138,7 @@ for name, made in sets.items():
 # %% [markdown]
 # ## The ablation
 #
-# One seed says little, and one number less. `python -m invjax.bench learn` runs all methods over several seeds, with
+# One seed says little, and one number less. `python -m benchmarks learn` runs all methods over several seeds, with
 # the controls that tell where an effect comes from: labels without changes, the density without the classifier, the
 # density of the wrong class, p-CFE without its failures, a grid of γ and τ, and the peers that know the groups. Here a
 # part of it, with targets from all classes as in the published experiments.

@@ -84,4 +84,4 @@ def pytest_runtest_teardown() -> None:
     gc.collect()
 
 
-TESTS = {path.stem for path in Path(__file__).parent.glob("*.py")}
+TESTS = {path.stem for path in Path(__file__).parent.rglob("*.py")}

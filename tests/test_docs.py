@@ -66,8 +66,8 @@ def test_first_screen_of_the_readme():
 def test_commands_have_their_options(path):
     """Every ``invjax ...`` of the pages uses commands and options that exist."""
     pytest.importorskip("tyro")
-    from invjax import arguments
-    from invjax.bench import __main__ as bench
+    from benchmarks import __main__ as bench
+    from invjax.cli import options as arguments
 
     for line in "".join(blocks(path.read_text("utf-8"), "bash")).splitlines():
         found = re.search(r"(?:^| |/)(?:invjax (demo|attack|explain)|python -m invjax\.bench ([\w-]+))(.*)$", line)
@@ -78,7 +78,7 @@ def test_commands_have_their_options(path):
             known = {field.replace("_", "-") for field in arguments.COMMANDS[command].__dataclass_fields__}
         else:
             parser = argparse.ArgumentParser()
-            importlib.import_module(f"invjax.bench.{bench.BENCHMARKS[name]}").add_arguments(parser)
+            importlib.import_module(f"benchmarks.{bench.BENCHMARKS[name]}").add_arguments(parser)
             known = {option[2:] for action in parser._actions for option in action.option_strings}
         assert set(re.findall(r"--([\w-]+)", rest)) <= known, line
 

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,47 +14,34 @@ import pytest
 pytestmark = pytest.mark.fast
 PACKAGE = Path(__file__).resolve().parent.parent / "invjax"
 
-# A module may import those before it, never those after it.
+# A room may import those before it, never those after it: docs/architecture and the order of the mathematics.
 ORDER = [
     "types",
-    "config",
-    "numerics",
-    "ranks",
-    "images",
-    "superpixels",
+    "core",
     "losses",
-    "best",
-    "groups",
     "prox",
     "projections",
     "penalties",
+    "cpu",
     "constraints",
     "densities",
     "solvers",
-    "search",
     "engine",
+    "models",
     "attacks",
     "counterfactuals",
-    "explain",
-    "metrics",
-    "models",
     "data",
-    "targets",
+    "attribution",
+    "metrics",
+    "campaign",
+    "recourse",
     "learn",
     "viz",
     "report",
-    "bulk",
-    "explaining",
-    "bench",
-    "demo_counterfactuals",
-    "demo_digits",
-    "demo_learn",
-    "demo",
-    "job",
-    "arguments",
     "cli",
     "__main__",
 ]
+MOVED = {"explain", "explaining"}  # stubs that name the new place and import nothing
 LEVEL = {name: level for level, name in enumerate(ORDER)}
 HEAVY = (
     "flax",
@@ -78,18 +66,9 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def _at_import(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Imports executed when the module is: not those inside functions, nor those for the type checker alone."""
-    for node in body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from _at_import(node.orelse)
-        elif isinstance(node, ast.If | ast.Try | ast.With | ast.ClassDef):
-            for part in ("body", "orelse", "finalbody"):
-                yield from _at_import(getattr(node, part, []))
-            for handler in getattr(node, "handlers", []):
-                yield from _at_import(handler.body)
+def _imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Every import statement: those inside functions and those for the type checker alone, too."""
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
 
 
 def _parts(path: Path) -> list[str]:
@@ -98,42 +77,72 @@ def _parts(path: Path) -> list[str]:
     return parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
 
 
-def _imported(source: str, package: list[str]) -> set[str]:
-    """First-level names of invjax that a module imports. package: the parts of its package after ``invjax``."""
-    names = set()
-    for node in _at_import(ast.parse(source).body):
+def _imported(source: str, package: list[str]) -> set[tuple[str, ...]]:
+    """The names below ``invjax`` that a module imports, in parts. package: the parts of its package after ``invjax``."""
+    paths: list[list[str]] = []
+    for node in _imports(ast.parse(source)):
         if isinstance(node, ast.Import):
-            paths = [alias.name.split(".") for alias in node.names]
-        elif node.level:
-            base = ["invjax", *package][: len(package) + 2 - node.level]
-            paths = [[*base, *(node.module or "").split("."), alias.name] for alias in node.names]
-            paths = [[part for part in path if part] for path in paths]
+            paths += [alias.name.split(".") for alias in node.names]
         else:
-            paths = [[*(node.module or "").split("."), alias.name] for alias in node.names]
-        names |= {path[1] for path in paths if path[0] == "invjax" and len(path) > 1}
-    return names
+            base = ["invjax", *package][: len(package) + 2 - node.level] if node.level else []
+            paths += [[*base, *(node.module or "").split("."), alias.name] for alias in node.names]
+    kept = [[part for part in path if part] for path in paths]
+    return {tuple(path[1:]) for path in kept if path[0] == "invjax" and len(path) > 1}
 
 
 def test_reader_of_imports() -> None:
-    """The test above must see what it is to forbid."""
+    """The tests below must see what they are to forbid."""
     source = (
-        "import invjax.engine\nfrom invjax import cli, prox\nfrom invjax.types import Array\nfrom ..models import api\n"
-        "from . import gse\nif TYPE_CHECKING:\n    import invjax.bench\ndef f():\n    import invjax.data\n"
+        "import invjax.engine\nfrom invjax import cli, prox\nfrom invjax.types import Array\nfrom ..models import zoo\n"
+        "from . import gse\nif TYPE_CHECKING:\n    import invjax.learn\ndef f():\n    import invjax.data\n"
         "try:\n    from invjax.viz import grid\nexcept ImportError:\n    pass\n"
     )
-    assert _imported(source, ["attacks"]) == {"engine", "cli", "prox", "types", "models", "attacks", "viz"}
+    rooms = {path[0] for path in _imported(source, ["attacks"])}
+    assert rooms == {"engine", "cli", "prox", "types", "models", "attacks", "learn", "data", "viz"}
+
+
+def _modules() -> Iterator[tuple[tuple[str, ...], set[tuple[str, ...]]]]:
+    """(parts of its name, what it imports) of every module of the package but its face."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = _parts(path)
+        if parts != ["__init__"] and parts[0] not in MOVED:
+            package = _parts(path.parent / "__init__.py") if path.parent != PACKAGE else []
+            yield tuple(parts), _imported(path.read_text("utf-8"), package)
+
+
+def test_rooms() -> None:
+    """The folders and modules of the root are those of ORDER, and no others."""
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert found - {"__init__"} == {*ORDER, *MOVED}
 
 
 def test_imports_point_upward() -> None:
     wrong = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = _parts(path)
-        if parts == ["__init__"]:
-            continue
-        own = parts[0]
-        assert own in LEVEL, f"{path.relative_to(PACKAGE)}: give the module its place in ORDER"
-        package = _parts(path.parent / "__init__.py") if path.parent != PACKAGE else []
-        for name in _imported(path.read_text(), package):
-            if name != own and LEVEL.get(name, len(ORDER)) >= LEVEL[own]:
-                wrong.append(f"{path.relative_to(PACKAGE)} imports invjax.{name}")
+    for parts, imported in _modules():
+        for path in imported:
+            if path[0] != parts[0] and LEVEL.get(path[0], len(ORDER)) >= LEVEL[parts[0]]:
+                wrong.append(f"{'.'.join(parts)} imports {'.'.join(path)}")
     assert not wrong, wrong
+
+
+def test_no_circles() -> None:
+    """Module by module, no import leads back to where it came from, wherever the import stands."""
+    names = {parts for parts, _ in _modules()}
+
+    def module(path: tuple[str, ...]) -> tuple[str, ...] | None:
+        return next((path[:n] for n in range(len(path), 0, -1) if path[:n] in names), None)
+
+    graph = {parts: {found for path in imported if (found := module(path)) not in (None, parts)}
+             for parts, imported in _modules()}  # fmt: skip
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise AssertionError(" -> ".join(".".join(name) for name in error.args[1])) from None
+
+
+def test_benchmarks_are_never_imported() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert "benchmarks" not in {
+            part for node in _imports(ast.parse(path.read_text("utf-8")))
+            for part in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        }, path  # fmt: skip

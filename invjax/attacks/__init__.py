@@ -31,7 +31,7 @@ from invjax.attacks.sparse_rs_patches import SparseRSPatch as SparseRSPatch
 from invjax.attacks.sparsefool import SparseFool as SparseFool
 from invjax.attacks.spgd import SparsePGD as SparsePGD
 from invjax.attacks.strattack import StrAttack as StrAttack
-from invjax.config import from_registry
+from invjax.core.config import from_registry
 
 REGISTRY: dict[str, Callable[..., Any]] = {
     # dense

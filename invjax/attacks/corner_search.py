@@ -26,11 +26,11 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax import best as kept
 from invjax import losses
-from invjax.attacks import corners
-from invjax.config import STATIC, config, require, require_choice
+from invjax.attacks.parts import corners
+from invjax.core.config import STATIC, config, require, require_choice
 from invjax.engine.checks import num_classes
+from invjax.solvers import best as kept
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 CLEAN, SCAN, LEADING, TRIM, SAMPLES, PRUNE, OVER = range(7)  # the steps of the search

@@ -7,8 +7,8 @@ for the smallest that succeeds: raised ``grow``-fold until it does, bisected aft
 class and margin κ the one of least elastic net ‖r‖_2² + β‖r‖_1 (rule "en") or l1 norm ("l1") is kept; the FISTA
 iterate, which alone is exactly sparse, is judged by a probe.
 
-Unit: the feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.coordinates`). Deviations: the released code
-shrinks by β where the step of (1) shrinks by α_k β, so its β is a hundred times the stated one; its momentum is
+Unit: the feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.coordinates`). Deviations: the released
+code shrinks by β where the step of (1) shrinks by α_k β, so its β is a hundred times the stated one; its momentum is
 k/(k + 3), here that of :mod:`invjax.solvers.momentum` with adaptive restart; it can return failures as black images.
 """
 
@@ -19,13 +19,13 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import best as kept
-from invjax import losses, prox, search
-from invjax.attacks.coordinates import room, scale, to_data, to_units
-from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import select
+from invjax import losses, prox
+from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import select
 from invjax.solvers import State as Inner
-from invjax.solvers import fista
+from invjax.solvers import best as kept
+from invjax.solvers import fista, search
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 RULES = ("en", "l1")

@@ -6,11 +6,11 @@
     r ← argmin_{‖u‖_0 <= ε, x + u in the box} ‖u − (r − α_k g/‖g‖_2)‖_2,   g = ∇ gap                                (3)
 
 α_k and γ_k fall on cosines from the first to the last step. ε is a number of *units*: features as in the paper, or
-pixels, or groups. Coordinates: the box has width 1 (:mod:`invjax.attacks.coordinates`).
+pixels, or groups. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.coordinates`).
 
 Deviations: (3) is the exact projection onto the intersection. The paper keeps the ε largest |u| and clips afterwards,
-which spends units on values that the box then takes away. After the last step :mod:`invjax.attacks.pruning` looks for
-fewer units still (``prune=0``: the paper's end).
+which spends units on values that the box then takes away. After the last step :mod:`invjax.attacks.parts.pruning` looks
+for fewer units still (``prune=0``: the paper's end).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import best as kept
 from invjax import losses
-from invjax.attacks import pruning
-from invjax.attacks.coordinates import room, scale, to_data
-from invjax.attacks.units import check_unit, count, grouping_of
-from invjax.config import STATIC, config, require
-from invjax.groups import group_gains
-from invjax.numerics import safe_divide, safe_norm
-from invjax.ranks import largest
+from invjax.attacks.parts import pruning
+from invjax.attacks.parts.coordinates import room, scale, to_data
+from invjax.attacks.parts.units import check_unit, count, grouping_of
+from invjax.core.config import STATIC, config, require
+from invjax.core.groups import group_gains
+from invjax.core.numerics import safe_divide, safe_norm
+from invjax.core.ranks import largest
+from invjax.solvers import best as kept
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 

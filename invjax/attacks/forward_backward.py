@@ -15,9 +15,10 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import losses, prox, search
-from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import select
+from invjax import losses, prox
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import select
+from invjax.solvers import search
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 PENALTIES = {

@@ -20,12 +20,12 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax import losses, search
-from invjax.attacks.coordinates import SIGNED, room, scale, to_data
-from invjax.attacks.units import need_image, patches
-from invjax.config import STATIC, config, require
-from invjax.numerics import select
-from invjax.solvers import frank_wolfe
+from invjax import losses
+from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data
+from invjax.attacks.parts.units import need_image, patches
+from invjax.core.config import STATIC, config, require
+from invjax.core.numerics import select
+from invjax.solvers import frank_wolfe, search
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 

@@ -18,12 +18,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import images, losses, prox, search
-from invjax.attacks.coordinates import SIGNED, scale, to_data, to_units
+from invjax import losses, prox
 from invjax.attacks.gse_fast import GSEFastConfig
-from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import safe_divide, safe_norm, select
-from invjax.solvers import momentum
+from invjax.attacks.parts.coordinates import SIGNED, scale, to_data, to_units
+from invjax.core import windows as images
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import safe_divide, safe_norm, select
+from invjax.solvers import momentum, search
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 VARIANTS = ("released", "published", "fast")

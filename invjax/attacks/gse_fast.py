@@ -32,10 +32,11 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import images, losses, prox
-from invjax.attacks.coordinates import SIGNED, room, scale, to_data
-from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import safe_divide, safe_norm
+from invjax import losses, prox
+from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data
+from invjax.core import windows as images
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import safe_divide, safe_norm
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 NEWTON_STEPS = 2  # to the step length: the model is piecewise linear in it, kinked where the box cuts in

@@ -23,11 +23,11 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses, projections, prox
-from invjax.attacks.coordinates import SIGNED, room, scale, to_data, to_units
-from invjax.attacks.units import UNITS, Layout, count, layout_of
-from invjax.config import STATIC, config, require, require_choice
-from invjax.groups import group_gains
-from invjax.numerics import safe_divide, safe_norm
+from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data, to_units
+from invjax.attacks.parts.units import UNITS, Layout, count, layout_of
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.groups import group_gains
+from invjax.core.numerics import safe_divide, safe_norm
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 PROBES = 4  # candidates per iteration: the ladder of steps, or the levels of the bisection

@@ -21,7 +21,7 @@ out is no more than what was found.
 
 Deviations from the paper: a pair may be one feature alone, where no second one helps; a feature once moved up is not
 moved down again; the budget counts features that changed (the paper's counts steps, the same for theta = 1). Unit: the
-feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.coordinates`).
+feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.coordinates`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses
-from invjax.attacks import coordinates
-from invjax.config import STATIC, config, require, require_choice
+from invjax.attacks.parts import coordinates
+from invjax.core.config import STATIC, config, require, require_choice
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 

@@ -26,9 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import losses
-from invjax.attacks import pixels
-from invjax.config import STATIC, config, require
-from invjax.numerics import safe_divide
+from invjax.attacks.parts import pixels
+from invjax.core.config import STATIC, config, require
+from invjax.core.numerics import safe_divide
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses
-from invjax.attacks import pixels
-from invjax.config import STATIC, config, require
+from invjax.attacks.parts import pixels
+from invjax.core.config import STATIC, config, require
 from invjax.solvers import differential_evolution as evolution
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 

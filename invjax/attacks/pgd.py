@@ -14,10 +14,10 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax import best as kept
 from invjax import losses
-from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import normal, replace_if, safe_divide, safe_norm, uniform
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
+from invjax.solvers import best as kept
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}

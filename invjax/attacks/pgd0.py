@@ -11,9 +11,9 @@ what κ and the box leave. σ_p is per channel the square root of the smaller of
 its left and right neighbours, and with its upper and lower ones (edges replicated); so changes hide in texture and
 keep the colour's sign. ‖·‖_0 counts pixels or features. Stops at the first point that has the wanted class.
 
-Coordinates: the box is [0, 1] (:mod:`invjax.attacks.coordinates`). The re-implementation in the GSE repository keeps
-the pixels with room to spare instead of those that the box cuts, which is not the projection, and judges a start by its
-last step alone. Left out: noise of 1e-12 that breaks ties; here they are broken by the pixel's place.
+Coordinates: the box is [0, 1] (:mod:`invjax.attacks.parts.coordinates`). The re-implementation in the GSE repository
+keeps the pixels with room to spare instead of those that the box cuts, which is not the projection, and judges a start
+by its last step alone. Left out: noise of 1e-12 that breaks ties; here they are broken by the pixel's place.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses
-from invjax.attacks.coordinates import room, scale, to_data, to_units
-from invjax.attacks.units import check_unit, grouping_of
-from invjax.config import STATIC, config, require, require_choice
-from invjax.groups import Grouping, group_gains
-from invjax.numerics import replace_if, safe_divide, safe_sqrt, uniform
-from invjax.ranks import largest
+from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
+from invjax.attacks.parts.units import check_unit, grouping_of
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.groups import Grouping, group_gains
+from invjax.core.numerics import replace_if, safe_divide, safe_sqrt, uniform
+from invjax.core.ranks import largest
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}

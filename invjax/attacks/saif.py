@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses, projections
-from invjax.attacks.coordinates import SIGNED, room, scale, to_data
-from invjax.attacks.units import need_image
-from invjax.config import STATIC, config, require, require_choice
+from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data
+from invjax.attacks.parts.units import need_image
+from invjax.core.config import STATIC, config, require, require_choice
 from invjax.solvers import frank_wolfe
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 

@@ -2,10 +2,11 @@
 
     min_{δ, G}  ‖δ ⊙ G‖_2² + c L(f(x + δ ⊙ G), t) + τ Σ_g ‖G_g‖_2    s.t.  G ∈ {0, 1}^n,  Σ G = k                  (1)
 
-with L the Carlini-Wagner margin and g superpixels (:func:`invjax.superpixels.superpixels` as ``groups``), or tiles. δ
-moves by proximal gradient steps; G by ADMM, with copies in the unit box and on the sphere about 1/2 through the box's
-corners, which together mean binary (ℓp-box ADMM, Wu & Ghanem 2019), one for the group term, and a multiplier for the
-count. With y_i the copies, z_i their multipliers, z_4 that of the count, m(G) = mean(G) − k/n, η_δ, η_G rates, g = ∇L:
+with L the Carlini-Wagner margin and g superpixels (:func:`invjax.attacks.parts.superpixels.superpixels` as ``groups``),
+or tiles. δ moves by proximal gradient steps; G by ADMM, with copies in the unit box and on the sphere about 1/2 through
+the box's corners, which together mean binary (ℓp-box ADMM, Wu & Ghanem 2019), one for the group term, and a multiplier
+for the count. With y_i the copies, z_i their multipliers, z_4 that of the count, m(G) = mean(G) − k/n, η_δ, η_G rates,
+g = ∇L:
 
     δ ← box((δ − η_δ c G g) / (1 + 2 η_δ G²))                                                                      (2)
     y_1 = clip(G + z_1/ρ_1, 0, 1);  y_2: G + z_2/ρ_2 on the sphere;  y_3: G + z_3/ρ_3, its groups shrunk by τ/ρ_3    (3)
@@ -31,12 +32,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import best as kept
-from invjax import losses, prox, search
-from invjax.attacks import coordinates, units
-from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import replace_if, safe_divide, safe_norm, select
-from invjax.ranks import largest
+from invjax import losses, prox
+from invjax.attacks.parts import coordinates, units
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import replace_if, safe_divide, safe_norm, select
+from invjax.core.ranks import largest
+from invjax.solvers import best as kept
+from invjax.solvers import search
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 TURNS = {"joint": 1, "alternate": 2}  # evaluations for a step of δ and a step of G

@@ -9,7 +9,7 @@ class and down by it where not, within [0, 1]. The point of least ‖r‖_0 in t
 The paper and all implementations are untargeted, with the gap of the label; the gap of a target
 (:func:`invjax.losses.gap`) makes the targeted form, and nothing else changes. τ is each example's own and does move: in
 the released code (February 2025) it stays at its start, since the update is written to a copy. Unit: the feature.
-Coordinates: the box has width 1 (:mod:`invjax.attacks.coordinates`).
+Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.coordinates`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from invjax import best as kept
 from invjax import losses
-from invjax.attacks import pruning
-from invjax.attacks.coordinates import room, scale, to_data
-from invjax.attacks.units import grouping_of
-from invjax.config import config, require
-from invjax.numerics import safe_divide
+from invjax.attacks.parts import pruning
+from invjax.attacks.parts.coordinates import room, scale, to_data
+from invjax.attacks.parts.units import grouping_of
+from invjax.core.config import config, require
+from invjax.core.numerics import safe_divide
+from invjax.solvers import best as kept
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 ADAM = optax.scale_by_adam()

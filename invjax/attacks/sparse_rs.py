@@ -30,9 +30,9 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses
-from invjax.attacks import corners
-from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import select
+from invjax.attacks.parts import corners
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import select
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = ("released", "margin", "cross_entropy")

@@ -30,9 +30,10 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax.attacks import corners, sparse_rs, units
-from invjax.config import STATIC, config, require
-from invjax.numerics import replace_if
+from invjax.attacks import sparse_rs
+from invjax.attacks.parts import corners, units
+from invjax.core.config import STATIC, config, require
+from invjax.core.numerics import replace_if
 from invjax.types import Array, Method, Problem
 
 BREAKS = (10, *sparse_rs.BREAKS[1:])

@@ -18,13 +18,13 @@ coordinates, the j-th gives ``clip(⟨w, x_B − x_i⟩ − c_{j−1}, 0, |w_j| 
 ``order="gain"`` takes them by what they gain within the box, |w_i| u_i, never turns a change back, and takes the class
 that needs the fewest: on a linear classifier with λ = 1 that is the exact minimum.
 
-As λ > 1 goes too far, a last stage (:mod:`invjax.attacks.pruning`; not in the paper; ``prune=0``: none) looks for fewer
-changes from the first success on.
+As λ > 1 goes too far, a last stage (:mod:`invjax.attacks.parts.pruning`; not in the paper; ``prune=0``: none) looks for
+fewer changes from the first success on.
 
 Deviations from the released code: every p is within the box, and its last gradient is asked at the overshot p (so no
 point is evaluated twice); where DeepFool ends early the code divides 0 by 0. ``SparseFool(order="slope", prune=0,
 compare=1_000_000)`` is the published form. Unit: the feature. Coordinates: the box has width 1
-(:mod:`invjax.attacks.coordinates`).
+(:mod:`invjax.attacks.parts.coordinates`).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax import best as kept
 from invjax import losses
-from invjax.attacks import coordinates
-from invjax.attacks.pruning import Pruning, before, bisect, ends, offered
-from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import safe_divide, safe_norm
-from invjax.ranks import portions
+from invjax.attacks.parts import coordinates
+from invjax.attacks.parts.pruning import Pruning, before, bisect, ends, offered
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import safe_divide, safe_norm
+from invjax.core.ranks import portions
+from invjax.solvers import best as kept
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 SHORTEST = 1e-4  # the least length of a DeepFool step, box widths, as released

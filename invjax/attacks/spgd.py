@@ -13,7 +13,7 @@ the mask, m is drawn anew in place of the next step. Stops at the first point th
 Units: pixels as in the paper, features, disjoint groups, or (structured) windows: k squares of side ``patch`` anywhere,
 which may overlap; the gradient of a window's place is the sum over the window. The released code has no structured
 masks, and its targeted flag does not reach the loss; here both forms are targeted and untargeted. Coordinates: the
-box has width 1 (:mod:`invjax.attacks.coordinates`).
+box has width 1 (:mod:`invjax.attacks.parts.coordinates`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses
-from invjax.attacks.coordinates import room, scale, to_data
-from invjax.attacks.units import UNITS, grouping_of
-from invjax.config import STATIC, config, require, require_choice
-from invjax.groups import Grouping
-from invjax.numerics import normal, replace_if, safe_divide, safe_norm, uniform
-from invjax.ranks import largest
+from invjax.attacks.parts.coordinates import room, scale, to_data
+from invjax.attacks.parts.units import UNITS, grouping_of
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.groups import Grouping
+from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
+from invjax.core.ranks import largest
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}

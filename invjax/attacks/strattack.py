@@ -25,13 +25,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import losses, prox, search
-from invjax.attacks.coordinates import SIGNED, room, scale, to_data, to_units
-from invjax.attacks.units import layout, overlapping
-from invjax.config import STATIC, config, require
-from invjax.numerics import safe_norm, select
-from invjax.ranks import largest
-from invjax.solvers import admm
+from invjax import losses, prox
+from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data, to_units
+from invjax.attacks.parts.units import layout, overlapping
+from invjax.core.config import STATIC, config, require
+from invjax.core.numerics import safe_norm, select
+from invjax.core.ranks import largest
+from invjax.solvers import admm, search
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 

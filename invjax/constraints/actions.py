@@ -22,7 +22,7 @@ from invjax.constraints.compiled import Constraints
 from invjax.constraints.plain import PlainRow, plain_row
 from invjax.constraints.relations import Coupling
 from invjax.constraints.values import check_penalty, phi, separable
-from invjax.ranks import largest
+from invjax.core.ranks import largest
 from invjax.types import Array, ArrayLike, Problem
 
 

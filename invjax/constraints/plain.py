@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from invjax import prox as maps
 from invjax.constraints.values import check_penalty, phi, separable
-from invjax.ranks import largest
+from invjax.core.ranks import largest
 from invjax.types import Array, ArrayLike, Problem
 
 

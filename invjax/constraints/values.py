@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from invjax import prox as maps
-from invjax.numerics import safe_sqrt
+from invjax.core.numerics import safe_sqrt
 from invjax.types import Array
 
 PENALTIES = ("none", "l0", "l_half", "l_two_thirds", "l1")

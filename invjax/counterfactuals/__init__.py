@@ -8,7 +8,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from invjax.config import from_registry
+from invjax.core.config import from_registry
 from invjax.counterfactuals.cem import CEM as CEM
 from invjax.counterfactuals.cfe_l2 import CFEL2 as CFEL2
 from invjax.counterfactuals.dice import DiCE as DiCE
@@ -18,12 +18,12 @@ from invjax.counterfactuals.fixed import FixedWeights as FixedWeights
 from invjax.counterfactuals.frontier import frontier as frontier
 from invjax.counterfactuals.milp import certify as certify
 from invjax.counterfactuals.milp import mip_counterfactuals as mip_counterfactuals
+from invjax.counterfactuals.parts.proximity import MadL1 as MadL1
+from invjax.counterfactuals.parts.proximity import Mahalanobis as Mahalanobis
+from invjax.counterfactuals.parts.proximity import SquaredL2 as SquaredL2
+from invjax.counterfactuals.parts.proximity import fit_mad as fit_mad
+from invjax.counterfactuals.parts.proximity import fit_mahalanobis as fit_mahalanobis
 from invjax.counterfactuals.pcfe import pcfe as pcfe
-from invjax.counterfactuals.proximity import MadL1 as MadL1
-from invjax.counterfactuals.proximity import Mahalanobis as Mahalanobis
-from invjax.counterfactuals.proximity import SquaredL2 as SquaredL2
-from invjax.counterfactuals.proximity import fit_mad as fit_mad
-from invjax.counterfactuals.proximity import fit_mahalanobis as fit_mahalanobis
 from invjax.counterfactuals.scfe import DCFE as DCFE
 from invjax.counterfactuals.scfe import SCFEConfig as SCFEConfig
 from invjax.counterfactuals.scfe_released import SCFEReleased as SCFEReleased

@@ -22,9 +22,9 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from invjax import constraints
-from invjax.config import STATIC, config, require
-from invjax.counterfactuals import weighted
+from invjax.core.config import STATIC, config, require
 from invjax.counterfactuals.cfe_l2 import decayed, toward
+from invjax.counterfactuals.parts import weighted
 from invjax.solvers import State, fista
 from invjax.types import Array, Context, Method, Problem
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from invjax.config import config, require
-from invjax.counterfactuals import weighted
+from invjax.core.config import config, require
+from invjax.counterfactuals.parts import weighted
 from invjax.solvers import State, fista
 from invjax.types import Array, Method, Problem
 

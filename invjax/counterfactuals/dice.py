@@ -21,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import constraints
-from invjax.config import STATIC, config, require, require_choice
-from invjax.counterfactuals import proximity, sets, weighted
-from invjax.counterfactuals.proximity import MadL1, Proximity
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import select, uniform
+from invjax.counterfactuals.parts import proximity, sets, weighted
+from invjax.counterfactuals.parts.proximity import MadL1, Proximity
 from invjax.counterfactuals.wachter import Adam, adam_begin, adam_step, tangent
-from invjax.numerics import select, uniform
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 

@@ -7,7 +7,7 @@ A population of G feasible points evolves by the cost
 with L the hinge on logits and ‖·‖₀ the number of changed features. Each generation a child takes every feature from
 one of two good parents or, with the probability ``mutation``, a new value: half of these are drawn from the feature's
 range, half are put back to x. Survivors are picked greedily by (1) plus w₂ times their closeness to those picked, valid
-ones first (:func:`invjax.counterfactuals.sets.pick_diverse`); the answer is the first P of them.
+ones first (:func:`invjax.counterfactuals.parts.sets.pick_diverse`); the answer is the first P of them.
 
 Source: the genetic mode of the DiCE library, after Schleich et al. (2021), GeCo. Deviations: there a mutated number is
 drawn from [lower, lower], so it always is the lower bound; diversity plays no part in survival; nothing is put back to
@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 
 from invjax import constraints
-from invjax.config import STATIC, config, require
-from invjax.counterfactuals import proximity, sets, weighted
-from invjax.counterfactuals.proximity import MadL1, Proximity
-from invjax.numerics import uniform
+from invjax.core.config import STATIC, config, require
+from invjax.core.numerics import uniform
+from invjax.counterfactuals.parts import proximity, sets, weighted
+from invjax.counterfactuals.parts.proximity import MadL1, Proximity
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 

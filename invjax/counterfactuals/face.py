@@ -22,10 +22,10 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
 from invjax import losses
+from invjax.core.numerics import at_least_float32
 from invjax.densities import fit_kde
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.engine import checks
-from invjax.numerics import at_least_float32
 from invjax.types import ArrayLike, Bounds, Problem, Result, Status
 
 

@@ -27,11 +27,11 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 
 from invjax import losses
-from invjax.config import STATIC, config, require, require_choice
 from invjax.constraints import actions
 from invjax.constraints.values import PENALTIES
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import select
 from invjax.counterfactuals.cfe_l2 import decayed, toward
-from invjax.numerics import select
 from invjax.solvers import State, fista
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 

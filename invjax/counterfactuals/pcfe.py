@@ -8,10 +8,11 @@ has the density δ, ``log w_i N(x'; μ_i, Σ_i) >= log δ``: so every answer has
 computing plausible counterfactual explanations", with δ the median; their released code keeps the rows of LEAST
 density, so that its ellipsoids contain all the training rows. That is not repeated here.
 
-For a classifier with linear logits (1) is convex and solved to its optimum (:mod:`invjax.counterfactuals.convex`).
-Others are linearised around the iterate, again and again, starting from the mean of the component; between an iterate
-that has the target and one that has lost it the last valid point of the segment (all other constraints are convex) is
-the next to linearise at. The true network judges every answer; no optimality is claimed there.
+For a classifier with linear logits (1) is convex and solved to its optimum
+(:mod:`invjax.counterfactuals.parts.convex`). Others are linearised around the iterate, again and again, starting from
+the mean of the component; between an iterate that has the target and one that has lost it the last valid point of the
+segment (all other constraints are convex) is the next to linearise at. The true network judges every answer; no
+optimality is claimed there.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import best, losses
+from invjax import losses
 from invjax.constraints import actions
-from invjax.counterfactuals import convex
+from invjax.core.numerics import at_least_float32, select
+from invjax.counterfactuals.parts import convex
 from invjax.densities import GMM, fit_gmm, quantiles
 from invjax.engine import checks
 from invjax.engine.evaluate import forward
-from invjax.numerics import at_least_float32, select
+from invjax.solvers import best
 from invjax.types import Array, ArrayLike, Bounds, Context, Problem, Result, Status
 
 SEGMENT = (0.5, 0.75, 0.9, 0.97, 1.0)  # points tried between a valid point and the new one

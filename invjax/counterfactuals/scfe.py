@@ -6,7 +6,7 @@
 (Sadiku, Wagner, Nagarajan, Pokutta 2025, arXiv 2410.15723, the problem (12)–(15) of its authors' slides): d the
 proximity, q the density of the target class, φ in {l0, l½, l⅔, l1}, A(x) what may become of x. The published method
 minimises ``d + γ L − τ log q`` and searches γ by restarts; here γ is the multiplier of validity, solved for in every
-step (:mod:`invjax.counterfactuals.multiplier`), without a trial per γ. One descent is a monotone
+step (:mod:`invjax.counterfactuals.parts.multiplier`), without a trial per γ. One descent is a monotone
 accelerated proximal gradient method: a step that raises the merit ``d − τ log q + β Σ φ + γ̄ max(0, gap + κ)`` is taken
 back, its length halved and the momentum restarted; γ̄ is 1.5 times the largest γ of late. Descents of one example:
 
@@ -29,15 +29,15 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax import best as kept
 from invjax import losses
-from invjax.config import STATIC, config, require, require_choice
 from invjax.constraints import actions
 from invjax.constraints.values import PENALTIES
-from invjax.counterfactuals import proximity as distances
-from invjax.counterfactuals.exchange import moves
-from invjax.counterfactuals.multiplier import Here, step
-from invjax.numerics import select
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import select
+from invjax.counterfactuals.parts import proximity as distances
+from invjax.counterfactuals.parts.exchange import moves
+from invjax.counterfactuals.parts.multiplier import Here, step
+from invjax.solvers import best as kept
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 DIRECT, GRADUATED, POLISH, EXCHANGE, END = range(5)

@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import best, losses, projections, prox, search
-from invjax.config import STATIC, config, require, require_choice
-from invjax.numerics import select
+from invjax import losses, projections, prox
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import select
+from invjax.solvers import best, search
 from invjax.types import UNTARGETED, Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 PENALTIES = (0.0, 0.5, 1.0)

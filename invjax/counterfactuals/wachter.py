@@ -19,10 +19,10 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax.config import STATIC, config, require, require_choice
-from invjax.counterfactuals import proximity, weighted
-from invjax.counterfactuals.proximity import MadL1, Proximity
-from invjax.numerics import safe_divide
+from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.numerics import safe_divide
+from invjax.counterfactuals.parts import proximity, weighted
+from invjax.counterfactuals.parts.proximity import MadL1, Proximity
 from invjax.types import Array, ArrayLike, Method, Problem
 
 

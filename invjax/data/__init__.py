@@ -5,11 +5,11 @@ beside the encoded rows and what may change in them; images with a class and an 
 as :class:`GroupData`. Nothing here downloads anything.
 """
 
-from invjax.data.groups import GroupData, group_data, group_names, load_groups
-from invjax.data.images import ImageData, ImageSource, data_folder, load_images, open_images
-from invjax.data.mnist import mnist_digits
-from invjax.data.tabular import TabularData, load_tabular, tabular_names
-from invjax.data.tabular_csv import load_csv
+from invjax.data.grouped.group_data import GroupData, group_data, group_names, load_groups
+from invjax.data.images.mnist import mnist_digits
+from invjax.data.images.source import ImageData, ImageSource, data_folder, load_images, open_images
+from invjax.data.tables.csv_file import load_csv
+from invjax.data.tables.table import TabularData, load_tabular, tabular_names
 
 __all__ = [
     "GroupData",

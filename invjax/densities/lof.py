@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.numerics import safe_sqrt
 from invjax.densities.common import check_points, evaluate, leaf
 from invjax.densities.reference import FAR, Reference, check_k, kth_smallest, neighbours_of
-from invjax.numerics import safe_sqrt
 from invjax.types import Array, ArrayLike
 
 

@@ -1,10 +1,10 @@
 """The engine: the only code that knows batches, masks, lanes and devices."""
 
+from invjax.cpu.convolutions import install_canonical_convolutions as install_canonical_convolutions
+from invjax.cpu.convolutions import uninstall_canonical_convolutions as uninstall_canonical_convolutions
 from invjax.engine.batch import run_batch as run_batch
 from invjax.engine.blackbox import antithetic as antithetic
 from invjax.engine.blackbox import surrogate as surrogate
-from invjax.engine.cpu import install_canonical_convolutions as install_canonical_convolutions
-from invjax.engine.cpu import uninstall_canonical_convolutions as uninstall_canonical_convolutions
 from invjax.engine.evaluate import white_box as white_box
 from invjax.engine.lanes import Evaluator as Evaluator
 from invjax.engine.queue import Part as Part

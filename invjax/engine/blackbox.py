@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.numerics import normal, safe_divide
 from invjax.engine.evaluate import forward
-from invjax.numerics import normal, safe_divide
 from invjax.types import Array, Config, Context, Eval, Method, Problem, State
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from invjax.numerics import at_least_float32
+from invjax.core.numerics import at_least_float32
 from invjax.types import Array, Config, Context, Eval, Method, Problem, State
 
 

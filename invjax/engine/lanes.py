@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from invjax.core.numerics import select
 from invjax.engine.evaluate import forward
-from invjax.numerics import select
 from invjax.types import Array, Config, Context, Eval, Method, Outcome, Problem, Result, State, Status
 
 Evaluator = Callable[[Method, Context, Config, Problem, State, Array], Eval]

@@ -10,16 +10,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from invjax.config import typed
+from invjax.core.config import typed
+from invjax.core.numerics import strong
+from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
-from invjax.engine.cpu import install_canonical_convolutions
 from invjax.engine.evaluate import white_box
 from invjax.engine.folder import RunFolder, make_manifest
 from invjax.engine.lanes import Evaluator, finish, start
 from invjax.engine.progress import progress_bar
 from invjax.engine.queue import Part, run_queue, stream
-from invjax.numerics import strong
 from invjax.types import Array, ArrayLike, Bounds, Config, Context, Method, Problem, Result, Status
 
 LANES = 64

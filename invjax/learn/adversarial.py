@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.attacks.pgd import NORMS, PGD, direction, onto_ball, random_in_ball
-from invjax.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require, require_choice
 from invjax.engine import solve
 from invjax.learn.evaluate import predict
 from invjax.learn.step import cross_entropy, scaled

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from invjax.core.numerics import at_least_float32
 from invjax.learn.step import scaled
 from invjax.metrics.group import Empty, GroupAccuracies, group_accuracies
 from invjax.models import LogitsModel, as_logits
-from invjax.numerics import at_least_float32
 from invjax.types import Array
 
 

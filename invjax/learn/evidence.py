@@ -5,7 +5,7 @@ For an object's mask s [H, W], a network's class activation map A >= 0 and a per
     energy = Σ_s A / Σ A        pointing = [argmax A in s]        iou = |s ∩ [A > 1/2]| / |s ∪ [A > 1/2]|          (1)
     mass   = Σ_s ‖r_ij‖² / Σ ‖r_ij‖²                                                                               (2)
 
-as :mod:`invjax.metrics.explanation_overlap` defines them. Energy, pointing and mass of what knows nothing of the object
+as :mod:`invjax.metrics.attribution_overlap` defines them. Energy, pointing and mass of what knows nothing of the object
 are |s| / H W on average, its ``chance``: what is above it counts, not the share itself. An image whose map is the same
 everywhere, or that a method left as it is, has no share; how many there are is told, for they may be the hard ones.
 """
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.explain import grad_cams
-from invjax.explain.lists import BATCH, in_batches
-from invjax.metrics.explanation_overlap import energy_inside, iou, mass_inside, pointing_game
+from invjax.attribution import grad_cams
+from invjax.core.rows import BATCH, in_batches
+from invjax.metrics.attribution_overlap import energy_inside, iou, mass_inside, pointing_game
 from invjax.metrics.group import wilson_interval
 from invjax.metrics.mean import Mean, bootstrap_mean
 from invjax.types import Array
@@ -64,7 +64,7 @@ def cam_evidence(
     """Where each network looks, by Grad-CAM.
 
     Args:
-      models: name -> a network with ``features`` and ``head``, see :func:`invjax.explain.split`.
+      models: name -> a network with ``features`` and ``head``, see :func:`invjax.attribution.split`.
       x: [N, H, W, C] images in the data range. mask: [N, H, W] bool, True on the object.
       label: [N] int, the class that is asked about; None: the one that each network gives, as is usual.
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from invjax.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require, require_choice
 from invjax.types import Array, ArrayLike
 
 RULES = ("sgd", "adam", "adamw")

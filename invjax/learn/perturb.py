@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from invjax.data.images import to_range
+from invjax.data.images.source import to_range
 from invjax.engine import solve
 from invjax.engine.checks import as_logits_fn, num_classes
 from invjax.engine.folder import describe, digest, open_folder, packed, write_atomic

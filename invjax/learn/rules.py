@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.config import STATIC, config, require
+from invjax.core.config import STATIC, config, require
+from invjax.core.numerics import safe_divide
 from invjax.metrics.group import group_counts
-from invjax.numerics import safe_divide
 from invjax.types import Array, ArrayLike
 
 

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from invjax.core.numerics import at_least_float32
 from invjax.learn.optimiser import norm_of
 from invjax.learn.parts import Graphs, States
-from invjax.numerics import at_least_float32
 from invjax.types import Array
 
 PRECISIONS = ("float32", "bfloat16")

@@ -7,9 +7,9 @@ is a pure function of the key and the step; so a run that was killed goes on fro
 
 A step is one call of a compiled program, not a turn of a ``lax.scan``. Measured on two CPU cores, steps one by one
 against ten in a scan: SmallCNN at 28 px, batch 128, 78 ms against 99 ms (1,900 ms without the remedy of
-:mod:`invjax.engine.cpu`); an MLP of three layers 0.8 ms against 0.4 ms: a scan saves what a step costs to dispatch, and
-nothing that is worth a program compiled for its length. An adversary of seven steps is a loop inside the step: there
-the remedy counts (SmallCNN, 0.5 s a step against 2.5 s).
+:mod:`invjax.cpu.convolutions`); an MLP of three layers 0.8 ms against 0.4 ms: a scan saves what a step costs to
+dispatch, and nothing that is worth a program compiled for its length. An adversary of seven steps is a loop inside the
+step: there the remedy counts (SmallCNN, 0.5 s a step against 2.5 s).
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from invjax.config import typed
-from invjax.engine.cpu import install_canonical_convolutions
+from invjax.core.config import typed
+from invjax.core.numerics import strong
+from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine.folder import describe, digest
 from invjax.learn import parts
 from invjax.learn.checkpoint import Checkpoints, fingerprint
@@ -36,7 +37,6 @@ from invjax.learn.optimiser import Optax, Optimiser, as_optimiser
 from invjax.learn.order import Order
 from invjax.learn.rules import ERM, Rule
 from invjax.learn.step import PRECISIONS, Augment, Batch, Choices, Loss, Numbers, Progress, cross_entropy, train_step
-from invjax.numerics import strong
 from invjax.types import Array
 
 AHEAD = 4  # steps that may wait on the device: more would pile up batches in its memory

@@ -1,6 +1,6 @@
 """Numbers that say how good an answer is. Host-side numpy, arrays in, arrays out; a density is run by JAX.
 
-The measures of one explanation (:mod:`invjax.metrics.explanation`, ``explanation_overlap``) are of JAX arrays and may
+The measures of one explanation (:mod:`invjax.metrics.attribution`, ``explanation_overlap``) are of JAX arrays and may
 stand in compiled code; those of lists take and give numpy there too.
 """
 
@@ -16,22 +16,7 @@ from invjax.metrics.attack import (
     num_clusters,
     summarize,
 )
-from invjax.metrics.counterfactual import (
-    CounterfactualRecord,
-    measure_counterfactuals,
-    nearest_accepted_row,
-    summarize_counterfactuals,
-)
-from invjax.metrics.counterfactual_robustness import (
-    Diversity,
-    Pairs,
-    compare_counterfactuals,
-    diversity,
-    input_stability,
-    protected_flips,
-    retrained_validity,
-)
-from invjax.metrics.explanation import (
+from invjax.metrics.attribution import (
     Curve,
     chance_level,
     curve_rows,
@@ -39,7 +24,7 @@ from invjax.metrics.explanation import (
     interpretability_score,
     summarize_curve,
 )
-from invjax.metrics.explanation_overlap import (
+from invjax.metrics.attribution_overlap import (
     Overlap,
     energy_inside,
     iou,
@@ -50,6 +35,12 @@ from invjax.metrics.explanation_overlap import (
     summarize_overlap,
     top_region,
 )
+from invjax.metrics.counterfactual import (
+    CounterfactualRecord,
+    measure_counterfactuals,
+    nearest_accepted_row,
+    summarize_counterfactuals,
+)
 from invjax.metrics.group import (
     GroupAccuracies,
     bootstrap_worst,
@@ -59,6 +50,15 @@ from invjax.metrics.group import (
     wilson_interval,
 )
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
+from invjax.metrics.stability import (
+    Diversity,
+    Pairs,
+    compare_counterfactuals,
+    diversity,
+    input_stability,
+    protected_flips,
+    retrained_validity,
+)
 
 __all__ = [
     "Attempts",

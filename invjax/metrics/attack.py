@@ -8,7 +8,7 @@ For one perturbation r of an image [H, W, C], with the support ``s_ij = [max_c |
     d20 = #{n × n windows that meet s}         stride 1, windows wholly inside the image, n = 8
 
 All measures take any leading axes, ``[..., H, W, C] -> [...]``, on the host in numpy. Inside compiled code the same
-counts come from :mod:`invjax.images` (``changed``, ``window_count``).
+counts come from :mod:`invjax.core.windows` (``changed``, ``window_count``).
 
 Source: the definitions of the GSE tables as its released harness computes them (there ANC has the 4-neighbourhood;
 the 2023 poster's ANC seems to have 8 neighbours).

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from invjax.models.api import LogitsModel, as_logits
+from invjax.core.logits import LogitsModel, as_logits
 from invjax.models.binary import binary
 from invjax.models.registry import load, mnist_cnn
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from invjax.models.api import LogitsModel, as_logits
+from invjax.core.logits import LogitsModel, as_logits
 from invjax.types import Array, ArrayLike
 
 Predict = Callable[[Any], Any]

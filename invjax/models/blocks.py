@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from invjax.models.api import Apply, has_halves
+from invjax.core.logits import Apply, has_halves
 from invjax.types import Array
 
 
@@ -145,7 +145,7 @@ class NnxApply:
         return getattr(self.module(params), self.method)(x)
 
     def split(self, params: Any) -> tuple[Apply, Apply] | None:
-        """The module's methods ``features`` and ``head`` (:mod:`invjax.explain.split`); None where it has them not."""
+        """The module's methods ``features`` and ``head`` (:mod:`invjax.attribution.split`), or None."""
         if not has_halves(self.module(params)):
             return None
         return dataclasses.replace(self, method="features"), dataclasses.replace(self, method="head")

@@ -120,7 +120,7 @@ class EfficientNetLite(nnx.Module):
       num_classes: K.
       rngs: random numbers for the initial weights.
 
-    Making one puts the rule for depthwise convolutions on CPU in force (:mod:`invjax.engine.cpu`).
+    Making one puts the rule for depthwise convolutions on CPU in force (:mod:`invjax.cpu.convolutions`).
     """
 
     def __init__(self, width: float = 1.0, depth: float = 1.0, num_classes: int = 1000, *, rngs: nnx.Rngs) -> None:

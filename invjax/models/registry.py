@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.models.api import LogitsModel, as_logits
+from invjax.core.logits import LogitsModel, as_logits
 from invjax.types import ArrayLike
 
 Path_ = str | os.PathLike[str]

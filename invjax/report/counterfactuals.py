@@ -12,7 +12,7 @@ from invjax.report.page import Section, escape, inline
 from invjax.types import Status
 
 if TYPE_CHECKING:
-    from invjax.explaining import Explanation, Person
+    from invjax.recourse import Explanation, Person
 
 MOST = 200  # people on the page
 
@@ -51,7 +51,7 @@ def counterfactual_section(explanation: Explanation, *, title: str = "", text: s
     """The explanations of a list of rows as a section of the page.
 
     Args:
-      explanation: what :func:`invjax.explaining.explain_rows` returned; the first 200 people are shown.
+      explanation: what :func:`invjax.recourse.explain_rows` returned; the first 200 people are shown.
       title, text: of the section; by default they name the data, and the settings.
       note: added to the small print.
     """

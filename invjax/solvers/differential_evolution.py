@@ -15,7 +15,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from invjax.numerics import uniform
+from invjax.core.numerics import uniform
 from invjax.types import Array, ArrayLike
 
 

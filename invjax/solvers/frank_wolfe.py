@@ -20,8 +20,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from invjax.numerics import safe_divide, safe_sqrt
-from invjax.ranks import largest
+from invjax.core.numerics import safe_divide, safe_sqrt
+from invjax.core.ranks import largest
 from invjax.types import Array, ArrayLike
 
 SMALL = 8  # up to this side matrices are multiplied side by side; of 4 x 4 on CPU 1,500 take 0.6 ms instead of 19

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax.numerics import safe_divide
+from invjax.core.numerics import safe_divide
 from invjax.solvers.momentum import Prox
 from invjax.solvers.proximal import forward_backward, identity
 from invjax.types import Array, ArrayLike

@@ -22,7 +22,7 @@ def worst_groups(records: Mapping[str, Mapping[str, Any]]) -> Figure:
 
     Args:
       records: method -> {"accuracy", "accuracy_ci", "wga", "wga_ci"}, shares in [0, 1], the intervals (low, high) or
-        None; records without "accuracy" (of methods that failed) are left out. ``python -m invjax.bench learn`` writes
+        None; records without "accuracy" (of methods that failed) are left out. ``python -m benchmarks learn`` writes
         such records. A dotted line marks the worst group of the first.
 
     Raises:

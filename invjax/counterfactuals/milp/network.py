@@ -50,7 +50,7 @@ def relu_layers(model: Any) -> Layers:
 
 
 def _extract(model: Any) -> Any:
-    from invjax.models.api import LogitsModel, NormalisedApply
+    from invjax.core.logits import LogitsModel, NormalisedApply
 
     if isinstance(model, LogitsModel):
         own = getattr(model.apply, "relu_layers", None)

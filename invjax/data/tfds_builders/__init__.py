@@ -22,8 +22,8 @@ def prepare(name: str, source: str | Path, data_dir: str | Path | None = None) -
 
     Args:
       name: "waterbirds" or "spuco_animals".
-      source: the folder or zip, as :func:`~invjax.data.waterbirds.waterbirds` and
-        :func:`~invjax.data.spuco.spuco_animals` take it.
+      source: the folder or zip, as :func:`~invjax.data.grouped.waterbirds.waterbirds` and
+        :func:`~invjax.data.grouped.spuco.spuco_animals` take it.
       data_dir: tfds' data folder; its default for None.
 
     Raises:

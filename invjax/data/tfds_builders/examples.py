@@ -6,8 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from invjax.data.groups import SPLITS, GroupData
-from invjax.data.image_files import ImageFiles, pillow
+from invjax.data.grouped.group_data import SPLITS, GroupData
+from invjax.data.images.files import ImageFiles, pillow
 
 
 def features(tfds: Any, classes: tuple[str, ...], attributes: tuple[str, ...], groups: tuple[str, ...]) -> Any:

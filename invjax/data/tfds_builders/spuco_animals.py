@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from invjax.data import spuco
-from invjax.data.groups import GroupData
+from invjax.data.grouped import spuco
+from invjax.data.grouped.group_data import GroupData
 from invjax.data.tfds_builders import examples
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from invjax.data.groups import GroupData
+from invjax.data.grouped.group_data import GroupData
+from invjax.data.grouped.waterbirds import CLASSES, PLACES, waterbirds
 from invjax.data.tfds_builders import examples
-from invjax.data.waterbirds import CLASSES, PLACES, waterbirds
 
 
 def open_source(source: str | Path) -> GroupData:

@@ -1,0 +1,1 @@
+"""Attacks compared on images."""

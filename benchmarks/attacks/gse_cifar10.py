@@ -1,0 +1,103 @@
+"""``gse-cifar10``: the GSE table on CIFAR-10, re-measured beside the published one."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from benchmarks.attacks import published
+from benchmarks.attacks.records import record_of
+from benchmarks.common import check_json, timed_run, write_json
+from invjax.attacks.gse import VARIANTS
+from invjax.campaign.attack import choose, configure
+from invjax.campaign.pairs import make_pairs
+from invjax.data import open_images
+from invjax.engine.checks import num_classes
+from invjax.metrics.attack import MEASURES, attack_table
+from invjax.models import load
+from invjax.models.params_file import load_arrays
+
+DESCRIPTION = "GSE on CIFAR-10 images: best/average/worst over targets, evaluations and seconds."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", required=True, help="npz with images [N,32,32,3] uint8 and labels [N]")
+    parser.add_argument("--weights", required=True, help="torch weights of ResNet20 (.safetensors or .pth)")
+    parser.add_argument("--start", type=int, default=0, help="index of the first image looked at")
+    parser.add_argument("--n", type=int, default=24, help="how many correctly classified images")
+    parser.add_argument("--targets", default="all", help="all, or offsets added to the label: 1,4,7")
+    parser.add_argument("--untargeted", action="store_true", help="any class but the label")
+    parser.add_argument("--variant", choices=VARIANTS, default="fast")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another constant of GSE")
+    parser.add_argument("--lanes", type=int, default=64, help="examples worked on at once")
+    parser.add_argument("--mean", type=float, nargs="+", default=[0.5], help="the network's input normalisation")
+    parser.add_argument("--std", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--compare", help="npz with acp, anc, l2, d20 [T, N] and image_index [N] of another code")
+    parser.add_argument("--json", help="file for the record")
+    parser.add_argument("--no-progress", action="store_true")
+
+
+def configuration(variant: str, untargeted: bool, settings: list[str]) -> Any:
+    """The variant's constants with those of ``--set NAME=VALUE`` replaced."""
+    constants: dict[str, str | float] = {"variant": variant}
+    if untargeted and variant == "released":
+        constants["k_hat"] = 30  # the released settings differ
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        constants[name] = value
+    return configure("gse", constants)
+
+
+def compare(path: str, record: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Ratio of the means and share of equal examples, against the per-example numbers of another code."""
+    other = load_arrays(path)
+    if not {*MEASURES, "image_index"} <= set(other):
+        raise ValueError(f"compare must be an npz with {', '.join((*MEASURES, 'image_index'))}, has {sorted(other)}")
+    if other["image_index"].tolist() != record["image_index"]:
+        raise ValueError("compare must be of the images of this run: --start and --n choose others")
+    found = {}
+    for name in MEASURES:
+        ours, theirs = np.asarray(record["per_example"][name], np.float64), other[name].T
+        if ours.shape != theirs.shape:
+            raise ValueError(f"compare must be of the targets of this run: {theirs.shape[1]}, not {ours.shape[1]}")
+        equal = np.isclose(ours, theirs, rtol=1e-4, atol=0)
+        ratio = ours.mean() / theirs.mean() if theirs.any() else float("nan")
+        found[name] = {"ratio": float(ratio), "equal": float(equal.mean())}
+    return found
+
+
+def run(options: argparse.Namespace) -> int:
+    check_json(options.json)
+    source = open_images(options.images)
+    logits = load("resnet20", options.weights, mean=options.mean, std=options.std)
+    config = configuration(options.variant, options.untargeted, options.set)
+    chosen = choose(logits, source, None, options.start, options.n)
+    classes = num_classes(logits, chosen.images.shape[1:], chosen.images.dtype)
+    pairs = make_pairs(chosen.labels, classes, "untargeted" if options.untargeted else options.targets)
+    x, brief = chosen.images[pairs.image], dataclasses.replace(config, trials=1, iterations=1)
+    timed = timed_run(
+        logits, x, pairs.label, pairs.target, method=config, brief=brief, lanes=options.lanes,
+        progress=False if options.no_progress else None,
+    )  # fmt: skip
+    record = {"variant": options.variant, "lanes": timed.lanes, **record_of(timed, pairs)}
+    record["image_index"] = chosen.index.tolist()
+    reference = (published.CIFAR10_UNTARGETED if options.untargeted else published.CIFAR10_TARGETED)["GSE"]
+    table = {name: record[name] for name in ("asr", "acp", "anc", "l2", "d20")}
+    cases = ("average",) if options.untargeted else ("best", "average", "worst")
+    print(attack_table({f"GSE {options.variant}": table}, {"GSE": reference}, cases))
+    print(
+        f"\n{record['attempts']} attempts, {record['failed']} failed; l2 in [-1, 1] units, ANC 4-connected, window 8\n"
+        f"evaluations {record['evaluations']:.1f}, forwards {record['forwards']:.1f} per example; "
+        f"occupancy {record['occupancy']:.3f}\n"
+        f"compile {record['compile_s']:.1f} s, run {record['run_s']:.1f} s, {record['per_example_s']:.3f} s per example"
+        f" = {record['per_example_in_gradients']:.0f} bare gradients of {1e3 * record['bare_gradient_s']:.2f} ms"
+    )
+    if options.compare:
+        record["compare"] = compare(options.compare, record)
+        shares = (f"{name} {row['ratio']:.4f} ({row['equal']:.1%})" for name, row in record["compare"].items())
+        print(f"ratio of means, share of equal examples: {', '.join(shares)}")
+    write_json(options.json, record)
+    return 0

@@ -1,0 +1,126 @@
+"""Which attacks the comparison runs, with which constants, and at what published cost.
+
+An entry is a name for ``--attacks``: an attack of the registry and the constants that differ from its defaults. There
+are two tables. ``DEFAULT`` asks each attack for its best answer at a budget that two CPU cores bear; ``FIDELITY`` has
+the constants of the released comparison (``attackParams.json`` of the GSE repository), whose costs per example stand
+beside ours. Attacks with a given number k of units answer another question, "can k do it?": their k is part of the
+entry, and more entries with other k are a ``--set`` away.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from invjax.campaign.attack import configure
+from invjax.types import Config
+
+
+class Entry(NamedTuple):
+    """One line of the comparison."""
+
+    attack: str  # its name in the registry
+    constants: dict[str, Any]  # that differ from its defaults
+    untargeted: dict[str, Any] = {}  # noqa: RUF012 - and those that differ again without a target
+    targeted: bool = True  # whether it has a targeted form at all
+    superpixels: int = 0  # segments per image of the groups it is given; 0: its own groups
+    released: tuple[int, int] | None = None  # gradients and forward passes per example of the released code, at most
+
+
+CIFAR10: dict[str, Entry] = {
+    "gse": Entry("gse", {}),
+    "gse-released": Entry("gse", {"variant": "released"}, {"k_hat": 30}, released=(2000, 4001)),
+    "strattack": Entry("strattack", {"trials": 4, "iterations": 60, "retrain_trials": 3}),
+    "fwnucl": Entry("fwnucl", {"trials": 4, "iterations": 60, "steps": 4}),
+    "homotopy": Entry("homotopy", {"eps": 0.5, "iterations": 200, "inner": 10, "max_update": 3}),
+    "sapf": Entry("sapf", {}),
+    "saif": Entry("saif", {"max_changes": 150}, {"max_changes": 75}),
+    "sigma-zero": Entry("sigma-zero", {"iterations": 60}),
+    "fmn": Entry("fmn", {"iterations": 60}),
+    "fmn-pixel": Entry("fmn", {"iterations": 60, "unit": "pixel"}),
+    "pgd0": Entry("pgd0", {"k": 90, "restarts": 2, "steps": 50}, {"k": 40}),
+    "sigma-map": Entry("sigma-map", {"k": 512, "restarts": 2, "steps": 50}, {"k": 256}),
+    "spgd": Entry("spgd", {"k": 60, "iterations": 100}, {"k": 20}),
+    "spgd-group": Entry("spgd", {"k": 2, "iterations": 100, "unit": "window", "patch": 8}, {"k": 1}),
+    "ead": Entry("ead", {"trials": 4, "iterations": 50, "start": 0.01}),
+    "jsma": Entry("jsma", {}),
+    "sparsefool": Entry("sparsefool", {}),
+    "one-pixel": Entry("one-pixel", {"k": 5, "population": 100, "generations": 30}),
+    "local-search": Entry("local-search", {"rounds": 20}),
+    "corner-search": Entry("corner-search", {"samples": 50}),
+    "sparse-rs": Entry("sparse-rs", {"k": 90, "queries": 2000, "alpha": 0.8}, {"k": 40}),
+    "sparse-rs-patch": Entry("sparse-rs-patch", {"size": 10, "queries": 2000}, {"size": 6}),
+    "sparse-rs-frame": Entry("sparse-rs-frame", {"width": 2, "queries": 2000}, {"width": 1}),
+}
+
+# The released harness's settings at 32 px (reference: its attackParams.json), with the ceilings of its costs.
+CIFAR10_FIDELITY: dict[str, Entry] = {
+    "gse": CIFAR10["gse-released"],
+    "strattack": Entry("strattack", {}, released=(3200, 6400)),
+    "fwnucl": Entry("fwnucl", {"eps": 5.0, "trials": 1, "stop_early": "false"}, released=(200, 10200)),
+    "homotopy": Entry("homotopy", {}, superpixels=150),
+    "sapf": Entry(
+        "sapf",
+        {
+            "c": 1e-3,
+            "trials": 10,
+            "rounds": 10,
+            "steps": 200,
+            "final": 100,
+            "decay_every": 50,
+            "rho_growth": 1.01,
+            "order": "alternate",
+        },
+        superpixels=150,
+        released=(41000, 41000),
+    ),
+    "saif": Entry("saif", {"max_changes": 50}, {"max_changes": 25}),
+    "pgd0": Entry("pgd0", {"k": 90, "restarts": 5, "steps": 200}, released=(1000, 2005)),
+    "sparse-rs": Entry("sparse-rs", {"k": 90, "queries": 10000, "alpha": 0.8, "restarts": 10}, released=(0, 100000)),
+}
+
+# 224 px. The budgets are for a handful of images on a CPU.
+IMAGENET: dict[str, Entry] = {
+    "gse": Entry("gse", {}),
+    "strattack": Entry("strattack", {"c": 2.5, "trials": 3, "iterations": 60, "retrain_trials": 2}),
+    "fwnucl": Entry("fwnucl", {"eps": 5.0, "trials": 3, "iterations": 40, "steps": 4}),
+    "sigma-zero": Entry("sigma-zero", {"iterations": 100}),
+    "fmn-pixel": Entry("fmn", {"iterations": 100, "unit": "pixel"}),
+    "spgd": Entry("spgd", {"k": 1000, "iterations": 100}),
+    "spgd-group": Entry("spgd", {"k": 20, "iterations": 100, "unit": "window", "patch": 8}),
+    "saif": Entry("saif", {"max_changes": 5000}),
+    "sparse-rs": Entry("sparse-rs", {"k": 1000, "queries": 2000}),
+}
+
+IMAGENET_FIDELITY: dict[str, Entry] = {
+    "gse": Entry(
+        "gse", {"variant": "released", "mu": 0.1, "sigma": 0.05, "k_hat": 50, "q": 0.9}, released=(2000, 4001)
+    ),
+    "strattack": Entry("strattack", {"c": 2.5}, released=(3200, 6400)),
+    "fwnucl": Entry("fwnucl", {"eps": 5.0, "trials": 1, "stop_early": "false"}, released=(200, 10200)),
+}
+
+
+def chosen(table: dict[str, Entry], names: str) -> dict[str, Entry]:
+    """The entries ``all`` or ``a,b`` of a table. Raises ValueError for an unknown one."""
+    if names == "all":
+        return table
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wrong = [name for name in wanted if name not in table]
+    if wrong or not wanted:
+        raise ValueError(f"attacks must be 'all' or some of {', '.join(table)}; was {names!r}")
+    return {name: table[name] for name in wanted}
+
+
+def configuration(entry: Entry, untargeted: bool, settings: dict[str, str]) -> Config:
+    """The entry's configuration, with ``--set`` on top. Raises ValueError for an unknown or bad constant."""
+    return configure(entry.attack, {**entry.constants, **(entry.untargeted if untargeted else {}), **settings})
+
+
+def brief(config: Config) -> Config:
+    """The same program for as short a run as its numbers allow: what is compiled once serves for all."""
+    import dataclasses
+
+    shortest = {"iterations": 1, "steps": 1, "queries": 1, "generations": 1, "trials": 1, "restarts": 1, "rounds": 1}
+    static = {field.name for field in dataclasses.fields(config) if field.metadata.get("static")}
+    known = {field.name for field in dataclasses.fields(config)} - static
+    return dataclasses.replace(config, **{name: n for name, n in shortest.items() if name in known})

@@ -1,0 +1,1 @@
+"""Counterfactual methods compared on tables, beside other libraries, and proved."""

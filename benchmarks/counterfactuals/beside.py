@@ -1,0 +1,298 @@
+"""``cfe-peers``: DiCE and jax-relax on the rows, the network and the limits of the counterfactual protocol."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.common import check_json, write_json
+from benchmarks.counterfactuals.peers import exchange as files
+from benchmarks.counterfactuals.peers.exchange import Exchange, Outcome
+
+DESCRIPTION = (
+    "DiCE and jax-relax beside S-CFE: the same rows, weights and limits, each in an environment of its own; a peer "
+    "that does not install is skipped with the reason."
+)
+
+SCRIPTS = Path(files.__file__).parent
+NEIGHBOURS = 20  # k of the local outlier factor
+TOLERANCE = 1e-4  # a feature that moved by less has not changed
+
+
+class Peer(NamedTuple):
+    """How one peer is installed and run."""
+
+    environment: str  # folder below --envs; peers of the same environment share it
+    requirements: tuple[str, ...]  # what pip installs there
+    imports: str  # a statement that must run there
+    script: str
+    method: str
+    rows: int | None = None  # rows when --n is not given: for those that need many seconds a row
+
+
+# Releases that are pinned are those the numbers were first taken with. jax-relax imports fastcore and nbdev without
+# declaring them, and needs pydantic 1 and Keras before 3.4.
+_DICE = ("dice-ml==0.12",)
+_TORCH = "torch==2.13.0"  # for the gradient alone; where pip finds no CPU build it takes one of several gigabytes
+_RELAX = ("jax-relax==0.2.9", "pydantic<2", "keras>=3.0.3,<3.4", "fastcore", "nbdev")
+
+PEERS = {
+    "dice-gradient": Peer("dice-torch", (*_DICE, _TORCH), "import dice_ml, torch", "run_dice.py", "gradient", 20),
+    "dice-genetic": Peer("dice", _DICE, "import dice_ml", "run_dice.py", "genetic"),
+    "dice-random": Peer("dice", _DICE, "import dice_ml", "run_dice.py", "random"),
+    "relax": Peer("relax", _RELAX, "import relax.methods", "run_relax.py", "vanilla"),
+    "relax-jit": Peer("relax", _RELAX, "import relax.methods", "run_relax.py", "vanilla-jit"),
+    "relax-bce": Peer("relax", _RELAX, "import relax.methods", "run_relax.py", "bce"),
+    "relax-bce-jit": Peer("relax", _RELAX, "import relax.methods", "run_relax.py", "bce-jit"),
+}
+
+
+class Skipped(Exception):
+    """A peer cannot be run; the message says why."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--data", choices=["housing", "wine"], default="housing")
+    parser.add_argument("--exchange", help="npz of data and network to use instead of --data (see peers/exchange.py)")
+    parser.add_argument("--peers", default=",".join(PEERS), help="names separated by commas: " + ", ".join(PEERS))
+    parser.add_argument(
+        "--n",
+        type=int,
+        help="the first N test rows only (default: all; 20 for dice-gradient, which needs seconds a row)",
+    )
+    parser.add_argument("--envs", help="folder of the environments, kept for the next run (default: a temporary one)")
+    parser.add_argument("--no-install", action="store_true", help="use what --envs has, install nothing")
+    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds a peer may run, and an installation")
+    parser.add_argument("--seed", type=int, default=0, help="of the peers")
+    parser.add_argument("--json", help="file for the record")
+
+
+def protocol_exchange(name: str) -> Exchange:
+    """The rows, the network and the limits of the benchmark ``cfe``, as the peers get them."""
+    from benchmarks.counterfactuals.protocol import protocol
+
+    return protocol(name)
+
+
+# --- environments -----------------------------------------------------------------------------------------------------
+
+
+def _python(folder: Path) -> Path:
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _clean_environment() -> dict[str, str]:
+    """This process's variables without those by which its own packages would leak into another environment."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+
+def _call(command: Sequence[str | Path], what: str, timeout: float) -> None:
+    """Run a command, or say in one line why it failed."""
+    try:
+        done = subprocess.run(
+            [str(word) for word in command], capture_output=True, text=True, timeout=timeout, env=_clean_environment()
+        )
+    except subprocess.TimeoutExpired:
+        raise Skipped(f"{what} took more than {timeout:.0f} s") from None
+    except OSError as error:
+        raise Skipped(f"{what} failed: {error}") from error
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        wrong = [line for line in lines if "error" in line.lower()] or lines or [f"exit code {done.returncode}"]
+        raise Skipped(f"{what} failed: {wrong[-1]}")
+
+
+def environment(peer: Peer, envs: Path, *, install: bool = True, timeout: float = 3600.0) -> Path:
+    """The interpreter of the peer's environment, which is made where it does not yet work.
+
+    Raises:
+      Skipped: it cannot be made, or what it has cannot be imported.
+    """
+    folder = envs / peer.environment
+    python = _python(folder)
+    try:
+        _call([python, "-c", peer.imports], "importing", timeout)
+        return python
+    except Skipped as reason:
+        if not install:
+            raise Skipped(f"no working environment in {folder.name}: {reason}") from None
+    try:
+        venv.create(folder, with_pip=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Skipped(f"making an environment failed: {error}") from error
+    _call([python, "-m", "pip", "install", "--quiet", *peer.requirements], "installing", timeout)
+    _call([python, "-c", peer.imports], "importing after installing", timeout)
+    return python
+
+
+def run_peer(python: Path, peer: Peer, given: Exchange, *, seed: int = 0, timeout: float = 3600.0) -> Outcome:
+    """Run the peer's script on the rows.
+
+    Raises:
+      Skipped: it failed, took too long, or what it wrote does not fit the rows.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "exchange.npz"), Path(folder, "outcome.npz")
+        files.write_exchange(source, given)
+        words = [python, SCRIPTS / peer.script, source, target, "--method", peer.method, "--seed", str(seed)]
+        _call(words, "running", timeout)
+        if not target.is_file():
+            raise Skipped("running failed: no result was written")
+        outcome = files.read_outcome(target)
+    if outcome.x.shape != given.test_x.shape or not np.isfinite(outcome.x).all():
+        raise Skipped(f"running failed: the result has shape {outcome.x.shape}, or is not finite")
+    return outcome
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+def judge(given: Exchange, x: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+    """What counterfactuals x [N, D] are worth; means over the valid rows, NaN where none is valid.
+
+        valid_i = found_i and sign z(x'_i) is the target's, z in float64                                            (1)
+        l2 = |x' - x|_2,    l0 = #{j: |x'_j - x_j| > 1e-4}
+        LOF = local outlier factor (k = 20) among the target class's training rows; 1 is inside, larger outside
+
+    Returns:
+      ``rows``, ``found`` and ``valid`` (counts), ``outside`` (valid rows that leave the limits by more than 1e-4),
+      ``l2``, ``l0``, ``lof``, and ``per_row`` with the lists.
+
+    Raises:
+      ImportError: scikit-learn is missing.
+    """
+    try:
+        from sklearn.neighbors import LocalOutlierFactor
+    except ImportError as error:
+        raise ImportError("cfe-peers needs scikit-learn: pip install 'invjax[test]'") from error
+    rows = np.asarray(given.test_x, np.float64)
+    x = np.asarray(x, np.float64)
+    valid = np.asarray(found, bool) & ((files.network(given.weights, x) > 0) == (given.target == 1))
+    moved = np.abs(x - rows)
+    l2, l0 = np.linalg.norm(x - rows, axis=-1), (moved > TOLERANCE).sum(-1)
+    lof = np.full(len(rows), np.nan)
+    for label in np.unique(given.target):
+        mine = given.target == label
+        reference = given.train_x[given.train_y == label].astype(np.float64)
+        if len(reference) > 1:
+            fitted = LocalOutlierFactor(min(NEIGHBOURS, len(reference) - 1), novelty=True).fit(reference)
+            lof[mine] = -fitted.score_samples(x[mine])
+    outside = ((x < given.lower - TOLERANCE) | (x > given.upper + TOLERANCE)).any(-1)
+    mean = lambda values: float(values[valid].mean()) if valid.any() else float("nan")  # noqa: E731
+    return {
+        "rows": len(rows),
+        "found": int(np.sum(found)),
+        "valid": int(valid.sum()),
+        "outside": int((outside & valid).sum()),
+        "l2": mean(l2),
+        "l0": mean(l0),
+        "lof": mean(lof),
+        "per_row": {"valid": valid.tolist(), "l2": l2.tolist(), "l0": l0.tolist(), "lof": lof.tolist()},
+    }
+
+
+def real_rows(given: Exchange) -> dict[str, Any]:
+    """Two rows of the table that no method made: the test rows themselves, and the nearest real counterfactuals.
+
+    Returns:
+      ``{"real": ..., "nearest": ...}``. real: the test rows judged in the class the network gives them. nearest: for
+      each row the nearest training row of the target class which the network accepts.
+    """
+    own = judge(given._replace(target=given.predicted), given.test_x, np.ones(len(given.test_x), bool))
+    x, found = given.test_x.astype(np.float64), np.zeros(len(given.test_x), bool)
+    accepted = (files.network(given.weights, given.train_x) > 0) == (given.train_y == 1)
+    for label in np.unique(given.target):
+        pool = given.train_x[accepted & (given.train_y == label)].astype(np.float64)
+        mine = np.flatnonzero(given.target == label)
+        if len(pool):
+            distance = np.linalg.norm(x[mine, None] - pool[None], axis=-1)
+            x[mine], found[mine] = pool[distance.argmin(1)], True
+    return {"real": own, "nearest": judge(given, x, found)}
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def _chosen(names: str) -> list[str]:
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in PEERS]
+    if unknown or not wanted:
+        raise ValueError(f"peers must be among {', '.join(PEERS)}, was {names!r}")
+    return list(dict.fromkeys(wanted))
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    if "skipped" in row:
+        return f"{name:14s}  skipped: {row['skipped']}"
+    speed = f"{row['rows_per_s']:10.2f}  {row['first_s']:9.2f}" if "rows_per_s" in row else ""
+    valid = f"{row['valid']}/{row['rows']}"
+    return f"{name:14s}  {valid:>9s}  {row['l2']:6.3f}  {row['l0']:6.2f}  {row['lof']:6.3f}  {speed}".rstrip()
+
+
+def compare(
+    given: Exchange, names: Sequence[str], envs: Path, *, n: int | None, install: bool, timeout: float, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Run the named peers, one after another, and judge them; prints a line as each ends."""
+    record = real_rows(given.first(n))
+    print(f"{'':14s}  {'valid':>9s}  {'l2':>6s}  {'l0':>6s}  {'LOF':>6s}  {'rows/s':>10s}  {'first, s':>9s}")
+    for name, row in record.items():
+        print(_line(name, row), flush=True)
+    for name in names:
+        peer = PEERS[name]
+        part = given.first(peer.rows if n is None else n)
+        try:
+            python = environment(peer, envs, install=install, timeout=timeout)
+            outcome = run_peer(python, peer, part, seed=seed, timeout=timeout)
+        except Skipped as reason:
+            record[name] = {"skipped": str(reason)}
+        else:
+            record[name] = judge(part, outcome.x, outcome.found) | {
+                "seconds": outcome.seconds,
+                "first_s": outcome.first_s,
+                "rows_per_s": len(part.test_x) / outcome.seconds,
+                "versions": outcome.versions,
+            }
+        print(_line(name, record[name]), flush=True)
+    return record
+
+
+def run(options: argparse.Namespace) -> int:
+    """The benchmark of the command line."""
+    check_json(options.json)
+    names = _chosen(options.peers)
+    if options.n is not None and options.n < 1:
+        raise ValueError(f"n must be at least 1, was {options.n}")
+    if options.no_install and options.envs is None:
+        raise ValueError("no-install needs envs, the folder of environments that exist")
+    if options.exchange is None:
+        given = protocol_exchange(options.data)
+    else:
+        try:
+            given = files.read_exchange(options.exchange)
+        except OSError as error:
+            raise ValueError(f"exchange must be a file that can be read, was {options.exchange!r}") from error
+    settings = {"n": options.n, "install": not options.no_install, "timeout": options.timeout, "seed": options.seed}
+    print(f"{options.exchange or options.data}: {len(given.train_x)} training rows, {len(given.test_x)} to explain")
+    if options.envs is None:
+        with tempfile.TemporaryDirectory() as folder:
+            record = compare(given, names, Path(folder), **settings)
+    else:
+        record = compare(given, names, Path(options.envs).absolute(), **settings)
+    write_json(options.json, {"data": options.exchange or options.data, "seed": options.seed, "rows": record})
+    return 0
+
+
+if __name__ == "__main__":
+    _parser = argparse.ArgumentParser(description=DESCRIPTION)
+    add_arguments(_parser)
+    sys.exit(run(_parser.parse_args()))

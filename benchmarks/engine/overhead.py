@@ -1,0 +1,69 @@
+"""``engine-overhead``: what the engine and the method cost beside the network, and how full the lanes are."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import numpy as np
+
+from benchmarks.common import check_json, timed_run, write_json
+from invjax.attacks import make
+from invjax.campaign.attack import choose
+from invjax.campaign.pairs import make_pairs
+from invjax.data import open_images
+from invjax.engine.checks import num_classes
+from invjax.models import load
+
+DESCRIPTION = "Run time over that of as many bare batched gradients, and the occupancy of the lanes."
+
+# The same program with next to no iterations, to compile it: these numbers are traced.
+BRIEF = {"gse": {"trials": 1, "iterations": 1}, "pgd": {"steps": 1, "restarts": 1}, "fgsm": {}}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", required=True, help="npz with images [N,32,32,3] uint8 and labels [N]")
+    parser.add_argument("--weights", required=True, help="torch weights of ResNet20")
+    parser.add_argument("--attack", choices=tuple(BRIEF), default="gse")
+    parser.add_argument("--pairs", type=int, default=1000, help="(image, target) pairs")
+    parser.add_argument("--lanes", type=int, default=64)
+    parser.add_argument("--json", help="file for the record")
+    parser.add_argument("--no-progress", action="store_true")
+
+
+def run(options: argparse.Namespace) -> int:
+    check_json(options.json)
+    if options.pairs < 1:
+        raise ValueError(f"--pairs must be at least 1, was {options.pairs}")
+    source = open_images(options.images)
+    logits = load("resnet20", options.weights)
+    shape = source.read(0, 1).images.shape[1:]
+    classes = num_classes(logits, shape, np.float32)
+    chosen = choose(logits, source, None, 0, -(-options.pairs // (classes - 1)))
+    pairs = make_pairs(chosen.labels, classes, "all")
+    keep = slice(0, options.pairs)
+    config = make(options.attack)
+    assert pairs.target is not None
+    timed = timed_run(
+        logits, chosen.images[pairs.image[keep]], pairs.label[keep], pairs.target[keep], method=config,
+        brief=dataclasses.replace(config, **BRIEF[options.attack]), lanes=options.lanes,
+        progress=False if options.no_progress else None,
+    )  # fmt: skip
+    record = {
+        "attack": options.attack,
+        "pairs": options.pairs,
+        "lanes": timed.lanes,
+        "overhead": timed.overhead,
+        "occupancy": timed.occupancy,
+        "batched_evaluations": timed.steps,
+        "evaluations": float(timed.result.evaluations.mean()),
+        "bare_batched_gradient_s": timed.bare_s,
+        "compile_s": timed.compile_s,
+        "run_s": timed.run_s,
+        "found": float(timed.result.found.mean()),
+    }
+    width = max(map(len, record))
+    for name, value in record.items():
+        print(f"{name.ljust(width)}  {value:.4g}" if isinstance(value, float) else f"{name.ljust(width)}  {value}")
+    write_json(options.json, record)
+    return 0

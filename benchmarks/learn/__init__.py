@@ -1,0 +1,1 @@
+"""Learning from counterfactuals, by the worst group."""

@@ -1,0 +1,208 @@
+"""``learn``: networks trained on counterfactuals and on adversarial examples, by the worst group; with controls.
+
+    python -m benchmarks learn --data digits-spurious --seeds 3 --json learn.json
+
+For each seed a network is trained on the set as it is, every method moves the training examples towards the targets
+that ``--policy`` draws, and a fresh network is trained on what came out, labelled with the targets. It is measured on
+the untouched test set. ``other`` (ỹ ≠ y) is the definition of the paper (arXiv 2505.16583): what is learnt comes from
+the perturbations alone. ``all`` (ỹ uniform over all classes, so that with two classes half of the examples stay as they
+are, rightly labelled) is what its public code does, and what the published tables are to be compared with; the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import check_json, write_json
+from invjax.campaign.attack import check_folder
+from invjax.engine.folder import describe, digest, open_folder, write_atomic
+from invjax.learn.study.methods import WORDS, chosen_methods, run_method
+from invjax.learn.study.records import over_seeds, record_of, table_row
+from invjax.learn.study.study import Study, file_name
+from invjax.learn.study.tasks import DENSITIES, MODELS, NAMES, Task, load_task
+from invjax.report.text import text_table
+
+DESCRIPTION = "Networks trained on counterfactuals, measured by the worst group, with controls and group-robust peers."
+
+POLICIES = ("all", "other")
+THROUGHPUT = 256  # images
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--data", choices=NAMES, default="digits-spurious")
+    parser.add_argument("--zip", help="waterbirds: the zip or folder with metadata.csv (default: INVJAX_DATA)")
+    parser.add_argument("--model", choices=MODELS, default="resnet20", help="network of waterbirds")
+    parser.add_argument("--weights", help="of resnet50: ImageNet's, a .pth or .safetensors of torchvision or timm")
+    parser.add_argument("--size", type=int, help="of resnet50's images, pixels (default: 224)")
+    parser.add_argument("--methods", default="all", help=f"all, or some of {', '.join(WORDS)}, p-cfe-grid")
+    parser.add_argument("--policy", choices=POLICIES, default="all", help="targets: all classes, or other ones alone")
+    parser.add_argument("--seeds", type=int, default=3, help="how many; each draws data, weights, order and targets")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--density", choices=tuple(DENSITIES), help="of p-CFE (default: by data)")
+    parser.add_argument("--train", type=int, help="training images (default: by data)")
+    parser.add_argument("--steps", type=int, help="of each training (default: by data)")
+    parser.add_argument("--iterations", type=int, help="gradients per example (default: by data)")
+    parser.add_argument("--throughput", action="store_true", help=f"also time p-CFE on {THROUGHPUT} images")
+    parser.add_argument("--panels", help="folder for Grad-CAM panels and what they measure, of the first seed")
+    parser.add_argument("--runs", help="folder in which what is done stays; the same command goes on from there")
+    parser.add_argument("--json", help="file for the record")
+
+
+def ablation(
+    task: Task,
+    names: Sequence[str],
+    *,
+    seeds: Iterable[int] = (0, 1, 2),
+    policy: str = "all",
+    folder: Path | None = None,
+    keep_networks: bool = False,
+    say: Callable[[str], None] = print,
+    look: Callable[[Study], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The methods ``names`` over the seeds: {method: record}, see :func:`learn_records.over_seeds`.
+
+    Args:
+      folder: where every training, perturbed set and record stays, and is read from when it is there.
+      keep_networks: also make those networks whose records were there, for ``look``.
+      say: takes a line per method and seed. look: called with the :class:`Study` of each seed.
+    """
+    if folder is not None:
+        open_folder(folder, _manifest(task, policy), "runs")
+    cells: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for seed in seeds:
+        own = None if folder is None else folder / f"seed-{seed}"
+        study = Study(task, seed, policy, own)
+        for name in names:
+            path = None if own is None else own / "records" / f"{file_name(name)}.json"
+            cell = _read(path)
+            if cell is None or keep_networks:
+                again, cell = cell, _cell(name, study)
+                if again is None:
+                    say(_line(name, seed, cell))
+                    _save(path, cell)
+                cell = cell if again is None else again  # the times of the first run
+            cells[name].append(cell)
+        if look is not None:
+            look(study)
+    return {name: over_seeds(rows) for name, rows in cells.items()}
+
+
+def _cell(name: str, study: Study) -> dict[str, Any]:
+    """One method, one seed. What fails is told: the others' numbers are not lost."""
+    try:
+        return record_of(run_method(name, study), study)
+    except ValueError as error:
+        if name == "erm":  # all rest on it
+            raise
+        return {"error": str(error)}
+
+
+def _read(path: Path | None) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path is not None and path.is_file() else None
+
+
+def _save(path: Path | None, cell: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(cell, default=float).encode())
+
+
+def _line(name: str, seed: int, cell: dict[str, Any]) -> str:
+    if "error" in cell:
+        return f"seed {seed}  {name:24s} failed: {cell['error']}"
+    reached = "" if cell["reached"] is None else f"  reached {100 * cell['reached']:.0f} %"
+    return (
+        f"seed {seed}  {name:24s} accuracy {100 * cell['accuracy']:5.1f}  worst group {100 * cell['wga']:5.1f}"
+        f"  {cell['seconds']:6.1f} s{reached}"
+    )
+
+
+def _manifest(task: Task, policy: str) -> dict[str, Any]:
+    """What makes two runs the same; further seeds and methods may join."""
+    return {
+        "format": 1,
+        "task": task.name,
+        "policy": policy,
+        "moves": task.moves._asdict() | {"gammas": list(task.moves.gammas), "taus": list(task.moves.taus)},
+        "optimiser": {name: None if value == math.inf else value for name, value in describe(task.optimiser).items()},
+        **{
+            name: getattr(task, name)
+            for name in ("steps", "batch", "density", "warmup", "upweight", "references", "train")
+        },
+        **_file_of_weights(task),
+    }
+
+
+def _file_of_weights(task: Task) -> dict[str, Any]:
+    if task.weights is None:
+        return {}
+    return {"size": task.size, "weights": digest(np.frombuffer(task.weights.read_bytes(), np.uint8))}
+
+
+def run(options: argparse.Namespace) -> int:
+    """The benchmark of the command line."""
+    check_json(options.json)
+    if options.seeds < 1:
+        raise ValueError(f"seeds must be at least 1, was {options.seeds}")
+    panels = None if options.panels is None else check_folder(options.panels, "panels")
+    runs = None if options.runs is None else check_folder(options.runs, "runs")
+    task = load_task(
+        options.data, source=options.zip, model=options.model, train=options.train, steps=options.steps,
+        iterations=options.iterations, density=options.density, weights=options.weights, size=options.size,
+    )  # fmt: skip
+    names = chosen_methods(options.methods, task, options.policy)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    record: dict[str, Any] = {
+        "benchmark": "learn", "data": task.name, "policy": options.policy, "seeds": list(seeds),
+        "settings": _manifest(task, options.policy),
+    }  # fmt: skip
+
+    def look(study: Study) -> None:
+        if study.seed != seeds[0]:
+            return
+        print(f"\n{study.data!r}\n", flush=True)
+        if panels is not None:
+            record["evidence"] = importlib.import_module("benchmarks.learn.evidence").write(panels, study)
+        if options.throughput:
+            from benchmarks.learn.throughput import line, throughput
+
+            record["throughput"] = throughput(study, THROUGHPUT)
+            print(line(record["throughput"]) + "\n", flush=True)
+
+    record["methods"] = ablation(
+        task, names, seeds=seeds, policy=options.policy, folder=runs, keep_networks=panels is not None,
+        say=lambda text: print(text, flush=True), look=look,
+    )  # fmt: skip
+    print("\n" + text_table([table_row(name, merged) for name, merged in record["methods"].items()]))
+    print(f"\n{_reading(task, options.policy, len(seeds))}")
+    write_json(options.json, record)
+    return 0
+
+
+def _reading(task: Task, policy: str, seeds: int) -> str:
+    """How the table is to be read."""
+    intervals = (
+        "± half a 95 % interval of t over the seeds" if seeds > 1 else "95 % intervals: Wilson; bootstrap of the worst"
+    )
+    targets = {"all": "uniform over all classes (their own included)", "other": "uniform over the other classes"}
+    return (
+        f"Targets {targets[policy]}. Density: {task.density}. {intervals}. Accuracy: of all test images; group mean: "
+        f"all groups alike; as in training: groups weighted by their shares there. Reached: examples that the attacked "
+        f"network gives their target."
+    )
+
+
+if __name__ == "__main__":
+    _parser = argparse.ArgumentParser(description=DESCRIPTION)
+    add_arguments(_parser)
+    sys.exit(run(_parser.parse_args()))

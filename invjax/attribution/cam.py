@@ -1,0 +1,128 @@
+"""Class activation maps of images: CAM and Grad-CAM, through a network in two halves (:mod:`invjax.attribution.split`).
+
+With A = features(x) [h, w, F] and Z = head(A), the map of class c is
+
+    M = Σ_k α_k A_k,        α_k = Σ_ij ∂Z_c/∂A_ijk           CAM                                                    (1)
+    M = max(0, Σ_k α_k A_k),    α_k = mean_ij ∂Z_c/∂A_ijk    Grad-CAM                                               (2)
+
+scaled to [0, 1] (3), brought to the size of the image by bilinear interpolation, and scaled once more:
+
+    scale(M) = (M - min M) / (max M - min M + 1e-7),    of each image by itself                                     (3)
+
+CAM is defined for a head of global average pooling and one linear layer, where α_k of (1) is its weight of channel k in
+class c. Any head will do for Grad-CAM. Only the head is differentiated: one forward pass of the network, and one
+backward pass of its (usually tiny) last part, whose logits need no softmax.
+
+Source: CAM, Zhou et al. 2016; Grad-CAM, Selvaraju et al. 2017. Order of steps, 1e-7 and interpolation as in the PyPI
+package grad-cam (1.5.7), against whose numbers the tests compare. Departures from GSE's released ``CAM``: an image is
+scaled by its own minimum and maximum, not by those of the batch, and the interpolation is bilinear, not bicubic.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.attribution.saliency import check_examples
+from invjax.attribution.split import Split, split
+from invjax.core.numerics import at_least_float32
+from invjax.core.rows import BATCH, in_batches
+from invjax.engine import checks
+from invjax.types import Array, ArrayLike
+
+Kind = Literal["cam", "grad_cam"]
+FLOOR = 1e-7  # of the range in (3): a map that is the same everywhere is 0
+UNEVEN = 1e-3  # how far ∂Z_c/∂A may differ over the plane, in parts of its largest entry, for CAM
+
+
+def grad_cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
+    """Grad-CAM (2) of ONE image for class ``label``: [H, W, C] -> [H, W] in [0, 1]; traceable.
+
+    model: a :class:`~invjax.attribution.split.Split`, or what :func:`~invjax.attribution.split.split` makes one of.
+    label: [] int, any class of interest; None: the one the network gives x. A class that no channel speaks for has a
+    map of zeros.
+    Raises ValueError: x is no image, the model cannot be split, or the features are not [B, h, w, F].
+    """
+    return _one(model, x, label, "grad_cam")
+
+
+def cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
+    """CAM (1) of ONE image for class ``label``: [H, W, C] -> [H, W] in [0, 1]; traceable.
+
+    The head must be global average pooling and one linear layer, which only :func:`cams` can check. Else as
+    :func:`grad_cam`.
+    """
+    return _one(model, x, label, "cam")
+
+
+def grad_cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> np.ndarray:
+    """Grad-CAM (2) of a list: x [N, H, W, C], label [N] (None: what the network says) -> [N, H, W] in [0, 1].
+
+    ``batch`` images go through the network at a time; a map depends on its own image alone.
+    Raises ValueError: as :func:`grad_cam`; a label is no class.
+    """
+    return _many(model, x, label, "grad_cam", batch)[0]
+
+
+def cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> np.ndarray:
+    """CAM (1) of a list, like :func:`grad_cams`.
+
+    Raises ValueError: what that raises; and a head that is not global average pooling with a linear layer on it (seen
+    by ∂Z_c/∂A, which must then be the same all over the plane).
+    """
+    maps, uneven = _many(model, x, label, "cam", batch)
+    if np.any(uneven > UNEVEN):
+        raise ValueError(
+            "the head must be global average pooling and one linear layer for CAM, so that the gradient of a logit is "
+            f"the same all over the plane; it differs by {uneven.max():.2g} of its size. grad_cams takes any head"
+        )
+    return maps
+
+
+def scale_map(m: Array) -> Array:
+    """(3) of one map [h, w]: to [0, 1], smallest entry 0."""
+    above = m - jnp.min(m)
+    return above / (jnp.max(above) + FLOOR)
+
+
+def _resize(m: Array, size: tuple[int, ...]) -> Array:
+    """Bilinear [h, w] -> [H, W]: pixel centres at half integers, edges repeated, no smoothing where it shrinks."""
+    return jax.image.resize(m, size, "linear", antialias=False)
+
+
+def _maps(halves: Split, x: Array, label: Array | None, kind: Kind) -> tuple[Array, Array]:
+    """The maps [B, H, W] of a batch of images, and how uneven each ∂Z_c/∂A is over the plane, [B]."""
+    if x.ndim != 4:
+        raise ValueError(f"x must be images [N, H, W, C], had shape {x.shape}")
+    features = halves.features(x)
+    if features.ndim != 4:
+        raise ValueError(f"features must be [B, h, w, F], were of shape {features.shape}")
+    z, pull = jax.vjp(lambda a: halves.head(a), features)
+    classes = jnp.argmax(z, axis=-1) if label is None else label
+    (slope,) = pull(jax.nn.one_hot(classes, z.shape[-1], dtype=z.dtype))
+    slope, features = at_least_float32(slope), at_least_float32(features)
+    mean = jnp.mean(slope, axis=(1, 2), keepdims=True)
+    if kind == "grad_cam":
+        plane = jax.nn.relu(jnp.sum(mean * features, axis=-1))
+    else:
+        plane = jnp.sum(mean * features, axis=-1) * (slope.shape[1] * slope.shape[2])
+    maps = jax.vmap(lambda m: scale_map(_resize(scale_map(m), x.shape[1:3])))(plane)
+    largest = jnp.max(jnp.abs(slope), axis=(1, 2, 3))
+    uneven = jnp.max(jnp.abs(slope - mean), axis=(1, 2, 3)) / jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    return maps, uneven
+
+
+def _one(model: Any, x: Array, label: ArrayLike | None, kind: Kind) -> Array:
+    own = None if label is None else jnp.asarray(label, jnp.int32)[None]
+    return _maps(split(model), jnp.asarray(x)[None], own, kind)[0][0]
+
+
+def _many(model: Any, x: Any, label: Any, kind: Kind, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    halves, rows = split(model), check_examples(x)
+    if label is not None:
+        classes = checks.num_classes(halves, rows.shape[1:], rows.dtype)
+        label = np.asarray(checks.check_labels("label", label, len(rows), classes))
+    return in_batches(_maps, halves, (rows, label), (kind,), batch)

@@ -1,0 +1,79 @@
+"""A network in two halves, what it sees in the plane and what it makes of it: where class activation maps are read.
+
+    logits(x) = head(features(x)),      features: [B, *S] -> [B, h, w, F],   head: [B, h, w, F] -> [B, K]        (1)
+
+A model of one's own takes part by having the two methods of (1), whether it is an ``nnx.Module`` or any other callable
+pytree; a model that is no such class, as ``Split(params, features, head)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from invjax.types import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """A classifier in the halves of (1), as a pytree; itself a classifier, so any attack takes it as well.
+
+    Args:
+      params: a pytree of arrays, the weights of both halves.
+      features_apply: ``(params, x [B, *S] in the data range) -> [B, h, w, F]``.
+      head_apply: ``(params, features) -> logits [B, K]``. The two functions are static, part of the key under which
+        compiled programs are kept: define them once, and hashable.
+
+    Raises:
+      ValueError: one of them is not callable or not hashable.
+    """
+
+    params: Any
+    features_apply: Any = dataclasses.field(metadata={"static": True})
+    head_apply: Any = dataclasses.field(metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        for name in ("features_apply", "head_apply"):
+            value = getattr(self, name)
+            if not callable(value) or type(value).__hash__ is None:
+                raise ValueError(f"{name} must be a hashable function (params, array) -> array; it was {value!r}")
+
+    def features(self, x: Array) -> Array:
+        """[B, *S] -> [B, h, w, F]."""
+        return self.features_apply(self.params, x)
+
+    def head(self, features: Array) -> Array:
+        """[B, h, w, F] -> [B, K]."""
+        return self.head_apply(self.params, features)
+
+    def __call__(self, x: Array) -> Array:
+        """Logits of a batch: [B, *S] -> [B, K]."""
+        return self.head(self.features(x))
+
+
+def split(model: Any) -> Split:
+    """The halves of a model whose class has methods ``features`` and ``head``.
+
+    model: an ``nnx.Module`` (the library's convolutional networks, or one's own; a copy in evaluation mode is made, as
+    by :func:`invjax.models.as_logits`), what ``as_logits`` or ``load`` made of one, with or without a normalisation, or
+    a callable pytree. A :class:`Split` passes as it is.
+
+    Models of one architecture give equal tree structures: new weights compile nothing.
+    Raises ValueError: the model has no such methods.
+    """
+    if isinstance(model, Split):
+        return model
+    from invjax.core.logits import as_logits
+
+    logits = as_logits(model)
+    divide = getattr(logits.apply, "split", None)
+    halves = divide(logits.params) if divide else None
+    if halves is None:
+        raise ValueError(
+            "model must have methods features(x) -> [B, h, w, F] and head(features) -> logits [B, K], or be given as "
+            f"Split(params, features, head); it was {type(model).__name__} without them"
+        )
+    return Split(logits.params, *halves)

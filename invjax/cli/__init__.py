@@ -1,0 +1,1 @@
+"""The command line: ``invjax demo``, ``invjax attack``, ``invjax explain``."""

@@ -1,0 +1,1 @@
+"""What ``invjax demo`` runs: digits attacked, a table explained, a network retrained; one page of it."""

@@ -1,0 +1,98 @@
+"""The demo's study: networks trained on counterfactuals of digits that carry a misleading strip of pixels.
+
+Not part of the page unless asked for (``invjax demo --learn``): most of a minute, by far the longest part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.learn.comparison import ablation
+from invjax.learn.study.methods import WORDS
+from invjax.learn.study.records import percent
+from invjax.learn.study.study import Study
+from invjax.learn.study.tasks import Task, load_task
+from invjax.report import Picture, Section
+from invjax.report.text import text_table
+from invjax.viz.learning import perturbed, worst_groups
+
+METHODS = ("erm", "random-labels", "pgd-l2", "cfe-l2", "p-cfe", "density-only", "permuted-density", "resample")
+SEEDS = (0, 1, 2)
+DRAWN = ("pgd-l2", "cfe-l2", "p-cfe", "density-only")
+IMAGES = 8
+
+_TEXT = (
+    "Digits 0–4 against 5–9. Under each digit is a strip of pixels that in training agrees with the class 95 times of "
+    "100, and in the test half of the time. A network that reads the strip is right on average and wrong on the groups "
+    "where strip and class disagree: the worst group tells.\n\n"
+    "Each method changes the training images towards classes drawn at random; a fresh network learns from the changed "
+    "images, labelled with those classes, and is measured on untouched test images. So whatever it knows of the drawn "
+    "classes it has from the changes. The controls say where an effect comes from: labels alone (`random-labels`), the "
+    "density of the classes alone (`density-only`), a density of the wrong class (`permuted-density`)."
+)
+_NOTE = (
+    "Test accuracies in per cent, mean over {seeds} draws of data, weights and targets; ± half a 95 % interval of "
+    "Student's t. Targets are uniform over both classes; an example whose target is its own class stays as it is. "
+    "Density: the pull towards the five nearest digits of the class. A small study of a toy set: it shows how such a "
+    "comparison is made, not what holds for photographs."
+)
+
+
+def learn_section(say: Callable[[str], None], task: Task | None = None, seeds: Sequence[int] = SEEDS) -> Any:
+    """(section, text for the terminal). task, seeds: smaller ones for tests."""
+    task = load_task("digits-spurious") if task is None else task
+    say(f"Learning from counterfactuals: {len(METHODS)} methods x {len(seeds)} seeds on {task.name}")
+    first: list[Study] = []
+
+    def look(study: Study) -> None:
+        if not first:
+            first.append(study)
+
+    records = ablation(task, METHODS, seeds=seeds, say=lambda line: None, look=look)
+    rows = [_row(name, record) for name, record in records.items()]
+    worst = {name: record["wga"] for name, record in records.items() if "wga" in record}
+    best = max(worst, key=lambda name: worst[name])
+    section = Section(
+        "What a network learns from counterfactuals",
+        _TEXT,
+        facts={
+            "worst group, trained on the digits as they are": f"{100 * worst['erm']:.0f} %",
+            "trained on plausible counterfactuals (p-CFE)": _share(worst, "p-cfe"),
+            f"best of these: {best}": f"{100 * worst[best]:.0f} %",
+        },
+        table=rows,
+        note=_NOTE.format(seeds=len(seeds)),
+        figures=(Picture(worst_groups(records), width=720), *_pictures(first[0])),
+    )
+    return section, text_table(rows)
+
+
+def _share(worst: dict[str, float], name: str) -> str:
+    return f"{100 * worst[name]:.0f} %" if name in worst else "failed"
+
+
+def _row(name: str, record: dict[str, Any]) -> dict[str, str]:
+    if "error" in record:
+        return {"trained on": name, "accuracy": "failed", "worst group": "", "what it is": record["error"]}
+    seeds = sum("error" not in cell for cell in record["seeds"])
+    return {
+        "trained on": name,
+        "accuracy": percent(record["accuracy"], record["accuracy_ci"], seeds),
+        "worst group": percent(record["wga"], record["wga_ci"], seeds),
+        "what it is": WORDS[name],
+    }
+
+
+def _pictures(study: Study) -> tuple[Picture, ...]:
+    """Some training images whose target is another class, as the methods made them."""
+    sets = {name: study.perturbed[name] for name in DRAWN if name in study.perturbed}
+    if not sets:
+        return ()
+    made = next(iter(sets.values()))
+    rows = made.source[np.flatnonzero(made.y != made.label)][:IMAGES].tolist()
+    titles = [f"→ {study.data.classes[k]}" for k in made.y[np.isin(made.source, rows)]]
+    caption = "Training images, what became of them, and the change: red is brighter, blue darker, all of one scale."
+    return (Picture(perturbed(study.x, sets, rows, titles=titles), caption, width=860),)

@@ -1,0 +1,110 @@
+"""One step of S-CFE: proximal gradient with the weight γ of validity solved for instead of searched.
+
+At a point u_t with the validity gap c(u) (at most 0 where u is valid), its gradient n, and the rest φ of the smooth
+objective,
+
+    u(γ) = prox_{σ g}(u_t + μ (u_t − u_{t−1}) − σ (∇φ(u_t) + γ n))                                                 (1)
+
+is the accelerated proximal step of ``min φ + γ c + g`` for a given γ. Of all γ >= 0 the smallest is taken for which the
+linearised gap ``c(u_t) + ⟨n, u(γ) − u_t⟩`` is at most 0: the Lagrange multiplier of validity. Each γ costs one proximal
+map and no network, so a whole grid of them is one batch axis. Of a ReLU network the linearisation is exact within a
+linear region.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.core.numerics import safe_divide
+from invjax.types import Array, ArrayLike
+
+GRID = np.array([0.0, *np.geomspace(0.5, 16.0, 6)])  # γ in units of the least that can be enough
+CHOOSING, MOST = 2.0, 16.0  # the γ that chooses the features, and the one tried if those are not enough
+
+
+class Here(NamedTuple):
+    """What is known at an evaluated point u."""
+
+    point: Array  # [*S] u
+    gap: Array  # [] what is missing to validity, with a little more than the margin κ
+    normal: Array  # [*S] its gradient
+    smooth: Array  # [] φ = d − τ log q
+    slope: Array  # [*S] its gradient
+    charge: Array  # [] β Σ φ
+
+
+class Step(NamedTuple):
+    """What :func:`step` proposes."""
+
+    point: Array  # [*S] u(γ) for the γ taken
+    gamma: Array  # [] that γ
+    candidates: Array  # [G, *S] u(γ) over the grid, from the least γ to the largest
+
+
+def step(
+    row: Any,
+    here: Here,
+    base: Array,
+    size: Array,
+    *,
+    weight: Array,
+    penalty: str,
+    max_changes: Array,
+    gamma_max: ArrayLike = jnp.inf,
+) -> Step:
+    """The next point.
+
+    Choosing max_changes features is the dear part of the proximal map, and the choice hardly depends on γ. So it is
+    made at one γ, and γ is then solved for on those features; only if they cannot close the gap, others are taken.
+
+    Args:
+      row: the maps of :func:`invjax.constraints.actions`.
+      here: u_t.
+      base: [*S] the argument of (1) without the validity term.
+      size: [] σ; weight: [] σ β.
+      penalty: φ; max_changes: [] int32, how many features may change.
+      gamma_max: the largest γ that may be taken; 0: validity plays no part.
+    """
+    point, gap, normal = here.point, here.gap, here.normal
+    limit, zero = jnp.asarray(gamma_max, gap.dtype), jnp.zeros_like(gap)
+
+    def linear(u: Array) -> Array:
+        return gap + jnp.sum(normal * (u - point))
+
+    def moved(gamma: Array) -> Array:
+        return base - size * jnp.minimum(gamma, limit) * normal
+
+    def choosing(gamma: Array) -> Array:
+        return row.prox(moved(gamma), weight, penalty, max_changes)
+
+    free = choosing(zero)
+    need = jnp.maximum(linear(free), zero)
+    square = jnp.square(normal)
+    slope = jnp.minimum(jnp.sum(square), max_changes.astype(gap.dtype) * jnp.max(square))
+    unit = safe_divide(need, size * slope)
+    chosen = row.pinned(row.changed(choosing(CHOOSING * unit)))
+    gammas = unit * GRID.astype(gap.dtype)
+    candidates = jax.vmap(lambda gamma: chosen.prox(moved(gamma), weight, penalty))(gammas)
+    values = jax.vmap(linear)(candidates)
+
+    tolerance = 1e-6 * (1 + jnp.abs(gap))
+    enough = values <= tolerance
+    high = jnp.where(jnp.any(enough), jnp.argmax(enough), GRID.size - 1)
+    low = jnp.maximum(high - 1, 0)
+    fall = values[low] - values[high]
+    share = jnp.where(fall > 0, jnp.clip(safe_divide(values[low], fall), 0, 1), jnp.ones_like(gap))
+    between = gammas[low] + share * (gammas[high] - gammas[low])
+    secant = chosen.prox(moved(between), weight, penalty)
+    exact = linear(secant) <= jnp.maximum(tolerance, 1e-2 * jnp.abs(values[high]))
+    gamma = jnp.where(exact, between, gammas[high])
+    answer = jnp.where(exact, secant, candidates[high])
+
+    most = choosing(MOST * unit)
+    other = ~jnp.any(enough) & (linear(most) < values[high])
+    gamma, answer = jnp.where(other, MOST * unit, gamma), jnp.where(other, most, answer)
+    nothing = need <= tolerance
+    return Step(jnp.where(nothing, free, answer), jnp.minimum(jnp.where(nothing, zero, gamma), limit), candidates)

@@ -1,0 +1,1 @@
+"""How convolutions are lowered on CPU: rules for XLA that know neither batches nor lanes."""

@@ -1,0 +1,284 @@
+"""Examples with a class and an attribute that goes with it by accident: the container of every group-labelled set.
+
+    g_n = A · y_n + a_n          group of example n, its class y_n < K and its attribute a_n < A                   (1)
+
+A classifier that reads the attribute does well on the groups where both agree and badly on the others, so everything
+is counted by group. Sets whose attributes do not cross with all classes (SpuCoAnimals) number their groups themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from invjax.data.images.files import ImageFiles
+from invjax.data.images.source import to_labels, to_range
+from invjax.types import Bounds
+
+SPLITS = ("train", "val", "test")  # WaterBirds' numbers 0, 1, 2
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupData:
+    """N examples with classes, attributes and groups; made by :func:`group_data`, which checks them.
+
+    ``x`` is an array, or :class:`~invjax.data.images.files.ImageFiles` that are decoded when they are read: index
+    either with an int, a slice or an array of rows. ``table`` holds further columns ("img_filename" …).
+    """
+
+    name: str
+    x: np.ndarray | ImageFiles  # [N, H, W, C] uint8 pixels or float32 in [0, 1]
+    y: np.ndarray  # [N] int32 class, K of them
+    attribute: np.ndarray  # [N] int32, A of them
+    group: np.ndarray  # [N] int32, (1) or the set's own numbers, G of them
+    part: np.ndarray  # [N] int32 index into SPLITS
+    classes: tuple[str, ...]  # K names
+    attributes: tuple[str, ...]  # A names
+    groups: tuple[str, ...]  # G names
+    mask: np.ndarray | None  # [N, H, W] bool, True on the object; None where it is not known
+    table: dict[str, np.ndarray]  # name of a column -> [N]
+    skipped: tuple[str, ...]  # "file: reason" of what was left out
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __repr__(self) -> str:
+        few = len(self.groups) <= 8
+        counts = "; ".join(
+            f"{split} {'/'.join(map(str, row)) if few else row.sum()}"
+            for split, row in self.counts().items()
+            if row.any()
+        )
+        lazy = ", read when asked for" if isinstance(self.x, ImageFiles) else ""
+        return f"GroupData({self.name!r}: {len(self)} examples{lazy}; {len(self.groups)} groups; {counts})"
+
+    def split(self, name: str) -> GroupData:
+        """The examples of "train", "val" or "test". Raises ValueError for another name, or where there are none."""
+        return self.take(np.flatnonzero(self.part == self._index(name)))
+
+    def take(self, index: Any) -> GroupData:
+        """The rows that an index array, mask or slice selects, in its order; files stay unread."""
+        rows = np.arange(len(self))[index]
+        if rows.ndim != 1:
+            raise ValueError(f"index must select rows: a slice, mask or array of ints, was {index!r}")
+        x = self.x.take(rows) if isinstance(self.x, ImageFiles) else self.x[rows]
+        return dataclasses.replace(
+            self,
+            x=x,
+            y=self.y[rows],
+            attribute=self.attribute[rows],
+            group=self.group[rows],
+            part=self.part[rows],
+            mask=None if self.mask is None else self.mask[rows],
+            table={key: column[rows] for key, column in self.table.items()},
+        )
+
+    def counts(self) -> dict[str, np.ndarray]:
+        """How many examples each group has in each split: {split: [G] int}."""
+        size = len(self.groups)
+        return {name: np.bincount(self.group[self.part == k], minlength=size) for k, name in enumerate(SPLITS)}
+
+    def describe(self) -> str:
+        """The counts as a table, a line per group."""
+        counts = self.counts()
+        width = max(map(len, (*self.groups, "all")))
+        lines = [f"{'group':{width}}" + "".join(f"{name:>8}" for name in counts)]
+        for g, name in enumerate(self.groups):
+            lines.append(f"{name:{width}}" + "".join(f"{row[g]:8d}" for row in counts.values()))
+        return "\n".join([*lines, f"{'all':{width}}" + "".join(f"{row.sum():8d}" for row in counts.values())])
+
+    def require_groups(self, split: str = "train") -> None:
+        """Raise ValueError unless ``split`` holds two classes and every group that any split has."""
+        rows = self.part == self._index(split)
+        if len(present := np.unique(self.y[rows])) < 2:
+            only = ", ".join(self.classes[k] for k in present) or "no example"
+            raise ValueError(f"{split} must hold at least two classes, holds {only}")
+        if len(absent := np.setdiff1d(self.group, self.group[rows])):
+            names = ", ".join(repr(self.groups[g]) for g in absent)
+            raise ValueError(f"{split} must hold an example of each group, has none of {names}")
+
+    def subset(self, count: int, split: str = "train", *, seed: int = 0, equal: bool = False) -> GroupData:
+        """``count`` examples of ``split``, drawn by group, with all examples of the other splits; order kept.
+
+        Groups keep their shares (largest remainders; none that is there vanishes), or with ``equal`` are of one size as
+        far as they reach.
+
+        Raises:
+          ValueError: ``count`` is not from the number of groups to the number of examples.
+        """
+        rows = np.flatnonzero(self.part == self._index(split))
+        members = [rows[self.group[rows] == g] for g in range(len(self.groups))]
+        sizes = np.array([len(one) for one in members])
+        if not np.count_nonzero(sizes) <= count <= len(rows):
+            raise ValueError(
+                f"count must be from {np.count_nonzero(sizes)}, the groups of {split}, to {len(rows)}, its examples; "
+                f"was {count}"
+            )
+        shares = equal_shares(count, sizes) if equal else proportional_shares(count, sizes)
+        rng = np.random.default_rng(seed)
+        drawn = [rng.permutation(one)[:share] for one, share in zip(members, shares, strict=True)]
+        others = np.flatnonzero(self.part != self._index(split))
+        return self.take(np.sort(np.concatenate([others, *drawn])))
+
+    def images(self, index: Any = slice(None), bounds: Bounds = Bounds()) -> np.ndarray:  # noqa: B008 -- a tuple
+        """float32 [n, H, W, C] of some rows, 8-bit pixels mapped onto ``bounds`` (:func:`~invjax.data.load_images`)."""
+        return to_range(np.asarray(self.x[np.arange(len(self))[index].reshape(-1)]), bounds)
+
+    def decode(self, skip_bad: bool = False) -> GroupData:
+        """The same with all files read into one array.
+
+        Args:
+          skip_bad: leave out the rows whose file cannot be decoded and say so in ``skipped``; else that raises.
+
+        Raises:
+          ValueError: a file cannot be decoded (named), or none can; or sizes differ.
+        """
+        if not isinstance(self.x, ImageFiles):
+            return self
+        pixels, kept, bad = self.x.read(np.arange(len(self)), skip_bad)
+        if not len(kept):
+            raise ValueError(f"{self.name} must hold an image that can be read, has none; {bad[0]}")
+        return dataclasses.replace(self.take(kept), x=pixels, skipped=(*self.skipped, *bad))
+
+    def _index(self, name: str) -> int:
+        if name not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, was {name!r}")
+        k = SPLITS.index(name)
+        if not np.any(self.part == k):
+            raise ValueError(f"split must be one that {self.name} has, there is no example of {name!r}")
+        return k
+
+
+def load_groups(name: str, **options: Any) -> GroupData:
+    """A known set by its name; ``options`` are its function's.
+
+    ===============  ========================================================================================
+    digits-spurious  :func:`invjax.data.grouped.digits_spurious.digits_spurious`: 1,797 images of 10 × 8, scikit-learn
+    spuco-mnist      :func:`invjax.data.grouped.spuco_mnist.spuco_mnist`: coloured MNIST, 25 groups
+    synthbirds       :func:`invjax.data.grouped.synthbirds.synthbirds`: built from what is installed, exact masks
+    waterbirds       :func:`invjax.data.grouped.waterbirds.waterbirds`: a folder or zip
+    spuco-animals    :func:`invjax.data.grouped.spuco.spuco_animals`: folders; also spuco-dogs, spuco-birds
+    ===============  ========================================================================================
+
+    Raises ValueError for another name; else what the function says.
+    """
+    loaders = _loaders()
+    if name not in loaders:
+        raise ValueError(f"name must be one of {', '.join(loaders)}, was {name!r}")
+    return loaders[name](**options)
+
+
+def group_names() -> tuple[str, ...]:
+    """The names :func:`load_groups` knows."""
+    return tuple(_loaders())
+
+
+def _loaders() -> dict[str, Callable[..., GroupData]]:
+    from invjax.data.grouped import (
+        digits_spurious,  # they build GroupData
+        spuco,  # they build GroupData
+        spuco_mnist,  # they build GroupData
+        synthbirds,  # they build GroupData
+        waterbirds,  # they build GroupData
+    )
+
+    animals = {f"spuco-{which}": partial(spuco.spuco_animals, which=which) for which in ("animals", "dogs", "birds")}
+    return {
+        "digits-spurious": digits_spurious.digits_spurious,
+        "spuco-mnist": spuco_mnist.spuco_mnist,
+        "synthbirds": synthbirds.synthbirds,
+        "waterbirds": waterbirds.waterbirds,
+        **animals,
+    }
+
+
+def group_data(
+    name: str,
+    x: np.ndarray | ImageFiles,
+    y: Any,
+    attribute: Any,
+    part: Any,
+    classes: Sequence[str],
+    attributes: Sequence[str],
+    *,
+    group: Any = None,
+    groups: Sequence[str] | None = None,
+    mask: np.ndarray | None = None,
+    table: Mapping[str, Any] | None = None,
+    skipped: Sequence[str] = (),
+) -> GroupData:
+    """A checked :class:`GroupData`; ``group`` and its names by (1) where they are not given.
+
+    Args:
+      x: [N, H, W, C] (or [N, ...]) uint8, or floats in [0, 1]; or ImageFiles.
+      y, attribute, part: [N] integers: class, attribute, index into ``SPLITS``.
+
+    Raises:
+      ValueError: lengths, kinds or ranges do not fit, naming the argument.
+    """
+    count = len(x)
+    if count < 1:
+        raise ValueError(f"x must hold at least one example, {name} has none")
+    columns = {"y": (y, classes), "attribute": (attribute, attributes), "part": (part, SPLITS)}
+    if group is None:
+        group = np.asarray(attribute) + len(attributes) * np.asarray(y)
+        groups = [f"{one} on {other}" for one in classes for other in attributes]
+    columns["group"] = (group, groups or ())
+    checked = {}
+    for key, (values, names) in columns.items():
+        checked[key] = to_labels(np.asarray(values), count, key)
+        if checked[key].max() >= len(names):
+            raise ValueError(f"{key} must be below {len(names)}, the number of its names; was {checked[key].max()}")
+    if isinstance(x, np.ndarray) and x.dtype != np.uint8:
+        if not np.issubdtype(x.dtype, np.floating):
+            raise ValueError(f"x must be uint8 or floating point, was {x.dtype}")
+        if not (x.min() >= 0 and x.max() <= 1):
+            raise ValueError(f"x must lie in [0, 1], was in [{x.min():g}, {x.max():g}]; give pixels 0 ... 255 as uint8")
+        x = x.astype(np.float32, copy=False)
+    if mask is not None and (mask.dtype != bool or mask.shape != tuple(x.shape[:3])):
+        raise ValueError(f"mask must be bool of shape {tuple(x.shape[:3])}, was {mask.dtype} {mask.shape}")
+    further = {key: np.asarray(column) for key, column in (table or {}).items()}
+    for key, column in further.items():
+        if len(column) != count:
+            raise ValueError(f"table[{key!r}] must have {count} rows, has {len(column)}")
+    return GroupData(
+        name,
+        x,
+        **checked,
+        classes=tuple(classes),
+        attributes=tuple(attributes),
+        groups=tuple(groups or ()),
+        mask=mask,
+        table=further,
+        skipped=tuple(skipped),
+    )
+
+
+def proportional_shares(total: int, weights: Any) -> np.ndarray:
+    """[G] int with sum ``total``, as the nonnegative weights are to each other: largest remainders.
+
+    Where the total allows, no positive weight gets 0: such a group takes one from the largest.
+    """
+    weights = np.asarray(weights, np.float64)
+    exact = total * weights / weights.sum()
+    shares = np.floor(exact).astype(int)
+    shares[np.argsort(shares - exact, kind="stable")[: total - shares.sum()]] += 1
+    for g in np.flatnonzero((weights > 0) & (shares == 0)):
+        if shares.max() > 1:
+            shares[shares.argmax()] -= 1
+            shares[g] = 1
+    return shares
+
+
+def equal_shares(total: int, sizes: Any) -> np.ndarray:
+    """[G] int with sum ``min(total, sum sizes)``: as equal as the sizes, which none exceeds, let them be."""
+    sizes = np.asarray(sizes, int)
+    shares = np.zeros_like(sizes)
+    for done, g in enumerate(np.argsort(sizes, kind="stable")):  # the smallest first: what it lacks the others get
+        shares[g] = min(sizes[g], (total - shares.sum()) // (len(sizes) - done))
+    return shares

@@ -1,0 +1,187 @@
+"""WaterBirds: birds of land and water before landscapes of land and water, which in training agree 95 % of the time.
+
+    group = 2 y + place        0 landbird on land, 1 landbird on water, 2 waterbird on land, 3 waterbird on water   (1)
+
+A folder (or zip) of images with a ``metadata.csv`` whose columns are ``img_id``, ``img_filename``, ``y``, ``split``
+(0 train, 1 val, 2 test), ``place``, ``place_filename``. Full size: train 3498/184/56/1057, val 467/466/133/133, test
+2255/2255/642/642. Source: S. Sagawa et al., ICLR 2020 (birds: CUB-200-2011; landscapes: Places).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from invjax.data.grouped.group_data import SPLITS, GroupData, group_data
+from invjax.data.images.files import MARGIN, ImageFiles, Store, pillow
+from invjax.data.images.source import data_folder
+
+CLASSES = ("landbird", "waterbird")
+PLACES = ("land", "water")
+METADATA = "metadata.csv"
+COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
+NEEDED = ("img_filename", "y", "split", "place")
+
+
+def waterbirds(
+    source: str | Path | None = None,
+    *,
+    size: int | None = None,
+    margin: float = MARGIN,
+    count: int | None = None,
+    seed: int = 0,
+    skip_missing: bool = False,
+) -> GroupData:
+    """WaterBirds, or any set kept the same way; the images stay files until they are read.
+
+    Args:
+      source: the folder or zip with ``metadata.csv`` (in a zip at any depth); ``INVJAX_DATA/waterbirds`` by default,
+        which may also hold one such folder or zip.
+      size, margin: S px by :func:`~invjax.data.images.files.ImageFiles` (1): 224 is the published protocol (resize to
+        256 × 256, centre crop). None keeps the files as they are: right for a copy that was resized already. To shrink
+        such a copy give ``margin=1``.
+      count: keep so many training images, drawn by group (:meth:`GroupData.subset`); all by default.
+      seed: of that draw.
+      skip_missing: leave out rows whose file is missing, and name them in ``skipped``; else they are an error.
+        (Files that are there but corrupt show when they are read: ``decode(skip_bad=True)``.)
+
+    Raises:
+      ValueError: no such source; columns missing; a row with an unknown split, class or place, or without its file.
+    """
+    store = open_waterbirds(data_folder() / "waterbirds" if source is None else Path(source))
+    table = _read_metadata(store)
+    names = table["img_filename"].tolist()
+    missing = set(store.missing(names))
+    if missing and not skip_missing:
+        shown = ", ".join(repr(name) for name in names if name in missing)[:300]
+        raise ValueError(f"{METADATA} of {store} must list files that are there, {len(missing)} are not: {shown}")
+    kept = np.array([k for k, name in enumerate(names) if name not in missing], np.int64)
+    table = {key: column[kept] for key, column in table.items()}
+    data = group_data(
+        "waterbirds",
+        ImageFiles(store, table["img_filename"], size, margin),
+        table.pop("y"),
+        table.pop("place"),
+        table.pop("split"),
+        CLASSES,
+        PLACES,
+        table=table,
+        skipped=[f"{name}: no such file" for name in names if name in missing],
+    )
+    return data if count is None else data.subset(count, seed=seed)
+
+
+def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
+    """The same with the birds' masks, resized and cropped as the images are; bird where that is at least half.
+
+    Args:
+      data: of :func:`waterbirds`, not decoded yet.
+      folder: in the source, holding for the image ``a/b.jpg`` the mask ``a/b.png``, as CUB's segmentations are kept.
+
+    Raises:
+      ValueError: a mask is missing or cannot be decoded (named), or ``data`` has no files.
+    """
+    if not isinstance(data.x, ImageFiles):
+        raise ValueError(f"data must be files that are not decoded yet, {data.name} is an array")
+    names = [f"{folder}/{name.rpartition('.')[0]}.png" for name in map(str, data.x.names)]
+    if missing := data.x.store.missing(names):
+        raise ValueError(f"data must have a mask for each image, {len(missing)} are missing: {missing[0]!r} …")
+    mask = ImageFiles(data.x.store, names, data.x.size, data.x.margin)[:][..., 0] >= 128
+    if mask.shape != data.x.shape[:3]:
+        raise ValueError(f"masks must be as large as the images, {data.x.shape[1:3]}; were {mask.shape[1:]}")
+    return dataclasses.replace(data, mask=mask)
+
+
+def open_waterbirds(path: Path) -> Store:
+    """The folder that holds ``metadata.csv``: ``path``, or the only folder or zip in it that does.
+
+    Raises ValueError where there is none, or more than one.
+    """
+    if path.is_dir() and not (path / METADATA).is_file():
+        inside = sorted(p for p in path.iterdir() if (p / METADATA).is_file() or p.suffix == ".zip")
+        if len(inside) != 1:
+            found = ", ".join(p.name for p in inside) or "neither"
+            raise ValueError(f"source must hold {METADATA}, or one folder or zip that does; {str(path)!r} has {found}")
+        path = inside[0]
+    store = Store(path)
+    if not store.zipped:
+        return store
+    places = sorted((n for n in store.names() if n.rpartition("/")[2] == METADATA), key=lambda n: (n.count("/"), n))
+    if not places:
+        raise ValueError(f"source must hold {METADATA}, the zip {str(path)!r} does not")
+    return store.below(places[0].rpartition("/")[0])
+
+
+def save_waterbirds(data: GroupData, folder: str | Path) -> Path:
+    """Write a group-labelled set as a WaterBirds folder: PNG images, ``metadata.csv``, masks in ``segmentations/``.
+
+    Columns that ``data.table`` lacks are numbered or left empty. Returns the folder, which must not exist or be empty.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"folder must be new or empty, {str(folder)!r} is not")
+    image = pillow()
+    numbers = np.arange(len(data))
+    names = [f"{SPLITS[data.part[n]]}/{n:06d}.png" for n in numbers]
+    columns = {
+        "img_id": data.table.get("img_id", numbers + 1),
+        "img_filename": names,
+        "y": data.y,
+        "split": data.part,
+        "place": data.attribute,
+        "place_filename": data.table.get("place_filename", [""] * len(data)),
+    }
+    for n, name in enumerate(names):
+        pixels = np.asarray(data.x[n])
+        pixels = pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
+        _save(image, np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, folder / name)
+        if data.mask is not None:
+            _save(image, np.where(data.mask[n], 255, 0).astype(np.uint8), folder / "segmentations" / name)
+    with open(folder / METADATA, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(zip(*(columns[key] for key in COLUMNS), strict=True))
+    return folder
+
+
+def _save(image: object, pixels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.fromarray(pixels).save(path)  # type: ignore[attr-defined]
+
+
+def _read_metadata(store: Store) -> dict[str, np.ndarray]:
+    """The columns of ``metadata.csv``: y, split and place as integers that were checked, others as they stand."""
+    where = f"{METADATA} of {store}"
+    try:
+        text = store.read(METADATA).decode("utf-8-sig")
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where} must be readable text, is not: {error}") from error
+    reader = csv.reader(io.StringIO(text))
+    header = next(reader, [])
+    if lacking := [name for name in NEEDED if name not in header]:
+        raise ValueError(f"{where} must have the columns {', '.join(NEEDED)}; lacks {', '.join(lacking)}")
+    rows = [row for row in reader if row]
+    if not rows:
+        raise ValueError(f"{where} must list at least one image, lists none")
+    for k, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(f"{where} must have {len(header)} fields in each row; row {k + 1} has {len(row)}")
+    columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
+    table = {name: np.asarray(column) for name, column in columns.items() if name in COLUMNS}
+    for name, names in (("y", CLASSES), ("split", SPLITS), ("place", PLACES)):
+        table[name] = _numbers(columns[name], name, names, where)
+    return table
+
+
+def _numbers(column: Sequence[str], name: str, names: Sequence[str], where: str) -> np.ndarray:
+    known = {str(k): k for k in range(len(names))}
+    for k, value in enumerate(column):
+        if value.strip() not in known:
+            wanted = ", ".join(f"{key} ({names[number]})" for key, number in known.items())
+            raise ValueError(f"{name} in {where} must be one of {wanted}; was {value!r} in row {k + 1}")
+    return np.array([known[value.strip()] for value in column], np.int32)

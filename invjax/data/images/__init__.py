@@ -1,0 +1,1 @@
+"""Pictures: files, TensorFlow Datasets, the digits of the demo."""

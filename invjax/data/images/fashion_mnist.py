@@ -1,0 +1,73 @@
+"""Fashion-MNIST from its gzipped idx files, as Debian's package ``dataset-fashion-mnist`` and the authors ship them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from invjax.data.images.source import ImageData, data_folder
+from invjax.types import Bounds
+
+NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+FILES = {"train": "train", "test": "t10k"}
+
+
+def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> ImageData:
+    """60,000 (train) or 10,000 (test) garments: images [N, 28, 28, 1] float32 in [0, 1], labels [N] int32 0 … 9.
+
+    Args:
+      folder: of the idx files (``train-images-idx3-ubyte.gz`` …); by default where :func:`fashion_folder` finds them.
+      split: "train" or "test".
+
+    Raises:
+      ValueError: another split, no such files, or files that are damaged.
+    """
+    if split not in FILES:
+        raise ValueError(f"split must be one of {', '.join(FILES)}, was {split!r}")
+    found = fashion_folder(folder)
+    if found is None:
+        raise ValueError(missing(folder))
+    paths = [found / f"{FILES[split]}-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")]
+    if lacking := [path.name for path in paths if not path.is_file()]:
+        raise ValueError(f"fashion must be a folder with {lacking[0]}, {str(found)!r} has none")
+    images, labels = map(read_idx, paths)
+    return ImageData((images[..., None] / 255).astype(np.float32), labels.astype(np.int32), Bounds(0.0, 1.0), NAMES)
+
+
+def fashion_folder(given: str | Path | None = None) -> Path | None:
+    """``given``, else ``INVJAX_DATA/fashion-mnist``, else Debian's place; None unless the training files are there."""
+    shares = os.environ.get("XDG_DATA_DIRS", "/usr/local/share:/usr/share").split(":")
+    places = [
+        data_folder() / "fashion-mnist",
+        *(Path(share) / "datasets" / "fashion-mnist" for share in shares if share),
+    ]
+    for folder in places if given is None else [Path(given)]:
+        if (folder / "train-images-idx3-ubyte.gz").is_file() and (folder / "train-labels-idx1-ubyte.gz").is_file():
+            return folder
+    return None
+
+
+def missing(given: str | Path | None) -> str:
+    """The words of the error where :func:`fashion_folder` finds nothing."""
+    was = "in no known place" if given is None else f"not in {str(given)!r}"
+    return (
+        f"fashion must be a folder with Fashion-MNIST's idx files, they are {was}; Debian has them in the package "
+        "dataset-fashion-mnist"
+    )
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """A gzipped idx file of bytes: two zeros, 8 for bytes, the number of axes, their lengths, the bytes."""
+    try:
+        raw = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"fashion must hold readable gzipped idx files, {path.name} is not: {error}") from error
+    axes = raw[3] if raw[:3] == b"\0\0\x08" else 0
+    shape = np.frombuffer(raw, ">i4", axes, 4).astype(int) if len(raw) >= 4 + 4 * axes else np.zeros(0, int)
+    if not axes or len(raw) - 4 - 4 * axes != shape.prod():
+        raise ValueError(f"fashion must hold whole idx files of bytes, {path.name} is not one")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)

@@ -1,0 +1,1 @@
+"""Tables: known data sets and CSV files, in raw units and encoded."""

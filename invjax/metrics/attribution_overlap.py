@@ -1,0 +1,163 @@
+"""How far a perturbation, or any mask, and a class activation map lie in the same place of the image.
+
+For a perturbation r [H, W, C] with support ``s = [max_c |r| > 0]``, a map A [H, W] in [0, 1] (CAM or Grad-CAM, see
+:mod:`invjax.attribution.cam`) and the n = q H W pixels T of its q largest entries,
+
+    mass     = Σ_T ‖r_ij‖² / Σ ‖r_ij‖²         the share of r in the map's top region;      chance level q           (1)
+    iou      = |s ∩ [A > v]| / |s ∪ [A > v]|   v = 0.5                                                               (2)
+    pointing = [argmax A in s]                 does the map's peak hit a changed pixel;     chance level |s| / H W   (3)
+    energy   = Σ_s A / Σ A                     the share of the map on changed pixels;      chance level |s| / H W   (4)
+
+(2)–(4) take any mask in the place of s: that of an object, say. Where entries of A are equal (Grad-CAM is 0 in much of
+the plane), whatever has to be chosen among them is shared out evenly: (1) and (3) are what a choice by lot gives on
+average. NaN where a quantity has no meaning: r = 0, an empty union, a map that is the same everywhere, or not finite.
+
+All take leading axes ``[..., H, W]`` that broadcast and may stand inside ``jit`` and ``vmap``.
+
+Source: (2) with v = 0.5 as SpuCo's Grad-CAM evaluator has it; (3) Zhang et al. 2018, here without their tolerance of 15
+pixels; (4) Wang et al. 2020 (Score-CAM).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.core.rows import BATCH, Picked, in_batches
+from invjax.metrics.attack import Convention
+from invjax.metrics.attribution import counted
+from invjax.types import Array, ArrayLike
+
+PLANE = (-2, -1)
+SHARE, LEVEL = 0.25, 0.5
+
+
+class Overlap(NamedTuple):
+    """Of each attempt, shares in [0, 1] or NaN."""
+
+    mass: Any  # (1)
+    iou: Any  # (2)
+    pointing: Any  # (3)
+    energy: Any  # (4)
+    support: Any  # |s| / H W, the chance level of (3) and (4)
+
+
+def top_region(m: Array, share: ArrayLike = SHARE) -> Array:
+    """The pixels of the largest entries: [..., H, W] -> weights in [0, 1] whose sum is ``share`` · H W.
+
+    A pixel has weight 1 above, 0 below the entry at which the region is full; those equal to it have the rest evenly.
+    share: [] in (0, 1], traced.
+    """
+    flat = m.reshape(*m.shape[:-2], -1)
+    size = flat.shape[-1]
+    room = jnp.asarray(share, m.dtype) * size
+    last = jnp.clip(jnp.ceil(room).astype(jnp.int32) - 1, 0, size - 1)
+    edge = jnp.take(jnp.sort(flat, axis=-1, descending=True), last, axis=-1)[..., None]
+    above, level = (flat > edge).astype(m.dtype), (flat == edge).astype(m.dtype)
+    left = room - jnp.sum(above, axis=-1, keepdims=True)
+    weight = jnp.clip(left / jnp.maximum(jnp.sum(level, axis=-1, keepdims=True), 1), 0, 1)
+    return (above + level * weight).reshape(m.shape)
+
+
+def mass_inside(delta: Array, region: Array) -> Array:
+    """Σ region · ‖r_ij‖² / Σ ‖r_ij‖² of delta [..., H, W, C] and region [..., H, W], bool or weights; NaN for r = 0."""
+    largest = jnp.max(jnp.abs(delta), axis=(-3, -2, -1), keepdims=True)
+    r = delta / jnp.where(largest > 0, largest, jnp.ones_like(largest))  # no underflow of the squares
+    mass = jnp.sum(jnp.square(r), axis=-1)
+    return _share(jnp.sum(mass * region, axis=PLANE), jnp.sum(mass, axis=PLANE))
+
+
+def iou(m: Array, mask: Array, level: ArrayLike = LEVEL) -> Array:
+    """(2): maps and bool masks [..., H, W] -> [...]. level: [], traced, in the units of the map."""
+    high = m > level
+    both, either = (jnp.sum(a, axis=PLANE).astype(m.dtype) for a in (high & mask, high | mask))
+    return _share(both, either)
+
+
+def pointing_game(m: Array, mask: Array) -> Array:
+    """(3): maps and bool masks [..., H, W] -> [...], 1 or 0 where the map has one peak."""
+    peak = m == jnp.max(m, axis=PLANE, keepdims=True)
+    hit, peaks = (jnp.sum(a, axis=PLANE).astype(m.dtype) for a in (peak & mask, peak))
+    return jnp.where(jnp.max(m, axis=PLANE) > jnp.min(m, axis=PLANE), _share(hit, peaks), jnp.nan)
+
+
+def energy_inside(m: Array, mask: Array) -> Array:
+    """(4): maps [..., H, W], nowhere negative, and bool masks -> [...]."""
+    inside = jnp.sum(jnp.where(mask, m, jnp.zeros_like(m)), axis=PLANE)
+    return _share(inside, jnp.sum(m, axis=PLANE))
+
+
+def overlap(delta: Array, m: Array, share: ArrayLike = SHARE, level: ArrayLike = LEVEL) -> Overlap:
+    """(1)–(4) of perturbations [..., H, W, C] and maps [..., H, W] -> fields [...]. share: q; level: v; traced."""
+    support = jnp.any(delta != 0, axis=-1)
+    finite = jnp.all(jnp.isfinite(delta), axis=(-3, -2, -1)) & jnp.all(jnp.isfinite(m), axis=PLANE)
+    good = finite & jnp.any(support, axis=PLANE)
+    values = (
+        mass_inside(delta, top_region(m, share)),
+        iou(m, support, level),
+        pointing_game(m, support),
+        energy_inside(m, support),
+        jnp.mean(support, axis=PLANE, dtype=m.dtype),
+    )
+    return Overlap(*(jnp.where(good, value, jnp.nan) for value in values))
+
+
+def measure_overlap(
+    delta: Any,
+    maps: Any,
+    status: Any,
+    *,
+    share: float = SHARE,
+    level: float = LEVEL,
+    convention: Convention = "successes_only",
+    batch: int = BATCH,
+) -> Overlap:
+    """(1)–(4) of a list of attempts, in numpy: fields [N, T] or [N] float64, NaN where an attempt is not counted.
+
+    Args:
+        delta: [N, T, H, W, C] or [N, H, W, C]: ``result.delta``, or ``result.attempt - x``.
+        maps: [N, H, W], one per image, nowhere negative.
+        status: [N, T] or [N], of :class:`~invjax.types.Status`.
+        share: q, in (0, 1].
+        level: v.
+        convention: "successes_only": FOUND counts; "all_attempts": all but those that were none.
+        batch: attempts at once.
+
+    Raises ValueError: shapes that do not fit, a share outside (0, 1], an unknown convention.
+    """
+    r, m, state = np.asarray(delta), np.asarray(maps), np.asarray(status)
+    if m.ndim != 3 or r.shape[:-1] != (*state.shape, *m.shape[1:]) or state.shape[:1] != m.shape[:1]:
+        raise ValueError(
+            "delta must be [N, H, W, C] with status [N], or [N, T, H, W, C] with status [N, T], and maps [N, H, W]; "
+            f"were {r.shape}, {state.shape} and {m.shape}"
+        )
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be a share of the pixels in (0, 1], was {share!r}")
+    index = counted(state, convention).reshape(-1).nonzero()[0]
+    table = Overlap(*(np.full(state.size, np.nan) for _ in Overlap._fields))
+    if len(index):
+        image = np.arange(state.size) // state[0].size
+        columns = (Picked(r.reshape(-1, *r.shape[-3:]), index), Picked(m, image[index]))
+        for field, values in zip(table, in_batches(_overlaps, (share, level), columns, (), batch), strict=True):
+            field[index] = values
+    return Overlap(*(field.reshape(state.shape) for field in table))
+
+
+def summarize_overlap(table: Overlap) -> dict[str, float]:
+    """The means over the attempts where each is defined (NaN where none is), and ``counted``, those with a support."""
+    means = {}
+    for name, values in table._asdict().items():
+        known = np.asarray(values)[np.isfinite(values)]
+        means[name] = float(known.mean()) if known.size else float("nan")
+    return {**means, "counted": int(np.isfinite(table.support).sum())}
+
+
+def _overlaps(shared: tuple[Array, Array], delta: Array, m: Array) -> Overlap:
+    return overlap(delta.astype(m.dtype), m, *shared)
+
+
+def _share(part: Array, whole: Array) -> Array:
+    there = whole > 0
+    return jnp.where(there, part / jnp.where(there, whole, jnp.ones_like(whole)), jnp.nan)

