@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import losses
+from invjax.core.files import write_atomic
 from invjax.engine import Part, prepare, run_queue, run_shared, white_box
 from invjax.engine.checks import with_keys
-from invjax.engine.folder import write_atomic
 from invjax.engine.lanes import num_probes
 from invjax.engine.progress import progress_bar
 from invjax.types import Array, Config, Result

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.core
@@ -60,11 +60,27 @@ class Problem(NamedTuple):
     id: Array  # [] int32, the example's position in the list
 
 
+class LogitsFn(Protocol):
+    """A classifier: a callable whose leaves, where it is a pytree, are its weights."""
+
+    def __call__(self, x: Array, /) -> Array:
+        """x [B, *S] in the data range -> logits [B, K], each row of one example alone."""
+        ...
+
+
+class Density(Protocol):
+    """A plausibility model, as a pytree. Some have more: ``centre(label)``, ``gravity_point(x, label)``."""
+
+    def log_prob(self, x: Array, label: Array, /) -> Array:
+        """x [*S], label [] -> [] log density of the class ``label`` at one point, up to a constant."""
+        ...
+
+
 class Context(NamedTuple):
     """What all lanes share."""
 
-    logits: Callable[[Array], Array]  # [B, *S] -> [B, K]; a pytree whose leaves are the weights
-    density: Any = None  # a plausibility model with ``log_prob(x, label)``
+    logits: LogitsFn  # [B, *S] -> [B, K]; a pytree whose leaves are the weights
+    density: Density | None = None  # a plausibility model
     constraints: Any = None  # what may change, and how: a compiled FeatureSpace; None: the box, the mask and the groups
 
 
@@ -88,6 +104,11 @@ class Outcome(NamedTuple):
     attempt: Array  # [*S] the last or best point tried, whatever the status
 
 
+def decided(ctx: Context, problem: Problem, config: Config, state: State) -> Array:
+    """[] bool: the state has a status other than PENDING. When a method is done, unless it says otherwise."""
+    return state.status != Status.PENDING
+
+
 class Method(NamedTuple):
     """One inverse-classification algorithm as pure functions of one example.
 
@@ -98,8 +119,9 @@ class Method(NamedTuple):
     * ``loss(ctx, problem, config, state, point, logits) -> []``; the engine differentiates it in ``point``, through
       the network and directly.
     * ``tell(ctx, problem, config, state, eval) -> state``.
-    * ``done(ctx, problem, config, state) -> [] bool``.
-    * ``result(ctx, problem, config, state) -> Outcome``.
+    * ``done(ctx, problem, config, state) -> [] bool``; by default, when ``state.status`` has left PENDING.
+    * ``result(ctx, problem, config, state) -> Outcome``; by default that of ``state.best`` (a
+      :class:`invjax.solvers.best.Best`) and ``state.status``, the point asked next being the attempt.
     * ``probe(ctx, problem, config, state) -> [q, *S]`` with ``tell_probe(ctx, problem, config, state, points, logits)
       -> state``: forward-only candidates, evaluated in the same iteration after ``tell``; q static, 0 for none.
 
@@ -111,12 +133,22 @@ class Method(NamedTuple):
     ask: Callable[..., Array]
     loss: Callable[..., Array]
     tell: Callable[..., State]
-    done: Callable[..., Array]
-    result: Callable[..., Outcome]
+    done: Callable[..., Array] = decided
+    result: Callable[..., Outcome] | None = None
     probe: Callable[..., Array] | None = None
     tell_probe: Callable[..., State] | None = None
     width: int | None = None
     needs_grad: bool = True
+
+
+class Evaluator(Protocol):
+    """How the engine looks at the network; see :mod:`invjax.engine.evaluate`."""
+
+    def __call__(
+        self, method: Method, ctx: Context, config: Config, problems: Problem, states: State, points: Array, /
+    ) -> Eval:
+        """points [B, *S] (or [B, P, *S]) of the lanes' problems and states -> value, gradient and logits of each."""
+        ...
 
 
 class Result(NamedTuple):
@@ -141,15 +173,11 @@ class Result(NamedTuple):
         """The rows of a batched result that ``index`` (an int, slice, or array) selects."""
         return jax.tree.map(lambda field: field[index], self)
 
-    def to_pandas(self, space: Any = None, factual: Any = None) -> Any:
+    def to_pandas(self) -> Any:
         """One row per example: status, found, evaluations, forwards, and l0, l2, linf of ``delta`` in data units.
 
-        The index is the position in the list (of several leading axes, e.g. [N, T]: one level each).
-
-        space: the FeatureSpace of the answers; then l0 counts features, and x follows in raw units, a column per
-        feature (of one whose name is taken, ``NAME (feature)``). factual: the table that x started from; what did not
-        change then comes back bit for bit.
-        Raises ImportError where pandas is missing, ValueError where the space has other columns.
+        The index is the position in the list (of several leading axes, e.g. [N, T]: one level each). In raw units and
+        features: :meth:`invjax.constraints.FeatureSpace.to_pandas`. Raises ImportError where pandas is missing.
         """
         try:
             import pandas as pd
@@ -168,27 +196,8 @@ class Result(NamedTuple):
             "l2": np.sqrt(np.square(delta).sum(1)),
             "linf": np.abs(delta).max(1),
         }
-        if space is not None:
-            columns |= self._in_raw_units(space, factual, delta, each, columns)
         index = pd.RangeIndex(status.size) if status.ndim < 2 else pd.MultiIndex.from_tuples(np.ndindex(*status.shape))
         return pd.DataFrame(columns, index=index)
-
-    def _in_raw_units(self, space: Any, factual: Any, delta: Any, each: int, taken: Any) -> dict[str, Any]:
-        """l0 in features, and the answers [N * each, D] decoded."""
-        x = np.asarray(self.x).reshape(len(delta), -1)
-        if x.shape[1] != space.width:
-            raise ValueError(f"space must have the {x.shape[1]} columns of x, has {space.width}")
-        if factual is not None:
-            from invjax.constraints.table import columns
-
-            factual = {name: np.repeat(column, each) for name, column in columns(factual, space.names).items()}
-        changed = np.zeros((len(delta), len(space.names)), bool)
-        rows, where = np.nonzero(delta)
-        changed[rows, space.column_features[where]] = True
-        raw = space.decode(x, factual)
-        return {"l0": changed.sum(1)} | {
-            f"{name} (feature)" if name in taken else name: column for name, column in raw.items()
-        }
 
     def __repr__(self) -> str:
         """How many ended how; the arrays are in the fields."""

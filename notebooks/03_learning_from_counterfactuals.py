@@ -42,13 +42,13 @@ import os
 import jax
 from flax import nnx
 
-from benchmarks.learn.comparison import ablation
 from invjax import viz
 from invjax.attacks import PGD
 from invjax.counterfactuals import FixedWeights
 from invjax.data import load_groups
 from invjax.densities import fit_knn
 from invjax.learn import Optimiser, evaluate, fit, group_dro, make_perturbed_dataset
+from invjax.learn.study.ablation import ablation
 from invjax.learn.study.tasks import load_task
 from invjax.models import MLP
 

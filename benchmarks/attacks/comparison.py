@@ -21,11 +21,11 @@ from benchmarks.attacks.records import SHOWN, attempted, record_of
 from benchmarks.attacks.settings import Entry, brief, chosen, configuration
 from benchmarks.common import Timed, check_json, timed_run, write_json
 from invjax.attribution import grad_cams
-from invjax.campaign.attack import Chosen, check_folder, choose, constants
+from invjax.campaign.attack import Chosen, choose, constants
 from invjax.campaign.pairs import Pairs, make_pairs
+from invjax.core.files import check_folder, write_atomic
+from invjax.core.logits import num_classes
 from invjax.data import ImageSource
-from invjax.engine.checks import num_classes
-from invjax.engine.folder import write_atomic
 from invjax.metrics.attack import attack_table
 
 LEDGER = ("compile_s", "run_s", "steps", "network_s", "issued")

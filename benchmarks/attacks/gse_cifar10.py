@@ -14,8 +14,8 @@ from benchmarks.common import check_json, timed_run, write_json
 from invjax.attacks.gse import VARIANTS
 from invjax.campaign.attack import choose, configure
 from invjax.campaign.pairs import make_pairs
+from invjax.core.logits import num_classes
 from invjax.data import open_images
-from invjax.engine.checks import num_classes
 from invjax.metrics.attack import MEASURES, attack_table
 from invjax.models import load
 from invjax.models.params_file import load_arrays

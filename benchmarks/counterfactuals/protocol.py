@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from benchmarks.counterfactuals.peers.exchange import Exchange, network
-from invjax.data.tables.table import load_tabular
+from invjax.data.tables.load import load_tabular
 from invjax.types import Array
 
 Weights = list[tuple[Array, Array]]

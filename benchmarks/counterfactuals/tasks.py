@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.counterfactuals import protocol as cfe_protocol
 from benchmarks.counterfactuals.peers.exchange import network
 from invjax.core.logits import LogitsModel
-from invjax.data.tables.table import load_tabular
+from invjax.data.tables.load import load_tabular
 from invjax.densities import fit_gmm, fit_kde
 from invjax.types import Array
 

@@ -11,8 +11,8 @@ from benchmarks.common import check_json, timed_run, write_json
 from invjax.attacks import make
 from invjax.campaign.attack import choose
 from invjax.campaign.pairs import make_pairs
+from invjax.core.logits import num_classes
 from invjax.data import open_images
-from invjax.engine.checks import num_classes
 from invjax.models import load
 
 DESCRIPTION = "Run time over that of as many bare batched gradients, and the occupancy of the lanes."

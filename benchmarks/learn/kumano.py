@@ -27,7 +27,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.common import check_json, write_json
-from invjax.campaign.attack import check_folder
+from invjax.core.files import check_folder
 from invjax.data.grouped.spuco_mnist import mnist_source
 from invjax.learn import Optimiser, Trained, evaluate, fit, make_perturbed_dataset, preset
 from invjax.metrics.group import wilson_interval

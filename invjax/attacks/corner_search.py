@@ -29,8 +29,8 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.attacks.parts import corners
 from invjax.core.config import STATIC, config, require, require_choice
-from invjax.engine.checks import num_classes
-from invjax.solvers import best as kept
+from invjax.core.logits import num_classes
+from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 CLEAN, SCAN, LEADING, TRIM, SAMPLES, PRUNE, OVER = range(7)  # the steps of the search
@@ -81,8 +81,8 @@ class CornerState(NamedTuple):
     row: Array  # [] int32, LEADING and SAMPLES: the ranking
     number: Array  # [] int32, SAMPLES: the draw; TRIM, PRUNE: the place that goes back
     limit: Array  # [] int32, k stays below
-    best: kept.Best  # scored by its changed units
-    near: kept.Best  # of the changed points the one of least gap, scored by it: the attempt of a failure
+    best: Best  # scored by its changed units
+    near: Best  # of the changed points the one of least gap, scored by it: the attempt of a failure
     status: Array  # [] int32, PENDING until decided
 
 
@@ -112,8 +112,8 @@ def _init(ctx: Context, problem: Problem, config: CornerSearch) -> CornerState:
         row=jnp.int32(0),
         number=jnp.int32(0),
         limit=(largest + 1).astype(jnp.int32),
-        best=kept.nothing(problem),
-        near=kept.nothing(problem),
+        best=nothing(problem),
+        near=nothing(problem),
         status=jnp.int32(Status.PENDING),
     )
 
@@ -221,7 +221,7 @@ def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerSta
     shape, clean, scan = _shape(problem, config), state.phase == CLEAN, state.phase == SCAN
     reached = losses.reached(ev.logits, problem.label, problem.target)
     count = jnp.sum(state.asked != NONE, dtype=jnp.int32)
-    best = kept.keep(state.best, ev.point, count, reached & ~clean)
+    best = state.best.offer(ev.point, count, reached & ~clean)
     better = best.score < state.best.score
     rivals = jnp.where(clean, _strongest(problem, ev.logits, state.rivals.size), state.rivals)
     scores, codes = _insert(problem, state, ev.logits, ev.value)
@@ -233,11 +233,11 @@ def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerSta
         told=state.told + jnp.int32(1),
         cursor=_next(problem, shape, state.cursor + scan),
         best=best,
-        near=kept.keep(state.near, ev.point, ev.value, ~clean),
+        near=state.near.offer(ev.point, ev.value, ~clean),
     )
     state = _turn(told, shape[0] << shape[1], better, count, config.samples)
     over = (clean & reached) | (state.phase == OVER)
-    state = state._replace(status=kept.ended(best, clean & reached, over))
+    state = state._replace(status=best.status(clean & reached, over))
     return state._replace(asked=_choice(problem, shape, state))
 
 
@@ -278,12 +278,8 @@ def _turn(state: CornerState, total: int, better: Array, count: Array, samples: 
     return state._replace(**{name: value.astype(jnp.int32) for name, value in counters.items()})
 
 
-def _done(ctx: Context, problem: Problem, config: CornerSearch, state: CornerState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: CornerSearch, state: CornerState) -> Outcome:
-    return kept.outcome(state.best, state.status, state.near.x)
+    return state.best.outcome(state.status, state.near.x)
 
 
-CornerSearch.method = Method("corner-search", _init, _ask, _loss, _tell, _done, _result, needs_grad=False)
+CornerSearch.method = Method("corner-search", _init, _ask, _loss, _tell, result=_result, needs_grad=False)

@@ -24,8 +24,8 @@ from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
 from invjax.core.config import STATIC, config, require, require_choice
 from invjax.core.numerics import select
 from invjax.solvers import State as Inner
-from invjax.solvers import best as kept
 from invjax.solvers import fista, search
+from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 RULES = ("en", "l1")
@@ -76,7 +76,7 @@ class EADState(NamedTuple):
     k: Array  # [] int32, steps taken in this trial; 0 before the clean input was seen
     hit: Array  # [] bool, this trial has succeeded
     c: search.Bracket  # the search for the smallest c that succeeds
-    best: kept.Best  # scored by the rule
+    best: Best  # scored by the rule
     status: Array  # [] int32, PENDING until decided
 
 
@@ -84,7 +84,7 @@ def _init(ctx: Context, problem: Problem, config: EAD) -> EADState:
     zero = jnp.zeros_like(problem.x)
     c = search.init(jnp.asarray(config.start, zero.dtype))
     return EADState(
-        fista.init(zero), zero, jnp.int32(0), jnp.bool_(False), c, kept.nothing(problem), jnp.int32(Status.PENDING)
+        fista.init(zero), zero, jnp.int32(0), jnp.bool_(False), c, nothing(problem), jnp.int32(Status.PENDING)
     )
 
 
@@ -107,10 +107,10 @@ def score(config: EAD, r: Array) -> Array:
     return l1 if config.rule == "l1" else jnp.sum(jnp.square(r)) + config.beta * l1
 
 
-def _judge(problem: Problem, config: EAD, best: kept.Best, point: Array, logits: Array) -> tuple[kept.Best, Array]:
+def _judge(problem: Problem, config: EAD, best: Best, point: Array, logits: Array) -> tuple[Best, Array]:
     gap = losses.gap(logits, problem.label, problem.target)
     valid = (gap < 0) & (gap <= -config.kappa)
-    return kept.keep(best, point, score(config, to_units(problem, point)).astype(best.score.dtype), valid), valid
+    return best.offer(point, score(config, to_units(problem, point)).astype(best.score.dtype), valid), valid
 
 
 def _step(problem: Problem, config: EAD, inner: Inner, r: Array, grad: Array, k: Array, c: Array) -> Inner:
@@ -156,7 +156,7 @@ def _tell_probe(ctx: Context, problem: Problem, config: EAD, state: EADState, po
     # A new trial begins with the step from r = 0. FISTA asks that step's result itself, so nothing is left unjudged.
     zero, start = jnp.zeros_like(problem.x), jnp.zeros_like(state.k)
     fresh = _step(problem, config, fista.init(zero), zero, state.g0, start, c.value)
-    status = kept.ended(best, jnp.bool_(False), c.trials >= config.trials)
+    status = best.status(jnp.bool_(False), c.trials >= config.trials)
     return EADState(
         inner=select(ended, fresh, state.inner),
         g0=state.g0,
@@ -168,12 +168,8 @@ def _tell_probe(ctx: Context, problem: Problem, config: EAD, state: EADState, po
     )
 
 
-def _done(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Outcome:
-    return kept.outcome(state.best, state.status, _at(problem, state.inner.x))
+    return state.best.outcome(state.status, _at(problem, state.inner.x))
 
 
-EAD.method = Method("ead", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)
+EAD.method = Method("ead", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe)

@@ -29,8 +29,8 @@ from invjax.core.config import STATIC, config, require
 from invjax.core.groups import group_gains
 from invjax.core.numerics import safe_divide, safe_norm
 from invjax.core.ranks import largest
-from invjax.solvers import best as kept
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.solvers.best import Best, nothing
+from invjax.types import Array, Context, Eval, Method, Problem, Status
 
 
 @config
@@ -78,14 +78,14 @@ class FMNState(NamedTuple):
     eps: Array  # [] ε, a whole number of units, in the dtype of x
     k: Array  # [] int32, steps taken
     stage: pruning.Stage  # the last one
-    best: kept.Best  # scored by its changed units
+    best: Best  # scored by its changed units
     status: Array  # [] int32, PENDING until decided
 
 
 def _init(ctx: Context, problem: Problem, config: FMN) -> FMNState:
     grouping_of(problem, config.unit, config.patch)  # a shape that has no such units is refused here
     zero, one = jnp.zeros_like(problem.x), jnp.ones((), problem.x.dtype)
-    return FMNState(zero, one, jnp.int32(0), pruning.waiting(zero), kept.nothing(problem), jnp.int32(Status.PENDING))
+    return FMNState(zero, one, jnp.int32(0), pruning.waiting(zero), nothing(problem), jnp.int32(Status.PENDING))
 
 
 def _ask(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:
@@ -101,7 +101,7 @@ def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval
     ops, dtype = grouping_of(problem, config.unit, config.patch), problem.x.dtype
     first = state.k == 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
-    best = kept.keep(state.best, ev.point, count(ops, ev.point - problem.x).astype(dtype), reached & ~first)
+    best = state.best.offer(ev.point, count(ops, ev.point - problem.x).astype(dtype), reached & ~first)
 
     share = jnp.minimum(state.k.astype(dtype) / config.iterations, 1)
     falling = 0.5 * (1 + jnp.cos(jnp.pi * share))
@@ -120,16 +120,8 @@ def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval
     r = jnp.where(ops.spread(largest(gain, eps)), clipped, jnp.zeros_like(v))
 
     stage, r, over = pruning.onwards(problem, ops, config, state, best, r, g, ev.logits)
-    status = kept.ended(best, first & reached, over)
+    status = best.status(first & reached, over)
     return FMNState(r.astype(dtype), eps.astype(dtype), state.k + jnp.int32(1), stage, best, status)
 
 
-def _done(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:
-    return state.status != Status.PENDING
-
-
-def _result(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Outcome:
-    return kept.outcome(state.best, state.status, _ask(ctx, problem, config, state))
-
-
-FMN.method = Method("fmn", _init, _ask, _loss, _tell, _done, _result)
+FMN.method = Method("fmn", _init, _ask, _loss, _tell)

@@ -131,10 +131,6 @@ def _tell(
     )
 
 
-def _done(ctx: Context, problem: Problem, config: ForwardBackward, state: ForwardBackwardState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: ForwardBackward, state: ForwardBackwardState) -> Outcome:
     # Also where the network broke in a later trial: what an earlier one found stands.
     found = jnp.isfinite(state.best_l0)
@@ -142,4 +138,4 @@ def _result(ctx: Context, problem: Problem, config: ForwardBackward, state: Forw
     return Outcome(state.best, status, jnp.where(found, state.best, problem.x + state.r))
 
 
-ForwardBackward.method = Method("forward-backward", _init, _ask, _loss, _tell, _done, _result)
+ForwardBackward.method = Method("forward-backward", _init, _ask, _loss, _tell, result=_result)

@@ -150,13 +150,9 @@ def _tell_probe(
     )
 
 
-def _done(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState) -> Outcome:
     status = jnp.where(state.found, Status.FOUND, state.status).astype(jnp.int32)
     return Outcome(state.best, status, jnp.where(state.found, state.best, to_data(problem, state.r, SIGNED)))
 
 
-FWnucl.method = Method("fwnucl", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)
+FWnucl.method = Method("fwnucl", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe)

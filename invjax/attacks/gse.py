@@ -239,14 +239,10 @@ def _tell(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, ev
     return _step(config, problem, state, jnp.where(fresh, g0, grad), sigma)
 
 
-def _done(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) -> Outcome:
     found = jnp.isfinite(state.best_d20)  # also where the network broke afterwards
     status = jnp.where(found, Status.FOUND, state.status)
     return Outcome(state.best, status, jnp.where(found, state.best, _ask(ctx, problem, config, state)))
 
 
-GSEConfig.method = Method("gse", _init, _ask, _loss, _tell, _done, _result)
+GSEConfig.method = Method("gse", _init, _ask, _loss, _tell, result=_result)

@@ -212,14 +212,10 @@ def _tell(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastS
     )
 
 
-def _done(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: GSEFastConfig, state: GSEFastState) -> Outcome:
     found = jnp.isfinite(state.best_d20)  # also where the network broke afterwards
     status = jnp.where(found, Status.FOUND, state.status)
     return Outcome(state.best, status, jnp.where(found, state.best, _ask(ctx, problem, config, state)))
 
 
-GSEFastConfig.method = Method("gse-fast", _init, _ask, _loss, _tell, _done, _result)
+GSEFastConfig.method = Method("gse-fast", _init, _ask, _loss, _tell, result=_result)

@@ -293,14 +293,10 @@ def _apg(
     return jax.tree.map(lambda a, b: jnp.where(refused, a, b), again, taken)
 
 
-def _done(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState) -> Outcome:
     found = state.mode == POLISH  # also where the network broke afterwards
     status = jnp.where(found, Status.FOUND, state.status).astype(jnp.int32)
     return Outcome(state.best, status, jnp.where(found, state.best, to_data(problem, state.r, SIGNED)))
 
 
-Homotopy.method = Method("homotopy", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)
+Homotopy.method = Method("homotopy", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe)

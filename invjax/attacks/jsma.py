@@ -190,13 +190,9 @@ def _tell(ctx: Context, problem: Problem, config: JSMA, state: JSMAState, ev: Ev
     )
 
 
-def _done(ctx: Context, problem: Problem, config: JSMA, state: JSMAState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: JSMA, state: JSMAState) -> Outcome:
     point = _ask(ctx, problem, config, state)
     return Outcome(point, state.status, point)
 
 
-JSMA.method = Method("jsma", _init, _ask, _loss, _tell, _done, _result)
+JSMA.method = Method("jsma", _init, _ask, _loss, _tell, result=_result)

@@ -176,13 +176,9 @@ def _tell(ctx: Context, problem: Problem, config: LocalSearch, state: LocalSearc
     )
 
 
-def _done(ctx: Context, problem: Problem, config: LocalSearch, state: LocalSearchState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: LocalSearch, state: LocalSearchState) -> Outcome:
     found = state.status == Status.FOUND
     return Outcome(state.best, state.status, jnp.where(found, state.best, state.image))
 
 
-_METHOD = Method("local-search", _init, _ask, _loss, _tell, _done, _result, width=129, needs_grad=False)
+_METHOD = Method("local-search", _init, _ask, _loss, _tell, result=_result, width=129, needs_grad=False)

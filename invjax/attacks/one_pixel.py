@@ -165,12 +165,8 @@ def _tell(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState
     )
 
 
-def _done(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState) -> Outcome:
     return Outcome(state.best, state.status, state.best)
 
 
-_METHOD = Method("one-pixel", _init, _ask, _loss, _tell, _done, _result, width=50, needs_grad=False)
+_METHOD = Method("one-pixel", _init, _ask, _loss, _tell, result=_result, width=50, needs_grad=False)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.core.config import STATIC, config, require, require_choice
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
-from invjax.solvers import best as kept
+from invjax.solvers.best import Best, nothing
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
@@ -71,12 +71,12 @@ class PGDState(NamedTuple):
     point: Array  # [*S] the next point to ask
     k: Array  # [] int32, steps taken from this start; -1 before the clean input was seen
     trial: Array  # [] int32, starts used up
-    best: kept.Best | None  # the point of least loss with the wanted class, where it is not the first one
+    best: Best | None  # the point of least loss with the wanted class, where it is not the first one
     status: Array  # [] int32, PENDING until decided
 
 
 def _init(ctx: Context, problem: Problem, config: PGD) -> PGDState:
-    best = None if config.stop_early else kept.nothing(problem)
+    best = None if config.stop_early else nothing(problem)
     return PGDState(problem.x, jnp.int32(-1), jnp.int32(0), best, jnp.int32(Status.PENDING))
 
 
@@ -130,8 +130,8 @@ def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval
         best, won = None, jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
         status = jnp.where(reached, won, jnp.where(spent, Status.NOT_FOUND, Status.PENDING)).astype(jnp.int32)
     else:
-        best = kept.keep(state.best, ev.point, ev.value, reached & ~first)
-        status = kept.ended(best, first & reached, spent)
+        best = state.best.offer(ev.point, ev.value, reached & ~first)
+        status = best.status(first & reached, spent)
     over = status != Status.PENDING
 
     fresh = at_random | ended
@@ -141,14 +141,10 @@ def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval
     return PGDState(jnp.where(over, ev.point, point), k.astype(jnp.int32), trial, best, status)
 
 
-def _done(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Outcome:
     if state.best is not None:
-        return kept.outcome(state.best, state.status, state.point)
+        return state.best.outcome(state.status, state.point)
     return Outcome(state.point, state.status, state.point)
 
 
-PGD.method = Method("pgd", _init, _ask, _loss, _tell, _done, _result)
+PGD.method = Method("pgd", _init, _ask, _loss, _tell, result=_result)

@@ -173,13 +173,9 @@ def _tell_probe(
     )
 
 
-def _done(ctx: Context, problem: Problem, config: SAIF, state: SAIFState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: SAIF, state: SAIFState) -> Outcome:
     found = state.status == Status.FOUND
     return Outcome(state.best, state.status, jnp.where(found, state.best, _sparse(problem, config, state)))
 
 
-SAIF.method = Method("saif", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)
+SAIF.method = Method("saif", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe)

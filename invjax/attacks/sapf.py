@@ -37,9 +37,9 @@ from invjax.attacks.parts import coordinates, units
 from invjax.core.config import STATIC, config, require, require_choice
 from invjax.core.numerics import replace_if, safe_divide, safe_norm, select
 from invjax.core.ranks import largest
-from invjax.solvers import best as kept
 from invjax.solvers import search
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.solvers.best import Best, nothing
+from invjax.types import Array, Context, Eval, Method, Problem, Status
 
 TURNS = {"joint": 1, "alternate": 2}  # evaluations for a step of δ and a step of G
 LIMITS = (20.0, 20.0, 100.0, 30.72)  # ρ_1 … ρ_4 grow no further
@@ -120,7 +120,7 @@ class SAPFState(NamedTuple):
     k: Array  # [] int32, steps of this trial
     c: search.Bracket  # the search for the smallest c that succeeds
     hit: Array  # [] bool, this trial has succeeded
-    best: kept.Best  # scored by its changed entries
+    best: Best  # scored by its changed entries
     norm: Array  # [] ‖r‖_2 of it; infinity if there is none
     status: Array  # [] int32, PENDING until decided
 
@@ -143,7 +143,7 @@ def _room(problem: Problem, config: SAPF) -> Room:
     return Room(low, high, free, jnp.maximum(jnp.sum(free), 1), groups)
 
 
-def _trial(problem: Problem, config: SAPF, c: search.Bracket, best: kept.Best, norm: Array) -> SAPFState:
+def _trial(problem: Problem, config: SAPF, c: search.Bracket, best: Best, norm: Array) -> SAPFState:
     """The beginning of a trial: δ = 0 and G = 1, so that x itself is asked first."""
     zero, s = jnp.zeros_like(problem.x), jnp.zeros((), problem.x.dtype)
     return SAPFState(
@@ -155,7 +155,7 @@ def _trial(problem: Problem, config: SAPF, c: search.Bracket, best: kept.Best, n
 
 def _init(ctx: Context, problem: Problem, config: SAPF) -> SAPFState:
     s = jnp.zeros((), problem.x.dtype)
-    return _trial(problem, config, search.init(s + config.c), kept.nothing(problem), s + jnp.inf)
+    return _trial(problem, config, search.init(s + config.c), nothing(problem), s + jnp.inf)
 
 
 def _ask(ctx: Context, problem: Problem, config: SAPF, state: SAPFState) -> Array:
@@ -253,7 +253,7 @@ def _judge(problem: Problem, config: SAPF, state: SAPFState, ev: Eval) -> SAPFSt
     valid = (state.k >= _last(config)) & reached & (changed > 0)
     norm = safe_norm(coordinates.to_units(problem, ev.point, coordinates.SIGNED))
     fewer = (changed < state.best.score) | ((changed == state.best.score) & (norm < state.norm))
-    best, norm = select(valid & fewer, (kept.Best(ev.point, changed), norm), (state.best, state.norm))
+    best, norm = select(valid & fewer, (Best(ev.point, changed), norm), (state.best, state.norm))
     return state._replace(best=best, norm=norm, hit=state.hit | valid)
 
 
@@ -268,15 +268,7 @@ def _tell(ctx: Context, problem: Problem, config: SAPF, state: SAPFState, ev: Ev
     spent = ended & ((c.trials >= config.trials) | (c.value < STOP * config.c))
     again = _trial(problem, config, c, state.best, state.norm)
     follows = select(ended, select(spent, state, again), moved)
-    return follows._replace(status=kept.ended(state.best, clean, spent))
+    return follows._replace(status=state.best.status(clean, spent))
 
 
-def _done(ctx: Context, problem: Problem, config: SAPF, state: SAPFState) -> Array:
-    return state.status != Status.PENDING
-
-
-def _result(ctx: Context, problem: Problem, config: SAPF, state: SAPFState) -> Outcome:
-    return kept.outcome(state.best, state.status, _ask(ctx, problem, config, state))
-
-
-SAPF.method = Method("sapf", _init, _ask, _loss, _tell, _done, _result)
+SAPF.method = Method("sapf", _init, _ask, _loss, _tell)

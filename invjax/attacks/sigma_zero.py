@@ -25,8 +25,8 @@ from invjax.attacks.parts.coordinates import room, scale, to_data
 from invjax.attacks.parts.units import grouping_of
 from invjax.core.config import config, require
 from invjax.core.numerics import safe_divide
-from invjax.solvers import best as kept
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.solvers.best import Best, nothing
+from invjax.types import Array, Context, Eval, Method, Problem, Status
 
 ADAM = optax.scale_by_adam()
 
@@ -71,7 +71,7 @@ class SigmaZeroState(NamedTuple):
     tau: Array  # [] τ
     k: Array  # [] int32, steps taken
     stage: pruning.Stage  # the last one
-    best: kept.Best  # scored by its changed features
+    best: Best  # scored by its changed features
     status: Array  # [] int32, PENDING until decided
 
 
@@ -84,7 +84,7 @@ def _init(ctx: Context, problem: Problem, config: SigmaZero) -> SigmaZeroState:
         tau,
         jnp.int32(0),
         pruning.waiting(zero),
-        kept.nothing(problem),
+        nothing(problem),
         jnp.int32(Status.PENDING),
     )
 
@@ -110,7 +110,7 @@ def _tell(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroSta
     first = state.k == 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
     l0 = jnp.sum(ev.point != problem.x).astype(problem.x.dtype)
-    best = kept.keep(state.best, ev.point, l0, reached & ~first)
+    best = state.best.offer(ev.point, l0, reached & ~first)
 
     low, high = room(problem)
     slope = ev.grad * scale(problem)
@@ -124,16 +124,8 @@ def _tell(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroSta
     tau = jnp.clip(moved, 0, 1).astype(g.dtype)
 
     stage, r, over = pruning.onwards(problem, grouping_of(problem, "feature"), config, state, best, r, slope, ev.logits)
-    status = kept.ended(best, first & reached, over)
+    status = best.status(first & reached, over)
     return SigmaZeroState(r.astype(g.dtype), adam, tau, state.k + jnp.int32(1), stage, best, status)
 
 
-def _done(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Array:
-    return state.status != Status.PENDING
-
-
-def _result(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Outcome:
-    return kept.outcome(state.best, state.status, _ask(ctx, problem, config, state))
-
-
-SigmaZero.method = Method("sigma-zero", _init, _ask, _loss, _tell, _done, _result)
+SigmaZero.method = Method("sigma-zero", _init, _ask, _loss, _tell)

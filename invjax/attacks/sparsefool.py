@@ -41,8 +41,8 @@ from invjax.attacks.parts.pruning import Pruning, before, bisect, ends, offered
 from invjax.core.config import STATIC, config, require, require_choice
 from invjax.core.numerics import safe_divide, safe_norm
 from invjax.core.ranks import portions
-from invjax.solvers import best as kept
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.solvers.best import Best, nothing
+from invjax.types import Array, Context, Eval, Method, Problem, Status
 
 SHORTEST = 1e-4  # the least length of a DeepFool step, box widths, as released
 BEYOND = 1e-3  # how far behind the plane the linear solver aims, box widths, as released
@@ -104,7 +104,7 @@ class SparseFoolState(NamedTuple):
     points: Array  # [] int32, DeepFool points of all rounds
     k: Array  # [] int32, rounds done
     pruning: Pruning
-    best: kept.Best  # scored by its changed features
+    best: Best  # scored by its changed features
     status: Array  # [] int32, PENDING until decided
 
 
@@ -141,7 +141,7 @@ def _init(ctx: Context, problem: Problem, config: SparseFool) -> SparseFoolState
         points=none,
         k=none,
         pruning=before(zero),
-        best=kept.nothing(problem),
+        best=nothing(problem),
         status=jnp.int32(Status.PENDING),
     )
 
@@ -208,7 +208,7 @@ def _tell(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolS
 
     w, lead = -ev.grad * coordinates.scale(problem), ev.value
     l0 = jnp.sum(ev.point != problem.x).astype(dtype)
-    best = kept.keep(state.best, ev.point, l0, reached & prunes)
+    best = state.best.offer(ev.point, l0, reached & prunes)
     most = jnp.where(jnp.isfinite(best.score), best.score, 0).astype(jnp.int32)
     pruning = bisect(state.pruning, w, won, best.score < state.best.score, most)
 
@@ -248,16 +248,8 @@ def _tell(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolS
         k=(state.k + crosses).astype(jnp.int32),
         pruning=pruning,
         best=best,
-        status=kept.ended(best, first & reached, leaves | spent | still),
+        status=best.status(first & reached, leaves | spent | still),
     )
 
 
-def _done(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolState) -> Array:
-    return state.status != Status.PENDING
-
-
-def _result(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolState) -> Outcome:
-    return kept.outcome(state.best, state.status, _ask(ctx, problem, config, state))
-
-
-SparseFool.method = Method("sparsefool", _init, _ask, _loss, _tell, _done, _result)
+SparseFool.method = Method("sparsefool", _init, _ask, _loss, _tell)

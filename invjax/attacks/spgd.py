@@ -199,12 +199,8 @@ def _tell(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDSta
     )
 
 
-def _done(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDState) -> Outcome:
     return Outcome(state.point, state.status, state.point)
 
 
-SparsePGD.method = Method("spgd", _init, _ask, _loss, _tell, _done, _result)
+SparsePGD.method = Method("spgd", _init, _ask, _loss, _tell, result=_result)

@@ -221,14 +221,10 @@ def _tell_probe(
     )
 
 
-def _done(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState) -> Outcome:
     found = jnp.isfinite(state.best_norm)  # also where the network broke afterwards
     status = jnp.where(found, Status.FOUND, state.status).astype(jnp.int32)
     return Outcome(state.best, status, jnp.where(found, state.best, to_data(problem, state.y, SIGNED)))
 
 
-StrAttack.method = Method("strattack", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)
+StrAttack.method = Method("strattack", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe)

@@ -28,8 +28,9 @@ import numpy as np
 
 from invjax.attribution.saliency import check_examples
 from invjax.attribution.split import Split, split
+from invjax.core.logits import num_classes
 from invjax.core.numerics import at_least_float32
-from invjax.core.rows import BATCH, in_batches
+from invjax.core.rows import BATCH, map_rows
 from invjax.engine import checks
 from invjax.types import Array, ArrayLike
 
@@ -123,6 +124,6 @@ def _one(model: Any, x: Array, label: ArrayLike | None, kind: Kind) -> Array:
 def _many(model: Any, x: Any, label: Any, kind: Kind, batch: int) -> tuple[np.ndarray, np.ndarray]:
     halves, rows = split(model), check_examples(x)
     if label is not None:
-        classes = checks.num_classes(halves, rows.shape[1:], rows.dtype)
+        classes = num_classes(halves, rows.shape[1:], rows.dtype)
         label = np.asarray(checks.check_labels("label", label, len(rows), classes))
-    return in_batches(_maps, halves, (rows, label), (kind,), batch)
+    return map_rows(_maps, halves, rows, label, batch=batch, static=(kind,))

@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.rows import BATCH, in_batches
+from invjax.core.logits import as_logits_fn, num_classes
+from invjax.core.rows import BATCH, map_rows
 from invjax.engine import checks
 from invjax.losses import wanted
 from invjax.types import UNTARGETED, Array, ArrayLike
@@ -75,7 +76,7 @@ def saliency_map(
 
     Raises ValueError: an unknown indicator.
     """
-    function = checks.as_logits_fn(logits)
+    function = as_logits_fn(logits)
     own, aim = (jnp.asarray(value, jnp.int32)[None] for value in (label, target))
     return saliency_batch(function, jnp.asarray(x)[None], own, aim, indicator)[0]
 
@@ -88,12 +89,12 @@ def saliency_maps(
     Arguments as in :func:`saliency_map`; ``target=None``: UNTARGETED, for all.
     Raises ValueError: an unknown indicator, labels or targets that are no classes, or x that is no list of examples.
     """
-    function = checks.as_logits_fn(logits)
+    function = as_logits_fn(logits)
     rows = check_examples(x)
-    classes = checks.num_classes(function, rows.shape[1:], rows.dtype)
+    classes = num_classes(function, rows.shape[1:], rows.dtype)
     own = np.asarray(checks.check_labels("label", label, len(rows), classes))
     columns = (rows, own, check_targets(target, own, classes))
-    return in_batches(saliency_batch, function, columns, (indicator,), batch)
+    return map_rows(saliency_batch, function, *columns, batch=batch, static=(indicator,))
 
 
 def check_targets(target: Any, label: np.ndarray, classes: int) -> np.ndarray:

@@ -6,10 +6,8 @@ Choosing the images that the classifier gets right, attacking each (image, targe
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -194,13 +192,3 @@ def constants(config: Config) -> str:
     return ", ".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
     )
-
-
-def check_folder(path: str | os.PathLike[str], name: str = "out") -> Path:
-    """``path`` as a folder that exists or can be made; nothing is made. Raises ValueError naming the argument."""
-    folder = Path(path)
-    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        why = "is not a folder" if not nearest.is_dir() else "cannot be written"
-        raise ValueError(f"{name} must be a folder that can be written, was {str(folder)!r}: {str(nearest)!r} {why}")
-    return folder

@@ -19,7 +19,6 @@ from invjax.campaign.attack import (
     Chosen,
     Run,
     attack,
-    check_folder,
     choose,
     classify,
     configure,
@@ -29,10 +28,11 @@ from invjax.campaign.attack import (
 )
 from invjax.campaign.attack import reached as share_reached
 from invjax.campaign.pairs import Pairs, make_pairs
+from invjax.core.files import check_folder, write_atomic
+from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
 from invjax.data.images.source import LABEL_KEYS, read_npz, to_labels
-from invjax.engine.checks import num_classes
-from invjax.engine.folder import count_saved, write_atomic
+from invjax.engine.folder import count_saved
 from invjax.models import load
 from invjax.models.registry import REGISTRY as MODELS
 from invjax.report import attack_section, write_report

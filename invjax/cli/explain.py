@@ -16,11 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from invjax.campaign.attack import check_folder
 from invjax.constraints.table import numbers
+from invjax.core.files import check_folder, write_atomic
 from invjax.data.tables.csv_file import load_csv, read_cells
-from invjax.data.tables.table import Table, TabularData, load_tabular
-from invjax.engine.folder import write_atomic
+from invjax.data.tables.load import load_tabular
+from invjax.data.tables.table import Table, TabularData
 from invjax.recourse.answers import Explanation
 from invjax.recourse.classifiers import Chosen, classifier, save
 from invjax.recourse.rows import explain_rows, freeze

@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words == ["--version"]:
-        from invjax import __version__
+        import invjax
 
-        print(f"invjax {__version__}")
+        print(f"invjax {invjax.__version__}")
         return 0
     command = words[0] if words and words[0] in COMMANDS else ""
     program = f"invjax {command}".strip()

@@ -9,17 +9,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from invjax.constraints.layout import Layout
+from invjax.constraints.schema import Schema
 from invjax.types import Array
-
-if TYPE_CHECKING:
-    from invjax.constraints.space import FeatureSpace
 
 SLACK = 4.0  # roundings of a value that still count as on its bound or grid point
 
@@ -133,7 +131,7 @@ class Constraints:
         return eps * (jnp.abs(u) + jnp.abs(self.origin.astype(u.dtype)) + 1) + 1e-6 * self.grid.astype(u.dtype)
 
 
-def compile_space(space: FeatureSpace, dtype: Any) -> Constraints:
+def compile_space(space: Schema, dtype: Any) -> Constraints:
     """The arrays of ``space`` in ``dtype``; the arithmetic before is float64."""
     features, owner = space.features, space.column_features
     count, width = len(features), space.width
@@ -175,7 +173,7 @@ def compile_space(space: FeatureSpace, dtype: Any) -> Constraints:
 
 
 def _relations(
-    space: FeatureSpace, center: np.ndarray, scale: np.ndarray, grid: np.ndarray, owner: np.ndarray, dtype: np.dtype
+    space: Schema, center: np.ndarray, scale: np.ndarray, grid: np.ndarray, owner: np.ndarray, dtype: np.dtype
 ) -> tuple[Relations, bool]:
     """The relations in model coordinates, and whether no two of them share a feature."""
     raw = np.zeros((len(space.relations), len(owner)))
@@ -217,7 +215,7 @@ def _relations(
     )
 
 
-def _largest(space: FeatureSpace, owner: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _largest(space: Schema, owner: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """[used] the largest |raw| to expect: the range, or 100 scales around the center where it is open."""
     ends = np.array([space.features[i].range for i in owner])
     far = (np.abs(center) + 100 * scale)[:, None]
@@ -225,7 +223,7 @@ def _largest(space: FeatureSpace, owner: np.ndarray, center: np.ndarray, scale: 
 
 
 def _resolved(
-    space: FeatureSpace, owner: np.ndarray, grid: np.ndarray, center: np.ndarray, scale: np.ndarray, dtype: np.dtype
+    space: Schema, owner: np.ndarray, grid: np.ndarray, center: np.ndarray, scale: np.ndarray, dtype: np.dtype
 ) -> np.ndarray:
     """[D] the grids, 0 where ``dtype`` cannot tell the points apart: decoding alone puts these on their grid then.
 

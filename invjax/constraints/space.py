@@ -6,21 +6,22 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from invjax.constraints import encode as coding
 from invjax.constraints import judge
+from invjax.constraints.compiled import Constraints, compile_space
 from invjax.constraints.features import Feature, Relation
-from invjax.constraints.table import Table, infer_features, numbers
+from invjax.constraints.schema import Schema
+from invjax.constraints.table import Table, columns, infer_features, numbers
+from invjax.core.errors import BadArgument, Words
+from invjax.types import Result
 
-if TYPE_CHECKING:
-    from invjax.constraints.compiled import Constraints
 
-
-class FeatureSpace:
+class FeatureSpace(Schema):
     """The schema of a table: raw units in, raw units out.
 
     Model coordinates x [N, D]: one column ``(raw − center)/scale`` per feature (of an ordinal one its position), but K
@@ -36,35 +37,6 @@ class FeatureSpace:
     Raises ValueError naming the feature or the relation: equal names, a relation over an unknown name or a category, a
     center or scale that is not finite, a negative scale.
     """
-
-    def __init__(
-        self,
-        features: Iterable[Feature],
-        relations: Iterable[Relation] = (),
-        center: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
-        scale: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
-    ) -> None:
-        self.features, self.relations = tuple(features), tuple(relations)
-        if not self.features or not all(isinstance(feature, Feature) for feature in self.features):
-            raise ValueError(f"features must be at least one Feature, was {self.features!r}")
-        if not all(isinstance(relation, Relation) for relation in self.relations):
-            raise ValueError(f"relations must be Relation objects, was {self.relations!r}")
-        by_name: dict[str, Feature] = {}
-        for feature in self.features:
-            if feature.name in by_name:
-                raise ValueError(f"feature {feature.name!r} is declared twice, names must be different")
-            by_name[feature.name] = feature
-        for relation in self.relations:
-            for name in relation.coefficients:
-                if name not in by_name:
-                    raise ValueError(f"relation {relation}: {name!r} is no feature of the space")
-                if by_name[name].kind == "category":
-                    raise ValueError(f"relation {relation}: {name!r} is a category, relations are between numbers")
-        self.center = self._per_feature("center", center, 0.0)
-        scales = self._per_feature("scale", scale, 1.0)
-        if (scales < 0).any():
-            raise ValueError(f"scale of {self.names[int((scales < 0).argmax())]!r} must be >= 0, was {scales.min()}")
-        self.scale = np.where(scales == 0, 1.0, scales)
 
     @classmethod
     def infer(cls, table: Table, relations: Iterable[Relation] = (), **overrides: Any) -> FeatureSpace:
@@ -83,21 +55,6 @@ class FeatureSpace:
             if feature.kind != "category" and values.size:
                 center[i], scale[i] = values.mean(), values.std()
         return cls(features, relations, center, scale)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The F features' names."""
-        return tuple(feature.name for feature in self.features)
-
-    @property
-    def width(self) -> int:
-        """D, the number of columns in model coordinates."""
-        return sum(feature.columns for feature in self.features)
-
-    @property
-    def column_features(self) -> np.ndarray:
-        """[D] int32, the feature of each column."""
-        return np.repeat(np.arange(len(self.features)), [f.columns for f in self.features]).astype(np.int32)
 
     def encode(self, table: Table, dtype: Any = np.float32) -> np.ndarray:
         """[N, D] in ``dtype``. No number: NaN. An unknown category: all its columns 0. Other rows are unaffected."""
@@ -121,9 +78,31 @@ class FeatureSpace:
 
     def compile(self, dtype: Any = np.float32) -> Constraints:
         """The schema as arrays of model coordinates: see :class:`invjax.constraints.Constraints`."""
-        from invjax.constraints.compiled import compile_space
-
         return compile_space(self, dtype)
+
+    def to_pandas(self, result: Result, factual: Table | None = None) -> Any:
+        """The table of :meth:`invjax.Result.to_pandas`, with l0 in features and the answers in raw units.
+
+        A column per feature follows (of one whose name is taken, ``NAME (feature)``). factual: the table that x
+        started from; what did not change then comes back bit for bit.
+        Raises ImportError where pandas is missing, BadArgument where ``result`` has other columns.
+        """
+        x = np.asarray(result.x)
+        if x.shape[-1] != self.width:
+            raise BadArgument("result", f"have the {self.width} columns of the space", Words(f"{x.shape[-1]} columns"))
+        frame = result.to_pandas()
+        delta = np.asarray(result.delta).reshape(len(frame), -1)
+        if factual is not None:
+            each = len(frame) // max(1, np.size(result.evaluations))  # answers of a row: more than one in a set
+            factual = {name: np.repeat(column, each) for name, column in columns(factual, self.names).items()}
+        changed = np.zeros((len(frame), len(self.names)), bool)
+        rows, where = np.nonzero(delta)
+        changed[rows, self.column_features[where]] = True
+        frame["l0"] = changed.sum(1)
+        taken = set(frame.columns)
+        for name, column in self.decode(x.reshape(len(frame), -1), factual).items():
+            frame[f"{name} (feature)" if name in taken else name] = column
+        return frame
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the schema as JSON."""
@@ -169,21 +148,6 @@ class FeatureSpace:
 
     def __repr__(self) -> str:
         return f"FeatureSpace({len(self.features)} features, {len(self.relations)} relations, {self.width} columns)"
-
-    def _per_feature(self, name: str, given: Any, default: float) -> np.ndarray:
-        if given is None:
-            return np.full(len(self.features), default)
-        if isinstance(given, Mapping):
-            unknown = [key for key in given if key not in self.names]
-            if unknown:
-                raise ValueError(f"{name} is given for {unknown[0]!r}, which is no feature of the space")
-            given = [given.get(own, default) for own in self.names]
-        values = np.asarray(given, np.float64)
-        if values.shape != (len(self.features),):
-            raise ValueError(f"{name} must have one number per feature, {len(self.features)}, was of {values.shape}")
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} of {self.names[int((~np.isfinite(values)).argmax())]!r} must be finite")
-        return values
 
 
 def _finite(value: float) -> float | None:

@@ -19,9 +19,9 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.types import Array, ArrayLike
-
-Apply = Callable[[Any, Array], Array]
+from invjax.core.apply import Apply, FunctionApply, NormalisedApply, PytreeApply
+from invjax.core.errors import BadArgument, Words
+from invjax.types import Array, ArrayLike, LogitsFn
 
 
 @jax.tree_util.register_dataclass
@@ -56,65 +56,6 @@ class LogitsModel:
     def __call__(self, x: Array) -> Array:
         """Logits of a batch: [B, *S] -> [B, K]."""
         return self.apply(self.params, x)
-
-
-@dataclasses.dataclass(frozen=True)
-class FunctionApply:
-    """A plain function ``logits(x)`` in the place of ``apply``; equal exactly where the function is the same."""
-
-    function: Callable[[Array], Array]
-
-    def __call__(self, params: Any, x: Array) -> Array:
-        del params
-        return self.function(x)
-
-
-def has_halves(model: Any) -> bool:
-    """Whether ``model`` has methods ``features`` and ``head``, one after the other its logits."""
-    return all(callable(getattr(model, name, None)) for name in ("features", "head"))
-
-
-@dataclasses.dataclass(frozen=True)
-class PytreeApply:
-    """For a callable that is itself a pytree of weights: params(x), or another of its methods."""
-
-    method: str = "__call__"
-
-    def __call__(self, params: Any, x: Array) -> Array:
-        return getattr(params, self.method)(x)
-
-    def split(self, params: Any) -> tuple[Apply, Apply] | None:
-        """Its methods ``features`` and ``head`` (:mod:`invjax.attribution.split`); None where it has them not."""
-        return (PytreeApply("features"), PytreeApply("head")) if has_halves(params) else None
-
-
-@dataclasses.dataclass(frozen=True)
-class InnerApply:
-    """``apply(params["inner"], x)``: behind a normalisation, what no longer sees the input."""
-
-    inner: Apply
-
-    def __call__(self, params: Any, x: Array) -> Array:
-        return self.inner(params["inner"], x)
-
-
-@dataclasses.dataclass(frozen=True)
-class NormalisedApply:
-    """``apply(params["inner"], (x - params["mean"]) / params["std"])``, computed in the dtype of x."""
-
-    inner: Apply
-
-    def __call__(self, params: Any, x: Array) -> Array:
-        x = jnp.asarray(x)
-        if not jnp.issubdtype(x.dtype, jnp.floating):  # trace-time: a dtype is static
-            raise ValueError(f"x must be a floating-point array in the data range (images: [0, 1]); it was {x.dtype}")
-        return self.inner(params["inner"], (x - params["mean"].astype(x.dtype)) / params["std"].astype(x.dtype))
-
-    def split(self, params: Any) -> tuple[Apply, Apply] | None:
-        """Normalisation and features, and the head; None where the inner model is not to be split."""
-        divide = getattr(self.inner, "split", None)
-        halves = divide(params["inner"]) if divide else None
-        return halves and (NormalisedApply(halves[0]), InnerApply(halves[1]))
 
 
 def as_logits(
@@ -157,10 +98,8 @@ def as_logits(
 def _wrap(model: Any) -> LogitsModel:
     if isinstance(model, LogitsModel):
         return model
-    # An nnx.Module can only exist where flax.nnx has been imported, so other models never pay for importing it.
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is not None and isinstance(model, nnx.Module):
-        from invjax.models.blocks import evaluation_parts
+    if is_nnx_module(model):
+        from invjax.core.nnx import evaluation_parts
 
         return LogitsModel(*evaluation_parts(model))
     if not callable(model):
@@ -238,3 +177,44 @@ def _check_independent(model: LogitsModel, example: Any) -> None:
             f"model mixes the examples of a batch: logits of one input alone and in a batch of three differ by "
             f"{np.max(np.abs(row - alone[0])):.3g}; is BatchNorm in eval mode?"
         )
+
+
+def is_nnx_module(model: Any) -> bool:
+    """Whether ``model`` is a Flax NNX module; flax is not imported for the question."""
+    nnx = sys.modules.get("flax.nnx")  # an nnx.Module can only exist where it has been imported
+    return nnx is not None and isinstance(model, nnx.Module)
+
+
+def as_logits_fn(logits: Any, name: str = "logits") -> LogitsFn:
+    """The callable as a pytree: its weights as leaves where it is one already, a plain function as a constant.
+
+    An nnx.Module goes through :func:`as_logits`. Raises BadArgument, about ``name``, for what cannot be called.
+    """
+    if not callable(logits):
+        raise BadArgument(name, "be a function [B, *S] -> [B, K]", Words(type(logits).__name__))
+    if is_nnx_module(logits):
+        return as_logits(logits)
+    treedef = jax.tree.structure(logits)
+    if jax.tree_util.treedef_is_leaf(treedef) and treedef.num_leaves == 1:  # not a registered pytree
+        return jax.tree_util.Partial(logits)
+    return logits
+
+
+@jax.jit
+def _call(logits: LogitsFn, x: Array) -> Array:
+    return logits(x)
+
+
+def num_classes(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> int:
+    """K of a network, from its abstract evaluation on a batch of two. Raises BadArgument where it gives no [B, K]."""
+    probe = jax.ShapeDtypeStruct((2, *shape), dtype)
+    try:
+        out = _call.eval_shape(logits, probe)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        accepted = f"accept x of shape [B, {', '.join(map(str, shape))}] (channel last), {np.dtype(dtype).name}"
+        raise BadArgument("logits", accepted, hint=f"calling it failed: {first}") from error
+    if not hasattr(out, "shape") or len(out.shape) != 2 or out.shape[0] != 2 or out.shape[1] < 2:
+        found = getattr(out, "shape", type(out).__name__)
+        raise BadArgument("logits", "return [B, K] with K >= 2 classes", Words(f"{found} for a batch of 2"))
+    return out.shape[1]

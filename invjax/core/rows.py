@@ -1,4 +1,4 @@
-"""Long lists through a compiled function in batches of one size, so that it compiles once whatever their length."""
+"""A long list through a function in batches of one compiled shape, so that it compiles once whatever its length."""
 
 from __future__ import annotations
 
@@ -9,49 +9,78 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-BATCH = 64  # examples at once: at 224 pixels and with ResNet50 some 8 GB of activations, so give less there
+from invjax.core.errors import check_whole
+
+BATCH = 64  # rows at once: at 224 pixels and with ResNet50 some 8 GB of activations, so give less there
 
 
 class Picked(NamedTuple):
     """Rows ``index`` of an array, copied batch by batch only."""
 
-    array: np.ndarray  # [M, ...]
+    array: Any  # [M, ...]
     index: np.ndarray  # [N] int
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.index)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _run(function: Callable[..., Any], options: tuple[Any, ...], shared: Any, *rows: Any) -> Any:
-    return function(shared, *rows, *options)
+def _run(fn: Callable[..., Any], static: tuple[Any, ...], shared: Any, *rows: Any) -> Any:
+    return fn(shared, *rows, *static)
 
 
-def in_batches(
-    function: Callable[..., Any], shared: Any, rows: tuple[Any, ...], options: tuple[Any, ...] = (), batch: int = BATCH
+@partial(jax.jit, static_argnums=(0, 1))
+def _run_each(fn: Callable[..., Any], static: tuple[Any, ...], shared: Any, *rows: Any) -> Any:
+    return jax.vmap(lambda *row: fn(shared, *row, *static))(*rows)
+
+
+def map_rows(
+    fn: Callable[..., Any],
+    shared: Any,
+    *rows: Any,
+    batch: int = BATCH,
+    static: tuple[Any, ...] = (),
+    each: bool = False,
+    few_shapes: bool = False,
 ) -> Any:
-    """``function(shared, *rows, *options)`` over a list, in numpy.
+    """``fn(shared, *rows, *static)`` over a list, batch by batch, on the host.
 
     Args:
-        function: defined once at module level, of the leading axis of the rows; returns a pytree of arrays [n, ...],
-            each row of which depends on the same row of the arguments alone.
-        shared: a pytree that all rows share: a model.
-        rows: arrays [N, ...] with N >= 1, or :class:`Picked` of such; None passes as it is.
-        options: hashable; another value compiles anew.
-        batch: rows at once. The last batch is filled up with rows of its own.
+      fn: defined once at module level (it is the key of the compiled program), of the leading axis of the rows;
+        returns a pytree of arrays [n, ...], each row of which depends on the same row of the arguments alone.
+      shared: a pytree that all rows share: a model, a density.
+      rows: arrays [N, ...] with N >= 1 (or pytrees of such), or :class:`Picked`; None passes as it is.
+      batch: rows at once, >= 1. The last batch of several is filled up with rows of its own.
+      static: hashable further arguments; another value compiles anew.
+      each: ``fn`` is written for one row, and mapped.
+      few_shapes: a list shorter than a batch is filled up as well, to a power of two (8 at least): for lists whose
+        length differs from call to call.
 
-    Raises ValueError: batch is below 1.
+    Returns:
+      The results [N, ...], NumPy arrays.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be a number of examples >= 1, was {batch!r}")
-    count = next(len(row.index if isinstance(row, Picked) else row) for row in rows if row is not None)
-    parts = []
+    batch = check_whole("batch", batch)
+    count = next(_length(row) for row in rows if row is not None)
+    run, parts = _run_each if each else _run, []
     for begin in range(0, count, batch):
         index = np.arange(begin, min(begin + batch, count))
-        whole = np.resize(index, batch) if count > batch else index
-        out = _run(function, options, shared, *(_take(row, whole) for row in rows))
-        parts.append(jax.tree.map(np.asarray, out))
+        width = batch if count > batch else len(index)
+        if few_shapes and count <= batch:
+            width = max(width, min(batch, max(8, 1 << (count - 1).bit_length())))
+        whole = np.resize(index, width)
+        parts.append(jax.tree.map(np.asarray, run(fn, static, shared, *(_take(row, whole) for row in rows))))
+    return parts[0] if len(parts) == 1 and count == width else _joined(parts, count)
+
+
+def _joined(parts: list[Any], count: int) -> Any:
     return jax.tree.map(lambda *a: np.concatenate(a)[:count], *parts)
+
+
+def _length(row: Any) -> int:
+    return len(row) if isinstance(row, Picked) else len(jax.tree.leaves(row)[0])
 
 
 def _take(row: Any, index: np.ndarray) -> Any:
     if isinstance(row, Picked):
-        return row.array[row.index[index]]
-    return None if row is None else row[index]
+        return np.asarray(row.array[row.index[index]])
+    return jax.tree.map(lambda leaf: leaf[index], row)

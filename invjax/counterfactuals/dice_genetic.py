@@ -187,14 +187,10 @@ def _tell(ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticSta
     )
 
 
-def _done(ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: DiCEGenetic, state: GeneticState) -> Outcome:
     top = slice(config.count)
     status = jnp.where(state.status == Status.FOUND, Status.NOT_FOUND, state.status)
     return sets.outcome(state.pool[top], state.valid[top], status, state.pool[top])
 
 
-_METHOD = Method("dice-genetic", _init, _ask, _loss, _tell, _done, _result, width=40, needs_grad=False)
+_METHOD = Method("dice-genetic", _init, _ask, _loss, _tell, result=_result, width=40, needs_grad=False)

@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
 from invjax import losses
+from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import at_least_float32
 from invjax.densities import fit_kde
 from invjax.densities.common import evaluate, log_prob_of
@@ -157,7 +158,7 @@ def face(
             raise ValueError(f"{name} must be {what}, was {value!r}")
     if target is None:
         raise ValueError("target must be the wanted class of each row, was None")
-    network = checks.as_logits_fn(model)
+    network = as_logits_fn(model)
     problems, single = checks.make_problems(network, x, label, target=target, bounds=bounds, space=space)
     problems = jax.tree.map(np.asarray, problems)
     rows, classes = np.asarray(train_x, problems.x.dtype), np.asarray(train_y)

@@ -124,12 +124,8 @@ def _tell(
     )
 
 
-def _done(ctx: Context, problem: Problem, config: FixedWeights, state: FixedWeightsState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: FixedWeights, state: Any) -> Outcome:
     return Outcome(state.point, state.status, state.point)
 
 
-FixedWeights.method = Method("fixed-weights", _init, _ask, _loss, _tell, _done, _result)
+FixedWeights.method = Method("fixed-weights", _init, _ask, _loss, _tell, result=_result)

@@ -26,12 +26,13 @@ import numpy as np
 
 from invjax import losses
 from invjax.constraints import actions
+from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.numerics import at_least_float32, select
 from invjax.counterfactuals.parts import convex
 from invjax.densities import GMM, fit_gmm, quantiles
 from invjax.engine import checks
 from invjax.engine.evaluate import forward
-from invjax.solvers import best
+from invjax.solvers.best import Best, nothing, shortfall
 from invjax.types import Array, ArrayLike, Bounds, Context, Problem, Result, Status
 
 SEGMENT = (0.5, 0.75, 0.9, 0.97, 1.0)  # points tried between a valid point and the new one
@@ -78,7 +79,7 @@ class _State(NamedTuple):
 
     at: Array  # [D] where to linearise next
     anchor: Array  # [D] the last point of the hull that had the target
-    best: best.Best
+    best: Best
     margin: Array  # [] asked of the linearised classifier
     shrink: Array  # [] of the radius
     settled: Array  # [] bool
@@ -93,7 +94,7 @@ def _start(ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbe
     at = jax.vmap(one)(problems, e)
     ones = jnp.ones(at.shape[0], at.dtype)
     state = _State(
-        at, at, jax.vmap(best.nothing)(problems), ones * numbers.kappa, ones, ones < 0, jnp.zeros(len(ones), jnp.int32)
+        at, at, jax.vmap(nothing)(problems), ones * numbers.kappa, ones, ones < 0, jnp.zeros(len(ones), jnp.int32)
     )
     # The mean itself may be an answer, and the only one that a network at its most curved ever gives.
     return _judge(ctx, problems, e, numbers, state, at[:, None], norm)[0]
@@ -164,9 +165,9 @@ def _judge(
         asked = jnp.concatenate([points, snap(problems, points)], axis=1)
     logits = forward(ctx, asked)
 
-    def one(problem: Problem, e: convex.Ellipsoid, kept: best.Best, u: Array, z: Array) -> tuple[best.Best, Array]:
+    def one(problem: Problem, e: convex.Ellipsoid, kept: Best, u: Array, z: Array) -> tuple[Best, Array]:
         row = actions(ctx.constraints, problem)
-        missing = jax.vmap(lambda z: best.shortfall(problem, z, numbers.kappa))(z)
+        missing = jax.vmap(lambda z: shortfall(problem, z, numbers.kappa))(z)
         wins = jax.vmap(lambda z: losses.reached(z, problem.label, problem.target))(z)
         dense = jax.vmap(lambda u: convex.distance(e, u))(u) <= e.radius * (1 + 1e-4)
         valid = wins & (missing <= numbers.slack) & dense
@@ -174,7 +175,7 @@ def _judge(
         cost = jax.vmap(row.cost)(u) if norm == "l1" else 0.5 * jnp.sum(jnp.square(u - problem.x), axis=1)
         score = jnp.where(feasible, cost, jnp.inf)
         first = jnp.argmin(score)
-        return best.keep(kept, u[first], score[first], feasible[first]), valid[: points.shape[1]]
+        return kept.offer(u[first], score[first], feasible[first]), valid[: points.shape[1]]
 
     kept, valid = jax.vmap(one)(problems, e, state.best, asked, logits)
     return state._replace(best=kept), valid
@@ -251,7 +252,7 @@ def pcfe(
     if gmm is None or threshold is None:
         raise ValueError("train_x and train_y must be given, or both gmm and threshold")
 
-    network = checks.as_logits_fn(model)
+    network = as_logits_fn(model)
     problems, single = checks.make_problems(network, x, label, target=target, bounds=bounds, space=space)
     dtype = problems.x.dtype
     if problems.x.ndim != 2 or problems.x.shape[1] != gmm.mean.shape[-1]:
@@ -279,7 +280,7 @@ def _run(ctx: Context, problems: Problem, parts: Components, numbers: _Numbers, 
     ]
     found, attempt, score = problems.x.copy(), problems.x.copy(), np.full(count, np.inf)
     evaluations, forwards = np.zeros(count, np.int32), np.ones(count, np.int32)
-    classes = checks.num_classes(ctx.logits, (size,), dtype)
+    classes = num_classes(ctx.logits, (size,), dtype)
     judged = len(SEGMENT) * (1 if ctx.constraints is None or _is_exact(ctx.constraints) else 2)
     # A lane holds a matrix: at most so many at once, filled up to a power of two, so that few shapes are compiled.
     most = max(8, min(1024, 2 ** int(np.log2(max(8, 2**27 // size**2)))))

@@ -37,7 +37,7 @@ from invjax.core.numerics import select
 from invjax.counterfactuals.parts import proximity as distances
 from invjax.counterfactuals.parts.exchange import moves
 from invjax.counterfactuals.parts.multiplier import Here, step
-from invjax.solvers import best as kept
+from invjax.solvers.best import Best, nothing, shortfall
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 DIRECT, GRADUATED, POLISH, EXCHANGE, END = range(5)
@@ -112,9 +112,9 @@ class SCFEState(NamedTuple):
     phase: Array  # [] int32: DIRECT, GRADUATED, POLISH, EXCHANGE, END
     aim: Array  # [] int32, the class a plausible answer looks like
     candidates: Array | None  # [PROBES, *S] where A(x) is discrete: the points whose neighbours in A(x) are probed
-    nearest: kept.Best | None  # likewise: the point of A(x) with the least gap
+    nearest: Best | None  # likewise: the point of A(x) with the least gap
     gained: Array  # [] bool, the last probes bettered best or nearest
-    best: kept.Best
+    best: Best
     status: Array  # [] int32, PENDING until decided
 
 
@@ -136,7 +136,7 @@ def _init(ctx: Context, problem: Problem, config: SCFEConfig) -> SCFEState:
     row = actions(ctx.constraints, problem)
     candidates = nearest = None
     if not row.exact:
-        candidates, nearest = jnp.broadcast_to(x, (PROBES, *x.shape)), kept.nothing(problem)
+        candidates, nearest = jnp.broadcast_to(x, (PROBES, *x.shape)), nothing(problem)
     return SCFEState(
         ask=x,
         here=Here(x, none, zero, none, zero, none),
@@ -150,7 +150,7 @@ def _init(ctx: Context, problem: Problem, config: SCFEConfig) -> SCFEState:
         candidates=candidates,
         nearest=nearest,
         gained=jnp.ones((), bool),
-        best=kept.nothing(problem),
+        best=nothing(problem),
         status=jnp.int32(Status.PENDING),
     )
 
@@ -171,7 +171,7 @@ def _ask(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState) -
 
 def _loss(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, point: Array, logits: Array) -> Array:
     # A tenth more than the margin: the linearisation ends on the boundary, and rounding must not decide.
-    return kept.shortfall(problem, logits, 1.1 * config.kappa + 1e-3, config.probability)
+    return shortfall(problem, logits, 1.1 * config.kappa + 1e-3, config.probability)
 
 
 def _limit(config: SCFEConfig, phase: Array, k: Array, count: int) -> tuple[Array, Array]:
@@ -186,7 +186,7 @@ def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, 
     x, dtype = problem.x, problem.x.dtype
     row = actions(ctx.constraints, problem)
     first, exchanging = (state.phase == DIRECT) & (state.k == 0), state.phase == EXCHANGE
-    clean = kept.shortfall(problem, ev.logits, 0.0, config.probability) < 0
+    clean = shortfall(problem, ev.logits, 0.0, config.probability) < 0
     aim = jnp.where(first, losses.wanted(ev.logits, problem.label, problem.target), state.aim)
 
     smooth, slope = jax.value_and_grad(lambda u: _smooth(ctx, problem, config, aim, u))(ev.point)
@@ -195,9 +195,9 @@ def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, 
     best = state.best
     changes = row.changed(ev.point)
     if row.exact:
-        valid = kept.shortfall(problem, ev.logits, config.kappa, config.probability) <= 0
+        valid = shortfall(problem, ev.logits, config.kappa, config.probability) <= 0
         few = jnp.sum(changes) <= config.max_changes
-        best = kept.keep(best, ev.point, smooth + asked.charge, valid & few & ~first)
+        best = best.offer(ev.point, smooth + asked.charge, valid & few & ~first)
 
     # Monotone: a step that raised the merit is taken back; one of the graduated descent is not to blame for losing
     # features.
@@ -245,7 +245,7 @@ def _tell(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState, 
         phase=phase,
         aim=aim,
         best=best,
-        status=kept.ended(best, first & clean, phase >= END),
+        status=best.status(first & clean, phase >= END),
     )
     if row.exact:
         return state
@@ -268,7 +268,7 @@ def _tell_probe(
     row = actions(ctx.constraints, problem)
 
     def judge(point: Array, logits: Array) -> tuple[Array, Array, Array]:
-        gap = kept.shortfall(problem, logits, config.kappa, config.probability)
+        gap = shortfall(problem, logits, config.kappa, config.probability)
         changed = row.changed(point)
         good = (jnp.sum(changed) <= config.max_changes) & jnp.any(changed) & row.satisfied(point)
         score = _smooth(ctx, problem, config, state.aim, point) + _charge(row, config, point)
@@ -277,8 +277,8 @@ def _tell_probe(
     assert state.nearest is not None
     scores, gaps, good = jax.vmap(judge)(points, logits)
     i, j = jnp.argmin(scores), jnp.argmin(gaps)
-    best = kept.keep(state.best, points[i], scores[i], jnp.isfinite(scores[i]))
-    nearest = kept.keep(state.nearest, points[j], gaps[j], good[j])
+    best = state.best.offer(points[i], scores[i], jnp.isfinite(scores[i]))
+    nearest = state.nearest.offer(points[j], gaps[j], good[j])
     found = jnp.isfinite(best.score)
     gained = jnp.where(found, best.score < state.best.score, nearest.score < state.nearest.score)
     late = found & (state.status == Status.NOT_FOUND)
@@ -286,15 +286,11 @@ def _tell_probe(
     return state._replace(best=best, nearest=nearest, gained=gained, status=status)
 
 
-def _done(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState) -> Array:
-    return state.status != Status.PENDING
-
-
 def _result(ctx: Context, problem: Problem, config: SCFEConfig, state: SCFEState) -> Outcome:
-    return kept.outcome(state.best, state.status, state.here.point)
+    return state.best.outcome(state.status, state.here.point)
 
 
-SCFEConfig.method = Method("s-cfe", _init, _ask, _loss, _tell, _done, _result, _probe, _tell_probe)
+SCFEConfig.method = Method("s-cfe", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe)
 
 
 def DCFE(beta: float = 0.1, tau: float = 1.0, **constants: Any) -> SCFEConfig:

@@ -26,7 +26,8 @@ import numpy as np
 from invjax import losses, projections, prox
 from invjax.core.config import STATIC, config, require, require_choice
 from invjax.core.numerics import select
-from invjax.solvers import best, search
+from invjax.solvers import search
+from invjax.solvers.best import Best, nothing
 from invjax.types import UNTARGETED, Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 PENALTIES = (0.0, 0.5, 1.0)
@@ -101,7 +102,7 @@ class SCFEReleasedState(NamedTuple):
     step: Array  # [] the length of the last step
     gamma: search.Bracket  # the search for the smallest γ that succeeds
     pull: Array  # [*S] the fixed centre of gravity, data units; zeros without one
-    best: best.Best  # least ‖w‖₂ among the judged points with the target
+    best: Best  # least ‖w‖₂ among the judged points with the target
     status: Array  # [] int32, PENDING until decided
 
 
@@ -175,7 +176,7 @@ def _init(ctx: Context, problem: Problem, config: SCFEReleased) -> SCFEReleasedS
         step=one * config.step,
         gamma=search.init(one * config.gamma),
         pull=pull,
-        best=best.nothing(problem),
+        best=nothing(problem),
         status=jnp.int32(Status.PENDING),
     )
 
@@ -213,7 +214,7 @@ def _tell(
     kept = success
     if ctx.constraints is not None:  # unknown to the released code: what breaks them is no answer, but ends a trial
         kept = success & ctx.constraints.satisfied(problem.x, ev.point)
-    found = best.keep(state.best, ev.point, jnp.sum(jnp.square((ev.point - problem.x) / scale)), kept)
+    found = state.best.offer(ev.point, jnp.sum(jnp.square((ev.point - problem.x) / scale)), kept)
     gamma = select(judged, search.seek_smallest(state.gamma, success, grow=10.0, shrink=0.5), state.gamma)
 
     # The next step of a trial.
@@ -236,17 +237,13 @@ def _tell(
         gamma=gamma,
         pull=state.pull,
         best=found,
-        status=best.ended(found, first & reached, spent),
+        status=found.status(first & reached, spent),
     )
-
-
-def _done(ctx: Context, problem: Problem, config: SCFEReleased, state: SCFEReleasedState) -> Array:
-    return state.status != Status.PENDING
 
 
 def _result(ctx: Context, problem: Problem, config: SCFEReleased, state: SCFEReleasedState) -> Outcome:
     _, scale = _scale(problem, config)
-    return best.outcome(state.best, state.status, problem.x + scale * state.v)
+    return state.best.outcome(state.status, problem.x + scale * state.v)
 
 
-SCFEReleased.method = Method("scfe-released", _init, _ask, _loss, _tell, _done, _result)
+SCFEReleased.method = Method("scfe-released", _init, _ask, _loss, _tell, result=_result)

@@ -5,11 +5,14 @@ beside the encoded rows and what may change in them; images with a class and an 
 as :class:`GroupData`. Nothing here downloads anything.
 """
 
-from invjax.data.grouped.group_data import GroupData, group_data, group_names, load_groups
+from invjax.data.grouped.group_data import GroupData, group_data
+from invjax.data.grouped.load import group_names, load_groups
+from invjax.data.images.load import load_images, open_images
 from invjax.data.images.mnist import mnist_digits
-from invjax.data.images.source import ImageData, ImageSource, data_folder, load_images, open_images
+from invjax.data.images.source import ImageData, ImageSource, data_folder
 from invjax.data.tables.csv_file import load_csv
-from invjax.data.tables.table import TabularData, load_tabular, tabular_names
+from invjax.data.tables.load import load_tabular, tabular_names
+from invjax.data.tables.table import TabularData
 
 __all__ = [
     "GroupData",

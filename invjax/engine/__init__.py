@@ -6,7 +6,6 @@ from invjax.engine.batch import run_batch as run_batch
 from invjax.engine.blackbox import antithetic as antithetic
 from invjax.engine.blackbox import surrogate as surrogate
 from invjax.engine.evaluate import white_box as white_box
-from invjax.engine.lanes import Evaluator as Evaluator
 from invjax.engine.queue import Part as Part
 from invjax.engine.queue import run_queue as run_queue
 from invjax.engine.queue import stream as stream
@@ -16,3 +15,4 @@ from invjax.engine.solve import run_shared as run_shared
 from invjax.engine.solve import solve as solve
 from invjax.engine.trace import Trace as Trace
 from invjax.engine.trace import trace as trace
+from invjax.types import Evaluator as Evaluator

@@ -7,8 +7,8 @@ from functools import partial
 import jax
 
 from invjax.engine.evaluate import white_box
-from invjax.engine.lanes import Evaluator, advance, finish, start
-from invjax.types import Config, Context, Method, Problem, Result
+from invjax.engine.lanes import advance, finish, start
+from invjax.types import Config, Context, Evaluator, Method, Problem, Result
 
 
 @partial(jax.jit, static_argnames=("method", "evaluator"))

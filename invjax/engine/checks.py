@@ -13,63 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from invjax.core.logits import num_classes
 from invjax.types import UNTARGETED, Array, Problem
 
 
 def is_traced(*trees: Any) -> bool:
     """True if any leaf is a tracer, i.e. its value is not known yet."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
-
-
-def is_nnx_module(model: Any) -> bool:
-    """Whether ``model`` is a Flax NNX module (without importing flax)."""
-    return any(c.__module__.startswith("flax.nnx") and c.__name__ == "Module" for c in type(model).__mro__)
-
-
-def as_logits_fn(logits: Any) -> Callable[[Array], Array]:
-    """The callable as a pytree: its weights as leaves where it is one already, a plain function as a constant.
-
-    An nnx.Module goes through :func:`invjax.models.as_logits`.
-    """
-    if not callable(logits):
-        raise ValueError(f"logits must be a function [B, *S] -> [B, K], was {type(logits).__name__}")
-    if is_nnx_module(logits):
-        from invjax.models import as_logits
-
-        return as_logits(logits)
-    treedef = jax.tree.structure(logits)
-    if jax.tree_util.treedef_is_leaf(treedef) and treedef.num_leaves == 1:  # not a registered pytree
-        return jax.tree_util.Partial(logits)
-    return logits  # type: ignore[return-value]
-
-
-def check_examples_apart(network: Callable[[Array], Array], shape: tuple[int, ...]) -> None:
-    """Raise ValueError if an example's logits depend on the other examples of its batch."""
-    from invjax.models import as_logits
-
-    as_logits(network, example=shape)
-
-
-@jax.jit
-def _call(logits: Callable[[Array], Array], x: Array) -> Array:
-    return logits(x)
-
-
-def num_classes(logits: Callable[[Array], Array], shape: tuple[int, ...], dtype: Any) -> int:
-    """K of a network, from its abstract evaluation on a batch of two."""
-    probe = jax.ShapeDtypeStruct((2, *shape), dtype)
-    try:
-        out = _call.eval_shape(logits, probe)
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"logits must accept x of shape [B, {', '.join(map(str, shape))}] (channel last) and dtype "
-            f"{np.dtype(dtype).name}; calling it failed: {first}"
-        ) from error
-    if not hasattr(out, "shape") or len(out.shape) != 2 or out.shape[0] != 2 or out.shape[1] < 2:
-        found = getattr(out, "shape", type(out).__name__)
-        raise ValueError(f"logits must return [B, K] with K >= 2 classes, returned {found} for a batch of 2")
-    return out.shape[1]
 
 
 def check_lanes(lanes: Any, mesh: Any) -> None:

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.files import write_atomic
 from invjax.types import Config, Method, Problem, Result
 
 FORMAT = 1
@@ -72,16 +73,6 @@ def make_manifest(
         "inputs": digest((problems, key)),
         "examples": int(problems.label.shape[0]),
     }
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """``data`` under a temporary name, flushed to disk, then renamed: the file is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def packed(arrays: dict[str, np.ndarray]) -> bytes:

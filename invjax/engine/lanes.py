@@ -6,7 +6,6 @@ This is the only code that sees both a method (written for one example) and a ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,9 +13,7 @@ import jax.numpy as jnp
 
 from invjax.core.numerics import select
 from invjax.engine.evaluate import forward
-from invjax.types import Array, Config, Context, Eval, Method, Outcome, Problem, Result, State, Status
-
-Evaluator = Callable[[Method, Context, Config, Problem, State, Array], Eval]
+from invjax.types import Array, Config, Context, Eval, Evaluator, Method, Outcome, Problem, Result, State, Status
 
 
 class Lanes(NamedTuple):
@@ -166,7 +163,10 @@ def finish(method: Method, ctx: Context, config: Config, problems: Problem, lane
     """
 
     def one(problem: Problem, state: State) -> Outcome:
-        outcome = method.result(ctx, problem, config, state)
+        if method.result is None:
+            outcome = state.best.outcome(state.status, method.ask(ctx, problem, config, state))
+        else:
+            outcome = method.result(ctx, problem, config, state)
         # A lane that stopped in mid-run hands back what it would have asked next: as it would have been asked.
         return outcome._replace(attempt=_admissible(problem, outcome.attempt))
 

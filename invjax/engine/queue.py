@@ -21,8 +21,8 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from invjax.core.numerics import select
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
-from invjax.engine.lanes import Evaluator, Lanes, advance, finish, start
-from invjax.types import Array, Config, Context, Method, Problem, Result
+from invjax.engine.lanes import Lanes, advance, finish, start
+from invjax.types import Array, Config, Context, Evaluator, Method, Problem, Result
 
 CHUNK = 64  # iterations per dispatch when nothing else ends it: the longest wait for progress or Ctrl-C
 

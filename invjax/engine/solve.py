@@ -11,16 +11,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invjax.core.config import typed
+from invjax.core.logits import as_logits, as_logits_fn, is_nnx_module
 from invjax.core.numerics import strong
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
 from invjax.engine.evaluate import white_box
 from invjax.engine.folder import RunFolder, make_manifest
-from invjax.engine.lanes import Evaluator, finish, start
+from invjax.engine.lanes import finish, start
 from invjax.engine.progress import progress_bar
 from invjax.engine.queue import Part, run_queue, stream
-from invjax.types import Array, ArrayLike, Bounds, Config, Context, Method, Problem, Result, Status
+from invjax.types import Array, ArrayLike, Bounds, Config, Context, Evaluator, Method, Problem, Result, Status
 
 LANES = 64
 
@@ -51,10 +52,10 @@ def prepare(
     if jax.default_backend() == "cpu":
         install_canonical_convolutions()
     chosen = method_of(method)
-    network = checks.as_logits_fn(logits)
+    network = as_logits_fn(logits)
     problems, single = checks.make_problems(network, x, label, space=space, **problem)
-    if checks.is_nnx_module(logits) and not checks.is_traced(network):
-        checks.check_examples_apart(network, problems.x.shape[1:])
+    if is_nnx_module(logits) and not checks.is_traced(network):
+        as_logits(network, example=problems.x.shape[1:])
     config = strong(typed(method), problems.x.dtype)
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
     return Context(network, density, constraints), problems, config, chosen, checks.check_key(key), single

@@ -12,9 +12,9 @@ import numpy as np
 from invjax import losses
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
-from invjax.engine.lanes import Evaluator, Lanes, differences, finish, learn, look, start
+from invjax.engine.lanes import Lanes, differences, finish, learn, look, start
 from invjax.engine.solve import prepare
-from invjax.types import Array, ArrayLike, Config, Context, Method, Problem, Result
+from invjax.types import Array, ArrayLike, Config, Context, Evaluator, Method, Problem, Result
 
 
 class Trace(NamedTuple):

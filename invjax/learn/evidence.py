@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.attribution import grad_cams
-from invjax.core.rows import BATCH, in_batches
+from invjax.core.rows import BATCH, map_rows
 from invjax.metrics.attribution_overlap import energy_inside, iou, mass_inside, pointing_game
 from invjax.metrics.group import wilson_interval
 from invjax.metrics.mean import Mean, bootstrap_mean
@@ -76,7 +76,7 @@ def cam_evidence(
     out = {}
     for name, model in models.items():
         maps = np.asarray(grad_cams(model, images, label, batch=batch))
-        energy, hits, overlap = in_batches(_cam_shares, None, (maps, objects), (), batch)
+        energy, hits, overlap = map_rows(_cam_shares, None, maps, objects, batch=batch)
         known = np.isfinite(energy)
         share = objects.mean((1, 2))
         out[name] = CamEvidence(
@@ -116,7 +116,7 @@ def mass_evidence(
         if index.size and not 0 <= index.min() <= index.max() < len(every):
             raise ValueError(f"changes[{name!r}] must have rows of mask, 0 to {len(every) - 1}; had {index.max()}")
         objects = _masks(every[index], len(delta), delta.shape[1:3])
-        mass = in_batches(_mass, None, (delta, objects), (), batch) if len(delta) else np.zeros(0)
+        mass = map_rows(_mass, None, delta, objects, batch=batch) if len(delta) else np.zeros(0)
         known, share = np.isfinite(mass), objects.mean((1, 2))
         out[name] = MassEvidence(
             mass=bootstrap_mean(mass, confidence),

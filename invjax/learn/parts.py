@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from invjax.models.blocks import comparable
+from invjax.core.nnx import comparable
 from invjax.types import Array
 
 BATCH_NORM = ("train", "frozen")

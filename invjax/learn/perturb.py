@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from invjax.core.files import write_atomic
+from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.images.source import to_range
 from invjax.engine import solve
-from invjax.engine.checks import as_logits_fn, num_classes
-from invjax.engine.folder import describe, digest, open_folder, packed, write_atomic
+from invjax.engine.folder import describe, digest, open_folder, packed
 from invjax.learn.checkpoint import fingerprint
 from invjax.learn.evaluate import predict
 from invjax.types import Bounds, Method, Status

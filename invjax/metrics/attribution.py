@@ -36,7 +36,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.attribution.saliency import Indicator, check_examples, check_targets, saliency_batch
-from invjax.core.rows import BATCH, Picked, in_batches
+from invjax.core.logits import as_logits_fn, num_classes
+from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.engine import checks
 from invjax.metrics.attack import Convention
 from invjax.types import Array, ArrayLike, Status
@@ -176,9 +177,9 @@ def interpretability(
     if threshold not in THRESHOLDS:
         raise ValueError(f"threshold must be one of {', '.join(map(repr, THRESHOLDS))}, was {threshold!r}")
     asked, state, r = _percentiles(percentiles), np.asarray(status), np.asarray(delta)
-    function = checks.as_logits_fn(logits)
+    function = as_logits_fn(logits)
     rows = check_examples(x)
-    classes = checks.num_classes(function, rows.shape[1:], rows.dtype)
+    classes = num_classes(function, rows.shape[1:], rows.dtype)
     own = np.asarray(checks.check_labels("label", label, len(rows), classes))
     if state.ndim not in (1, 2) or state.shape[:1] != own.shape or r.shape != (*state.shape, *rows.shape[1:]):
         raise ValueError(
@@ -193,7 +194,7 @@ def interpretability(
         flat, image = r.reshape(-1, *rows.shape[1:]), image[index]
         shared = (function, jnp.asarray(asked, rows.dtype))
         columns = (Picked(rows, image), own[image], aim[index], Picked(flat, index))
-        scores[index], level[index] = in_batches(_scores, shared, columns, (indicator, threshold), batch)
+        scores[index], level[index] = map_rows(_scores, shared, *columns, batch=batch, static=(indicator, threshold))
     have = np.isfinite(scores).all(axis=1)
     return Curve(
         percentiles=asked,

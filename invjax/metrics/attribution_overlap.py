@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.rows import BATCH, Picked, in_batches
+from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.metrics.attack import Convention
 from invjax.metrics.attribution import counted
 from invjax.types import Array, ArrayLike
@@ -140,7 +140,7 @@ def measure_overlap(
     if len(index):
         image = np.arange(state.size) // state[0].size
         columns = (Picked(r.reshape(-1, *r.shape[-3:]), index), Picked(m, image[index]))
-        for field, values in zip(table, in_batches(_overlaps, (share, level), columns, (), batch), strict=True):
+        for field, values in zip(table, map_rows(_overlaps, (share, level), *columns, batch=batch), strict=True):
             field[index] = values
     return Overlap(*(field.reshape(state.shape) for field in table))
 

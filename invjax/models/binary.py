@@ -7,7 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from invjax.core.logits import Apply, LogitsModel, as_logits
+from invjax.core.apply import Apply
+from invjax.core.logits import LogitsModel, as_logits
 from invjax.core.numerics import at_least_float32
 from invjax.types import Array
 

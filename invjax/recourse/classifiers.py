@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from invjax.core.logits import num_classes
 from invjax.data.tables.table import TabularData
-from invjax.engine import checks
 from invjax.engine.blackbox import antithetic, surrogate
 from invjax.engine.evaluate import white_box
 from invjax.models import LogitsModel, as_logits, load
@@ -79,7 +79,7 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
     else:
         raise ValueError(f"model must be mlp, logistic, forest, a .npz file or module:name, was {name!r}")
     try:
-        found = checks.num_classes(chosen.model, data.x.shape[1:], np.float32)
+        found = num_classes(chosen.model, data.x.shape[1:], np.float32)
     except ValueError as error:
         raise ValueError(f"model must take the {data.x.shape[1]} columns of {data.name}: {error}") from error
     if found != classes:
@@ -143,7 +143,7 @@ def _two_classes(model: LogitsModel, data: TabularData) -> LogitsModel:
     """A network with one output is one of two classes."""
     try:
         out = jax.eval_shape(model, jax.ShapeDtypeStruct((2, data.x.shape[1]), np.float32))
-    except Exception:  # said better by checks.num_classes
+    except Exception:  # said better by num_classes
         return model
     return binary(model) if len(data.classes) == 2 and out.shape in ((2,), (2, 1)) else model
 

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from invjax.constraints import FeatureSpace
+from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import at_least_float32
-from invjax.engine import checks
 from invjax.recourse.wording import changes, costs, sentence
 
 CHUNK = 4096
@@ -51,7 +51,7 @@ def _run(model: Any, x: Any) -> Any:
 
 def logits_of(model: Any, x: np.ndarray) -> np.ndarray:
     """[n, K] float64 logits of x [n, D], at a few compiled shapes only; NaN for rows with a NaN."""
-    network = checks.as_logits_fn(model)
+    network = as_logits_fn(model)
     whole = np.asarray(np.isfinite(x).all(1))
     clean = np.where(whole[:, None], x, 0).astype(np.float32)
     parts = []

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from invjax.constraints.table import columns
+from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.tables.table import Table, TabularData
 from invjax.densities.common import evaluate, log_prob_of
-from invjax.engine import checks
 from invjax.engine.evaluate import white_box
 from invjax.metrics import measure_counterfactuals, summarize_counterfactuals
 from invjax.recourse.answers import Explanation, Person, Step
@@ -95,8 +95,8 @@ def explain_rows(
         if not reasons[n] and not np.isfinite(row).all():
             reasons[n] = "a cell is no number"
     classes = len(data.classes)
-    network = checks.as_logits_fn(model)
-    if (found := checks.num_classes(network, (space.width,), np.float32)) != classes:
+    network = as_logits_fn(model)
+    if (found := num_classes(network, (space.width,), np.float32)) != classes:
         raise ValueError(f"model must have the {classes} classes of the data, has {found}")
     logits = logits_of(network, x)
     predicted = classes_of(logits)

@@ -20,6 +20,30 @@ class Best(NamedTuple):
     x: Array  # [*S]
     score: Array  # [] its score; infinity: nothing found yet
 
+    @property
+    def found(self) -> Array:
+        """[] bool."""
+        return jnp.isfinite(self.score)
+
+    def offer(self, point: Array, score: Array, valid: Array) -> Best:
+        """``point`` [*S] if it is ``valid`` [] bool and better than the best. An equal score keeps the older."""
+        score = jnp.asarray(score, self.score.dtype)
+        better = valid & (score < self.score)
+        return Best(jnp.where(better, point, self.x), jnp.where(better, score, self.score))
+
+    def status(self, clean: Array, spent: Array) -> Array:
+        """The Status, int32. clean: this was the clean input and has the wanted class; spent: the budget has ended."""
+        status = jnp.where(spent, jnp.where(self.found, Status.FOUND, Status.NOT_FOUND), Status.PENDING)
+        return jnp.where(clean, Status.ALREADY_TARGET, status).astype(jnp.int32)
+
+    def outcome(self, status: Array, point: Array) -> Outcome:
+        """How one lane ends. A success stands even if the network returned values that are not finite later.
+
+        point: [*S] reported as the attempt on failure.
+        """
+        status = jnp.where(self.found, Status.FOUND, status).astype(jnp.int32)
+        return Outcome(self.x, status, jnp.where(self.found, self.x, point))
+
 
 def nothing(problem: Problem) -> Best:
     """Nothing found yet."""
@@ -27,31 +51,10 @@ def nothing(problem: Problem) -> Best:
 
 
 def shortfall(problem: Problem, logits: Array, kappa: ArrayLike, probability: ArrayLike | None = None) -> Array:
-    """[] how much is missing to validity, in logit units; at most 0 where the point is valid.
+    """[] what is missing to validity, in logit units; at most 0 where the point is valid.
 
     kappa: the margin. probability: the wanted softmax probability of the target; None: it need only win.
     """
     if probability is None:
         return losses.gap(logits, problem.label, problem.target) + kappa
     return losses.probability_gap(logits, problem.label, problem.target, probability) + kappa
-
-
-def keep(best: Best, point: Array, score: Array, valid: Array) -> Best:
-    """``point`` if it is valid [] bool and better than the best. An equal score keeps the older."""
-    score = jnp.asarray(score, best.score.dtype)
-    better = valid & (score < best.score)
-    return Best(jnp.where(better, point, best.x), jnp.where(better, score, best.score))
-
-
-def ended(best: Best, clean: Array, spent: Array) -> Array:
-    """The Status, int32. clean: this was the clean input and has the wanted class; spent: the budget has ended."""
-    decided = jnp.where(jnp.isfinite(best.score), Status.FOUND, Status.NOT_FOUND)
-    status = jnp.where(spent, decided, Status.PENDING)
-    return jnp.where(clean, Status.ALREADY_TARGET, status).astype(jnp.int32)
-
-
-def outcome(best: Best, status: Array, point: Array) -> Outcome:
-    """The answer: what was found stands, also where the network broke later. point: what to show as the attempt."""
-    found = jnp.isfinite(best.score)
-    status = jnp.where(found, Status.FOUND, status).astype(jnp.int32)
-    return Outcome(best.x, status, jnp.where(found, best.x, point))

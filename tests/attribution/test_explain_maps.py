@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from invjax import attribution as explain
-from invjax.core.rows import Picked, in_batches
+from invjax.core.rows import Picked, map_rows
 from invjax.types import UNTARGETED
 
 N, K = 10, 4
@@ -94,7 +94,7 @@ def test_under_jit_and_vmap(task: nets.Task):
     np.testing.assert_allclose(run(task.net, task.x, task.label, task.target), maps, atol=1e-6 * np.abs(maps).max())
 
 
-def test_lists_go_in_batches_of_one_program(task: nets.Task):
+def test_lists_go_map_rows_of_one_program(task: nets.Task):
     maps = explain.saliency_maps(task.net, task.x, task.label, task.target, batch=4)
     whole = explain.saliency_maps(task.net, task.x, task.label, task.target)
     np.testing.assert_allclose(maps, whole, atol=1e-6 * np.abs(whole).max())
@@ -109,13 +109,13 @@ def _plus(shared: jax.Array, a: jax.Array, b: jax.Array | None, times: int) -> t
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 9])
-def test_in_batches_keeps_the_order(count: int):
+def test_map_rows_keeps_the_order(count: int):
     a, b = np.arange(count, dtype=np.float32), 10 + np.arange(20, dtype=np.float32)
     index = np.arange(count)[::-1] + 3
-    first, second = in_batches(_plus, np.float32(1), (a, Picked(b, index)), (2,), batch=4)
+    first, second = map_rows(_plus, np.float32(1), a, Picked(b, index), static=(2,), batch=4)
     np.testing.assert_array_equal(first, 1 + 2 * a)
     np.testing.assert_array_equal(second, b[index])
-    np.testing.assert_array_equal(in_batches(_plus, np.float32(1), (a, None), (2,), batch=4)[1], a)
+    np.testing.assert_array_equal(map_rows(_plus, np.float32(1), a, None, static=(2,), batch=4)[1], a)
 
 
 def test_finite_where_the_network_is_flat():

@@ -209,7 +209,7 @@ def test_scripts_exist() -> None:
 
 def test_protocol() -> None:
     from benchmarks.counterfactuals.protocol import protocol
-    from invjax.data.tables.table import load_tabular
+    from invjax.data.tables.load import load_tabular
 
     pytest.importorskip("sklearn")
     exchange, data = protocol("wine"), load_tabular("wine")

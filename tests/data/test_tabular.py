@@ -10,7 +10,8 @@ import pytest
 
 from invjax.constraints import Feature, FeatureSpace
 from invjax.data.tables.csv_file import load_csv
-from invjax.data.tables.table import TabularData, load_tabular, tabular_names
+from invjax.data.tables.load import load_tabular, tabular_names
+from invjax.data.tables.table import TabularData
 
 PEOPLE = """\
 age,job,income,rating,label

@@ -132,7 +132,10 @@ test_folder.solve(sys.argv[1])
 def test_sigkill(tmp_path: Path, solved: list[np.ndarray]) -> None:
     """Killed without warning: the second run goes on from there and ends with the same answers, bit for bit."""
     here = Path(__file__).resolve().parent
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent.parent), str(here.parent / "helpers"), str(here)])}
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(here.parent.parent), str(here.parent / "helpers"), str(here)]),
+    }
     command = [sys.executable, "-c", SCRIPT.format(tests=str(here)), str(tmp_path)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -15,7 +15,8 @@ import numpy as np
 from invjax.constraints import Feature
 from invjax.core.logits import LogitsModel
 from invjax.counterfactuals import SCFE
-from invjax.data.tables.table import TabularData, assemble, load_tabular
+from invjax.data.tables.load import load_tabular
+from invjax.data.tables.table import TabularData, assemble
 from invjax.densities import fit_kde, hinge
 from invjax.engine import solve
 from invjax.recourse import classifier, explain_rows

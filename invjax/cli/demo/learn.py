@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.learn.comparison import ablation
+from invjax.learn.study.ablation import ablation
 from invjax.learn.study.methods import WORDS
 from invjax.learn.study.records import percent
 from invjax.learn.study.study import Study

@@ -17,21 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from invjax.campaign.attack import (
-    NOTE,
-    Chosen,
-    Run,
-    attack,
-    check_folder,
-    classify,
-    configure,
-    median_pixels,
-    reached,
-    table_rows,
-)
+from invjax.campaign.attack import NOTE, Chosen, Run, attack, classify, configure, median_pixels, reached, table_rows
 from invjax.campaign.pairs import make_pairs
 from invjax.cli.demo.counterfactuals import housing_section, plane_section
 from invjax.cli.demo.digits import digits_section
+from invjax.core.files import check_folder
 from invjax.data import mnist_digits
 from invjax.models import mnist_cnn
 from invjax.report import Section, attack_section, write_report

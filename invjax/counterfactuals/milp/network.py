@@ -50,7 +50,8 @@ def relu_layers(model: Any) -> Layers:
 
 
 def _extract(model: Any) -> Any:
-    from invjax.core.logits import LogitsModel, NormalisedApply
+    from invjax.core.apply import NormalisedApply
+    from invjax.core.logits import LogitsModel
 
     if isinstance(model, LogitsModel):
         own = getattr(model.apply, "relu_layers", None)
@@ -73,7 +74,7 @@ def _of_module(model: Any) -> Any:
     """The MLP inside a ``LogitsModel`` that ``as_logits`` made of it."""
     from flax import nnx
 
-    from invjax.models.blocks import NnxApply
+    from invjax.core.nnx import NnxApply
 
     if not isinstance(model.apply, NnxApply):
         name = type(model.apply).__name__

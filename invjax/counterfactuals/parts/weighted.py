@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from invjax import constraints, losses
 from invjax.core.config import require
 from invjax.core.numerics import select
-from invjax.solvers import best as kept
 from invjax.solvers import search
+from invjax.solvers.best import Best, nothing, shortfall
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 
@@ -64,7 +64,7 @@ class WeightedState(NamedTuple):
     gamma: search.Bracket  # the search for the smallest γ that is enough
     margin: Array  # [] the margin L aims at; kappa, more where snapping undoes what the hull's point had
     reached: Array  # [] bool, the second half of this trial has seen a valid and feasible point
-    best: kept.Best  # the valid point of least score
+    best: Best  # the valid point of least score
     status: Array  # [] int32, PENDING until decided
 
 
@@ -85,12 +85,12 @@ def check_validity(config: Any) -> None:
 
 def is_valid(config: Any, problem: Problem, logits: Array) -> Array:
     """[] bool: the target wins by more than kappa, or has the wanted probability (with kappa to spare)."""
-    return kept.shortfall(problem, logits, config.kappa, config.probability) < 0
+    return shortfall(problem, logits, config.kappa, config.probability) < 0
 
 
 def is_clean(config: Any, problem: Problem, logits: Array) -> Array:
     """[] bool: there is nothing to do, kappa apart."""
-    return kept.shortfall(problem, logits, 0.0, config.probability) < 0
+    return shortfall(problem, logits, 0.0, config.probability) < 0
 
 
 def hinge(config: Any, problem: Problem, logits: Array, margin: ArrayLike | None = None) -> Array:
@@ -98,7 +98,7 @@ def hinge(config: Any, problem: Problem, logits: Array, margin: ArrayLike | None
 
     margin: the margin to aim at; by default config.kappa.
     """
-    missing = kept.shortfall(problem, logits, config.kappa if margin is None else margin, config.probability)
+    missing = shortfall(problem, logits, config.kappa if margin is None else margin, config.probability)
     return jnp.where(missing > 0, missing, jnp.zeros_like(missing))
 
 
@@ -119,7 +119,7 @@ def method(name: str, parts: Parts) -> Method:
         # The clean input is no counterfactual of itself, whatever its margin.
         seen = (state.k >= 0) & (state.status == Status.PENDING)
         valid = is_valid(config, problem, logits) & row.satisfied(point) & seen
-        best = kept.keep(state.best, point, parts.score(config, problem, point), valid)
+        best = state.best.offer(point, parts.score(config, problem, point), valid)
         # A large first step may jump over the boundary at any γ: that says nothing about where the trial is going.
         return state._replace(best=best, reached=state.reached | (valid & (2 * state.k >= config.iterations)))
 
@@ -138,7 +138,7 @@ def method(name: str, parts: Parts) -> Method:
             total = total + jax.grad(lambda u: smooth(ctx, config, problem, u, state.aim))(at)
         # On a grid the nearest permitted point may lie on the wrong side: aim further.
         short = ended & ~jnp.isfinite(state.best.score) & (not row.exact)
-        decided = kept.ended(state.best, jnp.zeros_like(first), ended & (gamma.trials >= config.trials))
+        decided = state.best.status(jnp.zeros_like(first), ended & (gamma.trials >= config.trials))
         return state._replace(
             inner=parts.step(row, problem, config, inner, at, total, k),
             k=k + 1,
@@ -155,7 +155,7 @@ def method(name: str, parts: Parts) -> Method:
         return WeightedState(
             parts.begin(problem, config), told, zero, jnp.int32(0), jnp.int32(-1), gamma,
             jnp.asarray(config.kappa, problem.x.dtype), jnp.zeros((), bool),
-            kept.nothing(problem), jnp.int32(Status.PENDING),
+            nothing(problem), jnp.int32(Status.PENDING),
         )  # fmt: skip
 
     def ask(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Array:
@@ -194,10 +194,7 @@ def method(name: str, parts: Parts) -> Method:
         state = record(config, problem, row, state, points[0], logits[0])
         return turn(ctx, problem, config, row, state, *state.told)
 
-    def done(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Array:
-        return state.status != Status.PENDING
-
     def result(ctx: Context, problem: Problem, config: Any, state: WeightedState) -> Outcome:
-        return kept.outcome(state.best, state.status, parts.iterate(problem, state.inner))
+        return state.best.outcome(state.status, parts.iterate(problem, state.inner))
 
-    return Method(name, init, ask, loss, tell, done, result, probe=probe, tell_probe=tell_probe)
+    return Method(name, init, ask, loss, tell, result=result, probe=probe, tell_probe=tell_probe)

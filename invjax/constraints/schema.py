@@ -1,0 +1,73 @@
+"""The declaration of a table: features, relations between them, and how raw units become model coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from invjax.constraints.features import Feature, Relation
+
+
+class Schema:
+    """What :class:`invjax.constraints.FeatureSpace` declares; see there for the arguments and the errors."""
+
+    def __init__(
+        self,
+        features: Iterable[Feature],
+        relations: Iterable[Relation] = (),
+        center: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
+        scale: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
+    ) -> None:
+        self.features, self.relations = tuple(features), tuple(relations)
+        if not self.features or not all(isinstance(feature, Feature) for feature in self.features):
+            raise ValueError(f"features must be at least one Feature, was {self.features!r}")
+        if not all(isinstance(relation, Relation) for relation in self.relations):
+            raise ValueError(f"relations must be Relation objects, was {self.relations!r}")
+        by_name: dict[str, Feature] = {}
+        for feature in self.features:
+            if feature.name in by_name:
+                raise ValueError(f"feature {feature.name!r} is declared twice, names must be different")
+            by_name[feature.name] = feature
+        for relation in self.relations:
+            for name in relation.coefficients:
+                if name not in by_name:
+                    raise ValueError(f"relation {relation}: {name!r} is no feature of the space")
+                if by_name[name].kind == "category":
+                    raise ValueError(f"relation {relation}: {name!r} is a category, relations are between numbers")
+        self.center = self._per_feature("center", center, 0.0)
+        scales = self._per_feature("scale", scale, 1.0)
+        if (scales < 0).any():
+            raise ValueError(f"scale of {self.names[int((scales < 0).argmax())]!r} must be >= 0, was {scales.min()}")
+        self.scale = np.where(scales == 0, 1.0, scales)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The F features' names."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def width(self) -> int:
+        """D, the number of columns in model coordinates."""
+        return sum(feature.columns for feature in self.features)
+
+    @property
+    def column_features(self) -> np.ndarray:
+        """[D] int32, the feature of each column."""
+        return np.repeat(np.arange(len(self.features)), [f.columns for f in self.features]).astype(np.int32)
+
+    def _per_feature(self, name: str, given: Any, default: float) -> np.ndarray:
+        if given is None:
+            return np.full(len(self.features), default)
+        if isinstance(given, Mapping):
+            unknown = [key for key in given if key not in self.names]
+            if unknown:
+                raise ValueError(f"{name} is given for {unknown[0]!r}, which is no feature of the space")
+            given = [given.get(own, default) for own in self.names]
+        values = np.asarray(given, np.float64)
+        if values.shape != (len(self.features),):
+            raise ValueError(f"{name} must have one number per feature, {len(self.features)}, was of {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} of {self.names[int((~np.isfinite(values)).argmax())]!r} must be finite")
+        return values

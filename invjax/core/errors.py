@@ -1,0 +1,138 @@
+"""One error for every bad argument: what it is called, what it must be, what it was.
+
+Whoever calls on someone's behalf renames it (``error.renamed("weights")``) and the command line maps the name to its
+option: nobody ever parses a message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+NOTHING: Any = object()  # nothing to show
+
+
+class Words(str):
+    """A description of what an argument was, shown as it stands: ``Words("of shape (2, 3)")``."""
+
+    __slots__ = ()
+
+
+class BadArgument(ValueError):
+    """``{name} must {wanted}, was {was} at index {index}; {hint}``.
+
+    Fields:
+      name: the argument, or the field of a configuration.
+      wanted: what must hold, read after "must": "be at least 1", "have shape (3,)".
+      was: the value (shown by ``repr``) or :class:`Words` about it; nothing by default.
+      index: where in an array, an int or a tuple of ints.
+      hint: what to do about it.
+    """
+
+    def __init__(
+        self, name: str, wanted: str, was: Any = NOTHING, index: Any = None, *, hint: str | None = None
+    ) -> None:
+        self.name, self.wanted, self.was, self.index, self.hint = name, wanted, was, index, hint
+        super().__init__(name, wanted)
+
+    def __str__(self) -> str:
+        text = f"{self.name} must {self.wanted}"
+        if self.was is not NOTHING:
+            text += f", was {self.was if isinstance(self.was, Words) else repr(_plain(self.was))}"
+        if self.index is not None:
+            text += f" at index {_plain_index(self.index)}"
+        return text + (f"; {self.hint}" if self.hint else "")
+
+    def renamed(self, name: str) -> BadArgument:
+        """The same about the argument ``name``: the caller's own word for it."""
+        return type(self)(name, self.wanted, self.was, self.index, hint=self.hint)
+
+    def __reduce__(self) -> Any:
+        return _again, (type(self), self.name, self.wanted, self.was, self.index, self.hint)
+
+
+def _again(kind: type[BadArgument], name: str, wanted: str, was: Any, index: Any, hint: str | None) -> BadArgument:
+    return kind(name, wanted, was, index, hint=hint)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's: ``0.5`` and not ``np.float32(0.5)``."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _plain_index(index: Any) -> Any:
+    return int(index) if np.ndim(index) == 0 else tuple(int(i) for i in index)
+
+
+def first_index(bad: np.ndarray) -> Any:
+    """The first place where ``bad`` [...] bool holds: an int of a list, else a tuple of ints."""
+    index = np.argwhere(bad)[0]
+    return tuple(int(i) for i in index) if bad.ndim > 1 else int(index[0])
+
+
+def check(name: str, value: Any, ok: Callable[[Any], bool], what: str) -> Any:
+    """``value``, if it fulfils ``ok``; what cannot be compared (None, text, an array) does not.
+
+    what: read after "must be".
+    """
+    try:
+        good = bool(ok(value))
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise BadArgument(name, f"be {what}", value)
+    return value
+
+
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """``value`` as an int, if it is a whole number from ``least`` to ``most``; truth values are none."""
+    whole = isinstance(value, int | np.integer | float | np.floating) and not isinstance(value, bool)
+    if whole and math.isfinite(value) and value == int(value) and least <= value and (most is None or value <= most):
+        return int(value)
+    raise BadArgument(name, f"be a whole number {f'>= {least}' if most is None else f'from {least} to {most}'}", value)
+
+
+def check_number(
+    name: str, value: Any, ok: Callable[[float], bool] | None = None, what: str = "a finite number"
+) -> float:
+    """``value`` as a float, if it is a finite number that fulfils ``ok``; truth values are none.
+
+    what: read after "must be": "a number > 0".
+    """
+    number = isinstance(value, int | np.integer | float | np.floating) and not isinstance(value, bool)
+    if number and math.isfinite(value) and (ok is None or ok(float(value))):
+        return float(value)
+    raise BadArgument(name, f"be {what}", value)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
+    """``value``, if it is one of ``choices``."""
+    choices = list(choices)
+    if isinstance(value, str) and value in choices:
+        return value
+    raise BadArgument(name, f"be one of {', '.join(map(repr, choices))}", value)
+
+
+def is_key(value: Any) -> bool:
+    """Whether ``value`` is an array of typed PRNG keys."""
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def check_key(key: Any, name: str = "key") -> jax.Array:
+    """One PRNG key, typed or of the old kind (two uint32); None stands for ``jax.random.key(0)``."""
+    if key is None:
+        return jax.random.key(0)
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if is_key(key):
+        if shape == ():
+            return key
+    elif dtype == jnp.uint32 and shape is not None and len(shape) == 1:
+        return key
+    was = key if shape is None else Words(f"an array of {dtype} and shape {shape}")
+    raise BadArgument(name, "be one PRNG key, e.g. jax.random.key(0)", was)

@@ -1,0 +1,41 @@
+"""The known group-labelled sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from invjax.data.grouped import digits_spurious, spuco, spuco_mnist, synthbirds, waterbirds
+from invjax.data.grouped.group_data import GroupData
+
+LOADERS: dict[str, Callable[..., GroupData]] = {
+    "digits-spurious": digits_spurious.digits_spurious,
+    "spuco-mnist": spuco_mnist.spuco_mnist,
+    "synthbirds": synthbirds.synthbirds,
+    "waterbirds": waterbirds.waterbirds,
+    **{f"spuco-{which}": partial(spuco.spuco_animals, which=which) for which in ("animals", "dogs", "birds")},
+}
+
+
+def load_groups(name: str, **options: Any) -> GroupData:
+    """A known set by its name; ``options`` are its function's.
+
+    ===============  ========================================================================================
+    digits-spurious  :func:`invjax.data.grouped.digits_spurious.digits_spurious`: 1,797 images of 10 × 8, scikit-learn
+    spuco-mnist      :func:`invjax.data.grouped.spuco_mnist.spuco_mnist`: coloured MNIST, 25 groups
+    synthbirds       :func:`invjax.data.grouped.synthbirds.synthbirds`: built from what is installed, exact masks
+    waterbirds       :func:`invjax.data.grouped.waterbirds.waterbirds`: a folder or zip
+    spuco-animals    :func:`invjax.data.grouped.spuco.spuco_animals`: folders; also spuco-dogs, spuco-birds
+    ===============  ========================================================================================
+
+    Raises ValueError for another name; else what the function says.
+    """
+    if name not in LOADERS:
+        raise ValueError(f"name must be one of {', '.join(LOADERS)}, was {name!r}")
+    return LOADERS[name](**options)
+
+
+def group_names() -> tuple[str, ...]:
+    """The names :func:`load_groups` knows."""
+    return tuple(LOADERS)

