@@ -1,4 +1,4 @@
-"""``invjax demo | attack | explain | bench``: the command line. Options: :mod:`invjax.cli.options`.
+"""``invjax demo | attack | explain``: the command line. Options: :mod:`invjax.cli.options`.
 
 Exit codes: 0 done; 2 bad input, said in one line on stderr, with nothing written; 130 interrupted (Ctrl-C), with what
 had ended kept where the command keeps anything.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-COMMANDS = ("demo", "attack", "explain", "bench")
+COMMANDS = ("demo", "attack", "explain")
 
 
 class Refused(Exception):
@@ -34,9 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = f"invjax {command}".strip()
     options: Any = None
     try:
-        if command == "bench":
-            enable_cache()
-            return _bench(words[1:])
         options = _parse(words or ["--help"])
         if options is None:  # help was shown
             return 0
@@ -149,15 +146,6 @@ def _explain(options: Any) -> None:
 
 
 RUN = {"demo": _demo, "attack": _attack, "explain": _explain}
-
-
-def _bench(words: list[str]) -> int:
-    from benchmarks.__main__ import main as bench
-
-    try:
-        return bench(words)
-    except SystemExit as stop:  # argparse: help, or bad options
-        return stop.code if isinstance(stop.code, int) else 2
 
 
 def _how_to_go_on(command: str, options: Any) -> str:

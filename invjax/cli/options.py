@@ -140,12 +140,7 @@ class Explain:
     """No progress bar. (There is none either where stderr is no terminal.)"""
 
 
-@dataclass
-class Bench:
-    """Re-measure a published table: `invjax bench NAME ...` is `python -m benchmarks NAME ...`."""
-
-
-COMMANDS = {"demo": Demo, "attack": Attack, "explain": Explain, "bench": Bench}
+COMMANDS = {"demo": Demo, "attack": Attack, "explain": Explain}
 DESCRIPTION = (
     "Inverse classification: the smallest change that makes a classifier say something else. "
     "`invjax --version` prints the version."

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.core
@@ -197,7 +197,7 @@ def as_logits_fn(logits: Any, name: str = "logits") -> LogitsFn:
     treedef = jax.tree.structure(logits)
     if jax.tree_util.treedef_is_leaf(treedef) and treedef.num_leaves == 1:  # not a registered pytree
         return jax.tree_util.Partial(logits)
-    return logits
+    return cast(LogitsFn, logits)
 
 
 @jax.jit

@@ -165,9 +165,11 @@ def _init(ctx: Context, problem: Problem, config: SCFEReleased) -> SCFEReleasedS
     x = problem.x
     zero, one = jnp.zeros_like(x), jnp.ones((), x.dtype)
     pull = zero
-    if hasattr(ctx.density, "centre"):  # untargeted with more than two classes: the first other one
+    if (
+        centre := getattr(ctx.density, "centre", None)
+    ) is not None:  # untargeted with more than two classes: the first other one
         other = jnp.where(problem.label == 0, 1, 0)
-        pull = ctx.density.centre(x, jnp.where(problem.target == UNTARGETED, other, problem.target)).astype(x.dtype)
+        pull = centre(x, jnp.where(problem.target == UNTARGETED, other, problem.target)).astype(x.dtype)
     return SCFEReleasedState(
         w=zero,
         v=zero,

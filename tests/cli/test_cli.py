@@ -268,17 +268,6 @@ def test_version_help_and_unknown_commands(capsys):
 
 
 @pytest.mark.fast
-def test_bench_gets_its_own_words(monkeypatch):
-    import benchmarks.__main__ as bench
-
-    seen = []
-    monkeypatch.setattr(bench, "main", lambda words: seen.append(words) or 3)
-    assert cli.main(["bench", "gse-cifar10", "--n", "4"]) == 3
-    assert seen == [["gse-cifar10", "--n", "4"]]
-    monkeypatch.undo()
-    assert cli.main(["bench", "nothing"]) == 2
-
-
 @pytest.mark.fast
 def test_missing_tyro(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tyro", None)

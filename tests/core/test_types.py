@@ -55,8 +55,8 @@ def test_table() -> None:
     np.testing.assert_array_equal(table[["l2", "linf"]], [[5.0, 4.0], [0.0, 0.0]])
     assert table.index.tolist() == [0, 1]
     assert len(_result().rows(0).to_pandas()) == 1
-    with pytest.raises(ValueError, match="space must have the 3 columns of x, has 1"):
-        _result().to_pandas(FeatureSpace([Feature("a")]))
+    with pytest.raises(BadArgument, match="result must have the 1 columns of the space, was 3 columns"):
+        FeatureSpace([Feature("a")]).to_pandas(_result())
     several = _result((1, 2)).to_pandas()
     assert several.index.tolist() == [(0, 0), (0, 1)]
     np.testing.assert_array_equal(several["l2"], table["l2"])
@@ -74,12 +74,12 @@ def test_table_in_raw_units() -> None:
     new[1, 1] = [2.0, 1.0, 0.0]
     status = np.full((2, 2), Status.FOUND, np.int32)
     result = Result(new, new - x[:, None], status, np.ones(2, np.int32), np.ones(2, np.int32), new)
-    table = result.to_pandas(space, factual)
+    table = space.to_pandas(result, factual)
     assert table["l0"].tolist() == [0, 1, 0, 2]
     assert table["work"].tolist() == ["no", "no", "yes", "no"]
     assert table["l2 (feature)"].tolist()[::2] == [0.1, 7.0]
     np.testing.assert_allclose(table["l2 (feature)"].tolist()[1::2], [3.1, 6.0], rtol=1e-6)
-    plain = result.to_pandas(space)
+    plain = space.to_pandas(result)
     np.testing.assert_allclose(plain["l2 (feature)"], table["l2 (feature)"], rtol=1e-6)
     assert "work" not in result.to_pandas()
     assert result.to_pandas()["l0"].tolist() == [0, 1, 0, 3]
