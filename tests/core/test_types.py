@@ -9,6 +9,7 @@ import pytest
 
 from invjax import Result, Status
 from invjax.constraints import Feature, FeatureSpace
+from invjax.core.errors import BadArgument
 
 pytestmark = pytest.mark.fast
 
