@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import losses
+from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic
 from invjax.engine import Part, prepare, run_queue, run_shared, white_box
 from invjax.engine.checks import with_keys
@@ -50,13 +51,13 @@ def write_json(path: str | Path | None, record: dict[str, Any]) -> None:
     try:
         write_atomic(Path(path), (json.dumps(record, indent=2, default=float) + "\n").encode())
     except OSError as error:
-        raise ValueError(f"json must be a file that can be written, was {str(path)!r}: {error.strerror}") from error
+        raise BadArgument("json", "be a file that can be written", Words(f"{str(path)!r}: {error.strerror}")) from error
 
 
 def check_json(path: str | Path | None) -> None:
     """Refuse a JSON path before the long run, not after it."""
     if path is not None and not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"json must lie in an existing folder, was {str(path)!r}")
+        raise BadArgument("json", "lie in an existing folder", str(path))
 
 
 @jax.jit

@@ -25,6 +25,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
 from invjax.core.groups import patch_groups as patch_groups  # part of the public face of this module
 from invjax.core.numerics import safe_divide
@@ -229,7 +230,7 @@ def _group_norm(u: Array, ops: Grouping) -> Array:
 
 def _threshold_constant(p: float) -> float:
     if not 0 <= p <= 1:
-        raise ValueError(f"p must be in [0, 1]; it was {p}")
+        raise BadArgument("p", "be in [0, 1]", Words(p))
     return (2 - p) * (2 * (1 - p)) ** ((p - 1) / (2 - p))
 
 

@@ -23,6 +23,7 @@ from benchmarks.common import Timed, check_json, timed_run, write_json
 from invjax.attribution import grad_cams
 from invjax.campaign.attack import Chosen, choose, constants
 from invjax.campaign.pairs import Pairs, make_pairs
+from invjax.core.errors import BadArgument
 from invjax.core.files import check_folder, write_atomic
 from invjax.core.logits import num_classes
 from invjax.data import ImageSource
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace, suite: Suite) -> int:
     configs = {name: configuration(entry, untargeted, settings) for name, entry in entries.items()}
     impossible = [name for name, entry in entries.items() if not (entry.targeted or untargeted)]
     if impossible:
-        raise ValueError(f"targets must be 'untargeted' for {', '.join(impossible)}: no targeted form exists")
+        raise BadArgument("targets", f"be 'untargeted' for {', '.join(impossible)}", hint="no targeted form exists")
 
     logits = suite.load(options)
     images = choose(logits, suite.open(options), None, options.start, options.n)

@@ -14,6 +14,7 @@ from benchmarks.common import check_json, timed_run, write_json
 from invjax.attacks.gse import VARIANTS
 from invjax.campaign.attack import choose, configure
 from invjax.campaign.pairs import make_pairs
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import num_classes
 from invjax.data import open_images
 from invjax.metrics.attack import MEASURES, attack_table
@@ -55,14 +56,16 @@ def compare(path: str, record: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Ratio of the means and share of equal examples, against the per-example numbers of another code."""
     other = load_arrays(path)
     if not {*MEASURES, "image_index"} <= set(other):
-        raise ValueError(f"compare must be an npz with {', '.join((*MEASURES, 'image_index'))}, has {sorted(other)}")
+        raise BadArgument("compare", f"be an npz with {', '.join((*MEASURES, 'image_index'))}", Words(sorted(other)))
     if other["image_index"].tolist() != record["image_index"]:
-        raise ValueError("compare must be of the images of this run: --start and --n choose others")
+        raise BadArgument("compare", "be of the images of this run", hint="--start and --n choose others")
     found = {}
     for name in MEASURES:
         ours, theirs = np.asarray(record["per_example"][name], np.float64), other[name].T
         if ours.shape != theirs.shape:
-            raise ValueError(f"compare must be of the targets of this run: {theirs.shape[1]}, not {ours.shape[1]}")
+            raise BadArgument(
+                "compare", "be of the targets of this run", hint=f"{theirs.shape[1]}, not {ours.shape[1]}"
+            )
         equal = np.isclose(ours, theirs, rtol=1e-4, atol=0)
         ratio = ours.mean() / theirs.mean() if theirs.any() else float("nan")
         found[name] = {"ratio": float(ratio), "equal": float(equal.mean())}

@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.attacks import comparison as attacks
 from benchmarks.attacks import published
 from benchmarks.attacks.settings import IMAGENET, IMAGENET_FIDELITY
+from invjax.core.errors import BadArgument, Words
 from invjax.data import ImageSource, open_images
 from invjax.models import load
 
@@ -40,7 +41,7 @@ def _open(options: argparse.Namespace) -> ImageSource:
         return part._replace(images=np.clip(images, *part.bounds))
 
     if options.size < 1:
-        raise ValueError(f"size must be a number of pixels >= 1, was {options.size}")
+        raise BadArgument("size", "be a number of pixels >= 1", Words(options.size))
     return ImageSource(source.count, read)
 
 

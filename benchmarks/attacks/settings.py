@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from invjax.campaign.attack import configure
+from invjax.core.errors import BadArgument
 from invjax.types import Config
 
 
@@ -107,7 +108,7 @@ def chosen(table: dict[str, Entry], names: str) -> dict[str, Entry]:
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     wrong = [name for name in wanted if name not in table]
     if wrong or not wanted:
-        raise ValueError(f"attacks must be 'all' or some of {', '.join(table)}; was {names!r}")
+        raise BadArgument("attacks", f"be 'all' or some of {', '.join(table)}", names)
     return {name: table[name] for name in wanted}
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.common import check_json, write_json
 from benchmarks.counterfactuals.peers import exchange as files
 from benchmarks.counterfactuals.peers.exchange import Exchange, Outcome
+from invjax.core.errors import BadArgument, Words
 
 DESCRIPTION = (
     "DiCE and jax-relax beside S-CFE: the same rows, weights and limits, each in an environment of its own; a peer "
@@ -227,7 +228,7 @@ def _chosen(names: str) -> list[str]:
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in wanted if name not in PEERS]
     if unknown or not wanted:
-        raise ValueError(f"peers must be among {', '.join(PEERS)}, was {names!r}")
+        raise BadArgument("peers", f"be among {', '.join(PEERS)}", names)
     return list(dict.fromkeys(wanted))
 
 
@@ -271,7 +272,7 @@ def run(options: argparse.Namespace) -> int:
     check_json(options.json)
     names = _chosen(options.peers)
     if options.n is not None and options.n < 1:
-        raise ValueError(f"n must be at least 1, was {options.n}")
+        raise BadArgument("n", "be at least 1", Words(options.n))
     if options.no_install and options.envs is None:
         raise ValueError("no-install needs envs, the folder of environments that exist")
     if options.exchange is None:
@@ -280,7 +281,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             given = files.read_exchange(options.exchange)
         except OSError as error:
-            raise ValueError(f"exchange must be a file that can be read, was {options.exchange!r}") from error
+            raise BadArgument("exchange", "be a file that can be read", options.exchange) from error
     settings = {"n": options.n, "install": not options.no_install, "timeout": options.timeout, "seed": options.seed}
     print(f"{options.exchange or options.data}: {len(given.train_x)} training rows, {len(given.test_x)} to explain")
     if options.envs is None:

@@ -20,6 +20,7 @@ import numpy as np
 import invjax
 from benchmarks.common import check_json, write_json
 from benchmarks.counterfactuals.tasks import Task, load_task
+from invjax.core.errors import BadArgument, Words
 from invjax.counterfactuals import SCFE, certify, frontier
 from invjax.counterfactuals.milp import Certificate
 from invjax.types import Status
@@ -121,13 +122,13 @@ def run(options: argparse.Namespace) -> int:
     check_json(options.json)
     norms = list(dict.fromkeys(name.strip() for name in options.norms.split(",") if name.strip()))
     if not norms or set(norms) - set(NORMS):
-        raise ValueError(f"norms must be among {', '.join(NORMS)}, was {options.norms!r}")
+        raise BadArgument("norms", f"be among {', '.join(NORMS)}", options.norms)
     if not 0 <= options.kappa < np.inf:
-        raise ValueError(f"kappa must be a margin >= 0, was {options.kappa}")
+        raise BadArgument("kappa", "be a margin >= 0", Words(options.kappa))
     if not 0 < options.time_limit < np.inf:
         raise ValueError(f"time-limit must be positive seconds, was {options.time_limit}")
     if options.workers < 0:
-        raise ValueError(f"workers must be at least 0, was {options.workers}")
+        raise BadArgument("workers", "be at least 0", Words(options.workers))
     task = load_task(options.data, n=options.n, seed=options.seed)
     sizes = "-".join(str(len(bias)) for _, bias in task.weights or ())
     print(f"{task.name}: {len(task.x)} rows, network {task.x.shape[1]}-{sizes}, accuracy {task.accuracy:.3f}\n")

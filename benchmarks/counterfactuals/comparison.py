@@ -24,6 +24,7 @@ from benchmarks.counterfactuals.methods import (
 )
 from benchmarks.counterfactuals.tasks import NAMES, Task, load_task
 from benchmarks.counterfactuals.timing import Gradient, Took, median, timed
+from invjax.core.errors import BadArgument, Words
 from invjax.metrics import measure_counterfactuals, summarize_counterfactuals
 from invjax.types import Result
 
@@ -146,9 +147,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
     if options.max_changes is not None and options.max_changes < 1:
         raise ValueError(f"max-changes must be at least 1, was {options.max_changes}")
     if options.tau is not None and not 0 <= options.tau < np.inf:
-        raise ValueError(f"tau must be a weight >= 0, was {options.tau}")
+        raise BadArgument("tau", "be a weight >= 0", Words(options.tau))
     if options.bandwidth is not None and not 0 < options.bandwidth < np.inf:
-        raise ValueError(f"bandwidth must be a length > 0, was {options.bandwidth}")
+        raise BadArgument("bandwidth", "be a length > 0", Words(options.bandwidth))
     return Settings(
         usual.max_changes if options.max_changes is None else options.max_changes,
         usual.tau if options.tau is None else options.tau,

@@ -11,6 +11,7 @@ import numpy as np
 
 import invjax
 from benchmarks.counterfactuals.tasks import Task
+from invjax.core.errors import BadArgument
 from invjax.counterfactuals import (
     CEM,
     CFEL2,
@@ -216,7 +217,7 @@ def chosen_methods(names: str, data: str) -> list[str]:
     wanted = possible if names.strip() == "all" else list(dict.fromkeys(wanted))
     unknown = [name for name in wanted if name not in possible]
     if unknown or not (wanted or names.strip() == NEAREST):
-        raise ValueError(f"methods must be 'all' or among {', '.join((*possible, NEAREST))} for {data}, was {names!r}")
+        raise BadArgument("methods", f"be 'all' or among {', '.join((*possible, NEAREST))} for {data}", names)
     return [*wanted, NEAREST]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from benchmarks.counterfactuals.peers.exchange import Exchange, network
+from invjax.core.errors import BadArgument, Words
 from invjax.data.tables.load import load_tabular
 from invjax.types import Array
 
@@ -36,7 +37,7 @@ def protocol(name: str, *, seed: int = 0) -> Exchange:
     """
     data = load_tabular(name)
     if len(data.classes) != 2:
-        raise ValueError(f"name must be a data set of two classes, was {name!r} with {len(data.classes)}")
+        raise BadArgument("name", "be a data set of two classes", Words(f"{name!r} with {len(data.classes)}"))
     train_x, train_y, test_x = data.x[data.train], data.label[data.train], data.x[data.test]
     weights = train_network(train_x, train_y, seed=seed)
     predicted = (network(weights, test_x) > 0).astype(np.int32)

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.counterfactuals import protocol as cfe_protocol
 from benchmarks.counterfactuals.peers.exchange import network
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import LogitsModel
 from invjax.data.tables.load import load_tabular
 from invjax.densities import fit_gmm, fit_kde
@@ -87,9 +88,9 @@ def load_task(name: str, *, n: int | None = None, seed: int = 0) -> Task:
       ValueError: no such data, or it is not there, or n < 1. ImportError: a package is missing.
     """
     if name not in NAMES:
-        raise ValueError(f"data must be one of {', '.join(NAMES)}, was {name!r}")
+        raise BadArgument("data", f"be one of {', '.join(NAMES)}", name)
     if n is not None and n < 1:
-        raise ValueError(f"n must be at least 1, was {n}")
+        raise BadArgument("n", "be at least 1", Words(n))
     rows = ROWS.get(name, 100) if n is None else n
     return _digits(rows) if name == "mnist" else _table(name, rows, seed)
 

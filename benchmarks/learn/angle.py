@@ -20,6 +20,7 @@ from flax import nnx
 
 from benchmarks.common import check_json, write_json
 from invjax.attacks import PGD
+from invjax.core.errors import BadArgument, Words
 from invjax.counterfactuals import FixedWeights
 from invjax.data.images.fashion_mnist import fashion_mnist
 from invjax.data.images.mnist import mnist_digits
@@ -64,7 +65,7 @@ class Setting(NamedTuple):
 def _split(x: np.ndarray, y: np.ndarray, train: int, seed: int) -> Examples:
     """The first ``train`` of a permutation to train on, the others to test."""
     if not 10 <= train < len(y):
-        raise ValueError(f"train must be from 10 to {len(y) - 1}, the images less one; was {train}")
+        raise BadArgument("train", f"be from 10 to {len(y) - 1}, the images less one", Words(train))
     order = np.random.default_rng(seed).permutation(len(y))
     first, rest = order[:train], order[train:]
     return Examples(x[first], y[first], x[rest], y[rest])
@@ -181,14 +182,14 @@ def run(options: argparse.Namespace) -> int:
     radii = _radii(options.eps)
     for name in ("seeds", "iterations"):
         if getattr(options, name) < 1:
-            raise ValueError(f"{name} must be at least 1, was {getattr(options, name)}")
+            raise BadArgument(name, "be at least 1", Words(getattr(options, name)))
     if options.pairs < 2:
-        raise ValueError(f"pairs must be at least 2, was {options.pairs}")
+        raise BadArgument("pairs", "be at least 2", Words(options.pairs))
     setting = SETTINGS[options.data]
     given = {"steps": options.steps, "attack": options.attack_eps}
     for name, value in given.items():
         if value is not None and value <= 0:
-            raise ValueError(f"{name} must be positive, was {value}")
+            raise BadArgument(name, "be positive", Words(value))
     setting = setting._replace(**{name: value for name, value in given.items() if value is not None})
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     how = {name: getattr(options, name) for name in ("pairs", "density", "train", "iterations")}
@@ -275,7 +276,7 @@ def _radii(text: str) -> list[float]:
     except ValueError:
         radii = []
     if not radii or min(radii) < 0 or not np.all(np.isfinite(radii)) or len(set(radii)) < len(radii):
-        raise ValueError(f"eps must be different radii >= 0, '0,0.25,0.5,1' say, was {text!r}")
+        raise BadArgument("eps", "be different radii >= 0, '0,0.25,0.5,1' say", text)
     return radii
 
 

@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from benchmarks.common import check_json, write_json
+from invjax.core.errors import BadArgument, Words
 from invjax.core.files import check_folder
 from invjax.learn.study.ablation import POLICIES, ablation, manifest_of
 from invjax.learn.study.methods import WORDS, chosen_methods
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     """The benchmark of the command line."""
     check_json(options.json)
     if options.seeds < 1:
-        raise ValueError(f"seeds must be at least 1, was {options.seeds}")
+        raise BadArgument("seeds", "be at least 1", Words(options.seeds))
     panels = None if options.panels is None else check_folder(options.panels, "panels")
     runs = None if options.runs is None else check_folder(options.runs, "runs")
     task = load_task(

@@ -27,6 +27,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.common import check_json, write_json
+from invjax.core.errors import BadArgument, Words
 from invjax.core.files import check_folder
 from invjax.data.grouped.spuco_mnist import mnist_source
 from invjax.learn import Optimiser, Trained, evaluate, fit, make_perturbed_dataset, preset
@@ -165,7 +166,7 @@ def _mnist(train: int, test: int | None, seed: int) -> tuple[np.ndarray, np.ndar
         rest, own = np.arange(source.train, len(source.labels)), order[order < source.train]
     for name, value, pool in (("train", train, own), ("test", len(rest) if test is None else test, rest)):
         if not 2 <= value <= len(pool):
-            raise ValueError(f"{name} must be from 2 to the {len(pool)} images that are there, was {value}")
+            raise BadArgument(name, f"be from 2 to the {len(pool)} images that are there", Words(value))
     own, rest = own[:train], rest[:test]
     images = source.images[..., None]
     return images[own], source.labels[own], images[rest], source.labels[rest]
@@ -183,16 +184,16 @@ def _scale(options: argparse.Namespace) -> Scale:
     scale = (FULL if options.full else CPU)._replace(**{k: v for k, v in given.items() if v is not None})
     for name, value in scale._asdict().items():
         if not isinstance(value, str) and not value > 0:
-            raise ValueError(f"{name} must be positive, was {value}")
+            raise BadArgument(name, "be positive", Words(value))
     if options.lanes < 1:
-        raise ValueError(f"lanes must be at least 1, was {options.lanes}")
+        raise BadArgument("lanes", "be at least 1", Words(options.lanes))
     return scale
 
 
 def _words(text: str, name: str, known: Sequence[str]) -> list[str]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words or not set(words) <= set(known):
-        raise ValueError(f"{name} must be some of {', '.join(known)}, was {text!r}")
+        raise BadArgument(name, f"be some of {', '.join(known)}", text)
     return list(dict.fromkeys(words))
 
 

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.attacks.parts import corners
 from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import num_classes
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
@@ -89,7 +90,9 @@ class CornerState(NamedTuple):
 def _shape(problem: Problem, config: CornerSearch) -> tuple[int, int]:
     count, channels = corners.shape_of(problem, config.unit, "CornerSearch")
     if channels > 30 or count * 2**channels >= 2**31:
-        raise ValueError(f"x must have fewer than 2^31 one-unit corners for CornerSearch, had {count} x 2^{channels}")
+        raise BadArgument(
+            "x", "have fewer than 2^31 one-unit corners for CornerSearch", Words(f"{count} x 2^{channels}")
+        )
     return count, channels
 
 

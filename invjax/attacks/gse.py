@@ -23,6 +23,7 @@ from invjax.attacks.gse_fast import GSEFastConfig
 from invjax.attacks.parts.coordinates import SIGNED, scale, to_data, to_units
 from invjax.core import windows as images
 from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import safe_divide, safe_norm, select
 from invjax.solvers import momentum, search
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
@@ -70,7 +71,7 @@ def GSE(variant: str = "fast", **constants: Any) -> GSEConfig | GSEFastConfig:
     Raises ValueError for another variant, TypeError for a constant that the variant does not have.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(map(repr, VARIANTS))}, was {variant!r}")
+        raise BadArgument("variant", f"be one of {', '.join(map(repr, VARIANTS))}", variant)
     return GSEFastConfig(**constants) if variant == "fast" else GSEConfig(variant=variant, **constants)
 
 
@@ -91,7 +92,7 @@ class GSEState(NamedTuple):
 
 def _init(ctx: Context, problem: Problem, config: GSEConfig) -> GSEState:
     if problem.x.ndim != 3:
-        raise ValueError(f"x must be images [N, H, W, C] for GSE, had examples of shape {problem.x.shape}")
+        raise BadArgument("x", "be images [N, H, W, C] for GSE", Words(f"examples of shape {problem.x.shape}"))
     zero, scalar = jnp.zeros_like(problem.x), jnp.zeros((), problem.x.dtype)
     far = jnp.full((), jnp.inf, problem.x.dtype)
     return GSEState(

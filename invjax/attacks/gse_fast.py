@@ -36,6 +36,7 @@ from invjax import losses, prox
 from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data
 from invjax.core import windows as images
 from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import safe_divide, safe_norm
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
@@ -97,7 +98,7 @@ class GSEFastState(NamedTuple):
 
 def _init(ctx: Context, problem: Problem, config: GSEFastConfig) -> GSEFastState:
     if problem.x.ndim != 3:
-        raise ValueError(f"x must be images [N, H, W, C] for GSE, had examples of shape {problem.x.shape}")
+        raise BadArgument("x", "be images [N, H, W, C] for GSE", Words(f"examples of shape {problem.x.shape}"))
     zero, far = jnp.zeros_like(problem.x), jnp.full((), jnp.inf, problem.x.dtype)
     opened = jnp.zeros(problem.x.shape[:2], bool)
     pixels = jnp.asarray(config.start * opened.size, problem.x.dtype)

@@ -30,6 +30,7 @@ from invjax import losses
 from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
 from invjax.attacks.parts.units import check_unit, grouping_of
 from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.errors import BadArgument, Words
 from invjax.core.groups import Grouping, group_gains
 from invjax.core.numerics import replace_if, safe_divide, safe_sqrt, uniform
 from invjax.core.ranks import largest
@@ -152,7 +153,7 @@ class PGD0State(NamedTuple):
 
 def _init(ctx: Context, problem: Problem, config: Any) -> PGD0State:
     if isinstance(config, SigmaMap) and problem.x.ndim != 3:
-        raise ValueError(f"x must be images [N, H, W, C] for SigmaMap, had examples of shape {problem.x.shape}")
+        raise BadArgument("x", "be images [N, H, W, C] for SigmaMap", Words(f"examples of shape {problem.x.shape}"))
     return PGD0State(problem.x, jnp.int32(-1), jnp.int32(0), jnp.int32(Status.PENDING))
 
 

@@ -30,6 +30,7 @@ from invjax import losses
 from invjax.attacks.parts.coordinates import room, scale, to_data
 from invjax.attacks.parts.units import UNITS, grouping_of
 from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.errors import BadArgument, Words
 from invjax.core.groups import Grouping
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.core.ranks import largest
@@ -116,7 +117,9 @@ def _units(problem: Problem, config: SparsePGD) -> Grouping:
     if config.unit != "window":
         return grouping_of(problem, config.unit, config.patch)
     if problem.x.ndim != 3:
-        raise ValueError(f"x must be images [N, H, W, C] for unit 'window', had examples of shape {problem.x.shape}")
+        raise BadArgument(
+            "x", "be images [N, H, W, C] for unit 'window'", Words(f"examples of shape {problem.x.shape}")
+        )
     return windows(problem.x.shape, config.patch)
 
 

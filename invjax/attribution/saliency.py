@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.rows import BATCH, map_rows
 from invjax.engine import checks
@@ -47,7 +48,7 @@ def saliency_batch(
     Raises ValueError: an unknown indicator.
     """
     if indicator not in INDICATORS:
-        raise ValueError(f"indicator must be one of {', '.join(map(repr, INDICATORS))}, was {indicator!r}")
+        raise BadArgument("indicator", f"be one of {', '.join(map(repr, INDICATORS))}", indicator)
     z, pull = jax.vjp(lambda points: logits(points), x)
     goal = jax.vmap(wanted)(z, label, target)
 
@@ -111,7 +112,7 @@ def check_examples(x: Any) -> np.ndarray:
     """x as a host array [N, *S]. Raises ValueError: it holds no example, or is not floating point."""
     rows = np.asarray(x)
     if rows.ndim < 2 or 0 in rows.shape:
-        raise ValueError(f"x must hold at least one example, [N, *S] with N >= 1, had shape {rows.shape}")
+        raise BadArgument("x", "hold at least one example, [N, *S] with N >= 1", Words(f"of shape {rows.shape}"))
     if not jnp.issubdtype(rows.dtype, jnp.floating):
-        raise ValueError(f"x must be floating point in the data range, was {rows.dtype}")
+        raise BadArgument("x", "be floating point in the data range", Words(rows.dtype))
     return rows.astype(jax.dtypes.canonicalize_dtype(rows.dtype), copy=False)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Array
 
 
@@ -39,7 +40,7 @@ class Split:
         for name in ("features_apply", "head_apply"):
             value = getattr(self, name)
             if not callable(value) or type(value).__hash__ is None:
-                raise ValueError(f"{name} must be a hashable function (params, array) -> array; it was {value!r}")
+                raise BadArgument(name, "be a hashable function (params, array) -> array", value)
 
     def features(self, x: Array) -> Array:
         """[B, *S] -> [B, h, w, F]."""
@@ -72,8 +73,12 @@ def split(model: Any) -> Split:
     divide = getattr(logits.apply, "split", None)
     halves = divide(logits.params) if divide else None
     if halves is None:
-        raise ValueError(
-            "model must have methods features(x) -> [B, h, w, F] and head(features) -> logits [B, K], or be given as "
-            f"Split(params, features, head); it was {type(model).__name__} without them"
+        raise BadArgument(
+            "model",
+            (
+                "have methods features(x) -> [B, h, w, F] and head(features) -> logits [B, K], or be "
+                "given as Split(params, features, head)"
+            ),
+            Words(f"{type(model).__name__} without them"),
         )
     return Split(logits.params, *halves)

@@ -15,6 +15,7 @@ import numpy as np
 
 from invjax import attacks
 from invjax.campaign.pairs import Pairs
+from invjax.core.errors import BadArgument, Words
 from invjax.data import ImageSource
 from invjax.engine import solve
 from invjax.metrics import attack_rows, best_average_worst, measure
@@ -69,16 +70,16 @@ def choose(
     Raises ValueError: a bad ``start`` or ``n``, no labels, or no image the network gets right.
     """
     if not 0 <= start < source.count:
-        raise ValueError(f"start must be from 0 to {source.count - 1}, the last image; was {start}")
+        raise BadArgument("start", f"be from 0 to {source.count - 1}, the last image", Words(start))
     if n is not None and n < 1:
-        raise ValueError(f"n must be at least 1, was {n}")
+        raise BadArgument("n", "be at least 1", Words(n))
     index, images, classes, seen = [], [], [], 0
     while start + seen < source.count and (n is None or sum(map(len, index)) < n):
         begin = start + seen
         block = source.read(begin, min(begin + BATCH, source.count))
         right = block.labels if labels is None else labels[begin : begin + BATCH]
         if right is None:
-            raise ValueError("labels must be given: the images come without any")
+            raise BadArgument("labels", "be given", hint="the images come without any")
         take = np.ones(len(right), bool) if everything else classify(logits, block.images) == right
         index.append(begin + np.flatnonzero(take))
         images.append(block.images[take])
@@ -86,9 +87,13 @@ def choose(
         seen += len(right)
     chosen = Chosen(*(np.concatenate(parts)[:n] for parts in (index, images, classes)))
     if not len(chosen.index):
-        raise ValueError(
-            f"images must hold some that the network gets right; of the {seen} looked at it gets none (do the weights, "
-            "the normalisation and the labels belong together?)"
+        raise BadArgument(
+            "images",
+            "hold some that the network gets right",
+            hint=(
+                f"of the {seen} looked at it gets none (do the weights, the normalisation and the labels "
+                "belong together?)"
+            ),
         )
     return chosen
 
@@ -104,7 +109,7 @@ def configure(name: str, constants: dict[str, str | float]) -> Config:
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for key in constants:
         if key not in fields:
-            raise ValueError(f"set must name constants of {name!r} ({', '.join(fields)}), was {key!r}")
+            raise BadArgument("set", f"name constants of {name!r} ({', '.join(fields)})", key)
     config = attacks.make(name, **{key: _value(key, value, fields[key]) for key, value in constants.items()})
     if (check := getattr(config, "check", None)) is not None:
         check()
@@ -119,17 +124,17 @@ def _value(name: str, given: str | float, default: Any) -> Any:
     if isinstance(default, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        raise ValueError(f"{name} must be true or false, was {text!r}")
+        raise BadArgument(name, "be true or false", text)
     try:
         above, _, below = text.partition("/")
         number = float(above) / float(below) if below else float(above)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{name} must be a number, was {text!r}") from None
+        raise BadArgument(name, "be a number", text) from None
     if not np.isfinite(number):
-        raise ValueError(f"{name} must be finite, was {text!r}")
+        raise BadArgument(name, "be finite", text)
     if isinstance(default, int):
         if number != int(number):
-            raise ValueError(f"{name} must be a whole number, was {text!r}")
+            raise BadArgument(name, "be a whole number", text)
         return int(number)
     return number
 

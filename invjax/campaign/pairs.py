@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import ArrayLike
 
 
@@ -38,11 +39,11 @@ def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, 
         try:
             targets = [int(part) for part in targets.split(",")]
         except ValueError:
-            raise ValueError(f"targets must be 'all', 'untargeted' or offsets like '1,4,7', was {targets!r}") from None
+            raise BadArgument("targets", "be 'all', 'untargeted' or offsets like '1,4,7'", targets) from None
     offsets = tuple(int(offset) for offset in targets)
     wrong = [offset for offset in offsets if not 1 <= offset < num_classes]
     if wrong or not offsets or len(set(offsets)) < len(offsets):
-        raise ValueError(f"targets must be different offsets from 1 to {num_classes - 1}, were {offsets}")
+        raise BadArgument("targets", f"be different offsets from 1 to {num_classes - 1}", Words(offsets))
     return offsets
 
 

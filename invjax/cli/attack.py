@@ -28,6 +28,7 @@ from invjax.campaign.attack import (
 )
 from invjax.campaign.attack import reached as share_reached
 from invjax.campaign.pairs import Pairs, make_pairs
+from invjax.core.errors import BadArgument, Words
 from invjax.core.files import check_folder, write_atomic
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
@@ -82,7 +83,7 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Run:
     begin = time.perf_counter()
     config = configure(job.attack, _constants(job))
     if job.lanes < 1:
-        raise ValueError(f"lanes must be at least 1, was {job.lanes}")
+        raise BadArgument("lanes", "be at least 1", Words(job.lanes))
     folder = check_folder(job.out)
     source = open_images(job.images, job.split, bounds=job.bounds)
     logits = _load(job)
@@ -103,7 +104,9 @@ def run_job(job: Job, say: Callable[[str], None] = print) -> Run:
         write_atomic(folder / "results.npz", _npz(run, chosen, target))
         write_atomic(folder / "results.csv", _csv(run, chosen, target).encode())
     except OSError as error:
-        raise ValueError(f"out must be a folder that can be written, was {str(folder)!r}: {error.strerror}") from error
+        raise BadArgument(
+            "out", "be a folder that can be written", Words(f"{str(folder)!r}: {error.strerror}")
+        ) from error
     shown = slice(0, SHOWN)
     section = attack_section(
         chosen.images[shown],
@@ -147,7 +150,7 @@ def _constants(job: Job) -> dict[str, str | float]:
     for setting in job.set:
         name, equals, value = setting.partition("=")
         if not (name and equals and value):
-            raise ValueError(f"set must be NAME=VALUE, was {setting!r}")
+            raise BadArgument("set", "be NAME=VALUE", setting)
         given[name] = value
     if job.eps is not None:
         given["eps"] = job.eps
@@ -156,9 +159,9 @@ def _constants(job: Job) -> dict[str, str | float]:
 
 def _load(job: Job) -> Any:
     if job.model not in MODELS:
-        raise ValueError(f"model must be one of {', '.join(sorted(MODELS))}, was {job.model!r}")
+        raise BadArgument("model", f"be one of {', '.join(sorted(MODELS))}", job.model)
     if job.weights is not None and not Path(job.weights).is_file():
-        raise ValueError(f"weights must be an existing file, was {str(job.weights)!r}")
+        raise BadArgument("weights", "be an existing file", str(job.weights))
     mean, std = (None if side is None else np.asarray(side, np.float32) for side in (job.mean, job.std))
     try:
         return load(job.model, job.weights, mean=mean, std=std)
@@ -175,8 +178,10 @@ def _classes(logits: Any, first: ImageData, job: Job) -> int:
         return num_classes(logits, first.images.shape[1:], np.float32)
     except ValueError as error:
         reason = str(error).rpartition("failed: ")[2]
-        raise ValueError(
-            f"images must have the shape that the network {job.model!r} takes, were {first.images.shape[1:]}: {reason}"
+        raise BadArgument(
+            "images",
+            f"have the shape that the network {job.model!r} takes",
+            Words(f"{first.images.shape[1:]}: {reason}"),
         ) from error
 
 
@@ -185,9 +190,10 @@ def _labelled(job: Job, source: ImageSource, logits: Any, classes: int) -> tuple
 
     def checked(labels: np.ndarray, offset: int = 0) -> np.ndarray:
         if (wrong := np.flatnonzero(labels >= classes)).size:
-            raise ValueError(
-                f"labels must lie in [0, {classes}), the classes of the weights; was {labels[wrong[0]]} at index "
-                f"{offset + int(wrong[0])}"
+            raise BadArgument(
+                "labels",
+                f"lie in [0, {classes}), the classes of the weights",
+                Words(f"{labels[wrong[0]]} at index {offset + int(wrong[0])}"),
             )
         return labels
 
@@ -199,7 +205,7 @@ def _labelled(job: Job, source: ImageSource, logits: Any, classes: int) -> tuple
         if job.labels == PREDICTED:
             return data._replace(labels=classify(logits, data.images).astype(np.int32))
         if data.labels is None:
-            raise ValueError(f"labels must be a file or {PREDICTED!r}: {job.images!r} holds none")
+            raise BadArgument("labels", f"be a file or {PREDICTED!r}", hint=f"{job.images!r} holds none")
         return data._replace(labels=checked(data.labels, start))
 
     return ImageSource(source.count, read), None
@@ -209,11 +215,11 @@ def _pairs(job: Job, chosen: Chosen, count: int, classes: int) -> Pairs:
     if job.targets in ("all", "untargeted") or re.fullmatch(r"-?\d+(,-?\d+)*", job.targets):
         return make_pairs(chosen.labels, classes, job.targets)
     if not Path(job.targets).is_file():
-        raise ValueError(f"targets must be all, untargeted, offsets like 1,4,7 or a file, was {job.targets!r}")
+        raise BadArgument("targets", "be all, untargeted, offsets like 1,4,7 or a file", job.targets)
     wanted = read_integers(job.targets, "targets", ("targets", "target"))
     wanted = wanted[:, None] if wanted.ndim == 1 else wanted
     if wanted.ndim != 2 or len(wanted) != count or not wanted.shape[1]:
-        raise ValueError(f"targets must be a file of shape ({count},) or ({count}, T), was {wanted.shape}")
+        raise BadArgument("targets", f"be a file of shape ({count},) or ({count}, T)", Words(wanted.shape))
     rows = wanted[chosen.index]
     for wrong, what in (
         ((rows < 0) | (rows >= classes), f"lie in [0, {classes}), the classes of the weights"),
@@ -221,7 +227,7 @@ def _pairs(job: Job, chosen: Chosen, count: int, classes: int) -> Pairs:
     ):
         if wrong.any():
             i, t = np.argwhere(wrong)[0]
-            raise ValueError(f"targets must {what}; was {rows[i, t]} for the image at index {chosen.index[i]}")
+            raise BadArgument("targets", f"{what}", Words(f"{rows[i, t]} for the image at index {chosen.index[i]}"))
     each = rows.shape[1]
     image = np.repeat(np.arange(len(rows)), each)
     return Pairs(image, chosen.labels[image], rows.reshape(-1).astype(np.int32), tuple(range(each)))
@@ -231,19 +237,19 @@ def read_integers(path: str | Path, name: str, keys: tuple[str, ...]) -> np.ndar
     """Integers of a ``.npy``, of one of the ``keys`` of an ``.npz``, or of a text file. ValueError naming ``name``."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{name} must be an existing file, was {str(path)!r}")
+        raise BadArgument(name, "be an existing file", str(path))
     if path.suffix == ".npz":
         arrays = read_npz(path, name, keys)
         if not arrays:
-            raise ValueError(f"{name} must be an npz with an array {keys[0]!r}, {str(path)!r} has none")
+            raise BadArgument(name, f"be an npz with an array {keys[0]!r}, {str(path)!r} has none")
         values = next(iter(arrays.values()))
     else:
         try:
             values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_text(path)
         except (OSError, EOFError, ValueError) as error:
-            raise ValueError(f"{name} must be a .npy, .npz or text file of integers, {str(path)!r} is not") from error
+            raise BadArgument(name, f"be a .npy, .npz or text file of integers, {str(path)!r} is not") from error
     if not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(f"{name} must be integers, were {values.dtype}")
+        raise BadArgument(name, "be integers", Words(values.dtype))
     return values
 
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from invjax.constraints.table import numbers
+from invjax.core.errors import BadArgument, Words
 from invjax.core.files import check_folder, write_atomic
 from invjax.data.tables.csv_file import load_csv, read_cells
 from invjax.data.tables.load import load_tabular
@@ -72,7 +73,7 @@ def run_explain(job: ExplainJob, say: Callable[[str], None] = print) -> Explanat
     """
     begin = time.perf_counter()
     if job.lanes < 1:
-        raise ValueError(f"lanes must be at least 1, was {job.lanes}")
+        raise BadArgument("lanes", "be at least 1", Words(job.lanes))
     data = _data(job)
     rows, ids = _rows(job, data)
     folder = check_folder(job.out)
@@ -98,7 +99,9 @@ def run_explain(job: ExplainJob, say: Callable[[str], None] = print) -> Explanat
         if chosen.weights is not None:
             save(chosen.weights, folder / "model.npz")
     except OSError as error:
-        raise ValueError(f"out must be a folder that can be written, was {str(folder)!r}: {error.strerror}") from error
+        raise BadArgument(
+            "out", "be a folder that can be written", Words(f"{str(folder)!r}: {error.strerror}")
+        ) from error
     write_report(
         folder / "report.html",
         [counterfactual_section(explanation)],
@@ -152,15 +155,15 @@ def read_people(path: str | Path, data: TabularData) -> tuple[Table, list[str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"people must be an existing CSV file, was {str(path)!r}")
+        raise BadArgument("people", "be an existing CSV file", str(path))
     try:
         cells = read_cells(path)
     except ValueError as error:
-        raise ValueError(f"people must be a CSV file with a header: {error}") from error
+        raise BadArgument("people", "be a CSV file with a header", hint=str(error)) from error
     table: Table = {}
     for feature in data.space.features:
         if feature.name not in cells.columns:
-            raise ValueError(f"people must have a column {feature.name!r}, {path.name} has none")
+            raise BadArgument("people", f"have a column {feature.name!r}, {path.name} has none")
         column = np.asarray(cells.columns[feature.name], object)
         if not feature.levelled:
             values = numbers(feature, column)
@@ -176,18 +179,18 @@ def read_people(path: str | Path, data: TabularData) -> tuple[Table, list[str]]:
 
 def _data(job: ExplainJob) -> TabularData:
     if (job.data is None) == (job.csv is None):
-        raise ValueError(f"data must be given, or csv, and not both; were {job.data} and {job.csv}")
+        raise BadArgument("data", "be given, or csv, and not both", Words(f"{job.data} and {job.csv}"))
     if job.csv is None:
         for name, value in (("label", job.label), ("schema", job.schema)):
             if value is not None:
-                raise ValueError(f"{name} must be left out with a data set by name, was {str(value)!r}")
+                raise BadArgument(name, "be left out with a data set by name", str(value))
         try:
             data = load_tabular(str(job.data))
         except ValueError as error:
             raise ValueError(re.sub(r"^name must be", "data must be", str(error))) from error
     else:
         if job.label is None:
-            raise ValueError("label must name the column with the class, where csv is given")
+            raise BadArgument("label", "name the column with the class, where csv is given")
         try:
             data = load_csv(job.csv, job.label, job.schema, missing=job.missing)  # type: ignore[arg-type]
         except ValueError as error:
@@ -199,7 +202,7 @@ def _rows(job: ExplainJob, data: TabularData) -> tuple[Any, Sequence[str] | None
     """What to explain: a table of people, or row numbers of the data."""
     if job.people is not None:
         if job.rows is not None:
-            raise ValueError("rows must be left out where people is given: all of its rows are explained")
+            raise BadArgument("rows", "be left out where people is given", hint="all of its rows are explained")
         return read_people(job.people, data)
     count = len(data.label)
     if job.rows is None:
@@ -211,9 +214,9 @@ def _rows(job: ExplainJob, data: TabularData) -> tuple[Any, Sequence[str] | None
     elif re.fullmatch(r"\d+(,\d+)*", job.rows):
         chosen = np.asarray([int(word) for word in job.rows.split(",")])
     else:
-        raise ValueError(f"rows must be a range like 0:10, numbers like 3,7, test or all, was {job.rows!r}")
+        raise BadArgument("rows", "be a range like 0:10, numbers like 3,7, test or all", job.rows)
     if not len(chosen) or chosen.max() >= count:
-        raise ValueError(f"rows must be row numbers below {count}, was {job.rows!r}")
+        raise BadArgument("rows", f"be row numbers below {count}", job.rows)
     return chosen, None
 
 
@@ -221,8 +224,8 @@ def _save_schema(data: TabularData, path: str | Path) -> None:
     try:
         data.space.to_json(path)
     except OSError as error:
-        raise ValueError(
-            f"save_schema must be a file that can be written, was {str(path)!r}: {error.strerror}"
+        raise BadArgument(
+            "save_schema", "be a file that can be written", Words(f"{str(path)!r}: {error.strerror}")
         ) from error
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from invjax.constraints.features import Feature
 from invjax.constraints.table import Table, columns, numbers
+from invjax.core.errors import BadArgument, Words
 
 ROUNDINGS = 16  # of the model's dtype, relative to |raw| + |center|: what a move that is none may look like
 
@@ -42,13 +43,13 @@ def decode(
     x = np.asarray(x)
     width = sum(feature.columns for feature in features)
     if x.ndim != 2 or x.shape[1] != width:
-        raise ValueError(f"x must be of shape [N, {width}], was {x.shape}")
+        raise BadArgument("x", f"be of shape [N, {width}]", Words(x.shape))
     old, start = None, np.zeros_like(x)
     if factual is not None:
         old = columns(factual, [feature.name for feature in features])
         start = encode(features, center, scale, old, x.dtype)
         if start.shape != x.shape:
-            raise ValueError(f"factual must have the {len(x)} rows of x, has {len(start)}")
+            raise BadArgument("factual", f"have the {len(x)} rows of x", Words(len(start)))
     answer, at = {}, 0
     for feature, c, s in zip(features, center, scale, strict=True):
         block, before = x[:, at : at + feature.columns], start[:, at : at + feature.columns]

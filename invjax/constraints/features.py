@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from invjax.core.errors import BadArgument
+
 KINDS = ("continuous", "integer", "ordinal", "category")
 DIRECTIONS = ("both", "up", "down", "none")
 Level = str | int | float | bool
@@ -183,13 +185,13 @@ def _transitions(feature: Feature) -> dict[tuple[Level, Level], float | None]:
     for pair, cost in feature.transitions.items():
         what = f"feature {feature.name!r}: transition {pair!r}"
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise ValueError(f"{what} must be a pair (from, to) of levels")
+            raise BadArgument(what, "be a pair (from, to) of levels")
         old, new = _plain(pair[0]), _plain(pair[1])
         for level in (old, new):
             if level not in feature.levels:
                 raise ValueError(f"{what}: unknown level {level!r}, must be {feature.describe()}")
         if old == new:
-            raise ValueError(f"{what} must be between two different levels")
+            raise BadArgument(what, "be between two different levels")
         if cost is not None and not (_number(cost) and 0 <= cost < math.inf):
             raise ValueError(f"{what}: its cost must be a finite number >= 0 or None (forbidden), was {cost!r}")
         checked[old, new] = None if cost is None else float(cost)

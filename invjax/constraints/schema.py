@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints.features import Feature, Relation
+from invjax.core.errors import BadArgument, Words
 
 
 class Schema:
@@ -22,9 +23,9 @@ class Schema:
     ) -> None:
         self.features, self.relations = tuple(features), tuple(relations)
         if not self.features or not all(isinstance(feature, Feature) for feature in self.features):
-            raise ValueError(f"features must be at least one Feature, was {self.features!r}")
+            raise BadArgument("features", "be at least one Feature", self.features)
         if not all(isinstance(relation, Relation) for relation in self.relations):
-            raise ValueError(f"relations must be Relation objects, was {self.relations!r}")
+            raise BadArgument("relations", "be Relation objects", self.relations)
         by_name: dict[str, Feature] = {}
         for feature in self.features:
             if feature.name in by_name:
@@ -67,7 +68,7 @@ class Schema:
             given = [given.get(own, default) for own in self.names]
         values = np.asarray(given, np.float64)
         if values.shape != (len(self.features),):
-            raise ValueError(f"{name} must have one number per feature, {len(self.features)}, was of {values.shape}")
+            raise BadArgument(name, f"have one number per feature, {len(self.features)}", Words(f"of {values.shape}"))
         if not np.isfinite(values).all():
             raise ValueError(f"{name} of {self.names[int((~np.isfinite(values)).argmax())]!r} must be finite")
         return values

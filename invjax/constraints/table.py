@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints.features import Feature
+from invjax.core.errors import BadArgument, Words
 
 Table = Any  # dict name -> [N] array, a pandas DataFrame, or a [N, F] array
 
@@ -26,15 +27,15 @@ def columns(table: Table, names: Sequence[str] | None = None) -> dict[str, np.nd
         wanted = present if names is None else list(names)
         missing = [name for name in wanted if name not in own]
         if missing:
-            raise ValueError(f"table must have the column {missing[0]!r}, has {', '.join(map(repr, present))}")
+            raise BadArgument("table", f"have the column {missing[0]!r}", Words(", ".join(map(repr, present))))
         found = {name: np.asarray(table[own[name]]) for name in wanted}
     else:
         array = np.asarray(table)
         if array.ndim != 2:
-            raise ValueError(f"table must be a dict, a DataFrame or an array [N, F], was an array of {array.shape}")
+            raise BadArgument("table", "be a dict, a DataFrame or an array [N, F]", Words(f"an array of {array.shape}"))
         wanted = [f"x{i}" for i in range(array.shape[1])] if names is None else list(names)
         if array.shape[1] != len(wanted):
-            raise ValueError(f"table must have {len(wanted)} columns, [N, F], was an array of shape {array.shape}")
+            raise BadArgument("table", f"have {len(wanted)} columns, [N, F]", Words(f"an array of shape {array.shape}"))
         found = {name: array[:, i] for i, name in enumerate(wanted)}
     lengths = {name: column.shape for name, column in found.items()}
     for name, shape in lengths.items():

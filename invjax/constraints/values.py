@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from invjax import prox as maps
+from invjax.core.errors import BadArgument
 from invjax.core.numerics import safe_sqrt
 from invjax.types import Array
 
@@ -14,7 +15,7 @@ PENALTIES = ("none", "l0", "l_half", "l_two_thirds", "l1")
 def check_penalty(penalty: str) -> None:
     """ValueError unless it is one of PENALTIES."""
     if penalty not in PENALTIES:
-        raise ValueError(f"penalty must be one of {', '.join(map(repr, PENALTIES))}, was {penalty!r}")
+        raise BadArgument("penalty", f"be one of {', '.join(map(repr, PENALTIES))}", penalty)
 
 
 def phi(r: Array, penalty: str) -> Array:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
+
+from invjax.core.errors import BadArgument, check
 
 C = TypeVar("C", bound=type)
 
@@ -18,19 +21,33 @@ STATIC = {"static": True}
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def config(cls: C) -> C:
-    """Make ``cls`` a frozen dataclass and a pytree: a new value of a leaf never compiles, of a static field it does."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+    """Make ``cls`` a frozen dataclass and a pytree: a new value of a leaf never compiles, of a static field it does.
+
+    A class attribute ``RENAMED: ClassVar = {"old": "new"}`` names constants that were called otherwise: the old name
+    is an error that gives the new one.
+    """
+    made = jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+    if renamed := getattr(made, "RENAMED", None):
+        _refuse_old_names(made, renamed)
+    return made
+
+
+def _refuse_old_names(cls: Any, renamed: Mapping[str, str]) -> None:
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **constants: Any) -> None:
+        for old in constants:
+            if old in renamed:
+                raise BadArgument(f"{cls.__name__}.{old}", f"be given by its new name, {renamed[old]}")
+        init(self, *args, **constants)
+
+    cls.__init__ = checked
 
 
 def require(owner: object, name: str, ok: Callable[[Any], bool], what: str) -> None:
-    """Raise ValueError unless the field ``name`` of ``owner`` fulfils ``ok``."""
-    value = getattr(owner, name)
-    try:
-        good = bool(ok(value))
-    except (TypeError, ValueError):  # a string, None, an array of several numbers
-        good = False
-    if not good:
-        raise ValueError(f"{type(owner).__name__}.{name} must be {what}, was {value!r}")
+    """Raise BadArgument unless the field ``name`` of ``owner`` fulfils ``ok``; what: read after "must be"."""
+    check(f"{type(owner).__name__}.{name}", getattr(owner, name), ok, what)
 
 
 def require_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
@@ -52,7 +69,7 @@ def typed(owner: Any) -> Any:
             changed[field.name] = float(value)
         elif kind is int and isinstance(value, float | np.floating):
             if not float(value).is_integer():
-                raise ValueError(f"{type(owner).__name__}.{field.name} must be a whole number, was {value!r}")
+                raise BadArgument(f"{type(owner).__name__}.{field.name}", "be a whole number", value)
             changed[field.name] = int(value)
     return dataclasses.replace(owner, **changed) if changed else owner
 
@@ -60,7 +77,7 @@ def typed(owner: Any) -> Any:
 def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str, constants: dict[str, Any]) -> Any:
     """``registry[name](**constants)``. Raises ValueError for an unknown name or constant; what: "attack", "method"."""
     if name not in registry:
-        raise ValueError(f"{what} must be one of {', '.join(registry)}, was {name!r}")
+        raise BadArgument(what, f"be one of {', '.join(registry)}", name)
     try:
         return registry[name](**constants)
     except TypeError as error:

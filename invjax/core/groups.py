@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Array, ArrayLike
 
 Axis = int | tuple[int, ...] | None
@@ -46,16 +47,16 @@ def grouping(shape: tuple[int, ...], groups: ArrayLike | None, num_groups: int |
 
         return Grouping(along, lambda g: jnp.broadcast_to(g, shape), jax.eval_shape(along, jnp.empty(shape)).shape)
     if axis is not None:
-        raise ValueError(f"axis must be None where integer labels `groups` are given; it was {axis}")
+        raise BadArgument("axis", "be None where integer labels `groups` are given", Words(axis))
     try:
         count = operator.index(num_groups)  # type: ignore[arg-type]
     except TypeError:
         count = 0
     if count < 1:
-        raise ValueError(f"num_groups must be a positive int, the number of labels in `groups`; it was {num_groups!r}")
+        raise BadArgument("num_groups", "be a positive int, the number of labels in `groups`", num_groups)
     labels = jnp.asarray(groups, jnp.int32)
     if labels.shape != shape:
-        raise ValueError(f"groups must have the shape of v, {shape}; it was {labels.shape}")
+        raise BadArgument("groups", f"have the shape of v, {shape}", Words(labels.shape))
     return Grouping(
         lambda a: jax.ops.segment_sum(a.reshape(-1), labels.reshape(-1), count), lambda g: g[labels], (count,)
     )
@@ -69,7 +70,7 @@ def patch_groups(height: int, width: int, channels: int, size: int | tuple[int, 
     rows, columns = (size, size) if isinstance(size, int) else size
     for name, value in (("height", height), ("width", width), ("channels", channels), ("size", min(rows, columns))):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1; it was {value}")
+            raise BadArgument(name, "be at least 1", Words(value))
     across = -(-width // columns)
     labels = (np.arange(height) // rows)[:, None] * across + (np.arange(width) // columns)[None, :]
     return np.repeat(labels[:, :, None], channels, axis=2).astype(np.int32), across * -(-height // rows)

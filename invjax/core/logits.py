@@ -44,13 +44,14 @@ class LogitsModel:
 
     def __post_init__(self) -> None:
         if not callable(self.apply):
-            raise ValueError(f"apply must be a function (params, x) -> logits; it was {self.apply!r}")
+            raise BadArgument("apply", "be a function (params, x) -> logits", self.apply)
         try:
             hash(self.apply)
         except TypeError as error:
-            raise ValueError(
-                f"apply must be hashable, so that compiled programs can be found again; {type(self.apply).__name__} "
-                f"is not ({error})"
+            raise BadArgument(
+                "apply",
+                "be hashable, so that compiled programs can be found again",
+                hint=f"{type(self.apply).__name__} is not ({error})",
             ) from None
 
     def __call__(self, x: Array) -> Array:
@@ -103,9 +104,10 @@ def _wrap(model: Any) -> LogitsModel:
 
         return LogitsModel(*evaluation_parts(model))
     if not callable(model):
-        raise ValueError(
-            f"model must be an nnx.Module, a LogitsModel or a function x [B, *S] -> logits [B, K]; it was "
-            f"{type(model).__name__}"
+        raise BadArgument(
+            "model",
+            "be an nnx.Module, a LogitsModel or a function x [B, *S] -> logits [B, K]",
+            Words(type(model).__name__),
         )
     function: Callable[[Any], Any] = model
     leaves, structure = jax.tree.flatten(model)
@@ -127,7 +129,7 @@ def _statistic(name: str, value: ArrayLike, positive: bool = False) -> Array:
     host = np.asarray(value, np.float32)
     if not np.all(np.isfinite(host)) or (positive and not np.all(host > 0)):
         wanted = "positive and finite" if positive else "finite"
-        raise ValueError(f"{name} must be {wanted}; it was {host.tolist()}")
+        raise BadArgument(name, f"be {wanted}", Words(host.tolist()))
     return jnp.asarray(host)
 
 
@@ -141,9 +143,10 @@ def _probes(example: Any) -> np.ndarray:
     else:
         first = np.asarray(example)
         if shape is None or not jnp.issubdtype(first.dtype, jnp.floating):
-            raise ValueError(
-                f"example must be a floating-point array [*S] in the data range, or a shape; it was "
-                f"{first.dtype if shape is not None else type(example).__name__}"
+            raise BadArgument(
+                "example",
+                "be a floating-point array [*S] in the data range, or a shape",
+                Words(first.dtype if shape is not None else type(example).__name__),
             )
     # The others are all dark beside a bright example and all bright beside a dark one, so that the average over the
     # batch is far from that of the example alone.
@@ -159,14 +162,16 @@ def _check_independent(model: LogitsModel, example: Any) -> None:
         if type(error).__name__ != "TraceContextError":
             raise
         # flax's word for a module captured by a function, which updates its statistics when it is called.
-        raise ValueError(
-            "model must not change its own state when called; is BatchNorm in eval mode? Give the nnx.Module itself "
-            "rather than a function around it"
+        raise BadArgument(
+            "model",
+            "not change its own state when called",
+            hint="is BatchNorm in eval mode? Give the nnx.Module itself rather than a function around it",
         ) from error
     if together.ndim != 2 or together.shape[0] != 3 or alone.shape != (1, together.shape[1]):
-        raise ValueError(
-            f"model must map [B, *S] to logits [B, K]; {points.shape} gave {together.shape} and "
-            f"{points[:1].shape} gave {alone.shape}"
+        raise BadArgument(
+            "model",
+            "map [B, *S] to logits [B, K]",
+            hint=f"{points.shape} gave {together.shape} and {points[:1].shape} gave {alone.shape}",
         )
     row = together[0].astype(np.float64)
     # Other batch sizes round differently (about 1e-6, a bfloat16 network 1e-2); mixed examples differ by order one.

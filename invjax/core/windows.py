@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Array
 
 
@@ -22,7 +23,7 @@ def changed(r: Array) -> Array:
     r: [H, W, C] float or int -> [H, W] bool. A NaN counts as a change.
     """
     if r.ndim != 3:
-        raise ValueError(f"r must be one image [H, W, C], was of shape {r.shape}")
+        raise BadArgument("r", "be one image [H, W, C]", Words(f"of shape {r.shape}"))
     return jnp.any(r != 0, axis=-1)
 
 
@@ -47,9 +48,9 @@ def window_count(changed: Array, window: int = 8) -> Array:
     Source: the group norm of the group-wise sparse attack GSE, with the released code's n = 8.
     """
     if window < 1:
-        raise ValueError(f"window must be a number of pixels >= 1, was {window}")
+        raise BadArgument("window", "be a number of pixels >= 1", Words(window))
     if changed.ndim != 2:
-        raise ValueError(f"changed must be one plane [H, W], was of shape {changed.shape}")
+        raise BadArgument("changed", "be one plane [H, W]", Words(f"of shape {changed.shape}"))
     touched = changed != 0
     for axis in (0, 1):
         touched = _any_in_run(touched, min(window, touched.shape[axis]), axis)
@@ -79,11 +80,11 @@ def gaussian_blur(m: Array, size: int = 5, sigma: float = 1.5) -> Array:
         ValueError: if ``size`` is not odd and positive, ``sigma`` not positive, or m not a plane.
     """
     if size < 1 or size % 2 == 0:
-        raise ValueError(f"size must be an odd number of pixels >= 1, was {size}")
+        raise BadArgument("size", "be an odd number of pixels >= 1", Words(size))
     if not sigma > 0:
-        raise ValueError(f"sigma must be > 0 pixels, was {sigma}")
+        raise BadArgument("sigma", "be > 0 pixels", Words(sigma))
     if m.ndim != 2:
-        raise ValueError(f"m must be one plane [H, W], was of shape {m.shape}")
+        raise BadArgument("m", "be one plane [H, W]", Words(f"of shape {m.shape}"))
     if not jnp.issubdtype(m.dtype, jnp.floating):
         m = m.astype(jnp.float32)
     half = size // 2

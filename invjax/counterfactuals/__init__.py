@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from invjax.core.config import from_registry
+from invjax.core.errors import BadArgument
 from invjax.counterfactuals.cem import CEM as CEM
 from invjax.counterfactuals.cfe_l2 import CFEL2 as CFEL2
 from invjax.counterfactuals.dice import DiCE as DiCE
@@ -37,7 +38,7 @@ def SCFE(variant: str = "solved", **constants: Any) -> Any:
     """
     variants = {"solved": SCFEConfig, "released": SCFEReleased}
     if variant not in variants:
-        raise ValueError(f"variant must be one of {', '.join(map(repr, variants))}, was {variant!r}")
+        raise BadArgument("variant", f"be one of {', '.join(map(repr, variants))}", variant)
     return variants[variant](**constants)
 
 

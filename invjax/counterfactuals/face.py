@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
 from invjax import losses
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import at_least_float32
 from invjax.densities import fit_kde
@@ -155,18 +156,18 @@ def face(
         ("kappa", kappa, kappa >= 0, "a margin >= 0"),
     ):
         if not good:
-            raise ValueError(f"{name} must be {what}, was {value!r}")
+            raise BadArgument(name, f"be {what}", value)
     if target is None:
-        raise ValueError("target must be the wanted class of each row, was None")
+        raise BadArgument("target", "be the wanted class of each row", Words("None"))
     network = as_logits_fn(model)
     problems, single = checks.make_problems(network, x, label, target=target, bounds=bounds, space=space)
     problems = jax.tree.map(np.asarray, problems)
     rows, classes = np.asarray(train_x, problems.x.dtype), np.asarray(train_y)
     if rows.ndim != 2 or rows.shape[1:] != problems.x.shape[1:] or not np.isfinite(rows).all():
-        raise ValueError(f"train_x must be finite rows [M, {problems.x.shape[1]}], had shape {rows.shape}")
+        raise BadArgument("train_x", f"be finite rows [M, {problems.x.shape[1]}]", Words(f"of shape {rows.shape}"))
     density = fit_kde(rows, classes) if density is None else density
     if classes.shape != (len(rows),):
-        raise ValueError(f"train_y must have one class per row of train_x, had shape {classes.shape}")
+        raise BadArgument("train_y", "have one class per row of train_x", Words(f"of shape {classes.shape}"))
     answer = _search(
         network, problems, rows, classes.astype(np.int32), space, density, graph, neighbours, epsilon, weight,
         (probability, alpha, kappa),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.counterfactuals.scfe import SCFEConfig, objective
 from invjax.engine import checks, prepare, run_batch
 from invjax.types import Array, ArrayLike, Context, Problem, Result, Status
@@ -57,10 +58,10 @@ def frontier(
     """
     config = SCFEConfig() if method is None else method
     if not isinstance(config, SCFEConfig):
-        raise ValueError(f"method must be an S-CFE configuration, was {type(config).__name__}")
+        raise BadArgument("method", "be an S-CFE configuration", Words(type(config).__name__))
     counts = np.asarray(max_changes)
     if counts.ndim != 1 or not len(counts) or counts.dtype.kind not in "iu" or counts.min() < 1:
-        raise ValueError(f"max_changes must be whole numbers >= 1, was {max_changes!r}")
+        raise BadArgument("max_changes", "be whole numbers >= 1", max_changes)
     order = np.argsort(counts, kind="stable")
     ctx, problems, config, chosen, key, single = prepare(logits, x, label, method=config, target=target, **problem)
     problems = checks.with_keys(problems, key)

@@ -26,6 +26,7 @@ import numpy as np
 
 from invjax import losses
 from invjax.constraints import actions
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.numerics import at_least_float32, select
 from invjax.counterfactuals.parts import convex
@@ -243,9 +244,9 @@ def pcfe(
         ("iterations", iterations, iterations >= 1, "at least 1"),
     ):
         if not good:
-            raise ValueError(f"{name} must be {what}, was {value!r}")
+            raise BadArgument(name, f"be {what}", value)
     if target is None:
-        raise ValueError("target must be the wanted class of each row, was None")
+        raise BadArgument("target", "be the wanted class of each row", Words("None"))
     if train_x is not None and train_y is not None:
         gmm = fit_gmm(train_x, train_y) if gmm is None else gmm
         threshold = quantiles(gmm, train_x, train_y, alpha) if threshold is None else threshold
@@ -256,8 +257,8 @@ def pcfe(
     problems, single = checks.make_problems(network, x, label, target=target, bounds=bounds, space=space)
     dtype = problems.x.dtype
     if problems.x.ndim != 2 or problems.x.shape[1] != gmm.mean.shape[-1]:
-        raise ValueError(
-            f"x must have the {gmm.mean.shape[-1]} columns of the mixture, [N, D]; had {problems.x.shape[1:]}"
+        raise BadArgument(
+            "x", f"have the {gmm.mean.shape[-1]} columns of the mixture, [N, D]", Words(f"{problems.x.shape[1:]}")
         )
     ctx = Context(network, gmm, None if space is None else checks.compile_space(space, dtype))
     tol = (1e-8 if dtype == np.float64 else 2e-6) if tol is None else tol

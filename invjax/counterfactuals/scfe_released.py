@@ -25,6 +25,7 @@ import numpy as np
 
 from invjax import losses, projections, prox
 from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
 from invjax.solvers import search
 from invjax.solvers.best import Best, nothing
@@ -91,7 +92,7 @@ class SCFEReleased:
         for low, high in (("lower", "upper"), ("range_lower", "range_upper")):
             a, b = getattr(self, low), getattr(self, high)
             if a is not None and b is not None and not np.all(np.asarray(a) <= np.asarray(b)):
-                raise ValueError(f"SCFEReleased.{low} must be at most {high} everywhere, were {a!r} and {b!r}")
+                raise BadArgument(f"SCFEReleased.{low}", f"be at most {high} everywhere", Words(f"{a!r} and {b!r}"))
 
 
 class SCFEReleasedState(NamedTuple):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Array
 
 CHUNK = 1024  # points evaluated at once by :func:`evaluate`
@@ -55,11 +56,11 @@ def check_points(x: Any, y: Any, least: int = 1, why: str = "") -> Points:
     """
     given = np.asarray(x)
     if given.ndim < 1 or given.size == 0 or given.dtype.kind not in "fiub":
-        raise ValueError(f"x must be numbers of shape [M, *S], M > 0; it was {given.dtype} {list(given.shape)}")
+        raise BadArgument("x", "be numbers of shape [M, *S], M > 0", Words(f"{given.dtype} {list(given.shape)}"))
     flat = given.reshape(len(given), -1).astype(np.float64)
     broken = np.count_nonzero(~np.isfinite(flat).all(1))
     if broken:
-        raise ValueError(f"x must be finite; {broken} of its {len(flat)} points hold NaN or infinity")
+        raise BadArgument("x", "be finite", hint=f"{broken} of its {len(flat)} points hold NaN or infinity")
     labels = np.asarray(y)
     whole = labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels))))
     if labels.shape != given.shape[:1] or not whole or labels.min() < 0:
@@ -69,7 +70,9 @@ def check_points(x: Any, y: Any, least: int = 1, why: str = "") -> Points:
         )
     labels = labels.astype(np.int32)
     if int(labels.max()) >= max(1000, 10 * len(labels)):
-        raise ValueError(f"y must be classes 0 … K-1; its largest value was {labels.max()} for {len(labels)} points")
+        raise BadArgument(
+            "y", "be classes 0 … K-1", hint=f"its largest value was {labels.max()} for {len(labels)} points"
+        )
     counts = np.bincount(labels)
     few = {label: int(count) for label, count in enumerate(counts) if count < least}
     if few:

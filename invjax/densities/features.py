@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.densities.common import deviations
 from invjax.types import Array, ArrayLike
 
@@ -73,16 +74,16 @@ def fit_features(
     """
     points = np.asarray(x)
     if points.ndim < 2 or not len(points) or not np.issubdtype(points.dtype, np.floating):
-        raise ValueError(f"x must be floats of shape [M, *S], M > 0; it was {points.dtype} {list(points.shape)}")
+        raise BadArgument("x", "be floats of shape [M, *S], M > 0", Words(f"{points.dtype} {list(points.shape)}"))
     if batch < 1:
-        raise ValueError(f"batch must be at least 1; it was {batch!r}")
+        raise BadArgument("batch", "be at least 1", batch)
     seen = []
     for start in range(0, len(points), batch):
         rows = np.minimum(np.arange(start, start + min(batch, len(points))), len(points) - 1)  # one shape
         seen.append(np.asarray(_call(features, points[rows]))[: len(points) - start])
     flat = np.concatenate(seen).reshape(len(points), -1).astype(np.float64)
     if not np.isfinite(flat).all():
-        raise ValueError("features must give finite numbers for all of x; some were not")
+        raise BadArgument("features", "give finite numbers for all of x", hint="some were not")
     mean, scale = flat.mean(0), deviations(flat) * np.sqrt(flat.shape[1])
     dtype = jax.dtypes.canonicalize_dtype(points.dtype)
     density = fit(((flat - mean) / scale).astype(points.dtype), y, **options)

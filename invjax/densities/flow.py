@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
@@ -76,9 +77,9 @@ def fit_flow(
     """
     for name, value in (("layers", layers), ("hidden", hidden)):
         if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1; it was {value!r}")
+            raise BadArgument(name, "be a whole number >= 1", value)
     if not 0 <= noise < np.inf:
-        raise ValueError(f"noise must be at least 0 and finite; it was {noise!r}")
+        raise BadArgument("noise", "be at least 0 and finite", noise)
     check_training(steps, batch, rate, held_out)
     data = check_points(x, y, 2, "for a deviation")
     size = data.x.shape[1]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
+from invjax.core.errors import BadArgument, Words
 from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.em import fit_classes
 from invjax.types import Array, ArrayLike
@@ -80,11 +81,11 @@ def fit_gmm(
     """
     for name, value in (("components", components), ("restarts", restarts), ("steps", steps)):
         if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1; it was {value!r}")
+            raise BadArgument(name, "be a whole number >= 1", value)
     if covariance not in ("full", "diag"):
-        raise ValueError(f"covariance must be 'full' or 'diag'; it was {covariance!r}")
+        raise BadArgument("covariance", "be 'full' or 'diag'", covariance)
     if not 0 < floor < 1:
-        raise ValueError(f"floor must be in (0, 1); it was {floor!r}")
+        raise BadArgument("floor", "be in (0, 1)", floor)
     data = check_points(x, y, int(components), f"{int(components)} components")
     # Standardised, so that k-means weighs features alike and float32 holds every scale.
     center, scale = data.x.mean(0), deviations(data.x)
@@ -102,7 +103,7 @@ def fit_gmm(
         steps=jnp.asarray(steps, jnp.int32),
     )
     if not np.isfinite(values).all():
-        raise ValueError(f"floor must be larger: no start gave a finite likelihood with {floor!r}")
+        raise BadArgument("floor", "be larger", hint=f"no start gave a finite likelihood with {floor!r}")
     factor = np.asarray(mixture.factor, np.float64)
     factor = factor / scale if covariance == "diag" else factor / scale[:, None]
     constant = np.asarray(mixture.log_weight, np.float64) + np.asarray(mixture.log_det, np.float64)
@@ -120,13 +121,13 @@ def from_sklearn(mixtures: Sequence[Any], dtype: Any = None) -> GMM:
       ValueError: no mixture, one not fitted, or mixtures of different numbers of features.
     """
     if not len(mixtures):
-        raise ValueError("mixtures must hold one fitted GaussianMixture per class; it was empty")
+        raise BadArgument("mixtures", "hold one fitted GaussianMixture per class", Words("empty"))
     for label, one in enumerate(mixtures):
         if not hasattr(one, "precisions_cholesky_"):
-            raise ValueError(f"mixtures must be fitted GaussianMixtures; that of class {label} was {one!r}")
+            raise BadArgument("mixtures", "be fitted GaussianMixtures", hint=f"that of class {label} was {one!r}")
     sizes = {one.means_.shape[1] for one in mixtures}
     if len(sizes) > 1:
-        raise ValueError(f"mixtures must have the same number of features; they have {sorted(sizes)}")
+        raise BadArgument("mixtures", "have the same number of features", hint=f"they have {sorted(sizes)}")
     (size,) = sizes
     most = max(len(one.weights_) for one in mixtures)
     diagonal = all(one.covariance_type in ("diag", "spherical") for one in mixtures)

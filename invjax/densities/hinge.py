@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.densities.common import check_points, evaluate, log_prob_of
 from invjax.types import Array, ArrayLike
 
@@ -50,7 +51,7 @@ def quantiles(density: Any, x: ArrayLike, y: ArrayLike, alpha: float = 0.25) -> 
     """
     data = check_points(x, y)
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1]; it was {alpha!r}")
+        raise BadArgument("alpha", "be in [0, 1]", alpha)
     shape = np.shape(np.asarray(x))
     points = data.x.astype(data.dtype).reshape(shape)
     held_out = getattr(density, "held_out_log_prob", None)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.densities.bandwidth import leave_one_out
 from invjax.densities.common import check_points, evaluate, leaf
 from invjax.densities.reference import FAR, Reference, kth_smallest
@@ -62,14 +63,14 @@ def fit_kde(
     """
     data = check_points(x, y, 2 if bandwidth is None else 1, "to find a bandwidth" if bandwidth is None else "")
     if neighbours is not None and (int(neighbours) != neighbours or neighbours < 1):
-        raise ValueError(f"neighbours must be a whole number >= 1, or None; it was {neighbours!r}")
+        raise BadArgument("neighbours", "be a whole number >= 1, or None", neighbours)
     if bandwidth is None:
         spread = math.sqrt(float(data.x.var(0).mean())) or 1.0
         h = np.array([leave_one_out(data.of(label), spread) for label in range(data.classes)])
     else:
         h = np.asarray(bandwidth, np.float64)
         if h.shape not in ((), (data.classes,)) or not np.all(np.isfinite(h) & (h > 0)):
-            raise ValueError(f"bandwidth must be positive, one number or one per class [{data.classes}]; it was {h}")
+            raise BadArgument("bandwidth", f"be positive, one number or one per class [{data.classes}]", Words(h))
         h = np.broadcast_to(h, (data.classes,))
     few = None if neighbours is None or neighbours >= data.counts.max() else int(neighbours)
     return KDE(Reference.of(data), leaf(h, data), few)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.core.numerics import safe_sqrt
 from invjax.densities.common import check_points, evaluate, leaf
 from invjax.densities.reference import FAR, Reference, check_k, kth_smallest, neighbours_of
@@ -72,7 +73,7 @@ def fit_lof(x: ArrayLike, y: ArrayLike, k: int = 20, softness: float = 0.5) -> L
     """
     k = check_k(k)
     if not 0 < softness <= 1:
-        raise ValueError(f"softness must be in (0, 1]; it was {softness!r}")
+        raise BadArgument("softness", "be in (0, 1]", softness)
     data = check_points(x, y, k + 1, f"k = {k} others")
     distance, reachability = np.zeros(len(data.y)), np.zeros(len(data.y))
     capped = np.zeros(len(data.y))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.densities.common import Points, leaf, matches
 from invjax.types import Array, ArrayLike
 
@@ -115,5 +116,5 @@ def neighbours_of(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 def check_k(k: int) -> int:
     """``k`` as an int; ValueError unless it is a whole number >= 1."""
     if isinstance(k, bool) or not isinstance(k, int | float | np.integer) or int(k) != k or k < 1:
-        raise ValueError(f"k must be a whole number >= 1; it was {k!r}")
+        raise BadArgument("k", "be a whole number >= 1", k)
     return int(k)

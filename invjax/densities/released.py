@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.ranks import largest
 from invjax.types import Array, ArrayLike
 
@@ -98,7 +99,7 @@ def fit_released_kde(x: ArrayLike, y: ArrayLike, bandwidth: ArrayLike | None = N
     else:
         chosen = np.broadcast_to(np.asarray(bandwidth, np.float64), (len(classes),))
         if not (np.isfinite(chosen) & (chosen > 0)).all():
-            raise ValueError(f"bandwidth must be positive, was {bandwidth!r}")
+            raise BadArgument("bandwidth", "be positive", bandwidth)
     count = np.bincount(labels, minlength=len(classes))
     return ReleasedKDE(_array(points), jnp.asarray(labels, jnp.int32), _array(chosen), _array(count))
 
@@ -124,16 +125,16 @@ def fit_released_gmm(
     """
     points, labels, classes = _checked(x, y)
     if components < 2:
-        raise ValueError(f"components must be at least 2, was {components}")
+        raise BadArgument("components", "be at least 2", Words(components))
     if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, was {iterations}")
+        raise BadArgument("iterations", "be at least 1", Words(iterations))
     shape, rng = points.shape[1:], np.random.default_rng(seed)
     counts = np.unique(np.linspace(0.5 * components, 1.5 * components, 10).astype(int))
     fits = []
     for c in classes:
         own = points[labels == c].reshape(np.sum(labels == c), -1)
         if len(own) < counts[-1]:
-            raise ValueError(f"y must have at least {counts[-1]} points of class {c} to fit a mixture, had {len(own)}")
+            raise BadArgument("y", f"have at least {counts[-1]} points of class {c} to fit a mixture", Words(len(own)))
         centres = min((_k_means(own, int(k), rng) for k in counts), key=lambda found: found[0])[1]
         fits.append(_expectation_maximisation(own, centres, iterations, rng))
     most = max(len(weight) for weight, _, _ in fits)
@@ -153,7 +154,7 @@ def fit_released_gravity(x: ArrayLike, y: ArrayLike, k: int = 20) -> ReleasedGra
     points, labels, classes = _checked(x, y)
     smallest = np.bincount(labels, minlength=len(classes)).min()
     if not 1 <= k < smallest:
-        raise ValueError(f"k must be at least 1 and below the {smallest} points of the smallest class, was {k}")
+        raise BadArgument("k", f"be at least 1 and below the {smallest} points of the smallest class", Words(k))
     weight = np.zeros(len(points))
     for c in classes:
         own = points[labels == c].reshape(np.sum(labels == c), -1)
@@ -181,14 +182,16 @@ def _checked(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, range]
     """Points as float64, labels, and the classes 0 … K − 1."""
     points, labels = np.asarray(x, np.float64), np.asarray(y)
     if points.ndim < 2 or labels.shape != points.shape[:1]:
-        raise ValueError(f"x must be [M, *S] and y [M], were of shapes {points.shape} and {labels.shape}")
+        raise BadArgument("x", "be [M, *S] and y [M]", Words(f"of shapes {points.shape} and {labels.shape}"))
     if labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
-        raise ValueError(f"y must be class indices from 0, at least one, was {labels.dtype} of shape {labels.shape}")
+        raise BadArgument(
+            "y", "be class indices from 0, at least one", Words(f"{labels.dtype} of shape {labels.shape}")
+        )
     if not np.isfinite(points).all():
-        raise ValueError("x must be finite, had NaN or infinity")
+        raise BadArgument("x", "be finite", Words("NaN or infinity"))
     missing = np.flatnonzero(np.bincount(labels) == 0)
     if len(missing):
-        raise ValueError(f"y must have points of every class up to the largest, had none of class {missing[0]}")
+        raise BadArgument("y", "have points of every class up to the largest", Words(f"none of class {missing[0]}"))
     return points, labels, range(int(labels.max()) + 1)
 
 
@@ -200,8 +203,8 @@ def _host_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _cross_validated(points: np.ndarray, label: int) -> float:
     if len(points) < FOLDS:
-        raise ValueError(
-            f"y must have at least {FOLDS} points of class {label} to choose a bandwidth, had {len(points)}"
+        raise BadArgument(
+            "y", f"have at least {FOLDS} points of class {label} to choose a bandwidth", Words(len(points))
         )
     chosen = []
     for held in np.array_split(np.arange(len(points)), FOLDS):

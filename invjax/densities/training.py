@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from invjax.core.errors import BadArgument
 from invjax.types import Array
 
 CHECKS = 25  # how often in a run the points held out are looked at
@@ -80,8 +81,8 @@ def check_training(steps: int, batch: int, rate: float, held_out: float) -> None
     """ValueError naming the argument that is out of its range."""
     for name, value in (("steps", steps), ("batch", batch)):
         if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1; it was {value!r}")
+            raise BadArgument(name, "be a whole number >= 1", value)
     if not rate > 0:
-        raise ValueError(f"rate must be positive; it was {rate!r}")
+        raise BadArgument("rate", "be positive", rate)
     if not 0 <= held_out < 1:
-        raise ValueError(f"held_out must be in [0, 1); it was {held_out!r}")
+        raise BadArgument("held_out", "be in [0, 1)", held_out)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
@@ -92,9 +93,9 @@ def fit_vae(
     latent = min(16, max(2, size // 3)) if latent is None else latent
     for name, value in (("latent", latent), ("hidden", hidden)):
         if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1; it was {value!r}")
+            raise BadArgument(name, "be a whole number >= 1", value)
     if not 0 <= noise < np.inf:
-        raise ValueError(f"noise must be at least 0 and finite; it was {noise!r}")
+        raise BadArgument("noise", "be at least 0 and finite", noise)
     if conv and len(shape) != 3:
         raise ValueError(f"conv=True needs x of shape [M, H, W, C]; it was {[len(data.x), *shape]}")
     check_training(steps, batch, rate, held_out)

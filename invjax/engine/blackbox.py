@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import normal, safe_divide
 from invjax.engine.evaluate import forward
 from invjax.types import Array, Config, Context, Eval, Method, Problem, State
@@ -94,7 +95,7 @@ class Antithetic:
     def _step(self, shape: tuple[int, ...], dtype: Any) -> Array:
         scale = jnp.asarray(self.scale, dtype)
         if scale.size not in (1, int(np.prod(shape))):
-            raise ValueError(f"scale must be one number or one per column of {shape}, had {scale.size}")
+            raise BadArgument("scale", f"be one number or one per column of {shape}", Words(scale.size))
         return jnp.broadcast_to(scale.reshape(shape) if scale.size > 1 else scale.reshape(()), shape)
 
     def _around(self, problem: Problem, points: Array, step: Array) -> tuple[Array, Array, Array]:
@@ -165,10 +166,10 @@ def antithetic(samples: int = 16, scale: float | Any = 0.1, *, coordinates: bool
         length than the example.
     """
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
-        raise ValueError(f"samples must be an integer, at least 1, was {samples!r}")
+        raise BadArgument("samples", "be an integer, at least 1", samples)
     values = np.asarray(scale, np.float64).reshape(-1)
     if not values.size or not np.isfinite(values).all() or not (values > 0).all():
-        raise ValueError(f"scale must be positive, was {scale!r}")
+        raise BadArgument("scale", "be positive", scale)
     return Antithetic(int(samples), tuple(values.tolist()), bool(coordinates))
 
 
@@ -185,7 +186,7 @@ def surrogate(method: Method, ctx: Context, config: Config, problems: Problem, s
     """
     beside = getattr(ctx.logits, "surrogate", None)
     if beside is None:
-        raise ValueError("logits must be with_surrogate(model, surrogate) for this evaluator, has no surrogate")
+        raise BadArgument("logits", "be with_surrogate(model, surrogate) for this evaluator", Words("no surrogate"))
     wide = points if method.width is not None else points[:, None]
     if not method.needs_grad:
         return _forward_only(method, ctx, config, problems, states, wide)

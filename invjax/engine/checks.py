@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import num_classes
 from invjax.types import UNTARGETED, Array, Problem
 
@@ -25,16 +26,20 @@ def is_traced(*trees: Any) -> bool:
 def check_lanes(lanes: Any, mesh: Any) -> None:
     """A number of lanes that the devices of this process can share."""
     if isinstance(lanes, bool) or not isinstance(lanes, int | np.integer):
-        raise ValueError(f"lanes must be an integer, was {lanes!r}")
+        raise BadArgument("lanes", "be an integer", lanes)
     if lanes < 1:
-        raise ValueError(f"lanes must be at least 1, was {lanes}")
+        raise BadArgument("lanes", "be at least 1", Words(lanes))
     if mesh is not None:
         if lanes % mesh.size:
-            raise ValueError(f"lanes must be a multiple of the {mesh.size} devices of the mesh, was {lanes}")
+            raise BadArgument("lanes", f"be a multiple of the {mesh.size} devices of the mesh", Words(lanes))
         if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
-            raise ValueError(
-                "mesh must hold devices of this process alone (jax.local_devices()): the processes share the list "
-                f"of examples, not their devices; was {mesh}"
+            raise BadArgument(
+                "mesh",
+                (
+                    "hold devices of this process alone (jax.local_devices()): the processes share the list "
+                    "of examples, not their devices"
+                ),
+                Words(mesh),
             )
 
 
@@ -48,17 +53,17 @@ def check_labels(name: str, value: Any, count: int, classes: int) -> np.ndarray 
     if not is_traced(value):
         value = np.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.integer):
-        raise ValueError(f"{name} must be integer class indices, was {value.dtype}")
+        raise BadArgument(name, "be integer class indices", Words(value.dtype))
     given = value.shape
     value = value[None] if value.ndim == 0 else value
     if value.shape != (count,):
-        raise ValueError(f"{name} must have one entry per example, shape ({count},), was {given}")
+        raise BadArgument(name, f"have one entry per example, shape ({count},)", Words(given))
     if isinstance(value, np.ndarray):
         bad = (value < 0) | (value >= classes)
         if bad.any():
             where = _first(bad)
-            raise ValueError(
-                f"{name} must lie in [0, {classes}), the classes of logits; was {value[bad][0]} at {where}"
+            raise BadArgument(
+                name, f"lie in [0, {classes}), the classes of logits", Words(f"{value[bad][0]} at {where}")
             )
         return value.astype(np.int32)
     return value.astype(jnp.int32)
@@ -68,19 +73,19 @@ def _bounds(bounds: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
     try:
         lower, upper = bounds
     except (TypeError, ValueError):
-        raise ValueError(f"bounds must be a pair (lower, upper), was {bounds!r}") from None
+        raise BadArgument("bounds", "be a pair (lower, upper)", bounds) from None
     sides = []
     for name, side in (("bounds lower", lower), ("bounds upper", upper)):
         side = side if is_traced(side) else np.asarray(side, dtype)
         if side.ndim and side.shape != shape:
-            raise ValueError(f"{name} must be a scalar or of shape {shape}, had shape {side.shape}")
+            raise BadArgument(name, f"be a scalar or of shape {shape}", Words(f"of shape {side.shape}"))
         if not is_traced(side) and not np.isfinite(side).all():
-            raise ValueError(f"{name} must be finite, was {side[~np.isfinite(side)][0] if side.ndim else side}")
+            raise BadArgument(name, "be finite", Words(side[~np.isfinite(side)][0] if side.ndim else side))
         sides.append(side)
     if not is_traced(sides) and not np.all(sides[0] <= sides[1]):
-        raise ValueError(f"bounds must have lower <= upper everywhere, were {bounds!r}")
+        raise BadArgument("bounds", "have lower <= upper everywhere", bounds)
     if not is_traced(sides) and not np.any(sides[0] < sides[1]):
-        raise ValueError(f"bounds must leave room to move (lower < upper somewhere), were {bounds!r}")
+        raise BadArgument("bounds", "leave room to move (lower < upper somewhere)", bounds)
     return sides[0], sides[1]
 
 
@@ -98,7 +103,9 @@ def _limits(space: Any, x: Any) -> tuple[Any, Any]:
     """What each row's columns may become: lower and upper [N, D]."""
     constraints = compile_space(space, x.dtype)
     if x.shape[1:] != (constraints.width,):
-        raise ValueError(f"x must have the {constraints.width} columns of the space, [N, D]; had shape {x.shape}")
+        raise BadArgument(
+            "x", f"have the {constraints.width} columns of the space, [N, D]", Words(f"of shape {x.shape}")
+        )
     sides = _row_limits(constraints, x)
     return sides if is_traced(sides) else tuple(np.asarray(side) for side in sides)  # type: ignore[return-value]
 
@@ -109,9 +116,9 @@ def _spread(name: str, value: Any, count: int, shape: tuple[int, ...], kinds: st
         return None
     value = value if is_traced(value) else np.asarray(value)
     if np.dtype(value.dtype).kind not in kinds:
-        raise ValueError(f"{name} must be {'bool' if kinds == 'b' else 'integer'}, was {value.dtype}")
+        raise BadArgument(name, f"be {'bool' if kinds == 'b' else 'integer'}", Words(value.dtype))
     if value.shape not in (shape, (count, *shape)):
-        raise ValueError(f"{name} must have shape {shape} or {(count, *shape)}, had {value.shape}")
+        raise BadArgument(name, f"have shape {shape} or {(count, *shape)}", Words(value.shape))
     broadcast = jnp.broadcast_to if is_traced(value) else np.broadcast_to
     return broadcast(value, (count, *shape))
 
@@ -120,37 +127,23 @@ def _array(name: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:  # rows of unequal length
-        raise ValueError(f"{name} must be an array, or rows of equal shape, was a {type(value).__name__}") from error
+        raise BadArgument(name, "be an array, or rows of equal shape", Words(f"a {type(value).__name__}")) from error
 
 
 def _check_ids(ids: Any, count: int) -> Any:
     """Identities [N] as int32; any int32, negative ones too."""
     ids = ids if is_traced(ids) else np.asarray(ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise ValueError(f"ids must be integers, were {ids.dtype}")
+        raise BadArgument("ids", "be integers", Words(ids.dtype))
     given, ids = ids.shape, ids[None] if ids.ndim == 0 else ids
     if ids.shape != (count,):
-        raise ValueError(f"ids must have one entry per example, shape ({count},), was {given}")
+        raise BadArgument("ids", f"have one entry per example, shape ({count},)", Words(given))
     if isinstance(ids, np.ndarray):
         kept = np.iinfo(np.int32)
         bad = (ids < kept.min) | (ids > kept.max)
         if bad.any():
-            raise ValueError(f"ids must lie in [{kept.min}, {kept.max}], was {ids[bad][0]} at {_first(bad)}")
+            raise BadArgument("ids", f"lie in [{kept.min}, {kept.max}]", Words(f"{ids[bad][0]} at {_first(bad)}"))
     return ids.astype(np.int32)
-
-
-def check_key(key: Any) -> Array:
-    """One PRNG key, typed or of the old kind (two uint32); None stands for ``jax.random.key(0)``."""
-    if key is None:
-        return jax.random.key(0)
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        if shape == ():
-            return key
-    elif dtype == jnp.uint32 and shape is not None and len(shape) == 1:
-        return key
-    what = repr(key) if shape is None else f"an array of {dtype} and shape {shape}"
-    raise ValueError(f"key must be one PRNG key, e.g. jax.random.key(0), was {what}")
 
 
 def make_problems(
@@ -172,19 +165,21 @@ def make_problems(
     traced_x = is_traced(x)
     x = x if isinstance(x, jax.Array) else _array("x", x)
     if label is None:
-        raise ValueError("label must be the class of each example (what the network says of it, if need be), was None")
+        raise BadArgument(
+            "label", "be the class of each example (what the network says of it, if need be)", Words("None")
+        )
     single = np.ndim(label) == 0
     if single:
         x = x[None]
     if x.ndim < 2 or x.shape[0] == 0 or 0 in x.shape:
-        raise ValueError(f"x must hold at least one example, [N, *S] with N >= 1, had shape {x.shape}")
+        raise BadArgument("x", "hold at least one example, [N, *S] with N >= 1", Words(f"of shape {x.shape}"))
     count, shape = x.shape[0], x.shape[1:]
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"x must be floating point in the data range {bounds!r}, was {x.dtype}")
+        raise BadArgument("x", f"be floating point in the data range {bounds!r}", Words(x.dtype))
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     x = x if x.dtype == dtype else x.astype(dtype)
     if space is not None and bounds is not None:
-        raise ValueError("bounds must be None where a space is given: the space has its own ranges")
+        raise BadArgument("bounds", "be None where a space is given", hint="the space has its own ranges")
     bounds = (0.0, 1.0) if bounds is None else bounds
     lower, upper = _bounds(bounds, shape, dtype) if space is None else _limits(space, x)
 
@@ -195,32 +190,36 @@ def make_problems(
     else:
         target = check_labels("target", target, count, classes)
         if not is_traced(label, target) and (same := np.asarray(label) == np.asarray(target)).any():
-            raise ValueError(f"target must differ from label, was {label[same][0]} for both at {_first(same)}")
+            raise BadArgument("target", "differ from label", Words(f"{label[same][0]} for both at {_first(same)}"))
 
     if not traced_x:
         values = np.asarray(x)
         if not np.isfinite(values).all():
-            raise ValueError(
-                f"x must be finite, was {values[~np.isfinite(values)][0]} at {_first(~np.isfinite(values))}"
+            raise BadArgument(
+                "x", "be finite", Words(f"{values[~np.isfinite(values)][0]} at {_first(~np.isfinite(values))}")
             )
         if space is None and not is_traced(lower, upper):
             outside = (values < lower) | (values > upper)
             if outside.any():
-                raise ValueError(f"x must lie within bounds {bounds!r}, was {values[outside][0]} at {_first(outside)}")
+                raise BadArgument(
+                    "x", f"lie within bounds {bounds!r}", Words(f"{values[outside][0]} at {_first(outside)}")
+                )
 
     mask = _spread("mask", mask, count, shape, "b")
     if mask is not None and not is_traced(mask):
         empty = ~mask.reshape(count, -1).any(1)
         if empty.any():
-            raise ValueError(f"mask must leave at least one coordinate free, is empty at {_first(empty)}")
+            raise BadArgument("mask", f"leave at least one coordinate free, is empty at {_first(empty)}")
     groups = _spread("groups", groups, count, shape, "iu")
     if isinstance(groups, np.ndarray):
         size = int(np.prod(shape))
         bad = (groups < 0) | (groups >= size)
         if bad.any():
             where = _first(bad)
-            raise ValueError(
-                f"groups must hold labels in [0, {size}), as many as x has features; was {groups[bad][0]} at {where}"
+            raise BadArgument(
+                "groups",
+                f"hold labels in [0, {size}), as many as x has features",
+                Words(f"{groups[bad][0]} at {where}"),
             )
     ids = np.arange(count, dtype=np.int32) if ids is None else _check_ids(ids, count)
 

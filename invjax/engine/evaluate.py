@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from invjax.core.errors import BadArgument
 from invjax.core.numerics import at_least_float32
 from invjax.types import Array, Config, Context, Eval, Method, Problem, State
 
@@ -44,9 +45,13 @@ def white_box(method: Method, ctx: Context, config: Config, problems: Problem, s
         except (ValueError, TypeError, NotImplementedError) as error:
             if "JVP" not in str(error) and "differentiat" not in str(error):
                 raise
-            raise ValueError(
-                f"logits must be differentiable for {method.name!r}, which asks for gradients ({error}); take a method "
-                "that does not, or an evaluator that estimates them (engine.antithetic, engine.surrogate)"
+            raise BadArgument(
+                "logits",
+                f"be differentiable for {method.name!r}, which asks for gradients ({error})",
+                hint=(
+                    "take a method that does not, or an evaluator that estimates them (engine.antithetic, "
+                    "engine.surrogate)"
+                ),
             ) from error
     else:
         _, (values, logits) = total(wide)

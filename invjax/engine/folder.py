@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic
 from invjax.types import Config, Method, Problem, Result
 
@@ -122,19 +123,20 @@ def open_folder(folder: Path, manifest: dict, argument: str = "out") -> None:
             saved = manifest
     except (OSError, json.JSONDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"manifest.json is not JSON ({error})"
-        raise ValueError(f"{argument} must be a folder that can be written, was {str(folder)!r}: {reason}") from error
+        raise BadArgument(argument, "be a folder that can be written", Words(f"{str(folder)!r}: {reason}")) from error
     if not isinstance(saved, dict):
-        raise ValueError(
-            f"{argument} must be a folder that can be written, was {str(folder)!r}: manifest.json is not a run's"
+        raise BadArgument(
+            argument, "be a folder that can be written", Words(f"{str(folder)!r}: manifest.json is not a run's")
         )
     differs = [name for name in manifest if saved.get(name) != manifest[name]]
     if differs:
-        raise ValueError(
-            f"{argument} must be a new folder or one of the same run; {str(folder)!r} holds a run with another "
-            f"{', '.join(differs)}"
+        raise BadArgument(
+            argument,
+            "be a new folder or one of the same run",
+            hint=f"{str(folder)!r} holds a run with another {', '.join(differs)}",
         )
     if not os.access(folder, os.W_OK):
-        raise ValueError(f"{argument} must be a folder that can be written, was {str(folder)!r}")
+        raise BadArgument(argument, "be a folder that can be written", str(folder))
 
 
 class RunFolder:

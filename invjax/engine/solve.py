@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invjax.core.config import typed
+from invjax.core.errors import BadArgument, check_key
 from invjax.core.logits import as_logits, as_logits_fn, is_nnx_module
 from invjax.core.numerics import strong
 from invjax.cpu.convolutions import install_canonical_convolutions
@@ -30,7 +31,7 @@ def method_of(config: Config) -> Method:
     """The method that a config belongs to."""
     method = getattr(config, "method", None)
     if isinstance(config, type) or not isinstance(method, Method):
-        raise ValueError(f"method must be a method's configuration, e.g. PGD(), was {config!r}")
+        raise BadArgument("method", "be a method's configuration, e.g. PGD()", config)
     check = getattr(config, "check", None)
     if check is not None and not checks.is_traced(config):
         check()
@@ -58,7 +59,7 @@ def prepare(
         as_logits(network, example=problems.x.shape[1:])
     config = strong(typed(method), problems.x.dtype)
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
-    return Context(network, density, constraints), problems, config, chosen, checks.check_key(key), single
+    return Context(network, density, constraints), problems, config, chosen, check_key(key), single
 
 
 def solve(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import losses
+from invjax.core.errors import BadArgument
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import Lanes, differences, finish, learn, look, start
@@ -71,7 +72,7 @@ def trace(
       ValueError: as :func:`invjax.solve`; also for a method that asks several points at once.
     """
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps must be an integer, at least 1, was {steps!r}")
+        raise BadArgument("steps", "be an integer, at least 1", steps)
     ctx, problems, config, chosen, key, single = prepare(logits, x, label, method=method, **arguments)
     if single or chosen.width is not None:
         raise ValueError("trace needs a batch (label [N]) and a method that asks one point at a time")

@@ -29,6 +29,7 @@ import jax
 import numpy as np
 
 from invjax.attacks import PGD
+from invjax.core.errors import BadArgument, Words
 from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
 from invjax.types import Bounds
@@ -76,7 +77,7 @@ def cosine(a: Any, b: Any) -> np.ndarray:
     """(1) of the rows: [N, *S], [N, *S] -> [N] float64, NaN where either is 0."""
     u, v = (np.asarray(one, np.float64).reshape(len(one), -1) for one in (a, b))
     if u.shape != v.shape:
-        raise ValueError(f"b must be of the shape of a, {np.shape(a)}; it was {np.shape(b)}")
+        raise BadArgument("b", f"be of the shape of a, {np.shape(a)}", Words(np.shape(b)))
     size = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
     return np.where(size > 0, (u * v).sum(1) / np.where(size > 0, size, 1), np.nan)
 
@@ -94,11 +95,11 @@ def tangent_basis(x: Any, reference: Any, neighbours: int = 40, dims: int = 10) 
     points, near = (np.asarray(one, np.float64).reshape(len(one), -1) for one in (x, reference))
     size = near.shape[1]
     if points.shape[1] != size:
-        raise ValueError(f"reference must be points of shape {np.shape(x)[1:]}, were of {np.shape(reference)[1:]}")
+        raise BadArgument("reference", f"be points of shape {np.shape(x)[1:]}", Words(f"of {np.shape(reference)[1:]}"))
     if not 1 <= dims <= size:
-        raise ValueError(f"dims must be from 1 to {size}, the coordinates; was {dims}")
+        raise BadArgument("dims", f"be from 1 to {size}, the coordinates", Words(dims))
     if not dims < neighbours <= len(near):
-        raise ValueError(f"neighbours must be from {dims + 1} to {len(near)}, the reference points; was {neighbours}")
+        raise BadArgument("neighbours", f"be from {dims + 1} to {len(near)}, the reference points", Words(neighbours))
     square = np.square(points).sum(1)[:, None] - 2 * points @ near.T + np.square(near).sum(1)
     index = np.argpartition(square, neighbours - 1, axis=1)[:, :neighbours]
     out = np.empty((len(points), dims, size))
@@ -124,7 +125,7 @@ def class_means(x: Any, y: Any, classes: int) -> np.ndarray:
     """μ_k of the points x [M, *S] of classes y [M]: [K, *S] float64. Raises ValueError for a class without points."""
     points, label = np.asarray(x, np.float64), np.asarray(y)
     if lacking := [k for k in range(classes) if not np.any(label == k)]:
-        raise ValueError(f"y must have points of each of the {classes} classes, has none of {lacking}")
+        raise BadArgument("y", f"have points of each of the {classes} classes", Words(f"none of {lacking}"))
     return np.stack([points[label == k].mean(0) for k in range(classes)])
 
 
@@ -135,9 +136,11 @@ def other_targets(label: Any, target: Any, classes: int, seed: int = 0) -> np.nd
     """
     y, t = np.asarray(label), np.asarray(target)
     if classes < 3:
-        raise ValueError(f"classes must be at least 3 for another target, were {classes}")
+        raise BadArgument("classes", "be at least 3 for another target", Words(classes))
     if np.any(y == t):
-        raise ValueError(f"target must differ from label; row {int(np.argmax(y == t))} is of class {t[y == t][0]}")
+        raise BadArgument(
+            "target", "differ from label", hint=f"row {int(np.argmax(y == t))} is of class {t[y == t][0]}"
+        )
     draw = np.random.default_rng(seed).integers(classes - 2, size=y.shape)  # a place among the others
     draw = draw + (draw >= np.minimum(y, t))
     return (draw + (draw >= np.maximum(y, t))).astype(np.int32)
@@ -170,9 +173,9 @@ def directions(
     """
     points, y, t = np.asarray(x), np.asarray(label, np.int32), np.asarray(target, np.int32)
     if attack.norm != "l2":
-        raise ValueError(f"attack must be in the l2 norm, was in {attack.norm}")
+        raise BadArgument("attack", "be in the l2 norm", Words(f"in {attack.norm}"))
     if len(points) < 2:
-        raise ValueError(f"x must hold at least 2 examples, held {len(points)}")
+        raise BadArgument("x", f"hold at least 2 examples, held {len(points)}")
     rng = np.random.default_rng([seed, 1])
 
     def moved(method: Any, aim: np.ndarray, q: Any) -> tuple[np.ndarray, float]:

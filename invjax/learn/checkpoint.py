@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.engine.folder import digest, open_folder
 
 KEPT = 2  # a save that is cut short leaves the one before
@@ -89,9 +90,10 @@ class Checkpoints:
             typed = [_typed(found.state[str(i)], leaf) for i, leaf in enumerate(leaves)]
             return jax.tree.unflatten(structure, typed), list(found.history)
         if reason is not None:
-            raise ValueError(
-                f"checkpoint must hold a state that can be read; none of the steps {steps} in {str(self.folder)!r} "
-                f"can: {reason}"
+            raise BadArgument(
+                "checkpoint",
+                "hold a state that can be read",
+                hint=f"none of the steps {steps} in {str(self.folder)!r} can: {reason}",
             ) from reason
         return None
 

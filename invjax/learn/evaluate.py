@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import at_least_float32
 from invjax.learn.step import scaled
 from invjax.metrics.group import Empty, GroupAccuracies, group_accuracies
@@ -27,10 +28,10 @@ def predict(model: Any, x: Any, *, batch: int = 256) -> np.ndarray:
     data range or uint8, as for :func:`invjax.learn.fit`.
     """
     if batch < 1:
-        raise ValueError(f"batch must be at least 1; it was {batch!r}")
+        raise BadArgument("batch", "be at least 1", batch)
     count = len(x)
     if not count:
-        raise ValueError("x must hold at least one example")
+        raise BadArgument("x", "hold at least one example")
     logits, size = as_logits(model), min(batch, count)
     out = []
     for i in range(0, count, size):
@@ -57,7 +58,7 @@ def evaluate(
     """
     labels = np.asarray(y)
     if labels.shape != (len(x),):
-        raise ValueError(f"y must be classes [{len(x)}], one per example; it was of shape {labels.shape}")
+        raise BadArgument("y", f"be classes [{len(x)}], one per example", Words(f"of shape {labels.shape}"))
     measure = partial(
         group_accuracies, num_groups=num_groups, train_groups=train_groups, empty=empty, confidence=confidence
     )

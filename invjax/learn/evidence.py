@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.attribution import grad_cams
+from invjax.core.errors import BadArgument, Words
 from invjax.core.rows import BATCH, map_rows
 from invjax.metrics.attribution_overlap import energy_inside, iou, mass_inside, pointing_game
 from invjax.metrics.group import wilson_interval
@@ -109,12 +110,13 @@ def mass_evidence(
         r, rows = change if isinstance(change, tuple) else (change, np.arange(len(every)))
         delta, index = np.asarray(r), np.asarray(rows, np.int64)
         if delta.ndim != 4 or index.shape != (len(delta),):
-            raise ValueError(
-                f"changes[{name!r}] must be [n, H, W, C], with a row of mask for each; were of shapes {delta.shape} "
-                f"and {index.shape}"
+            raise BadArgument(
+                f"changes[{name!r}]",
+                "be [n, H, W, C], with a row of mask for each",
+                Words(f"of shapes {delta.shape} and {index.shape}"),
             )
         if index.size and not 0 <= index.min() <= index.max() < len(every):
-            raise ValueError(f"changes[{name!r}] must have rows of mask, 0 to {len(every) - 1}; had {index.max()}")
+            raise BadArgument(f"changes[{name!r}]", f"have rows of mask, 0 to {len(every) - 1}", Words(index.max()))
         objects = _masks(every[index], len(delta), delta.shape[1:3])
         mass = map_rows(_mass, None, delta, objects, batch=batch) if len(delta) else np.zeros(0)
         known, share = np.isfinite(mass), objects.mean((1, 2))
@@ -145,7 +147,7 @@ def _rate(hits: np.ndarray, confidence: float) -> Mean:
 def _masks(mask: Any, count: int, size: tuple[int, ...]) -> np.ndarray:
     objects = np.asarray(mask)
     if objects.dtype != bool or objects.shape != (count, *size):
-        raise ValueError(f"mask must be bool of shape {(count, *size)}, was {objects.dtype} {objects.shape}")
+        raise BadArgument("mask", f"be bool of shape {(count, *size)}", Words(f"{objects.dtype} {objects.shape}"))
     return objects
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from invjax.core.errors import BadArgument, Words
 from invjax.learn.evaluate import predict
 from invjax.types import Array, ArrayLike
 
@@ -54,7 +55,7 @@ def last_layer(model: nnx.Module, example: Any) -> LastLayer:
       ValueError: no ``nnx.Linear`` gives the logits as they are.
     """
     if not isinstance(model, nnx.Module):
-        raise ValueError(f"model must be an nnx.Module; it was {type(model).__name__}")
+        raise BadArgument("model", "be an nnx.Module", Words(type(model).__name__))
     few = np.asarray(example)
     logits = predict(model, few)
     # Found by its bias: added to that of the last layer, and of no other, these come out of the network as they are.
@@ -68,8 +69,8 @@ def last_layer(model: nnx.Module, example: Any) -> LastLayer:
         moved = predict(with_last_layer(model, layer, kernel, bias + shift), few) - logits
         if np.allclose(moved, shift, rtol=0, atol=1e-2 * shift[0]):
             return layer
-    raise ValueError(
-        f"model must end in an nnx.Linear that gives the logits; {type(model).__name__} has none that does"
+    raise BadArgument(
+        "model", "end in an nnx.Linear that gives the logits", hint=f"{type(model).__name__} has none that does"
     )
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.errors import BadArgument
 from invjax.types import Array, ArrayLike
 
 RULES = ("sgd", "adam", "adamw")
@@ -140,5 +141,5 @@ def as_optimiser(given: Any) -> Any:
     if isinstance(given, optax.GradientTransformation):
         given = Optax(given)
     if not (callable(getattr(given, "init", None)) and callable(getattr(given, "update", None))):
-        raise ValueError(f"optimiser must be an Optimiser or an optax transformation; it was {given!r}")
+        raise BadArgument("optimiser", "be an Optimiser or an optax transformation", given)
     return given

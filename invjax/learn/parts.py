@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.nnx import comparable
 from invjax.types import Array
 
@@ -45,9 +46,9 @@ def split(module: nnx.Module, key: Array, batch_norm: str = "train", freeze: Fre
       ValueError: no NNX module, an unknown mode, a module without weights to learn.
     """
     if not isinstance(module, nnx.Module):
-        raise ValueError(f"model must be an nnx.Module, so that it can be trained; it was {type(module).__name__}")
+        raise BadArgument("model", "be an nnx.Module, so that it can be trained", Words(type(module).__name__))
     if batch_norm not in BATCH_NORM:
-        raise ValueError(f"batch_norm must be one of {', '.join(map(repr, BATCH_NORM))}; it was {batch_norm!r}")
+        raise BadArgument("batch_norm", f"be one of {', '.join(map(repr, BATCH_NORM))}", batch_norm)
 
     def free(path: tuple[Any, ...], value: Any) -> bool:
         del value
@@ -64,7 +65,7 @@ def split(module: nnx.Module, key: Array, batch_norm: str = "train", freeze: Fre
                 node.use_running_average = True
     graph, weights, frozen, rest = nnx.split(copy, learns, nnx.Param, ...)
     if not jax.tree.leaves(weights):
-        raise ValueError("model must have weights that learn; it had none (is everything frozen?)")
+        raise BadArgument("model", "have weights that learn", Words("none (is everything frozen?)"))
     return Graphs(graph, evaluation), States(weights, frozen, _reseed(rest, key))
 
 

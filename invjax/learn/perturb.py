@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.images.source import to_range
@@ -70,13 +71,13 @@ def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: j
     """
     name, *rest = (policy,) if isinstance(policy, str) else policy
     if name not in POLICIES or len(rest) != (name == "fixed"):
-        raise ValueError(f"target_policy must be 'other', 'all', 'next' or ('fixed', class), was {policy!r}")
+        raise BadArgument("target_policy", "be 'other', 'all', 'next' or ('fixed', class)", policy)
     y = np.asarray(label, np.int32)
     if name == "next":
         return (y + 1) % classes
     if name == "fixed":
         if not 0 <= int(rest[0]) < classes:
-            raise ValueError(f"target_policy must be of a class in [0, {classes}), was {policy!r}")
+            raise BadArgument("target_policy", f"be of a class in [0, {classes})", policy)
         return np.full_like(y, int(rest[0]))
     if name == "all":
         return np.asarray(jax.random.randint(key, y.shape, 0, classes), np.int32)
@@ -121,9 +122,9 @@ def make_perturbed_dataset(
     Raises ValueError: an unknown policy, lists that do not fit, or a folder that holds another run.
     """
     if failures not in FAILURES:
-        raise ValueError(f"failures must be one of {', '.join(map(repr, FAILURES))}, was {failures!r}")
+        raise BadArgument("failures", f"be one of {', '.join(map(repr, FAILURES))}", failures)
     if shard < 1:
-        raise ValueError(f"shard must be a number of examples >= 1, was {shard!r}")
+        raise BadArgument("shard", "be a number of examples >= 1", shard)
     label = np.asarray(y, np.int32)
     if label.ndim != 1 or len(label) != len(x) or not len(label):
         raise ValueError(f"x and y must be lists of one length >= 1; had {len(x)} and shape {label.shape}")

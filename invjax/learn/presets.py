@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from invjax.attacks import PGD
+from invjax.core.errors import BadArgument
 from invjax.counterfactuals import FixedWeights, SCFEReleased
 
 
@@ -99,5 +100,5 @@ def preset(name: str, **choices: Any) -> Recipe:
 
 def _of(table: dict[str, Any], argument: str, value: str) -> Any:
     if value not in table:
-        raise ValueError(f"{argument} must be one of {', '.join(map(repr, table))}, was {value!r}")
+        raise BadArgument(argument, f"be one of {', '.join(map(repr, table))}", value)
     return table[value]

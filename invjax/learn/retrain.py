@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 from invjax import prox, solvers
+from invjax.core.errors import BadArgument
 from invjax.learn.last_layer import last_layer, penultimate, with_last_layer
 from invjax.learn.rules import start_of
 from invjax.learn.step import cross_entropy
@@ -147,7 +148,7 @@ def dfr(
         )
     start_of(member, num_groups, "error")
     if C is None and np.bincount(member).min() < 2:
-        raise ValueError("groups must have at least 2 examples each, so that C can be chosen on half of them")
+        raise BadArgument("groups", "have at least 2 examples each, so that C can be chosen on half of them")
     layer = last_layer(model, x[np.arange(min(8, len(labels)))])
     features = penultimate(model, x, layer, batch=batch)
     mean, std = features.mean(0), features.std(0)
@@ -243,10 +244,10 @@ def afr(
     """
     for name, value in (("gamma", gamma), ("penalty", penalty)):
         if not value >= 0:
-            raise ValueError(f"{name} must be at least 0; it was {value!r}")
+            raise BadArgument(name, "be at least 0", value)
     labels = np.asarray(y).astype(np.int32)
     if len(x) != len(labels):
-        raise ValueError(f"y must hold one class per example, {len(x)}; it held {len(labels)}")
+        raise BadArgument("y", f"hold one class per example, {len(x)}", hint=f"it held {len(labels)}")
     layer = last_layer(model, x[np.arange(min(8, len(labels)))])
     features = penultimate(model, x, layer, batch=batch)
     mu = afr_weights(features @ layer.kernel + layer.bias, labels, gamma)

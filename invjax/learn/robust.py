@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from invjax.core.errors import BadArgument
 from invjax.learn.evaluate import predict
 from invjax.learn.rules import GroupDRO, start_of
 from invjax.learn.train import fit
@@ -76,7 +77,7 @@ def group_dro(
       eta, adjustment, normalise: of the rule.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(map(repr, CONVENTIONS))}; it was {convention!r}")
+        raise BadArgument("convention", f"be one of {', '.join(map(repr, CONVENTIONS))}", convention)
     start, counts = start_of(groups, num_groups, empty)
     rule = GroupDRO(start, counts.astype(np.float32), eta, adjustment, normalise)
     sampling = resample(groups, num_groups, empty) if convention == "wilds" else {}
@@ -114,14 +115,14 @@ def jtt(
       ValueError: a wrong argument, or a first network that makes no error: then there is nothing to tell.
     """
     if not upweight > 0:
-        raise ValueError(f"upweight must be positive; it was {upweight!r}")
+        raise BadArgument("upweight", "be positive", upweight)
     if how not in ("sampling", "weights"):
-        raise ValueError(f'how must be "sampling" or "weights"; it was {how!r}')
+        raise BadArgument("how", 'be "sampling" or "weights"', how)
     first = fit(net, x, y, key=key, **identification).model
     wrong = errors_of(first, x, y)
     if not wrong.any():
-        raise ValueError(
-            f"identification must leave errors; its network is right on all {len(wrong)} examples: stop earlier"
+        raise BadArgument(
+            "identification", "leave errors", hint=f"its network is right on all {len(wrong)} examples: stop earlier"
         )
     factors = np.where(wrong, upweight, 1.0)
     return {how: factors if how == "sampling" else factors / factors.mean()}

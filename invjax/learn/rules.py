@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.config import STATIC, config, require
+from invjax.core.errors import BadArgument
 from invjax.core.numerics import safe_divide
 from invjax.metrics.group import group_counts
 from invjax.types import Array, ArrayLike
@@ -113,11 +114,12 @@ def start_of(groups: Any, num_groups: int | None, empty: str) -> tuple[np.ndarra
     Raises ValueError where a group has no example, unless ``empty`` is "skip".
     """
     if empty not in ("error", "skip"):
-        raise ValueError(f'empty must be "error" or "skip"; it was {empty!r}')
+        raise BadArgument("empty", 'be "error" or "skip"', empty)
     counts = group_counts(groups, num_groups)
     if empty == "error" and not (counts.size and counts.all()):
-        raise ValueError(
-            f"groups must have training examples of each of the {len(counts)} groups; none of "
-            f"{np.flatnonzero(counts == 0).tolist()}"
+        raise BadArgument(
+            "groups",
+            f"have training examples of each of the {len(counts)} groups",
+            hint=f"none of {np.flatnonzero(counts == 0).tolist()}",
         )
     return (counts > 0).astype(np.float32), counts

@@ -28,6 +28,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from invjax.core.config import typed
+from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import strong
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine.folder import describe, digest
@@ -126,12 +127,12 @@ def fit(
     y, groups, weights, sampling = _check_data(x, y, groups, weights, sampling)
     count, total = len(y), _total(steps, epochs, len(y), batch)
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}; it was {precision!r}")
+        raise BadArgument("precision", f"be one of {', '.join(map(repr, PRECISIONS))}", precision)
     if not 1 <= batch <= count:
-        raise ValueError(f"batch must be from 1 to the {count} examples; it was {batch!r}")
+        raise BadArgument("batch", f"be from 1 to the {count} examples", batch)
     every = min(total, math.ceil(count / batch)) if every is None else every
     if every < 1:
-        raise ValueError(f"every must be at least 1 step; it was {every!r}")
+        raise BadArgument("every", "be at least 1 step", every)
     told_parts = (as_optimiser(optimiser), ERM() if rule is None else rule, adversary)
     for part in told_parts:
         check = getattr(part, "check", None)
@@ -203,21 +204,25 @@ def _check_data(x: Any, y: Any, groups: Any, weights: Any, sampling: Any) -> tup
     """The lists as arrays [N]; None stays None for ``sampling`` alone."""
     labels = np.asarray(y)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
-        raise ValueError(f"y must be classes [N], integers >= 0; it was {labels.dtype} {labels.shape}")
+        raise BadArgument("y", "be classes [N], integers >= 0", Words(f"{labels.dtype} {labels.shape}"))
     count = len(labels)
     if len(x) != count:
-        raise ValueError(f"x must hold one input per label, {count}; it held {len(x)}")
+        raise BadArgument("x", f"hold one input per label, {count}", hint=f"it held {len(x)}")
     dtype = np.asarray(x[:1]).dtype
     if dtype != np.uint8 and not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"x must be floats in the data range, or uint8; it was {dtype}")
+        raise BadArgument("x", "be floats in the data range, or uint8", Words(dtype))
     member = np.zeros(count, np.int32) if groups is None else np.asarray(groups)
     if member.shape != (count,) or not np.issubdtype(member.dtype, np.integer) or member.min() < 0:
-        raise ValueError(f"groups must be integers >= 0 of shape ({count},); they were {member.dtype} {member.shape}")
+        raise BadArgument(
+            "groups", f"be integers >= 0 of shape ({count},)", hint=f"they were {member.dtype} {member.shape}"
+        )
 
     def factors(name: str, values: Any) -> np.ndarray:
         array = np.asarray(values, np.float64)
         if array.shape != (count,) or not np.all(np.isfinite(array)) or array.min() < 0 or not array.sum() > 0:
-            raise ValueError(f"{name} must be {count} finite numbers >= 0, not all 0; they were of shape {array.shape}")
+            raise BadArgument(
+                name, f"be {count} finite numbers >= 0, not all 0", hint=f"they were of shape {array.shape}"
+            )
         return array
 
     weight = np.ones(count) if weights is None else factors("weights", weights)
@@ -231,10 +236,10 @@ def _total(steps: int | None, epochs: float | None, count: int, batch: int) -> i
     if steps is None:
         assert epochs is not None
         if not epochs > 0:
-            raise ValueError(f"epochs must be positive; it was {epochs!r}")
+            raise BadArgument("epochs", "be positive", epochs)
         return math.ceil(epochs * count / batch)
     if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-        raise ValueError(f"steps must be a whole number >= 1; it was {steps!r}")
+        raise BadArgument("steps", "be a whole number >= 1", steps)
     return int(steps)
 
 
@@ -243,7 +248,7 @@ def _placing(mesh: Any, batch: int) -> tuple[Callable[[Any], Any], Callable[[Any
     if mesh is None:
         return (lambda tree: tree), (lambda tree: tree)
     if batch % mesh.size:
-        raise ValueError(f"batch must be a multiple of the {mesh.size} devices of the mesh; it was {batch}")
+        raise BadArgument("batch", f"be a multiple of the {mesh.size} devices of the mesh", Words(batch))
     # Automatic axes, whatever the caller's mesh has: the compiler splits the program by what the batch shows it.
     mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))

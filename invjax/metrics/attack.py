@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Status
 
 Case = Literal["best", "average", "worst"]
@@ -54,7 +55,7 @@ def num_clusters(delta: Any, connectivity: int = 4, atol: float = 0.0) -> np.nda
     ``connectivity`` 4 joins pixels that share an edge, 8 also those that share a corner.
     """
     if connectivity not in (4, 8):
-        raise ValueError(f"connectivity must be 4 or 8, was {connectivity!r}")
+        raise BadArgument("connectivity", "be 4 or 8", connectivity)
     support = _support(delta, atol)
     structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
     planes = support.reshape(-1, *support.shape[-2:])
@@ -75,12 +76,12 @@ def l2(delta: Any, unit: Literal["data", "model"] = "data", bounds: tuple[Any, A
         bounds: (lower, upper) of the data range, each a scalar or of a shape that broadcasts to [H, W, C].
     """
     if unit not in ("data", "model"):
-        raise ValueError(f'unit must be "data" or "model", was {unit!r}')
+        raise BadArgument("unit", 'be "data" or "model"', unit)
     r = _images(delta).astype(np.float64)
     if unit == "model":
         span = np.asarray(bounds[1], np.float64) - np.asarray(bounds[0], np.float64)
         if not np.all(span > 0):
-            raise ValueError(f"bounds must be (lower, upper) with lower < upper, were {bounds!r}")
+            raise BadArgument("bounds", "be (lower, upper) with lower < upper", bounds)
         r = r * (2.0 / span)
     return np.sqrt(np.sum(np.square(r), axis=(-3, -2, -1)))
 
@@ -92,7 +93,7 @@ def d20(delta: Any, window: int = 8, atol: float = 0.0) -> np.ndarray:
     window, the window is as long as the axis (a tiny image has one window, not none).
     """
     if window < 1:
-        raise ValueError(f"window must be a number of pixels >= 1, was {window}")
+        raise BadArgument("window", "be a number of pixels >= 1", Words(window))
     support = _support(delta, atol)
     rows, columns = (min(window, side) for side in support.shape[-2:])
     # The summed-area table: any window's count of changed pixels is a difference of four of its entries.
@@ -132,9 +133,10 @@ def measure(
     if r.ndim == 4 and state.ndim == 1:
         r, state = r[:, None], state[:, None]
     if r.ndim != 5 or state.shape != r.shape[:2]:
-        raise ValueError(
-            "delta must be [N, T, H, W, C] with status [N, T], or [N, H, W, C] with status [N]; "
-            f"were {np.shape(delta)} and {np.shape(status)}"
+        raise BadArgument(
+            "delta",
+            "be [N, T, H, W, C] with status [N, T], or [N, H, W, C] with status [N]",
+            Words(f"{np.shape(delta)} and {np.shape(status)}"),
         )
     return Attempts(
         success=state == Status.FOUND,
@@ -178,13 +180,13 @@ def best_average_worst(
         ``{"asr": {"best": , "average": , "worst": }, name: {...}, ...}``; ASR as a fraction.
     """
     if convention not in ("all_attempts", "successes_only"):
-        raise ValueError(f'convention must be "all_attempts" or "successes_only", was {convention!r}')
+        raise BadArgument("convention", 'be "all_attempts" or "successes_only"', convention)
     won = np.asarray(success, bool)
     if won.ndim != 2:
-        raise ValueError(f"success must be [N images, T targets], was of shape {won.shape}")
+        raise BadArgument("success", "be [N images, T targets]", Words(f"of shape {won.shape}"))
     counted = np.ones_like(won) if already is None else ~np.asarray(already, bool)
     if counted.shape != won.shape:
-        raise ValueError(f"already must have the shape {won.shape} of success, had {counted.shape}")
+        raise BadArgument("already", f"have the shape {won.shape} of success", Words(counted.shape))
     won = won & counted
     image, some = np.any(counted, axis=1), np.any(won, axis=1)
     every = image & np.all(won | ~counted, axis=1)
@@ -195,7 +197,7 @@ def best_average_worst(
     for name, numbers in measures.items():
         values = np.asarray(numbers, np.float64)
         if values.shape != won.shape:
-            raise ValueError(f"measures[{name!r}] must have the shape {won.shape} of success, had {values.shape}")
+            raise BadArgument(f"measures[{name!r}]", f"have the shape {won.shape} of success", Words(values.shape))
         table[name] = {
             "best": _mean(np.where(won, values, np.inf).min(axis=1, initial=np.inf)[some]),
             "average": _mean(values[entering]),
@@ -299,12 +301,12 @@ def _mean(values: np.ndarray) -> float:
 def _images(delta: Any) -> np.ndarray:
     array = np.asarray(delta)
     if array.ndim < 3:
-        raise ValueError(f"delta must be images [..., H, W, C], was of shape {array.shape}")
+        raise BadArgument("delta", "be images [..., H, W, C]", Words(f"of shape {array.shape}"))
     return array
 
 
 def _support(delta: Any, atol: float) -> np.ndarray:
     """[..., H, W] bool. Written so that a NaN counts as a change, as in ``images.changed``."""
     if not atol >= 0:
-        raise ValueError(f"atol must be >= 0, was {atol}")
+        raise BadArgument("atol", "be >= 0", Words(atol))
     return ~np.all(np.abs(_images(delta)) <= atol, axis=-1)

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.attribution.saliency import Indicator, check_examples, check_targets, saliency_batch
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.engine import checks
@@ -73,7 +74,7 @@ def saliency_threshold(saliency: Array, percentile: ArrayLike, threshold: Thresh
     Raises ValueError: an unknown threshold.
     """
     if threshold not in THRESHOLDS:
-        raise ValueError(f"threshold must be one of {', '.join(map(repr, THRESHOLDS))}, was {threshold!r}")
+        raise BadArgument("threshold", f"be one of {', '.join(map(repr, THRESHOLDS))}", threshold)
     flat = saliency.reshape(-1)
     share = jnp.asarray(percentile, flat.dtype)
     if threshold == "plain":
@@ -175,16 +176,17 @@ def interpretability(
     Raises ValueError: a shape that does not fit, a label or target that is no class, an unknown choice.
     """
     if threshold not in THRESHOLDS:
-        raise ValueError(f"threshold must be one of {', '.join(map(repr, THRESHOLDS))}, was {threshold!r}")
+        raise BadArgument("threshold", f"be one of {', '.join(map(repr, THRESHOLDS))}", threshold)
     asked, state, r = _percentiles(percentiles), np.asarray(status), np.asarray(delta)
     function = as_logits_fn(logits)
     rows = check_examples(x)
     classes = num_classes(function, rows.shape[1:], rows.dtype)
     own = np.asarray(checks.check_labels("label", label, len(rows), classes))
     if state.ndim not in (1, 2) or state.shape[:1] != own.shape or r.shape != (*state.shape, *rows.shape[1:]):
-        raise ValueError(
-            f"delta must be [N, *S] with status [N], or [N, T, *S] with status [N, T], for x of shape {rows.shape}; "
-            f"were {r.shape} and {state.shape}"
+        raise BadArgument(
+            "delta",
+            (f"be [N, *S] with status [N], or [N, T, *S] with status [N, T], for x of shape {rows.shape}"),
+            Words(f"{r.shape} and {state.shape}"),
         )
     index = counted(state, convention).reshape(-1).nonzero()[0]
     image = np.arange(state.size) // state[0].size  # of each attempt
@@ -229,7 +231,7 @@ def curve_rows(curves: Mapping[str, Curve]) -> list[dict[str, str]]:
     first = next(iter(curves.values()))
     for name, curve in curves.items():
         if not np.array_equal(curve.percentiles, first.percentiles):
-            raise ValueError(f"curves must have the same percentiles; {name!r} has {curve.percentiles}")
+            raise BadArgument("curves", "have the same percentiles", hint=f"{name!r} has {curve.percentiles}")
 
     def row(name: str, values: np.ndarray, attempts: str) -> dict[str, str]:
         columns = [f"IS {percentile:g}" for percentile in first.percentiles]
@@ -247,7 +249,7 @@ def counted(status: Any, convention: Convention) -> np.ndarray:
     Raises ValueError: an unknown convention.
     """
     if convention not in ("all_attempts", "successes_only"):
-        raise ValueError(f'convention must be "all_attempts" or "successes_only", was {convention!r}')
+        raise BadArgument("convention", 'be "all_attempts" or "successes_only"', convention)
     state = np.asarray(status)
     return state == Status.FOUND if convention == "successes_only" else state != Status.ALREADY_TARGET
 
@@ -255,12 +257,12 @@ def counted(status: Any, convention: Convention) -> np.ndarray:
 def _percentiles(percentiles: Any) -> np.ndarray:
     asked = np.atleast_1d(np.asarray(percentiles, np.float64))
     if asked.ndim != 1 or not asked.size or not np.all((asked >= 0) & (asked < 100)):
-        raise ValueError(f"percentiles must be numbers from 0 to below 100, were {percentiles!r}")
+        raise BadArgument("percentiles", "be numbers from 0 to below 100", percentiles)
     return asked
 
 
 def _like(target: Any, state: np.ndarray) -> np.ndarray:
     aim = np.asarray(target)
     if aim.shape != state.shape:
-        raise ValueError(f"target must have the shape of status, {state.shape}, had {aim.shape}")
+        raise BadArgument("target", f"have the shape of status, {state.shape}", Words(aim.shape))
     return aim

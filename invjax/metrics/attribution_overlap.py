@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.metrics.attack import Convention
 from invjax.metrics.attribution import counted
@@ -129,12 +130,13 @@ def measure_overlap(
     """
     r, m, state = np.asarray(delta), np.asarray(maps), np.asarray(status)
     if m.ndim != 3 or r.shape[:-1] != (*state.shape, *m.shape[1:]) or state.shape[:1] != m.shape[:1]:
-        raise ValueError(
-            "delta must be [N, H, W, C] with status [N], or [N, T, H, W, C] with status [N, T], and maps [N, H, W]; "
-            f"were {r.shape}, {state.shape} and {m.shape}"
+        raise BadArgument(
+            "delta",
+            ("be [N, H, W, C] with status [N], or [N, T, H, W, C] with status [N, T], and maps [N, H, W]"),
+            Words(f"{r.shape}, {state.shape} and {m.shape}"),
         )
     if not 0 < share <= 1:
-        raise ValueError(f"share must be a share of the pixels in (0, 1], was {share!r}")
+        raise BadArgument("share", "be a share of the pixels in (0, 1]", share)
     index = counted(state, convention).reshape(-1).nonzero()[0]
     table = Overlap(*(np.full(state.size, np.nan) for _ in Overlap._fields))
     if len(index):

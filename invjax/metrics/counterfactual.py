@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from invjax.core.errors import BadArgument, Words
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
 from invjax.metrics.rows import Answers, answers, changed_features, column_features, flat, judge, raw_table
 
@@ -254,16 +255,18 @@ class _Fill:
 def _training(train_x: Any, train_y: Any, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:
     if train_x is None:
         if train_y is not None:
-            raise ValueError("train_x must be given with train_y, was None")
+            raise BadArgument("train_x", "be given with train_y", Words("None"))
         return None, None
     train = np.asarray(train_x)
     if train.shape[1:] != shape or len(train) == 0:
-        raise ValueError(f"train_x must be [M, {', '.join(map(str, shape))}] with M >= 1, was of shape {train.shape}")
+        raise BadArgument(
+            "train_x", f"be [M, {', '.join(map(str, shape))}] with M >= 1", Words(f"of shape {train.shape}")
+        )
     if train_y is None:
         return train, None
     classes = np.asarray(train_y)
     if classes.shape != (len(train),):
-        raise ValueError(f"train_y must be of shape ({len(train)},), one class per row, was {classes.shape}")
+        raise BadArgument("train_y", f"be of shape ({len(train)},), one class per row", Words(classes.shape))
     return train, classes
 
 

@@ -27,6 +27,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import special
 
+from invjax.core.errors import BadArgument, Words
+
 Empty = Literal["error", "skip"]
 
 
@@ -50,7 +52,7 @@ class GroupAccuracies(NamedTuple):
         """Plain numbers for a log or a JSON file; names: of the groups, "0", "1", … otherwise."""
         names = [str(g) for g in range(len(self.count))] if names is None else list(names)
         if len(names) != len(self.count):
-            raise ValueError(f"names must be {len(self.count)}, one per group; they were {len(names)}")
+            raise BadArgument("names", f"be {len(self.count)}, one per group", hint=f"they were {len(names)}")
         groups = {
             name: {
                 "accuracy": _plain(self.accuracy[g]),
@@ -83,10 +85,10 @@ def group_index(label: Any, attribute: Any, attributes: int | None = None) -> np
     """
     y, a = _integers("label", label), _integers("attribute", attribute)
     if y.shape != a.shape:
-        raise ValueError(f"attribute must have the shape of label, {y.shape}; it was {a.shape}")
+        raise BadArgument("attribute", f"have the shape of label, {y.shape}", Words(a.shape))
     total = int(a.max(initial=-1)) + 1 if attributes is None else attributes
     if a.size and a.max() >= total:
-        raise ValueError(f"attribute must lie in [0, {total}); the largest was {int(a.max())}")
+        raise BadArgument("attribute", f"lie in [0, {total})", hint=f"the largest was {int(a.max())}")
     return (y * total + a).astype(np.int32)
 
 
@@ -95,7 +97,7 @@ def group_counts(groups: Any, num_groups: int | None = None) -> np.ndarray:
     g = _integers("groups", groups)
     total = int(g.max(initial=-1)) + 1 if num_groups is None else num_groups
     if g.size and g.max() >= total:
-        raise ValueError(f"groups must lie in [0, {total}); the largest was {int(g.max())}")
+        raise BadArgument("groups", f"lie in [0, {total})", hint=f"the largest was {int(g.max())}")
     return np.bincount(g, minlength=total).astype(np.int64)
 
 
@@ -107,7 +109,7 @@ def wilson_interval(correct: Any, count: Any, confidence: float = 0.95) -> tuple
     _check_confidence(confidence)
     k, n = np.broadcast_arrays(np.asarray(correct, np.float64), np.asarray(count, np.float64))
     if not np.all((k >= 0) & (k <= n)):
-        raise ValueError(f"correct must lie in [0, count]; it was {k.tolist()} of {n.tolist()}")
+        raise BadArgument("correct", "lie in [0, count]", Words(f"{k.tolist()} of {n.tolist()}"))
     z = special.ndtri((1 + confidence) / 2)
     safe = np.where(n > 0, n, 1.0)
     a = k / safe
@@ -129,11 +131,11 @@ def bootstrap_worst(
     """
     _check_confidence(confidence)
     if resamples < 1:
-        raise ValueError(f"resamples must be at least 1; it was {resamples}")
+        raise BadArgument("resamples", "be at least 1", Words(resamples))
     k, n = np.asarray(correct, np.int64), np.asarray(count, np.int64)
     k, n = k[n > 0], n[n > 0]
     if not n.size:
-        raise ValueError("count must have a group with examples; all were 0")
+        raise BadArgument("count", "have a group with examples", hint="all were 0")
     draws = np.random.default_rng(seed).binomial(n, k / n, (resamples, len(n))) / n
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     low, high = np.quantile(draws.min(axis=1), tails, method="inverted_cdf")
@@ -167,19 +169,19 @@ def group_accuracies(
       ValueError: a wrong argument, an empty list, a group without examples under "error".
     """
     if empty not in ("error", "skip"):
-        raise ValueError(f'empty must be "error" or "skip"; it was {empty!r}')
+        raise BadArgument("empty", 'be "error" or "skip"', empty)
     right, g = np.asarray(correct), _integers("groups", groups)
     if right.shape != g.shape:
-        raise ValueError(f"correct must have the shape of groups, {g.shape}; it was {right.shape}")
+        raise BadArgument("correct", f"have the shape of groups, {g.shape}", Words(right.shape))
     if not g.size:
-        raise ValueError("groups must not be empty")
+        raise BadArgument("groups", "not be empty")
     if right.dtype != np.bool_ and not np.all((right == 0) | (right == 1)):
-        raise ValueError("correct must be bool, or 0 and 1; it had other values")
+        raise BadArgument("correct", "be bool, or 0 and 1", Words("other values"))
     n = group_counts(g, num_groups)
     if empty == "error" and not n.all():
         missing = np.flatnonzero(n == 0).tolist()
-        raise ValueError(
-            f'groups must have examples of each of the {len(n)} groups (or empty="skip"); none in {missing}'
+        raise BadArgument(
+            "groups", f'have examples of each of the {len(n)} groups (or empty="skip")', hint=f"none in {missing}"
         )
     k = np.bincount(g, weights=right.astype(np.float64), minlength=len(n)).round().astype(np.int64)
     held = n > 0
@@ -190,7 +192,7 @@ def group_accuracies(
     if train_groups is not None:
         m = np.where(held, group_counts(train_groups, len(n)), 0)
         if not m.sum():
-            raise ValueError("train_groups must have examples of the groups that are measured; it had none")
+            raise BadArgument("train_groups", "have examples of the groups that are measured", Words("none"))
         weighted = float(np.sum(np.where(held, m * np.nan_to_num(a), 0.0)) / m.sum())
     worst = int(np.nanargmin(a))
     return GroupAccuracies(
@@ -213,13 +215,13 @@ def _integers(name: str, values: Any) -> np.ndarray:
     """A list of indices [N]. ValueError naming it where it is no such list."""
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(f"{name} must be a list of integers [N]; it was {array.dtype} {array.shape}")
+        raise BadArgument(name, "be a list of integers [N]", Words(f"{array.dtype} {array.shape}"))
     array = array.astype(np.int64)
     if array.size and array.min() < 0:
-        raise ValueError(f"{name} must be at least 0; the least was {int(array.min())}")
+        raise BadArgument(name, "be at least 0", hint=f"the least was {int(array.min())}")
     return array
 
 
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie in (0, 1); it was {confidence!r}")
+        raise BadArgument("confidence", "lie in (0, 1)", confidence)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
+
 
 class Mean(NamedTuple):
     """A mean and the percentile interval of its bootstrap; NaN where nothing is known."""
@@ -40,9 +42,9 @@ def bootstrap_mean(
       ValueError: confidence or resamples out of range.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie in (0, 1); it was {confidence!r}")
+        raise BadArgument("confidence", "lie in (0, 1)", confidence)
     if resamples < 1:
-        raise ValueError(f"resamples must be at least 1; it was {resamples}")
+        raise BadArgument("resamples", "be at least 1", Words(resamples))
     several = len(samples) > 0 and np.ndim(samples[0]) > 0
     given = [np.asarray(one, np.float64).reshape(-1) for one in (samples if several else [samples])]
     known = [one[np.isfinite(one)] for one in given]

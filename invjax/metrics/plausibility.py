@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from invjax.core.errors import BadArgument
 from invjax.metrics.rows import flat
 
 REFERENCE = 2000  # rows of a class that a log-density is ranked among, at most, evenly spaced: 1 % or finer
@@ -35,7 +36,7 @@ def local_outlier_factor(points: Any, train: Any, neighbours: int = 20) -> np.nd
     """
     rows, queries = flat(train), flat(points)
     if neighbours < 1:
-        raise ValueError(f"neighbours must be at least 1, was {neighbours!r}")
+        raise BadArgument("neighbours", "be at least 1", neighbours)
     if len(rows) < 2 or len(queries) == 0:
         return np.full(len(queries), NAN)
     fitted = _fitted(rows.tobytes(), rows.shape, min(neighbours, len(rows) - 1))
@@ -59,7 +60,7 @@ def neighbour_agreement(points: Any, target: Any, train: Any, said: Any, neighbo
     """[n] yNN (3): points [n, *S], target [n], rows [M, *S], said [M] their predicted classes; k at most M."""
     rows, queries, wanted, said = flat(train), flat(points), np.asarray(target), np.asarray(said)
     if neighbours < 1:
-        raise ValueError(f"neighbours must be at least 1, was {neighbours!r}")
+        raise BadArgument("neighbours", "be at least 1", neighbours)
     k = min(neighbours, len(rows))
     share = np.full(len(queries), NAN)
     for start in range(0, len(queries), 256):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Result, Status
 
 
@@ -34,15 +35,15 @@ def answers(
     """
     rows = np.asarray(x)
     if rows.ndim < 2:
-        raise ValueError(f"x must be rows [N, *S], was of shape {rows.shape}")
+        raise BadArgument("x", "be rows [N, *S]", Words(f"of shape {rows.shape}"))
     if not np.isfinite(tolerance) or tolerance < 0:
-        raise ValueError(f"tolerance must be a number >= 0 in model units, was {tolerance!r}")
+        raise BadArgument("tolerance", "be a number >= 0 in model units", tolerance)
     status = np.asarray(counterfactuals.status) if isinstance(counterfactuals, Result) else None
     cf = np.asarray(counterfactuals.x if isinstance(counterfactuals, Result) else counterfactuals)
     if cf.ndim == rows.ndim + 1 and cf.shape[:1] + cf.shape[2:] == rows.shape and cf.shape[1] > 0:
         return _nearest_of_sets(rows, cf, status, target, predict, tolerance)
     if cf.shape != rows.shape:
-        raise ValueError(f"counterfactuals must be of the shape of x, {rows.shape}, were of shape {cf.shape}")
+        raise BadArgument("counterfactuals", f"be of the shape of x, {rows.shape}", Words(f"of shape {cf.shape}"))
     return _judged(rows, cf, status, target, predict, tolerance)
 
 
@@ -76,7 +77,7 @@ def _judged(
 ) -> Answers:
     wanted = np.asarray(target)
     if wanted.shape not in ((), (len(rows),)) or not np.issubdtype(wanted.dtype, np.integer) or (wanted < 0).any():
-        raise ValueError(f"target must be a class index or [{len(rows)}] of them, was {target!r}")
+        raise BadArgument("target", f"be a class index or [{len(rows)}] of them", target)
     wanted = np.broadcast_to(wanted.astype(np.int64), (len(rows),))
     axes = tuple(range(1, rows.ndim))
     finite = np.isfinite(cf).all(axis=axes)
@@ -107,7 +108,7 @@ def judge(predict: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
         # A row of NaN has no class: -1 is nobody's target.
         return np.where(np.isfinite(said).all(1), np.nan_to_num(said).argmax(1), -1)
     if said.shape != (len(rows),):
-        raise ValueError(f"predict must return {len(rows)} classes or [{len(rows)}, K] scores, gave shape {said.shape}")
+        raise BadArgument("predict", f"return {len(rows)} classes or [{len(rows)}, K] scores, gave shape {said.shape}")
     return said.astype(np.int64)
 
 
@@ -116,7 +117,7 @@ def column_features(space: Any, width: int) -> np.ndarray:
     if space is None:
         return np.arange(width)
     if space.width != width:
-        raise ValueError(f"space must have the {width} columns of x, has {space.width}")
+        raise BadArgument("space", f"have the {width} columns of x", Words(space.width))
     return np.asarray(space.column_features, np.int64)
 
 

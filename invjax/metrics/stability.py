@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.metrics.rows import changed_features, column_features, judge
 from invjax.types import Result, Status
 
@@ -63,13 +64,13 @@ def compare_counterfactuals(
     """
     (a, a_cf, a_found), (b, b_cf, b_found) = _found(x, first, tolerance), _found(similar, second, tolerance)
     if a.shape != b.shape:
-        raise ValueError(f"similar must be of the shape of x, {a.shape}, was of shape {b.shape}")
+        raise BadArgument("similar", f"be of the shape of x, {a.shape}", Words(f"of shape {b.shape}"))
     both = a_found & b_found
     feature_of = column_features(space, a.shape[1])
     keep = np.ones(a.shape[1], bool)
     for name in ignore:
         if space is None or name not in space.names:
-            raise ValueError(f"ignore must name features of space, was {name!r}")
+            raise BadArgument("ignore", "name features of space", name)
         keep &= feature_of != list(space.names).index(name)
     gap = np.sqrt(np.square((a_cf - b_cf)[:, keep]).sum(1))
     shift = np.sqrt(np.square(a - b).sum(1))
@@ -111,9 +112,9 @@ def input_stability(
       Pairs whose fields are [repeats, N].
     """
     if not np.isfinite(sd) or sd <= 0:
-        raise ValueError(f"sd must be a number > 0 in model units, was {sd!r}")
+        raise BadArgument("sd", "be a number > 0 in model units", sd)
     if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, was {repeats!r}")
+        raise BadArgument("repeats", "be at least 1", repeats)
     rows = np.asarray(x)
     wanted = np.broadcast_to(np.asarray(target), (len(rows),))
     first = explain(rows, wanted)
@@ -156,7 +157,7 @@ def protected_flips(
     """
     names = list(space.names)
     if feature not in names or not space.features[names.index(feature)].levels:
-        raise ValueError(f"feature must be a feature with levels of space, was {feature!r}")
+        raise BadArgument("feature", "be a feature with levels of space", feature)
     rows = np.asarray(space.encode(table))
     wanted = np.broadcast_to(np.asarray(target), (len(rows),))
     first = explain(rows, wanted)
@@ -198,11 +199,11 @@ def diversity(sets: Any, valid: Any = None, *, tolerance: float = 1e-4) -> Diver
         sets, valid = sets.x, np.asarray(sets.status) == Status.FOUND if valid is None else valid
     rows = np.asarray(sets, np.float64)
     if rows.ndim != 3:
-        raise ValueError(f"sets must be [N, P, D], were of shape {rows.shape}")
+        raise BadArgument("sets", "be [N, P, D]", Words(f"of shape {rows.shape}"))
     use = np.asarray(np.isfinite(rows).all(2))
     if valid is not None:
         if np.shape(valid) != use.shape:
-            raise ValueError(f"valid must be of shape {use.shape}, was {np.shape(valid)}")
+            raise BadArgument("valid", f"be of shape {use.shape}", Words(np.shape(valid)))
         use &= np.asarray(valid, bool)
     values = np.full((3, len(rows)), NAN)
     for n in range(len(rows)):

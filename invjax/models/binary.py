@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from invjax.core.apply import Apply
+from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.core.numerics import at_least_float32
 from invjax.types import Array
@@ -23,7 +24,9 @@ class BinaryApply:
     def __call__(self, params: Any, x: Array) -> Array:
         out = self.inner(params, x)
         if out.ndim not in (1, 2) or out.shape != (x.shape[0], 1)[: out.ndim]:  # trace-time: a shape is static
-            raise ValueError(f"model must return one number per example, [B] or [B, 1]; {x.shape} gave {out.shape}")
+            raise BadArgument(
+                "model", "return one number per example, [B] or [B, 1]", hint=f"{x.shape} gave {out.shape}"
+            )
         z = at_least_float32(out.reshape(x.shape[0]))
         if self.probability:
             # Up to rounding p is in [0, 1]; at the ends log p - log(1 - p) would be infinite. NaN stays NaN.

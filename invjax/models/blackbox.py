@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.types import Array, ArrayLike
 
@@ -42,7 +43,9 @@ class BlackBoxApply:
         x = jnp.asarray(x)
         features = getattr(getattr(self.predict, "__self__", None), "n_features_in_", None)
         if features is not None and x.shape[1:] != (features,):
-            raise ValueError(f"x must have the {features} features that predict_proba was fitted on, was {x.shape[1:]}")
+            raise BadArgument(
+                "x", f"have the {features} features that predict_proba was fitted on", Words(f"{x.shape[1:]}")
+            )
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         out = jax.ShapeDtypeStruct((x.shape[0], self.classes), dtype)
         # One call for all lanes also under vmap, which only puts further axes in front.
@@ -59,15 +62,15 @@ class BlackBoxApply:
         if self.classes == 2 and self.log and out.shape in ((len(x),), (len(x), 1)):
             out = np.stack([1 - out.reshape(-1), out.reshape(-1)], axis=1)
         if out.shape != (len(x), self.classes):
-            raise ValueError(
-                f"predict_proba must return [B, {self.classes}], one column per class; {x.shape} gave {out.shape}"
+            raise BadArgument(
+                "predict_proba", f"return [B, {self.classes}], one column per class", hint=f"{x.shape} gave {out.shape}"
             )
         if not self.log:
             return out
         wrong = (out < -1e-6) | (out > 1 + 1e-6)
         if wrong.any():
-            raise ValueError(
-                f"predict_proba must return probabilities in [0, 1] (log=False for logits), gave {out[wrong][0]:.6g}"
+            raise BadArgument(
+                "predict_proba", f"return probabilities in [0, 1] (log=False for logits), gave {out[wrong][0]:.6g}"
             )
         return np.log(np.clip(out, self.floor, 1.0))
 
@@ -104,17 +107,17 @@ def black_box(
         another shape or is no probability. NaN at ``example`` is refused; during a run it ends that row as NONFINITE.
     """
     if not callable(predict_proba):
-        raise ValueError(f"predict_proba must be a function [B, *S] -> [B, K], was {type(predict_proba).__name__}")
+        raise BadArgument("predict_proba", "be a function [B, *S] -> [B, K]", Words(type(predict_proba).__name__))
     if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 2:
-        raise ValueError(f"classes must be an integer, at least 2, was {classes!r}")
+        raise BadArgument("classes", "be an integer, at least 2", classes)
     if not 0 < floor < 1 / classes:
-        raise ValueError(f"floor must be in (0, 1 / classes), was {floor!r}")
+        raise BadArgument("floor", "be in (0, 1 / classes)", floor)
     apply = BlackBoxApply(predict_proba, int(classes), bool(log), float(floor))
     model = LogitsModel((), apply)
     if example is not None:
         given = np.asarray(example)
         if not np.isfinite(apply.scores(given[None])).all():
-            raise ValueError("predict_proba must be finite, gave NaN or infinity at example")
+            raise BadArgument("predict_proba", "be finite, gave NaN or infinity at example")
     return model
 
 
@@ -185,10 +188,10 @@ def distill(
 
     x = np.asarray(x)
     if x.ndim < 2 or len(x) < 2 or x.dtype.kind != "f" or not np.isfinite(x).all():
-        raise ValueError(f"x must be finite rows [N, *S] of floats with N >= 2, was {x.dtype} {list(x.shape)}")
+        raise BadArgument("x", "be finite rows [N, *S] of floats with N >= 2", Words(f"{x.dtype} {list(x.shape)}"))
     for name, value, least in (("steps", steps, 1), ("batch", batch, 1), ("copies", copies, 0), ("noise", noise, 0)):
         if not value >= least:
-            raise ValueError(f"{name} must be at least {least}, was {value!r}")
+            raise BadArgument(name, f"be at least {least}", value)
     weights_key, noise_key, order_key = jax.random.split(key, 3)
     spread = x.std(0)
     draws = np.asarray(jax.random.normal(noise_key, (copies, *x.shape), jnp.float32)).astype(x.dtype)
@@ -244,5 +247,5 @@ def _soft_labels(predict_proba: Predict, x: np.ndarray, classes: int | None) -> 
         classes = out.shape[-1] if out.ndim == 2 and out.shape[-1] > 1 else 2
     scores = black_box(predict_proba, classes, floor=1e-12).apply.scores(x)  # type: ignore[attr-defined]
     if not np.isfinite(scores).all():
-        raise ValueError("predict_proba must be finite on x and around it, gave NaN or infinity")
+        raise BadArgument("predict_proba", "be finite on x and around it, gave NaN or infinity")
     return np.exp(scores)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Array
 
 
@@ -118,9 +119,9 @@ def with_classes(module: Module, num_classes: int, *, rngs: nnx.Rngs) -> Module:
       ValueError: ``module`` has no such layer; ``num_classes`` is too small.
     """
     if not isinstance(getattr(module, "classifier", None), nnx.Linear):
-        raise ValueError(f"module must have a linear layer `classifier`; {type(module).__name__} has none")
+        raise BadArgument("module", "have a linear layer `classifier`", hint=f"{type(module).__name__} has none")
     if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2; it was {num_classes}")
+        raise BadArgument("num_classes", "be at least 2", Words(num_classes))
     copy: Any = nnx.clone(module)
     copy.classifier = nnx.Linear(copy.classifier.in_features, num_classes, rngs=rngs)
     return copy

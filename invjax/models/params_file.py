@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument
+
 Module = TypeVar("Module")
 INPUT = "input."  # entries that describe the input rather than a weight
 
@@ -26,7 +28,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) 
     """Write an npz whole or not at all: a run that is killed leaves no half file under the final name."""
     path = Path(path)
     if not path.parent.is_dir():
-        raise ValueError(f"path must lie in an existing folder; there is no {path.parent}")
+        raise BadArgument("path", "lie in an existing folder", hint=f"there is no {path.parent}")
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
@@ -34,7 +36,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) 
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise ValueError(f"path must be writable; {path}: {error}") from error
+        raise BadArgument("path", "be writable", hint=f"{path}: {error}") from error
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -45,15 +47,17 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"path must be an existing .npz file; there is no file {path}")
+        raise BadArgument("path", "be an existing .npz file", hint=f"there is no file {path}")
     try:
         # Opened here, since np.load leaves a file it cannot read open.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"path must be a readable .npz file; {path} is truncated or corrupt: {error}") from error
+        raise BadArgument("path", "be a readable .npz file", hint=f"{path} is truncated or corrupt: {error}") from error
     except TypeError as error:  # .npy content comes back as a bare array, which is no context manager
-        raise ValueError(f"path must be an .npz file (several named arrays); {path} holds a single array") from error
+        raise BadArgument(
+            "path", "be an .npz file (several named arrays)", hint=f"{path} holds a single array"
+        ) from error
 
 
 def weights_of(module: Any) -> dict[str, Any]:
@@ -93,9 +97,11 @@ def with_weights(module: Module, arrays: Mapping[str, np.ndarray]) -> Module:
     given = {name: array for name, array in arrays.items() if not name.startswith(INPUT)}
     if wrong := sorted(set(wanted) ^ set(given)):
         missing, unknown = [n for n in wrong if n in wanted], [n for n in wrong if n in given]
-        raise ValueError(f"weights must be those of {type(module).__name__}; missing: {missing}, unknown: {unknown}")
+        raise BadArgument(
+            "weights", f"be those of {type(module).__name__}", hint=f"missing: {missing}, unknown: {unknown}"
+        )
     if shapes := [f"{n}: {given[n].shape} for {wanted[n].shape}" for n in wanted if given[n].shape != wanted[n].shape]:
-        raise ValueError(f"weights must have the shapes of {type(module).__name__}; wrong: {', '.join(shapes)}")
+        raise BadArgument("weights", f"have the shapes of {type(module).__name__}", hint=f"wrong: {', '.join(shapes)}")
     graph, random, state = nnx.split(module, nnx.RngState, ...)
     nested: dict[str, Any] = {}
     for name, old in wanted.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.types import ArrayLike
 
@@ -21,12 +22,12 @@ SHIPPED = Path(__file__).parent / "weights"
 
 def _check_classes(name: str, found: int, num_classes: int | None) -> None:
     if num_classes is not None and num_classes != found:
-        raise ValueError(f"num_classes must be that of the weights of {name}, which is {found}; it was {num_classes}")
+        raise BadArgument("num_classes", f"be that of the weights of {name}, which is {found}", Words(num_classes))
 
 
 def _need(name: str, weights: Path_ | None) -> Path_:
     if weights is None:
-        raise ValueError(f"weights must be the path of a file: there are none that come with {name!r}")
+        raise BadArgument("weights", "be the path of a file", hint=f"there are none that come with {name!r}")
     return weights
 
 
@@ -55,8 +56,8 @@ def _own(name: str, build: Callable[[Mapping[str, np.ndarray]], tuple[object, in
             net = with_weights(abstract, arrays)
         except (KeyError, IndexError, ValueError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(
-                f"weights must be a file of a {name!r} model, written by invjax.models.train; {weights}: {reason}"
+            raise BadArgument(
+                "weights", f"be a file of a {name!r} model, written by invjax.models.train", hint=f"{weights}: {reason}"
             ) from error
         _check_classes(name, found, num_classes)
         return as_logits(
@@ -140,7 +141,7 @@ def load(
       ImportError: the package with the weights, or one that reads the file, is not installed.
     """
     if name not in REGISTRY:
-        raise ValueError(f"name must be one of {', '.join(sorted(REGISTRY))}; it was {name!r}")
+        raise BadArgument("name", f"be one of {', '.join(sorted(REGISTRY))}", name)
     return REGISTRY[name](weights, num_classes, mean, std)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from invjax.core.errors import BadArgument
 from invjax.models.blocks import ConvBN, max_pool
 from invjax.models.torch_import import Entry, batch_norm, conv, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
@@ -169,7 +170,7 @@ def resnet_from_torch(name: str, weights: Mapping[str, np.ndarray] | str | os.Pa
       ValueError: unknown name; the file cannot be read, or its keys or shapes are not those of this size.
     """
     if name not in SIZES:
-        raise ValueError(f"name must be one of {', '.join(SIZES)}; it was {name!r}")
+        raise BadArgument("name", f"be one of {', '.join(SIZES)}", name)
     state = read_state(weights)
     classes, width = num_outputs(state, "fc.weight", 2, name), num_outputs(state, "conv1.weight", 4, name)
     abstract = nnx.eval_shape(lambda: ResNet(SIZES[name], classes, width, rngs=nnx.Rngs(0)))

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.models.params_file import load_arrays
 
 DTYPES: dict[str, Any] = {
@@ -53,10 +54,10 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"path must be an existing weights file; there is no file {path}")
+        raise BadArgument("path", "be an existing weights file", hint=f"there is no file {path}")
     readers = {".safetensors": _safetensors, ".pth": _torch, ".pt": _torch, ".th": _torch, ".npz": load_arrays}
     if path.suffix not in readers:
-        raise ValueError(f"path must end in one of {', '.join(readers)}; it was {path.name}")
+        raise BadArgument("path", f"end in one of {', '.join(readers)}", Words(path.name))
     return readers[path.suffix](path)
 
 
@@ -69,8 +70,8 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, KeyError) as error:
-        raise ValueError(
-            f"path must be a complete .safetensors file; {path} is truncated or corrupt: {error}"
+        raise BadArgument(
+            "path", "be a complete .safetensors file", hint=f"{path} is truncated or corrupt: {error}"
         ) from error
 
 
@@ -142,12 +143,12 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
     try:
         found = _legacy(path) if old else _zip(path)
     except _Refused as error:
-        raise ValueError(
-            f"path must hold nothing but tensors in dictionaries (save model.state_dict()); {path} has {error}"
+        raise BadArgument(
+            "path", "hold nothing but tensors in dictionaries (save model.state_dict())", hint=f"{path} has {error}"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything
-        raise ValueError(
-            f"path must be a complete file of torch.save; {path} is truncated or corrupt: {error}"
+        raise BadArgument(
+            "path", "be a complete file of torch.save", hint=f"{path} is truncated or corrupt: {error}"
         ) from error
     return _tensors(found, path)
 
@@ -220,10 +221,12 @@ def _tensors(found: Any, path: Path) -> dict[str, np.ndarray]:
             found = found[key]
             break
     if not isinstance(found, Mapping) or not found:
-        raise ValueError(f"path must hold a state dict; {path} holds {type(found).__name__}")
+        raise BadArgument("path", "hold a state dict", hint=f"{path} holds {type(found).__name__}")
     for key, value in found.items():
         if not isinstance(key, str) or not isinstance(value, np.ndarray):
-            raise ValueError(
-                f"path must hold a state dict (names and tensors); in {path} entry {key!r} is {type(value).__name__}"
+            raise BadArgument(
+                "path",
+                "hold a state dict (names and tensors)",
+                hint=f"in {path} entry {key!r} is {type(value).__name__}",
             )
     return dict(found)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.models.params_file import weights_of, with_weights
 from invjax.models.torch_files import load_state_dict
 
@@ -93,7 +94,7 @@ def fill_from_torch(module: Module, state: StateDict, table: Table) -> Module:
     tensors = {k: v for k, v in strip_wrappers(state).items() if k.rpartition(".")[2] != COUNTERS}
     missing, unknown = sorted(set(table) - set(tensors)), sorted(set(tensors) - set(table))
     if missing or unknown:
-        raise ValueError(f"state_dict must hold the weights of {name}; missing: {missing}, unknown: {unknown}")
+        raise BadArgument("state_dict", f"hold the weights of {name}", hint=f"missing: {missing}, unknown: {unknown}")
     arrays: dict[str, np.ndarray] = {}
     wrong = []
     for key, entry in table.items():
@@ -105,7 +106,7 @@ def fill_from_torch(module: Module, state: StateDict, table: Table) -> Module:
         else:
             arrays[entry.path] = theirs.transpose(axes)
     if wrong:
-        raise ValueError(f"state_dict must have the shapes of {name}: {'; '.join(wrong)}")
+        raise BadArgument("state_dict", f"have the shapes of {name}", hint=str("; ".join(wrong)))
     return with_weights(module, arrays)
 
 
@@ -122,7 +123,7 @@ def num_outputs(state: StateDict, key: str, axes: int, name: str) -> int:
     """
     if key not in state or state[key].ndim != axes:
         was = f"of shape {state[key].shape}" if key in state else f"missing among {sorted(state)[:5]} …"
-        raise ValueError(f"state_dict must hold {key} with {axes} axes, as a {name} does; it was {was}")
+        raise BadArgument("state_dict", f"hold {key} with {axes} axes, as a {name} does", Words(was))
     return state[key].shape[0]
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from invjax.core.errors import BadArgument, Words
 from invjax.models.cnn import SmallCNN
 from invjax.models.mlp import MLP
 from invjax.models.params_file import load_arrays, save_arrays, weights_of
@@ -48,14 +49,15 @@ def read_images(path: str | Path, argument: str = "images") -> Images:
     """
     arrays = load_arrays(path)
     if not {"images", "labels"} <= set(arrays):
-        raise ValueError(f"{argument} must be an npz with 'images' and 'labels'; {path} has {sorted(arrays)}")
+        raise BadArgument(argument, "be an npz with 'images' and 'labels'", hint=f"{path} has {sorted(arrays)}")
     images, labels = arrays["images"], arrays["labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
-        raise ValueError(f"{argument} must hold uint8 [N, H, W] or [N, H, W, C]; it was {images.dtype} {images.shape}")
+        raise BadArgument(argument, "hold uint8 [N, H, W] or [N, H, W, C]", Words(f"{images.dtype} {images.shape}"))
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1] or labels.min() < 0:
-        raise ValueError(
-            f"labels must be non-negative integers of shape ({len(images)},), one per image; they were "
-            f"{labels.dtype} {labels.shape}"
+        raise BadArgument(
+            "labels",
+            f"be non-negative integers of shape ({len(images)},), one per image",
+            hint=f"they were {labels.dtype} {labels.shape}",
         )
     return Images(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
 
@@ -169,10 +171,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train, write the weights (rounded to float16) and the record, and return the record."""
     for name in ("epochs", "batch", "hidden"):
         if getattr(options, name) < 1:
-            raise ValueError(f"{name} must be at least 1; it was {getattr(options, name)}")
+            raise BadArgument(name, "be at least 1", Words(getattr(options, name)))
     out = Path(options.out)
     if out.suffix != ".npz" or not out.parent.is_dir():
-        raise ValueError(f"out must be an .npz in an existing folder; it was {out}")
+        raise BadArgument("out", "be an .npz in an existing folder", Words(out))
     data = read_images(options.images)
     if options.test:
         test = read_images(options.test, "test")
@@ -180,7 +182,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         held = np.arange(len(data.images)) % 10 == 9
         data, test = Images(data.images[~held], data.labels[~held]), Images(data.images[held], data.labels[held])
     if test.images.shape[1:] != data.images.shape[1:] or not len(test.images):
-        raise ValueError(f"test must hold images of shape {data.images.shape[1:]}; it was {test.images.shape}")
+        raise BadArgument("test", f"hold images of shape {data.images.shape[1:]}", Words(test.images.shape))
     shape, classes = data.images.shape[1:], int(data.labels.max()) + 1
     # Rounded as they are stored: the network learns with exactly what it will get.
     mean = np.round(data.images.mean(axis=(0, 1, 2)) / 255, 4).astype(np.float32)

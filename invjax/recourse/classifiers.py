@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import num_classes
 from invjax.data.tables.table import TabularData
 from invjax.engine.blackbox import antithetic, surrogate
@@ -55,7 +56,7 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
       missing (extra ``data``).
     """
     if gradient not in GRADIENTS:
-        raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}, was {gradient!r}")
+        raise BadArgument("gradient", f"be one of {', '.join(GRADIENTS)}", gradient)
     classes, weights = len(data.classes), None
     if name in ("mlp", "logistic"):
         weights = train(data, HIDDEN if name == "mlp" else (), seed)
@@ -68,7 +69,7 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
         try:
             model = load("mlp", name)
         except ValueError as error:
-            raise ValueError(f"model must be the npz of an MLP's weights: {error}") from error
+            raise BadArgument("model", "be the npz of an MLP's weights", hint=str(error)) from error
         chosen = Chosen(_two_classes(model, data), white_box, f"the network of {Path(name).name}", np.nan)
     elif ":" in name:
         found = _imported(name)
@@ -77,13 +78,13 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
         else:
             chosen = Chosen(_two_classes(as_logits(found), data), white_box, name, np.nan)
     else:
-        raise ValueError(f"model must be mlp, logistic, forest, a .npz file or module:name, was {name!r}")
+        raise BadArgument("model", "be mlp, logistic, forest, a .npz file or module:name", name)
     try:
         found = num_classes(chosen.model, data.x.shape[1:], np.float32)
     except ValueError as error:
-        raise ValueError(f"model must take the {data.x.shape[1]} columns of {data.name}: {error}") from error
+        raise BadArgument("model", f"take the {data.x.shape[1]} columns of {data.name}", hint=str(error)) from error
     if found != classes:
-        raise ValueError(f"model must have the {classes} classes of {data.name}, has {found}")
+        raise BadArgument("model", f"have the {classes} classes of {data.name}", Words(found))
     test = data.test[np.isfinite(data.x[data.test]).all(1)]
     right = predictor(chosen.model)(data.x[test]) == data.label[test]
     return chosen._replace(accuracy=float(right.mean()) if len(test) else np.nan)
@@ -104,8 +105,8 @@ def train(data: TabularData, hidden: tuple[int, ...] = HIDDEN, seed: int = 0) ->
     rows = data.train[np.isfinite(data.x[data.train]).all(1)]
     x, y = data.x[rows], data.label[rows]
     if len(np.unique(y)) < 2:
-        raise ValueError(
-            f"data must have training rows of at least two classes, has {len(rows)} of {len(np.unique(y))}"
+        raise BadArgument(
+            "data", "have training rows of at least two classes", Words(f"{len(rows)} of {len(np.unique(y))}")
         )
     net = MLP((data.x.shape[1], *hidden, len(data.classes)), rngs=nnx.Rngs(seed))
     model = as_logits(net)
@@ -166,7 +167,7 @@ def _forest(data: TabularData, seed: int) -> Any:
         raise ImportError("the forest needs scikit-learn: pip install 'invjax[data]'") from error
     rows = data.train[np.isfinite(data.x[data.train]).all(1)]
     if len(np.unique(data.label[rows])) < len(data.classes):
-        raise ValueError("data must have training rows of every class")
+        raise BadArgument("data", "have training rows of every class")
     forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=3, random_state=seed)
     return forest.fit(data.x[rows], data.label[rows])
 
@@ -181,8 +182,8 @@ def _imported(name: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"model must be module:name of something that can be imported, was {name!r}: {error}"
+        raise BadArgument(
+            "model", "be module:name of something that can be imported", Words(f"{name!r}: {error}")
         ) from error
     finally:
         sys.path.remove(here)

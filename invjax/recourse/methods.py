@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.counterfactuals import REGISTRY, SCFEConfig, face, frontier, make, pcfe
 from invjax.data.tables.table import TabularData
 from invjax.densities import fit_knn
@@ -52,17 +53,17 @@ def settings(
     """Check the method and its constants, and fit what it needs. Raises ValueError naming the argument."""
     name = method if isinstance(method, str) else type(method).__name__
     if isinstance(method, str) and method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, was {method!r}")
+        raise BadArgument("method", f"be one of {', '.join(METHODS)}", method)
     if max_changes is not None and (
         isinstance(max_changes, bool) or max_changes != int(max_changes) or max_changes < 1
     ):
-        raise ValueError(f"max_changes must be a whole number of features, at least 1, was {max_changes!r}")
+        raise BadArgument("max_changes", "be a whole number of features, at least 1", max_changes)
     if tau is not None and not tau >= 0:
-        raise ValueError(f"tau must be a weight >= 0, was {tau!r}")
+        raise BadArgument("tau", "be a weight >= 0", tau)
     if not 0 <= plausibility < 1:
-        raise ValueError(f"plausibility must be a share in (0, 1), or 0 for none, was {plausibility!r}")
+        raise BadArgument("plausibility", "be a share in (0, 1), or 0 for none", plausibility)
     if name == "pcfe" and evaluator is not white_box:
-        raise ValueError("method must be another than 'pcfe' for a black box: it needs the model's own gradient")
+        raise BadArgument("method", "be another than 'pcfe' for a black box", hint="it needs the model's own gradient")
     train = kernels = cut = None
     weight = 0.0 if tau is None else float(tau)
     if plausibility > 0:
@@ -77,7 +78,7 @@ def settings(
     if not isinstance(method, str):
         if max_changes is not None or tau is not None:
             which = "max_changes" if max_changes is not None else "tau"
-            raise ValueError(f"{which} must be set in the configuration of the method, where one is given")
+            raise BadArgument(which, "be set in the configuration of the method, where one is given")
         most, used = getattr(method, "max_changes", None), hasattr(method, "tau")
         asked = Asked(name, method, cut if used else None, kernels, threshold, train, most, 0.0, plausibility, words)
     elif method in FUNCTIONS:
@@ -135,7 +136,7 @@ def _configured(
 def _refuse(method: str, **given: Any) -> None:
     for name, value in given.items():
         if value is not None:
-            raise ValueError(f"{name} must be left out for the method {method!r}, which has no such constant")
+            raise BadArgument(name, f"be left out for the method {method!r}, which has no such constant")
 
 
 def _plausibility_in_words(asked: Asked, alpha: float, density: Any) -> str:
@@ -200,11 +201,11 @@ def frontier_of(
     Raises ValueError: another method than S-CFE, or a black box.
     """
     if most < 0 or most != int(most):
-        raise ValueError(f"frontier must be a number of features >= 0, was {most!r}")
+        raise BadArgument("frontier", "be a number of features >= 0", most)
     if not most:
         return
     if not isinstance(asked.config, SCFEConfig) or evaluator is not white_box:
-        raise ValueError("frontier must be left out: it is for the method s-cfe and a model with a gradient")
+        raise BadArgument("frontier", "be left out", hint="it is for the method s-cfe and a model with a gradient")
     if not len(x):
         return
     counts = range(1, int(most) + 1)

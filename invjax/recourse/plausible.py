@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
+from invjax.core.errors import BadArgument
 from invjax.data.tables.table import TabularData
 from invjax.densities import KDE, Hinge, fit_kde, hinge
 
@@ -54,7 +55,7 @@ def training_rows(data: TabularData, most: int = MOST_ROWS, seed: int = 0) -> np
     for k, name in enumerate(data.classes):
         own = rows[data.label[rows] == k]
         if len(own) < 2:
-            raise ValueError(f"data must have at least two training rows of every class, {name!r} has {len(own)}")
+            raise BadArgument("data", f"have at least two training rows of every class, {name!r} has {len(own)}")
         kept.append(own if len(own) <= most else generator.choice(own, most, replace=False))
     return np.sort(np.concatenate(kept))
 
@@ -66,7 +67,7 @@ def plausibility_of(data: TabularData, alpha: float = 0.25, rows: np.ndarray | N
     Raises ValueError: alpha, or a class with fewer than two rows.
     """
     if not 0 < alpha < 1:
-        raise ValueError(f"plausibility must be a share in (0, 1), or 0 for none, was {alpha!r}")
+        raise BadArgument("plausibility", "be a share in (0, 1), or 0 for none", alpha)
     rows = training_rows(data) if rows is None else rows
     x, y = data.x[rows], data.label[rows]
     found = np.asarray(fit_kde(x, y).bandwidth, np.float64)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from invjax.constraints.table import columns
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.tables.table import Table, TabularData
 from invjax.densities.common import evaluate, log_prob_of
@@ -28,7 +29,7 @@ def freeze(data: TabularData, names: Sequence[str]) -> TabularData:
     """The data with these features immutable as well. Raises ValueError for a name that is no feature."""
     unknown = [name for name in names if name not in data.space.names]
     if unknown:
-        raise ValueError(f"immutable must name features ({', '.join(data.space.names)}), was {unknown[0]!r}")
+        raise BadArgument("immutable", f"name features ({', '.join(data.space.names)})", unknown[0])
     features = [
         dataclasses.replace(feature, direction="none") if feature.name in names else feature
         for feature in data.space.features
@@ -97,7 +98,7 @@ def explain_rows(
     classes = len(data.classes)
     network = as_logits_fn(model)
     if (found := num_classes(network, (space.width,), np.float32)) != classes:
-        raise ValueError(f"model must have the {classes} classes of the data, has {found}")
+        raise BadArgument("model", f"have the {classes} classes of the data", Words(found))
     logits = logits_of(network, x)
     predicted = classes_of(logits)
     wanted = _targets(data, target, logits, predicted, count)
@@ -267,13 +268,11 @@ def _people(data: TabularData, rows: Any, ids: Sequence[Any] | None) -> tuple[Ta
         try:
             found = np.atleast_1d(np.arange(len(data.label))[chosen])
         except (IndexError, TypeError) as error:
-            raise ValueError(
-                f"rows must be rows of the {len(data.label)} of the table, or a table, were {rows!r}"
-            ) from error
+            raise BadArgument("rows", f"be rows of the {len(data.label)} of the table, or a table", rows) from error
         table = data.rows(found)
     names = [str(name) for name in (found if ids is None else ids)]
     if not names or len(names) != len(next(iter(table.values()))):
-        raise ValueError(f"ids must name each of the {len(next(iter(table.values())))} rows, were {len(names)}")
+        raise BadArgument("ids", f"name each of the {len(next(iter(table.values())))} rows", Words(len(names)))
     return table, names
 
 
@@ -285,12 +284,14 @@ def _targets(data: TabularData, target: Any, logits: np.ndarray, predicted: np.n
         return rest.argmax(1).astype(np.int32)
     given = np.atleast_1d(np.asarray(target))
     if given.shape not in ((1,), (count,)):
-        raise ValueError(f"target must be one class or one for each of the {count} rows, had shape {given.shape}")
+        raise BadArgument(
+            "target", f"be one class or one for each of the {count} rows", Words(f"of shape {given.shape}")
+        )
     wanted = []
     for one in given.tolist():
         by_name = [k for k, name in enumerate(data.classes) if name == str(one)]
         if not by_name and not (isinstance(one, int) and 0 <= one < len(data.classes)):
-            raise ValueError(f"target must be one of the classes {', '.join(data.classes)}, was {one!r}")
+            raise BadArgument("target", f"be one of the classes {', '.join(data.classes)}", one)
         wanted.append(one if isinstance(one, int) and not isinstance(target, str) else by_name[0])
     return np.broadcast_to(np.asarray(wanted, np.int32), (count,)).copy()
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.metrics import changed_pixels, l2
 from invjax.report.page import Section, escape, image_tag, shown_width
 from invjax.types import UNTARGETED, Result, Status
@@ -61,16 +62,16 @@ def attack_section(
     """
     pictures, classes, wanted = np.asarray(images), np.asarray(labels), np.asarray(targets)
     if pictures.ndim != 4:
-        raise ValueError(f"images must be [n, H, W, C], were of shape {pictures.shape}")
+        raise BadArgument("images", "be [n, H, W, C]", Words(f"of shape {pictures.shape}"))
     if classes.shape != pictures.shape[:1]:
-        raise ValueError(f"labels must be of shape {pictures.shape[:1]}, were {classes.shape}")
+        raise BadArgument("labels", f"be of shape {pictures.shape[:1]}", Words(classes.shape))
     if wanted.ndim != 2 or len(wanted) != len(pictures):
-        raise ValueError(f"targets must be [{len(pictures)}, T], were of shape {wanted.shape}")
+        raise BadArgument("targets", f"be [{len(pictures)}, T]", Words(f"of shape {wanted.shape}"))
     host = {name: Result(*(np.asarray(part) for part in result)) for name, result in results.items()}
     for name, result in host.items():
         if result.delta.shape != (*wanted.shape, *pictures.shape[1:]):
             expected = (*wanted.shape, *pictures.shape[1:])
-            raise ValueError(f"results[{name!r}].delta must be of shape {expected}, was {result.delta.shape}")
+            raise BadArgument(f"results[{name!r}].delta", f"be of shape {expected}", Words(result.delta.shape))
     shown = min(len(pictures), max_images)
     norms = {name: l2(result.delta[:shown], unit, bounds) for name, result in host.items()}
     strips = [{name: (result.rows(n), norms[name][n]) for name, result in host.items()} for n in range(shown)]

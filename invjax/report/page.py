@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.report.png import data_uri, encode_png
 from invjax.report.style import CSS
 
@@ -75,7 +76,7 @@ def write_report(
     page = render(sections, title=title, subtitle=subtitle, footer=footer)
     target = Path(path)
     if target.is_dir():
-        raise ValueError(f"path must name a file, {str(target)!r} is a folder")
+        raise BadArgument("path", f"name a file, {str(target)!r} is a folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
@@ -88,7 +89,7 @@ def write_report(
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ValueError(f"path must be writable, {str(target)!r} is not: {error.strerror or error}") from error
+        raise BadArgument("path", f"be writable, {str(target)!r} is not", hint=str(error.strerror or error)) from error
     return target
 
 

@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
+
 _COLOUR_TYPE = {1: 0, 3: 2, 4: 6}  # channels -> PNG colour type: grey, RGB, RGBA
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -22,7 +24,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     if array.ndim == 2:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in _COLOUR_TYPE or array.size == 0:
-        raise ValueError(f"pixels must be uint8 [H, W] or [H, W, 1|3|4], were {array.dtype} {np.shape(pixels)}")
+        raise BadArgument("pixels", "be uint8 [H, W] or [H, W, 1|3|4]", Words(f"{array.dtype} {np.shape(pixels)}"))
     height, width, channels = array.shape
     rows = array.reshape(height, width * channels)
     # Each row starts with its filter type; 0 is "as it is", which suits flat little pictures.

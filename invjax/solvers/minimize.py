@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
 from invjax.solvers import linesearch
 from invjax.solvers.momentum import Prox, Restart, Solver, State, check_restart
@@ -75,27 +76,27 @@ def _check(
     support: ArrayLike | None,
 ) -> None:
     if solver not in get_args(Name):
-        raise ValueError(f"solver must be one of {', '.join(get_args(Name))}, was {solver!r}")
+        raise BadArgument("solver", f"be one of {', '.join(get_args(Name))}", solver)
     if not jnp.issubdtype(x0.dtype, jnp.floating):
-        raise ValueError(f"x0 must have a floating dtype, was {x0.dtype}")
+        raise BadArgument("x0", "have a floating dtype", Words(x0.dtype))
     if g is not None and solver not in COMPOSITE:
-        raise ValueError(f"g must be None for solver {solver!r} ({' and '.join(COMPOSITE)} take one), was {g!r}")
+        raise BadArgument("g", f"be None for solver {solver!r} ({' and '.join(COMPOSITE)} take one)", g)
     if g is not None and not (callable(getattr(g, "value", None)) and callable(getattr(g, "prox", None))):
-        raise ValueError(f"g must have the methods value(u) and prox(v, step), was {g!r}")
+        raise BadArgument("g", "have the methods value(u) and prox(v, step)", g)
     if restart is not None:
         check_restart(restart)
         if restart != "none" and solver not in ACCELERATED:
-            raise ValueError(
-                f"restart must be 'none' for solver {solver!r}, which has nothing to restart, was {restart!r}"
-            )
+            raise BadArgument("restart", f"be 'none' for solver {solver!r}, which has nothing to restart", restart)
     if step is None and backtracking is False:
-        raise ValueError("step must be given when backtracking is False, was None")
+        raise BadArgument("step", "be given when backtracking is False", Words("None"))
     for name, number in (("step", step), ("max_steps", max_steps)):
         # A traced number cannot be looked at; only host values are checked.
         if number is not None and not isinstance(number, Tracer) and not np.all(np.asarray(number) > 0):
-            raise ValueError(f"{name} must be positive, was {number}")
+            raise BadArgument(name, "be positive", Words(number))
     if (support is not None) != (solver == "pnag"):
-        raise ValueError(f"support must be given for solver 'pnag' and for no other, was {support!r} for {solver!r}")
+        raise BadArgument(
+            "support", "be given for solver 'pnag' and for no other", Words(f"{support!r} for {solver!r}")
+        )
     if support is not None:
         mask = jnp.asarray(support)
         try:
@@ -103,8 +104,8 @@ def _check(
         except ValueError:
             fits = False
         if mask.dtype != jnp.bool_ or not fits:
-            raise ValueError(
-                f"support must be bool and broadcastable to x0, {x0.shape}, was {mask.dtype}, {mask.shape}"
+            raise BadArgument(
+                "support", f"be bool and broadcastable to x0, {x0.shape}", Words(f"{mask.dtype}, {mask.shape}")
             )
 
 

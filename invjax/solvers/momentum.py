@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Array, ArrayLike
 
 Restart = Literal["none", "gradient", "function"]
@@ -58,7 +59,7 @@ def init(x0: Array) -> State:
     """The state at rest: r_0 = x0, no velocity, β_0 = 1. x0: [*S], a floating dtype that everything follows."""
     x0 = jnp.asarray(x0)
     if not jnp.issubdtype(x0.dtype, jnp.floating):
-        raise ValueError(f"x0 must have a floating dtype, was {x0.dtype}")
+        raise BadArgument("x0", "have a floating dtype", Words(x0.dtype))
     # The explicit dtype also drops a weak type, which could not be carried through a loop.
     return State(
         x=jnp.asarray(x0, x0.dtype),
@@ -101,7 +102,7 @@ def look_ahead(state: State) -> Array:
 def check_restart(restart: str) -> None:
     """Raise ValueError unless ``restart`` is one of the schemes."""
     if restart not in get_args(Restart):
-        raise ValueError(f"restart must be one of {', '.join(get_args(Restart))}, was {restart!r}")
+        raise BadArgument("restart", f"be one of {', '.join(get_args(Restart))}", restart)
 
 
 def accept(
@@ -137,7 +138,7 @@ def accept(
     """
     check_restart(restart)
     if restart == "function" and value is None:
-        raise ValueError("value must be the objective at the candidate when restart is 'function', was None")
+        raise BadArgument("value", "be the objective at the candidate when restart is 'function'", Words("None"))
     dtype = state.x.dtype
     velocity = candidate - state.x
     beta = next_beta(state.beta)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
 from invjax.types import Array, ArrayLike
 
@@ -124,7 +125,7 @@ def grid(lower: ArrayLike, upper: ArrayLike, num: int) -> Array:
       ValueError: ``num`` below 2.
     """
     if num < 2:
-        raise ValueError(f"num must be at least 2, was {num}")
+        raise BadArgument("num", "be at least 2", Words(num))
     low = init(lower).value
     return low * (jnp.asarray(upper, low.dtype) / low) ** jnp.linspace(0.0, 1.0, num, dtype=low.dtype)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.viz.figures import GREY, new_figure
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
 
@@ -34,7 +35,9 @@ def score_curves(
     at = np.asarray(percentiles, np.float64)
     for name, curve in {**curves, **(published or {}), "chance": chance}.items():
         if np.shape(curve) != at.shape:
-            raise ValueError(f"curves must have {at.size} values, one per percentile; {name!r} has {np.shape(curve)}")
+            raise BadArgument(
+                "curves", f"have {at.size} values, one per percentile", hint=f"{name!r} has {np.shape(curve)}"
+            )
     figure = new_figure((6.4, 4.4))
     axis = figure.subplots()
     axis.plot(at, chance, color=GREY, lw=1.2, ls=":", label="chance, √(1 − P/100)")
@@ -76,10 +79,10 @@ def comparison(
     """
     images = np.asarray(originals)
     if images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"originals must be [N, H, W, C] with N >= 1, were of shape {images.shape}")
+        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", Words(f"of shape {images.shape}"))
     for name, change in changes.items():
         if np.shape(change) != images.shape:
-            raise ValueError(f"changes[{name!r}] must be of shape {images.shape}, was {np.shape(change)}")
+            raise BadArgument(f"changes[{name!r}]", f"be of shape {images.shape}", Words(np.shape(change)))
     figure = new_figure((cell * (len(changes) + 1) + 0.9, 2 * cell * len(images) + 0.4))
     axes = figure.subplots(2 * len(images), len(changes) + 1, squeeze=False)
     smooth = None if max(images.shape[1:3]) > 64 else "nearest"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Result
 from invjax.viz.figures import AMBER, BLUE, GREY, _median, new_figure
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
@@ -43,16 +44,16 @@ def ways(
     """
     images = np.asarray(originals)
     if images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"originals must be [N, H, W, C] with N >= 1, were of shape {images.shape}")
+        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", Words(f"of shape {images.shape}"))
     if not results:
-        raise ValueError("results must name at least one way, had none")
+        raise BadArgument("results", "name at least one way", Words("none"))
     for name, result in results.items():
         if np.shape(result.x) != images.shape or np.shape(result.delta) != images.shape:
-            raise ValueError(
-                f"results[{name!r}] must have x and delta of shape {images.shape}, had {np.shape(result.x)}"
+            raise BadArgument(
+                f"results[{name!r}]", f"have x and delta of shape {images.shape}", Words(np.shape(result.x))
             )
     if titles is not None and len(titles) != len(images):
-        raise ValueError(f"titles must be {len(images)} strings, were {len(titles)}")
+        raise BadArgument("titles", f"be {len(images)} strings", Words(len(titles)))
     figure = new_figure((cell * len(images) + 1.4, cell * (1 + 2 * len(results)) + 0.3))
     axes = figure.subplots(1 + 2 * len(results), len(images), squeeze=False)
     for n, image in enumerate(images):
@@ -105,12 +106,12 @@ def plane(
     label = np.asarray(classes)
     ends = {name: np.asarray(end, np.float64) for name, end in answers.items()}
     if not ends:
-        raise ValueError("answers must name at least one way, had none")
+        raise BadArgument("answers", "name at least one way", Words("none"))
     if data.ndim != 2 or data.shape[1] != 2 or label.shape != data.shape[:1]:
         raise ValueError(f"points and classes must be [M, 2] and [M], were of shapes {data.shape} and {label.shape}")
     for name, array in {"x": rows, **{f"answers[{name!r}]": end for name, end in ends.items()}}.items():
         if array.ndim != 2 or array.shape[1] != 2 or len(array) != len(rows):
-            raise ValueError(f"{name} must be of shape ({len(rows)}, 2), was {array.shape}")
+            raise BadArgument(name, f"be of shape ({len(rows)}, 2)", Words(array.shape))
     every = np.concatenate([data, rows, *ends.values()])
     low, high = np.nanmin(every, axis=0), np.nanmax(every, axis=0)
     room = 0.06 * np.where(high > low, high - low, 1.0)

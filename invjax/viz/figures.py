@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Result
 from invjax.viz.pixels import perturbation_pixels, picture_pixels, support_pixels
 
@@ -46,11 +47,13 @@ def grid(
     images, answers, deltas = (np.asarray(a) for a in (originals, result.x, result.delta))
     found = np.asarray(result.found)
     if images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"originals must be [N, H, W, C] with N >= 1, were of shape {images.shape}")
+        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", Words(f"of shape {images.shape}"))
     if answers.shape != images.shape or deltas.shape != images.shape:
-        raise ValueError(f"result must have x and delta of shape {images.shape}, had {answers.shape}, {deltas.shape}")
+        raise BadArgument(
+            "result", f"have x and delta of shape {images.shape}", Words(f"{answers.shape}, {deltas.shape}")
+        )
     if titles is not None and len(titles) != len(images):
-        raise ValueError(f"titles must be {len(images)} strings, were {len(titles)}")
+        raise BadArgument("titles", f"be {len(images)} strings", Words(len(titles)))
     names = ("original", "adversarial", "perturbation", "mask")
     figure = new_figure((cell * len(images) + 0.9, cell * len(names) + 0.5))
     axes = figure.subplots(len(names), len(images), squeeze=False)
@@ -103,7 +106,7 @@ def trace(
         raise ValueError(f"support and margin must both be [T] or [L, T], were {np.shape(support)}, {np.shape(margin)}")
     where = np.arange(lines[0].shape[1]) if steps is None else np.asarray(steps)
     if where.shape != lines[0].shape[1:]:
-        raise ValueError(f"steps must be of shape {lines[0].shape[1:]}, was {where.shape}")
+        raise BadArgument("steps", f"be of shape {lines[0].shape[1:]}", Words(where.shape))
     figure = new_figure((6.4, 4.4))
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axis, values, colour in ((upper, lines[0], AMBER), (lower, lines[1], BLUE)):

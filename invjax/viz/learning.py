@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.viz.counterfactuals import ways
 from invjax.viz.figures import AMBER, BLUE, GREY, new_figure
 from invjax.viz.pixels import picture_pixels
@@ -30,7 +31,7 @@ def worst_groups(records: Mapping[str, Mapping[str, Any]]) -> Figure:
     """
     rows = {name: record for name, record in records.items() if "accuracy" in record}
     if not rows:
-        raise ValueError("records must hold at least one method with an accuracy, held none")
+        raise BadArgument("records", "hold at least one method with an accuracy, held none")
     figure = new_figure((7.2, 0.28 * len(rows) + 0.9))
     axis = figure.subplots()
     places = np.arange(len(rows))[::-1]
@@ -88,7 +89,7 @@ def perturbed(
         at = [np.flatnonzero(made.source == row) for row in rows]
         lacking = [row for row, found in zip(rows, at, strict=True) if not len(found)]
         if lacking:
-            raise ValueError(f"rows must be examples that every set has; {name!r} dropped {lacking}")
+            raise BadArgument("rows", "be examples that every set has", hint=f"{name!r} dropped {lacking}")
         x = made.x[[int(found[0]) for found in at]]
         moved[name] = _Moved(x, x - images, np.ones(len(rows), bool))
     return ways(images, moved, titles=titles, scale=scale, cell=cell)
@@ -154,7 +155,7 @@ def magnified(
     originals = _pictures(images, perturbed, "perturbed", np.shape(images))
     _one_each(titles, len(originals), "titles")
     if not factor > 0:
-        raise ValueError(f"factor must be above 0, was {factor!r}")
+        raise BadArgument("factor", "be above 0", factor)
     low, high = (np.asarray(bound, np.float64) for bound in bounds)
     figure, axes = _sheet(originals, list(perturbed), titles, cell)
     for n, image in enumerate(originals):
@@ -170,18 +171,18 @@ def _pictures(images: Any, named: Mapping[str, Any], argument: str, shape: tuple
     """The images, where they and what is named fit."""
     originals = np.asarray(images)
     if originals.ndim != 4 or len(originals) == 0:
-        raise ValueError(f"images must be [N, H, W, C] with N >= 1, were of shape {originals.shape}")
+        raise BadArgument("images", "be [N, H, W, C] with N >= 1", Words(f"of shape {originals.shape}"))
     if not named:
-        raise ValueError(f"{argument} must name at least one, had none")
+        raise BadArgument(argument, "name at least one", Words("none"))
     for name, arrays in named.items():
         if np.shape(arrays) != tuple(shape):
-            raise ValueError(f"{argument}[{name!r}] must be of shape {tuple(shape)}, was {np.shape(arrays)}")
+            raise BadArgument(f"{argument}[{name!r}]", f"be of shape {tuple(shape)}", Words(np.shape(arrays)))
     return originals
 
 
 def _one_each(words: Sequence[str] | None, count: int, argument: str) -> None:
     if words is not None and len(words) != count:
-        raise ValueError(f"{argument} must be {count} strings, were {len(words)}")
+        raise BadArgument(argument, f"be {count} strings", Words(len(words)))
 
 
 def _sheet(

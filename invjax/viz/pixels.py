@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
+
 RAISED = (220, 38, 38)  # red: the value goes up
 LOWERED = (37, 110, 235)  # blue: it goes down
 SUPPORT = (217, 119, 6)  # amber: changed at all
@@ -22,7 +24,7 @@ def picture_pixels(x: Any, bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
     image = _one_image(x, "x").astype(np.float64)
     lower, upper = (np.asarray(bound, np.float64) for bound in bounds)
     if not np.all(lower < upper):
-        raise ValueError(f"bounds must be (lower, upper) with lower < upper, were {bounds!r}")
+        raise BadArgument("bounds", "be (lower, upper) with lower < upper", bounds)
     unit = np.clip(np.nan_to_num((image - lower) / (upper - lower), nan=0.0), 0.0, 1.0)
     if unit.shape[-1] != 3:
         unit = np.repeat(unit.mean(axis=-1, keepdims=True), 3, axis=-1)
@@ -69,5 +71,5 @@ def support_pixels(delta: Any) -> np.ndarray:
 def _one_image(array: Any, name: str) -> np.ndarray:
     image = np.asarray(array)
     if image.ndim != 3:
-        raise ValueError(f"{name} must be one image [H, W, C], was of shape {image.shape}")
+        raise BadArgument(name, "be one image [H, W, C]", Words(f"of shape {image.shape}"))
     return image

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
+
 
 def superpixels(x: Any, segments: int = 150, compactness: float = 10.0) -> np.ndarray:
     """Superpixels of each image by SLIC (Achanta et al. 2012), as scikit-image has it.
@@ -31,19 +33,19 @@ def superpixels(x: Any, segments: int = 150, compactness: float = 10.0) -> np.nd
     """
     images = np.asarray(x)
     if images.ndim not in (3, 4) or 0 in images.shape:
-        raise ValueError(f"x must be images [N, H, W, C] or one image [H, W, C], had shape {images.shape}")
+        raise BadArgument("x", "be images [N, H, W, C] or one image [H, W, C]", Words(f"of shape {images.shape}"))
     if images.dtype.kind not in "fiub":
-        raise ValueError(f"x must be real numbers, was {images.dtype}")
+        raise BadArgument("x", "be real numbers", Words(images.dtype))
     images = images.astype(np.float64)
     if not np.isfinite(images).all():
-        raise ValueError("x must be finite, holds NaN or infinity")
+        raise BadArgument("x", "be finite, holds NaN or infinity")
     height, width = images.shape[-3:-1]
     if isinstance(segments, bool) or not isinstance(segments, int | np.integer):
-        raise ValueError(f"segments must be an integer, was {segments!r}")
+        raise BadArgument("segments", "be an integer", segments)
     if not 1 <= segments <= height * width:
-        raise ValueError(f"segments must lie in [1, {height * width}], the pixels of an image, was {segments}")
+        raise BadArgument("segments", f"lie in [1, {height * width}], the pixels of an image", Words(segments))
     if not (isinstance(compactness, int | float | np.number) and 0 < compactness < np.inf):
-        raise ValueError(f"compactness must be a number above 0, was {compactness!r}")
+        raise BadArgument("compactness", "be a number above 0", compactness)
     if images.ndim == 3:
         return _one(images, int(segments), float(compactness))
     return np.stack([_one(image, int(segments), float(compactness)) for image in images])

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from invjax.core.config import require_choice
+from invjax.core.errors import BadArgument, Words
 from invjax.core.groups import Grouping, grouping
 from invjax.types import Array, Problem
 
@@ -29,7 +30,7 @@ def need_image(problem: Problem, name: str, otherwise: str = "") -> None:
     """Raise ValueError unless x is an image."""
     if problem.x.ndim != 3:
         wanted = f"images [N, H, W, C] {otherwise}".strip()
-        raise ValueError(f"x must be {wanted} for {name}, had examples of shape {problem.x.shape}")
+        raise BadArgument("x", f"be {wanted} for {name}", Words(f"examples of shape {problem.x.shape}"))
 
 
 class Layout(NamedTuple):

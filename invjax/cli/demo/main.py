@@ -21,6 +21,7 @@ from invjax.campaign.attack import NOTE, Chosen, Run, attack, classify, configur
 from invjax.campaign.pairs import make_pairs
 from invjax.cli.demo.counterfactuals import housing_section, plane_section
 from invjax.cli.demo.digits import digits_section
+from invjax.core.errors import BadArgument, Words
 from invjax.core.files import check_folder
 from invjax.data import mnist_digits
 from invjax.models import mnist_cnn
@@ -184,9 +185,9 @@ def run_demo(
     """
     begin = time.perf_counter()
     if not 1 <= images <= 1000:
-        raise ValueError(f"n must be from 1 to 1000 digits, was {images}")
+        raise BadArgument("n", "be from 1 to 1000 digits", Words(images))
     if lanes < 1:
-        raise ValueError(f"lanes must be at least 1, was {lanes}")
+        raise BadArgument("lanes", "be at least 1", Words(lanes))
     folder = check_folder(out)
     logits = mnist_cnn()
     digits, accuracy, available = choose_digits(logits, images, seed)

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from invjax.core.errors import BadArgument, Words
 from invjax.counterfactuals.milp.program import Program
 from invjax.types import ArrayLike
 
@@ -66,13 +67,13 @@ def lof_model(points: ArrayLike, threshold: float = 1.5, k: int = 1, metric: str
     """
     unique = np.unique(np.asarray(points, np.float64), axis=0)
     if unique.ndim != 2 or not np.isfinite(unique).all():
-        raise ValueError(f"points must be finite numbers [M, D], had shape {np.shape(points)}")
+        raise BadArgument("points", "be finite numbers [M, D]", Words(f"of shape {np.shape(points)}"))
     if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, was {metric!r}")
+        raise BadArgument("metric", f"be one of {', '.join(METRICS)}", metric)
     if not 1 <= k < len(unique):
-        raise ValueError(f"k must be from 1 to one less than the {len(unique)} different points, was {k}")
+        raise BadArgument("k", f"be from 1 to one less than the {len(unique)} different points", Words(k))
     if not threshold > 0:
-        raise ValueError(f"threshold must be positive, was {threshold}")
+        raise BadArgument("threshold", "be positive", Words(threshold))
     distance = cdist(unique, unique, METRICS[metric])
     np.fill_diagonal(distance, np.inf)
     near = np.argsort(distance, axis=1, kind="stable")[:, :k]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import UNTARGETED
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
@@ -67,7 +68,7 @@ def _extract(model: Any) -> Any:
         return model
     if type(model).__module__.startswith("invjax.models"):
         return _of_mlp(model)
-    raise ValueError(f"model must be {ACCEPTED}; it was {type(model).__name__}")
+    raise BadArgument("model", f"be {ACCEPTED}", Words(type(model).__name__))
 
 
 def _of_module(model: Any) -> Any:
@@ -78,9 +79,9 @@ def _of_module(model: Any) -> Any:
 
     if not isinstance(model.apply, NnxApply):
         name = type(model.apply).__name__
-        raise ValueError(f"model must be {ACCEPTED}; it was a LogitsModel of {name}, which hides its layers")
+        raise BadArgument("model", f"be {ACCEPTED}", Words(f"a LogitsModel of {name}, which hides its layers"))
     if model.apply.random_leaves:
-        raise ValueError(f"model must be {ACCEPTED}; it was a module with random numbers (dropout)")
+        raise BadArgument("model", f"be {ACCEPTED}", Words("a module with random numbers (dropout)"))
     return _of_mlp(nnx.merge(model.apply.graph, model.params))
 
 
@@ -88,7 +89,7 @@ def _of_mlp(module: Any) -> Any:
     from invjax.models.mlp import MLP
 
     if type(module) is not MLP:  # a subclass may compute something else
-        raise ValueError(f"model must be {ACCEPTED}; it was {type(module).__name__}")
+        raise BadArgument("model", f"be {ACCEPTED}", Words(type(module).__name__))
     layers = [getattr(module, f"dense{i + 1}") for i in range(module.layers)]
     return [(np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])) for layer in layers]
 
@@ -107,19 +108,22 @@ def _checked(pairs: Any, single: bool = False) -> Layers:
         try:
             weight, bias = (np.array(one, np.float64) for one in pair)
         except (TypeError, ValueError):
-            raise ValueError(f"model must be a list of pairs (W, b) of numbers; entry {position} was not") from None
+            raise BadArgument(
+                "model", "be a list of pairs (W, b) of numbers", hint=f"entry {position} was not"
+            ) from None
         fits = weight.ndim == 2 and bias.shape == weight.shape[1:] and width in (None, weight.shape[0])
         if not fits or 0 in weight.shape:
-            raise ValueError(
-                f"model must be pairs (W [in, out], b [out]) that fit together; entry {position} had shapes "
-                f"{weight.shape} and {bias.shape} after a layer of {width} outputs"
+            raise BadArgument(
+                "model",
+                "be pairs (W [in, out], b [out]) that fit together",
+                hint=(f"entry {position} had shapes {weight.shape} and {bias.shape} after a layer of {width} outputs"),
             )
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise ValueError(f"model must have finite weights; entry {position} has a NaN or an infinity")
+            raise BadArgument("model", "have finite weights", hint=f"entry {position} has a NaN or an infinity")
         layers.append((weight, bias))
         width = weight.shape[1]
     if not layers:
-        raise ValueError("model must have at least one layer; it had none")
+        raise BadArgument("model", "have at least one layer", Words("none"))
     if width == 1 and not single:
         weight, bias = layers[-1]
         layers[-1] = np.pad(weight, ((0, 0), (1, 0))), np.pad(bias, (1, 0))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.counterfactuals.milp.domain import OBJECTIVES, Domain
 from invjax.counterfactuals.milp.lof import LofModel, LofRows
 from invjax.counterfactuals.milp.network import Layers, margin
@@ -51,29 +52,29 @@ class Question(NamedTuple):
     def check(self) -> None:
         """Raise ValueError for what cannot be solved."""
         if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, was {self.objective!r}")
+            raise BadArgument("objective", f"be one of {', '.join(OBJECTIVES)}", self.objective)
         if self.objective == "mad_l1" and self.mad is None:
-            raise ValueError("mad must be given, [F] > 0, for the objective 'mad_l1'")
+            raise BadArgument("mad", "be given, [F] > 0, for the objective 'mad_l1'")
         if self.mad is not None:
             good = np.shape(self.mad) == self.domain.category.shape and np.all(np.asarray(self.mad) > 0)
             if not good:
-                raise ValueError(f"mad must be {len(self.domain.category)} positive numbers, was {self.mad!r}")
+                raise BadArgument("mad", f"be {len(self.domain.category)} positive numbers", self.mad)
         width, classes = self.layers[0][0].shape[0], self.layers[-1][0].shape[1]
         if self.domain.x.size != width:
-            raise ValueError(f"x must have the network's {width} columns, had {self.domain.x.size}")
+            raise BadArgument("x", f"have the network's {width} columns", Words(self.domain.x.size))
         if not np.isfinite(self.domain.x).all():
-            raise ValueError("x must be finite")
+            raise BadArgument("x", "be finite")
         if not (np.isfinite(self.domain.lower).all() and np.isfinite(self.domain.upper).all()):
             raise ValueError(
                 "bounds (or the space's ranges) must be finite in every column: an exact solver needs them"
             )
         for name, value, least in (("label", self.label, 0), ("target", self.target, -1)):
             if not least <= value < classes:
-                raise ValueError(f"{name} must be from {least} to {classes - 1}, was {value}")
+                raise BadArgument(name, f"be from {least} to {classes - 1}", Words(value))
         if not self.kappa >= 0:
-            raise ValueError(f"kappa must be >= 0, was {self.kappa}")
+            raise BadArgument("kappa", "be >= 0", Words(self.kappa))
         if self.lof is not None and self.lof.points.shape[1] != width:
-            raise ValueError(f"lof must be fitted to points of {width} columns, had {self.lof.points.shape[1]}")
+            raise BadArgument("lof", f"be fitted to points of {width} columns", Words(self.lof.points.shape[1]))
 
     def value(self, point: np.ndarray) -> float:
         """The cost of a point."""

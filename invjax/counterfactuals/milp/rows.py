@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.counterfactuals.milp.domain import Domain, box_domain
 from invjax.counterfactuals.milp.exact import solve
 from invjax.counterfactuals.milp.lof import LofModel
@@ -106,7 +107,7 @@ def exact_counterfactual(
     network = relu_layers(layers)
     row = np.asarray(x, np.float64).reshape(-1)
     if row.size != network[0][0].shape[0]:
-        raise ValueError(f"x must have the network's {network[0][0].shape[0]} columns, had shape {np.shape(x)}")
+        raise BadArgument("x", f"have the network's {network[0][0].shape[0]} columns", Words(f"of shape {np.shape(x)}"))
     own = int(pre_activations(network, row)[-1].argmax()) if label is None else int(label)
     schema = None if space is None else read_space(space, dtype)
     question = Question(
@@ -177,22 +178,22 @@ def make_job(
     tighten: str = "lp",
 ) -> Job:
     if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, was {method!r}")
+        raise BadArgument("method", f"be one of {', '.join(METHODS)}", method)
     if tighten not in TIGHTEN:
-        raise ValueError(f"tighten must be one of {', '.join(TIGHTEN)}, was {tighten!r}")
+        raise BadArgument("tighten", f"be one of {', '.join(TIGHTEN)}", tighten)
     if not time_limit > 0:
-        raise ValueError(f"time_limit must be positive seconds, was {time_limit}")
+        raise BadArgument("time_limit", "be positive seconds", Words(time_limit))
     if not 0 <= mip_gap < 1:
-        raise ValueError(f"mip_gap must be from 0 to below 1, was {mip_gap}")
+        raise BadArgument("mip_gap", "be from 0 to below 1", Words(mip_gap))
     if question.max_changes is not None and question.max_changes < 0:
-        raise ValueError(f"max_changes must be >= 0 or None, was {question.max_changes}")
+        raise BadArgument("max_changes", "be >= 0 or None", Words(question.max_changes))
     question.check()
     points = None if references is None else np.asarray(references, np.float64)
     if method == "polytopes":
         points = question.lof.points if points is None and question.lof is not None else points
         width = question.domain.x.size
         if points is None or points.size == 0 or points.reshape(len(points), -1).shape[1] != width:
-            raise ValueError(f"references must be points [M, {width}] for the method 'polytopes', were {references!r}")
+            raise BadArgument("references", f"be points [M, {width}] for the method 'polytopes'", references)
         points = points.reshape(len(points), -1)
     return Job(question, method, points, start, float(time_limit), float(mip_gap), tighten)
 
@@ -200,13 +201,13 @@ def make_job(
 def _domain(row: np.ndarray, bounds: Any, mask: Any, schema: Schema | None) -> Domain:
     if schema is not None:
         if mask is not None:
-            raise ValueError("mask must be None with a space: immutable features have direction='none' there")
+            raise BadArgument("mask", "be None with a space", hint="immutable features have direction='none' there")
         return schema.domain(row)
     try:
         lower, upper = bounds
         return box_domain(row, lower, upper, mask)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"bounds must be (lower, upper), scalars or [{row.size}], were {bounds!r}") from error
+        raise BadArgument("bounds", f"be (lower, upper), scalars or [{row.size}]", bounds) from error
 
 
 class Rows(NamedTuple):
@@ -227,12 +228,12 @@ class Rows(NamedTuple):
         single = np.ndim(label) == 0
         rows = np.asarray(x)[None] if single else np.asarray(x)
         if rows.dtype.kind != "f":
-            raise ValueError(f"x must be floating-point numbers, was {rows.dtype}")
+            raise BadArgument("x", "be floating-point numbers", Words(rows.dtype))
         labels = np.asarray(label).reshape(-1)
         flat = rows.reshape(len(rows), -1)
         if flat.shape[1:] != (layers[0][0].shape[0],) or labels.shape != (len(rows),):
-            raise ValueError(
-                f"x must be [N, {layers[0][0].shape[0]}] with label [N], were {np.shape(x)} and {np.shape(label)}"
+            raise BadArgument(
+                "x", f"be [N, {layers[0][0].shape[0]}] with label [N]", Words(f"{np.shape(x)} and {np.shape(label)}")
             )
         if target is None:
             wanted = np.full(len(rows), UNTARGETED)
@@ -241,7 +242,7 @@ class Rows(NamedTuple):
         classes = layers[-1][0].shape[1]
         for name, values, least in (("label", labels, 0), ("target", wanted, UNTARGETED)):
             if values.dtype.kind not in "iu" or np.any((values < least) | (values >= classes)):
-                raise ValueError(f"{name} must be integers from {least} to {classes - 1}, was {values.tolist()}")
+                raise BadArgument(name, f"be integers from {least} to {classes - 1}", Words(values.tolist()))
         schema = None if space is None else read_space(space, rows.dtype)
         domains: list = []
         for row in flat:
@@ -267,7 +268,7 @@ class Rows(NamedTuple):
         unknown = set(options) - ASKED - HOW
         if unknown:
             allowed = ", ".join(sorted(ASKED | HOW))
-            raise ValueError(f"options must be of {allowed}; were {', '.join(sorted(unknown))}")
+            raise BadArgument("options", f"be of {allowed}", Words(", ".join(sorted(unknown))))
         asked = {name: options[name] for name in ASKED & set(options)}
         if asked.get("mad") is not None:
             asked["mad"] = np.asarray(asked["mad"], np.float64)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.counterfactuals.milp.domain import Domain
 
 ROUNDINGS = 2.0  # kept from a relation in addition to the constraints' own margin: the answer is rounded once more
@@ -73,7 +74,7 @@ def read_space(space: Any, dtype: Any) -> Schema:
     elif hasattr(space, "satisfied") and hasattr(space, "layout"):
         compiled, arrays = space, jax.tree.map(lambda leaf: _double(np.asarray(leaf)), space)
     else:
-        raise ValueError(f"space must be a FeatureSpace or compiled Constraints, was {type(space).__name__}")
+        raise BadArgument("space", "be a FeatureSpace or compiled Constraints", Words(type(space).__name__))
     layout = compiled.layout
     owner = np.repeat(np.arange(len(layout.widths)), layout.widths)
     return Schema(compiled, arrays, owner, np.array(layout.categories, bool))

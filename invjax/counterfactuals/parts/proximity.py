@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.config import config, require
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Array, ArrayLike
 
 
@@ -110,9 +111,9 @@ def fit_mahalanobis(x: ArrayLike, ridge: float = 1e-3) -> Mahalanobis:
     """
     x = _reference(x)
     if len(x) < 2:
-        raise ValueError(f"x must hold at least two reference points, held {len(x)}")
+        raise BadArgument("x", f"hold at least two reference points, held {len(x)}")
     if not ridge > 0:
-        raise ValueError(f"ridge must be > 0, was {ridge!r}")
+        raise BadArgument("ridge", "be > 0", ridge)
     flat = x.reshape(len(x), -1).astype(np.float64)
     covariance = np.atleast_2d(np.cov(flat, rowvar=False))
     mean = float(np.trace(covariance)) / len(covariance)
@@ -126,5 +127,5 @@ def _reference(x: ArrayLike) -> np.ndarray:
     points = np.asarray(x)
     points = points if np.issubdtype(points.dtype, np.floating) else points.astype(np.float32)
     if points.ndim < 2 or not len(points) or not np.isfinite(points).all():
-        raise ValueError(f"x must be finite reference points [M, *S] with M >= 1, had shape {points.shape}")
+        raise BadArgument("x", "be finite reference points [M, *S] with M >= 1", Words(f"of shape {points.shape}"))
     return points

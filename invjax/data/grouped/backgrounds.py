@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument
+
 KINDS = ("photos", "textures", "procedural")
 FAMILIES = ("land", "water")
 TILE = 40  # pixels
@@ -49,7 +51,7 @@ def backgrounds(kind: str = "auto", seed: int = 0) -> Backgrounds:
       ValueError: another kind. ImportError: the package that brings the pictures is missing (extra ``data``).
     """
     if kind not in ("auto", *KINDS):
-        raise ValueError(f"background must be auto, {', '.join(KINDS)}; was {kind!r}")
+        raise BadArgument("background", f"be auto, {', '.join(KINDS)}", kind)
     rng = np.random.default_rng([seed, 2])
     if kind != "procedural":
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.data.grouped.group_data import GroupData, group_data
 
 
@@ -38,13 +39,13 @@ def digits_spurious(
       ValueError: an argument is out of its range. ImportError: no scikit-learn (extra ``data``).
     """
     if not 0 <= correlation <= 1:
-        raise ValueError(f"correlation must lie in [0, 1], was {correlation}")
+        raise BadArgument("correlation", "lie in [0, 1]", Words(correlation))
     if not 0 < strip <= 1:
-        raise ValueError(f"strip must lie in (0, 1], was {strip}")
+        raise BadArgument("strip", "lie in (0, 1]", Words(strip))
     if not noise >= 0:
-        raise ValueError(f"noise must be >= 0, was {noise}")
+        raise BadArgument("noise", "be >= 0", Words(noise))
     if min(held_out) <= 0 or sum(held_out) >= 1:
-        raise ValueError(f"held_out must be two positive shares with a sum below 1, was {held_out}")
+        raise BadArgument("held_out", "be two positive shares with a sum below 1", Words(held_out))
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.data.images.fashion_mnist import fashion_folder, missing, read_idx
 from invjax.data.images.mnist import mnist_digits
 
@@ -41,7 +42,7 @@ def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int
       ValueError: another kind; no Fashion-MNIST where it was asked for. ImportError: no digits (extra ``demo``).
     """
     if kind not in ("auto", *KINDS):
-        raise ValueError(f"foreground must be auto, {', '.join(KINDS)}; was {kind!r}")
+        raise BadArgument("foreground", f"be auto, {', '.join(KINDS)}", kind)
     if kind in ("auto", "fashion"):
         folder = fashion_folder(fashion)
         if folder is not None:

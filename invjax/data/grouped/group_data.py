@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.data.images.files import ImageFiles
 from invjax.data.images.source import to_labels, to_range
 from invjax.types import Bounds
@@ -64,7 +65,7 @@ class GroupData:
         """The rows that an index array, mask or slice selects, in its order; files stay unread."""
         rows = np.arange(len(self))[index]
         if rows.ndim != 1:
-            raise ValueError(f"index must select rows: a slice, mask or array of ints, was {index!r}")
+            raise BadArgument("index", "select rows: a slice, mask or array of ints", index)
         x = self.x.take(rows) if isinstance(self.x, ImageFiles) else self.x[rows]
         return dataclasses.replace(
             self,
@@ -96,10 +97,10 @@ class GroupData:
         rows = self.part == self._index(split)
         if len(present := np.unique(self.y[rows])) < 2:
             only = ", ".join(self.classes[k] for k in present) or "no example"
-            raise ValueError(f"{split} must hold at least two classes, holds {only}")
+            raise BadArgument(split, f"hold at least two classes, holds {only}")
         if len(absent := np.setdiff1d(self.group, self.group[rows])):
             names = ", ".join(repr(self.groups[g]) for g in absent)
-            raise ValueError(f"{split} must hold an example of each group, has none of {names}")
+            raise BadArgument(split, "hold an example of each group", Words(f"none of {names}"))
 
     def subset(self, count: int, split: str = "train", *, seed: int = 0, equal: bool = False) -> GroupData:
         """``count`` examples of ``split``, drawn by group, with all examples of the other splits; order kept.
@@ -114,9 +115,10 @@ class GroupData:
         members = [rows[self.group[rows] == g] for g in range(len(self.groups))]
         sizes = np.array([len(one) for one in members])
         if not np.count_nonzero(sizes) <= count <= len(rows):
-            raise ValueError(
-                f"count must be from {np.count_nonzero(sizes)}, the groups of {split}, to {len(rows)}, its examples; "
-                f"was {count}"
+            raise BadArgument(
+                "count",
+                f"be from {np.count_nonzero(sizes)}, the groups of {split}, to {len(rows)}, its examples",
+                Words(count),
             )
         shares = equal_shares(count, sizes) if equal else proportional_shares(count, sizes)
         rng = np.random.default_rng(seed)
@@ -141,15 +143,15 @@ class GroupData:
             return self
         pixels, kept, bad = self.x.read(np.arange(len(self)), skip_bad)
         if not len(kept):
-            raise ValueError(f"{self.name} must hold an image that can be read, has none; {bad[0]}")
+            raise BadArgument(self.name, "hold an image that can be read", Words("none"), hint=str(bad[0]))
         return dataclasses.replace(self.take(kept), x=pixels, skipped=(*self.skipped, *bad))
 
     def _index(self, name: str) -> int:
         if name not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, was {name!r}")
+            raise BadArgument("split", f"be one of {', '.join(SPLITS)}", name)
         k = SPLITS.index(name)
         if not np.any(self.part == k):
-            raise ValueError(f"split must be one that {self.name} has, there is no example of {name!r}")
+            raise BadArgument("split", f"be one that {self.name} has, there is no example of {name!r}")
         return k
 
 
@@ -179,7 +181,7 @@ def group_data(
     """
     count = len(x)
     if count < 1:
-        raise ValueError(f"x must hold at least one example, {name} has none")
+        raise BadArgument("x", f"hold at least one example, {name} has none")
     columns = {"y": (y, classes), "attribute": (attribute, attributes), "part": (part, SPLITS)}
     if group is None:
         group = np.asarray(attribute) + len(attributes) * np.asarray(y)
@@ -189,19 +191,21 @@ def group_data(
     for key, (values, names) in columns.items():
         checked[key] = to_labels(np.asarray(values), count, key)
         if checked[key].max() >= len(names):
-            raise ValueError(f"{key} must be below {len(names)}, the number of its names; was {checked[key].max()}")
+            raise BadArgument(key, f"be below {len(names)}, the number of its names", Words(checked[key].max()))
     if isinstance(x, np.ndarray) and x.dtype != np.uint8:
         if not np.issubdtype(x.dtype, np.floating):
-            raise ValueError(f"x must be uint8 or floating point, was {x.dtype}")
+            raise BadArgument("x", "be uint8 or floating point", Words(x.dtype))
         if not (x.min() >= 0 and x.max() <= 1):
-            raise ValueError(f"x must lie in [0, 1], was in [{x.min():g}, {x.max():g}]; give pixels 0 ... 255 as uint8")
+            raise BadArgument(
+                "x", "lie in [0, 1]", Words(f"in [{x.min():g}, {x.max():g}]"), hint="give pixels 0 ... 255 as uint8"
+            )
         x = x.astype(np.float32, copy=False)
     if mask is not None and (mask.dtype != bool or mask.shape != tuple(x.shape[:3])):
-        raise ValueError(f"mask must be bool of shape {tuple(x.shape[:3])}, was {mask.dtype} {mask.shape}")
+        raise BadArgument("mask", f"be bool of shape {tuple(x.shape[:3])}", Words(f"{mask.dtype} {mask.shape}"))
     further = {key: np.asarray(column) for key, column in (table or {}).items()}
     for key, column in further.items():
         if len(column) != count:
-            raise ValueError(f"table[{key!r}] must have {count} rows, has {len(column)}")
+            raise BadArgument(f"table[{key!r}]", f"have {count} rows", Words(len(column)))
     return GroupData(
         name,
         x,

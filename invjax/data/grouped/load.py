@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from invjax.core.errors import BadArgument
 from invjax.data.grouped import digits_spurious, spuco, spuco_mnist, synthbirds, waterbirds
 from invjax.data.grouped.group_data import GroupData
 
@@ -32,7 +33,7 @@ def load_groups(name: str, **options: Any) -> GroupData:
     Raises ValueError for another name; else what the function says.
     """
     if name not in LOADERS:
-        raise ValueError(f"name must be one of {', '.join(LOADERS)}, was {name!r}")
+        raise BadArgument("name", f"be one of {', '.join(LOADERS)}", name)
     return LOADERS[name](**options)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data
 from invjax.data.images.files import KINDS, MARGIN, ImageFiles, Store
 from invjax.data.images.source import data_folder
@@ -55,13 +56,13 @@ def spuco_animals(
             for name in (name for name in present if name.startswith(f"{base}{split}/")):
                 below = name.removeprefix(f"{base}{split}/").rpartition("/")[0]
                 if below not in found:
-                    raise ValueError(
-                        f"source must have the images of {split} in {', '.join(known)}; {store} has {name!r}"
+                    raise BadArgument(
+                        "source", f"have the images of {split} in {', '.join(known)}", hint=f"{store} has {name!r}"
                     )
                 found[below].append(name)
             for g, (below, own) in enumerate(found.items()):
                 if not own:
-                    raise ValueError(f"source must have images in {base}{split}/{below}, {store} has none")
+                    raise BadArgument("source", f"have images in {base}{split}/{below}, {store} has none")
                 files += own
                 rows += [(2 * offset + g // 2, 2 * offset + g % 2, k)] * len(own)
     label, place, part_of = np.asarray(rows, np.int32).T
@@ -82,7 +83,7 @@ def spuco_animals(
 def names(which: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The names of the classes, places and groups of "animals", "dogs" or "birds"."""
     if which not in _PARTS:
-        raise ValueError(f"which must be one of {', '.join(_PARTS)}, was {which!r}")
+        raise BadArgument("which", f"be one of {', '.join(_PARTS)}", which)
     parts = [_SETS[part][1:] for part in _PARTS[which]]
     groups = tuple(f"{one} on {place}" for own, places in parts for one in own for place in places)
     return sum((own for own, _ in parts), ()), sum((places for _, places in parts), ()), groups
@@ -96,4 +97,4 @@ def _base(names: list[str], folder: str, shown: str) -> str:
             return "/".join(parts[: parts.index(folder) + 1]) + "/"
     if any(name.startswith(f"{SPLITS[0]}/") for name in names):
         return ""
-    raise ValueError(f"source must hold the folder {folder} with {', '.join(SPLITS)}; {shown} does not")
+    raise BadArgument("source", f"hold the folder {folder} with {', '.join(SPLITS)}", hint=f"{shown} does not")

@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.data.grouped.group_data import GroupData, group_data
 from invjax.data.images.mnist import mnist_digits
 from invjax.data.images.source import data_folder, read_npz
@@ -86,14 +87,14 @@ def spuco_mnist(
         for the number of images.
     """
     if difficulty not in DIFFICULTIES:
-        raise ValueError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, was {difficulty!r}")
+        raise BadArgument("difficulty", f"be one of {', '.join(DIFFICULTIES)}", difficulty)
     for name, share in (("label_noise", label_noise), ("feature_noise", feature_noise)):
         if not 0 <= share <= 1:
-            raise ValueError(f"{name} must lie in [0, 1], was {share}")
+            raise BadArgument(name, "lie in [0, 1]", Words(share))
     lists = [tuple(int(d) for d in one) for one in classes]
     flat = [d for one in lists for d in one]
     if len(lists) < 2 or min(map(len, lists)) < 1 or len(set(flat)) < len(flat) or not set(flat) <= set(range(10)):
-        raise ValueError(f"classes must be two or more disjoint, non-empty lists of digits 0 ... 9, were {lists}")
+        raise BadArgument("classes", "be two or more disjoint, non-empty lists of digits 0 ... 9", Words(lists))
     size = len(lists)
     strengths = (_strengths(strength, size, "strength"), _strengths(val_strength, size, "val_strength"), None)
     source = mnist_source() if digits is None else digits
@@ -135,7 +136,7 @@ def spuco_mnist(
     try:
         data.require_groups()
     except ValueError as error:
-        raise ValueError(f"strength must leave every group an image; {error}") from error
+        raise BadArgument("strength", "leave every group an image", hint=str(error)) from error
     return data
 
 
@@ -175,7 +176,7 @@ def _parts(
         first.append(members)
     total = sum(map(len, first))
     if count is not None and not 5 * size <= count <= total:
-        raise ValueError(f"count must be from {5 * size} to {total}, the training and validation images; was {count}")
+        raise BadArgument("count", f"be from {5 * size} to {total}, the training and validation images", Words(count))
     for members in first:
         kept = members[: len(members) if count is None else round(count * len(members) / total)]
         cut = len(kept) // 5
@@ -191,7 +192,7 @@ def _strengths(value: float | Sequence[float] | None, size: int, name: str) -> n
         return None
     rhos = np.asarray(value, np.float64)
     if rhos.shape not in ((), (size,)) or not (np.all(rhos >= 0) and np.all(rhos <= 1)):
-        raise ValueError(f"{name} must be a share in [0, 1], or {size} of them, was {value}")
+        raise BadArgument(name, f"be a share in [0, 1], or {size} of them", Words(value))
     return np.broadcast_to(rhos, (size,))
 
 

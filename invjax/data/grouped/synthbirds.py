@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.data.grouped.backgrounds import FAMILIES, backgrounds, crop, resize
 from invjax.data.grouped.foregrounds import Foregrounds, foregrounds
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data, proportional_shares
@@ -61,11 +62,11 @@ def synthbirds(
     limits = (("size", size, 16, 128), ("count", count, 4, 10**6), ("held_out", held_out, 1, 10**5))
     for name, value, least, most in limits:
         if not least <= value <= most:
-            raise ValueError(f"{name} must be from {least} to {most}, was {value}")
+            raise BadArgument(name, f"be from {least} to {most}", Words(value))
     if not 0 <= contrast <= 1:
-        raise ValueError(f"contrast must lie in [0, 1], was {contrast}")
+        raise BadArgument("contrast", "lie in [0, 1]", Words(contrast))
     if not 0 < scale <= 1:
-        raise ValueError(f"scale must lie in (0, 1], was {scale}")
+        raise BadArgument("scale", "lie in (0, 1]", Words(scale))
     things, places = foregrounds(foreground, fashion, seed), backgrounds(background, seed)
     rng = np.random.default_rng(seed)
     counts = np.stack([proportional_shares(count, WATERBIRDS_TRAIN), *[np.full(4, held_out)] * 2])  # [split, group]

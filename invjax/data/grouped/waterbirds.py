@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data
 from invjax.data.images.files import MARGIN, ImageFiles, Store, pillow
 from invjax.data.images.source import data_folder
@@ -87,13 +88,13 @@ def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
       ValueError: a mask is missing or cannot be decoded (named), or ``data`` has no files.
     """
     if not isinstance(data.x, ImageFiles):
-        raise ValueError(f"data must be files that are not decoded yet, {data.name} is an array")
+        raise BadArgument("data", f"be files that are not decoded yet, {data.name} is an array")
     names = [f"{folder}/{name.rpartition('.')[0]}.png" for name in map(str, data.x.names)]
     if missing := data.x.store.missing(names):
-        raise ValueError(f"data must have a mask for each image, {len(missing)} are missing: {missing[0]!r} …")
+        raise BadArgument("data", f"have a mask for each image, {len(missing)} are missing", hint=f"{missing[0]!r} …")
     mask = ImageFiles(data.x.store, names, data.x.size, data.x.margin)[:][..., 0] >= 128
     if mask.shape != data.x.shape[:3]:
-        raise ValueError(f"masks must be as large as the images, {data.x.shape[1:3]}; were {mask.shape[1:]}")
+        raise BadArgument("masks", f"be as large as the images, {data.x.shape[1:3]}", Words(f"{mask.shape[1:]}"))
     return dataclasses.replace(data, mask=mask)
 
 
@@ -106,14 +107,16 @@ def open_waterbirds(path: Path) -> Store:
         inside = sorted(p for p in path.iterdir() if (p / METADATA).is_file() or p.suffix == ".zip")
         if len(inside) != 1:
             found = ", ".join(p.name for p in inside) or "neither"
-            raise ValueError(f"source must hold {METADATA}, or one folder or zip that does; {str(path)!r} has {found}")
+            raise BadArgument(
+                "source", f"hold {METADATA}, or one folder or zip that does", hint=f"{str(path)!r} has {found}"
+            )
         path = inside[0]
     store = Store(path)
     if not store.zipped:
         return store
     places = sorted((n for n in store.names() if n.rpartition("/")[2] == METADATA), key=lambda n: (n.count("/"), n))
     if not places:
-        raise ValueError(f"source must hold {METADATA}, the zip {str(path)!r} does not")
+        raise BadArgument("source", f"hold {METADATA}, the zip {str(path)!r} does not")
     return store.below(places[0].rpartition("/")[0])
 
 
@@ -124,7 +127,7 @@ def save_waterbirds(data: GroupData, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"folder must be new or empty, {str(folder)!r} is not")
+        raise BadArgument("folder", f"be new or empty, {str(folder)!r} is not")
     image = pillow()
     numbers = np.arange(len(data))
     names = [f"{SPLITS[data.part[n]]}/{n:06d}.png" for n in numbers]
@@ -160,17 +163,17 @@ def _read_metadata(store: Store) -> dict[str, np.ndarray]:
     try:
         text = store.read(METADATA).decode("utf-8-sig")
     except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where} must be readable text, is not: {error}") from error
+        raise BadArgument(where, "be readable text, is not", hint=str(error)) from error
     reader = csv.reader(io.StringIO(text))
     header = next(reader, [])
     if lacking := [name for name in NEEDED if name not in header]:
-        raise ValueError(f"{where} must have the columns {', '.join(NEEDED)}; lacks {', '.join(lacking)}")
+        raise BadArgument(where, f"have the columns {', '.join(NEEDED)}", hint=f"lacks {', '.join(lacking)}")
     rows = [row for row in reader if row]
     if not rows:
-        raise ValueError(f"{where} must list at least one image, lists none")
+        raise BadArgument(where, "list at least one image, lists none")
     for k, row in enumerate(rows):
         if len(row) != len(header):
-            raise ValueError(f"{where} must have {len(header)} fields in each row; row {k + 1} has {len(row)}")
+            raise BadArgument(where, f"have {len(header)} fields in each row", hint=f"row {k + 1} has {len(row)}")
     columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
     table = {name: np.asarray(column) for name, column in columns.items() if name in COLUMNS}
     for name, names in (("y", CLASSES), ("split", SPLITS), ("place", PLACES)):

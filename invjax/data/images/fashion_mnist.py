@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.data.images.source import ImageData, data_folder
 from invjax.types import Bounds
 
@@ -27,13 +28,13 @@ def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> Ima
       ValueError: another split, no such files, or files that are damaged.
     """
     if split not in FILES:
-        raise ValueError(f"split must be one of {', '.join(FILES)}, was {split!r}")
+        raise BadArgument("split", f"be one of {', '.join(FILES)}", split)
     found = fashion_folder(folder)
     if found is None:
         raise ValueError(missing(folder))
     paths = [found / f"{FILES[split]}-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")]
     if lacking := [path.name for path in paths if not path.is_file()]:
-        raise ValueError(f"fashion must be a folder with {lacking[0]}, {str(found)!r} has none")
+        raise BadArgument("fashion", f"be a folder with {lacking[0]}, {str(found)!r} has none")
     images, labels = map(read_idx, paths)
     return ImageData((images[..., None] / 255).astype(np.float32), labels.astype(np.int32), Bounds(0.0, 1.0), NAMES)
 
@@ -65,9 +66,9 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"fashion must hold readable gzipped idx files, {path.name} is not: {error}") from error
+        raise BadArgument("fashion", f"hold readable gzipped idx files, {path.name} is not", hint=str(error)) from error
     axes = raw[3] if raw[:3] == b"\0\0\x08" else 0
     shape = np.frombuffer(raw, ">i4", axes, 4).astype(int) if len(raw) >= 4 + 4 * axes else np.zeros(0, int)
     if not axes or len(raw) - 4 - 4 * axes != shape.prod():
-        raise ValueError(f"fashion must hold whole idx files of bytes, {path.name} is not one")
+        raise BadArgument("fashion", f"hold whole idx files of bytes, {path.name} is not one")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)

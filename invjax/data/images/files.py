@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
+
 MARGIN = 256 / 224
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 _UNREADABLE = (OSError, EOFError, KeyError, SyntaxError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
@@ -35,7 +37,7 @@ class Store:
         if self.root.is_file():
             self._open()
         elif not self.root.is_dir():
-            raise ValueError(f"source must be an existing folder or zip, was {str(root)!r}")
+            raise BadArgument("source", "be an existing folder or zip", str(root))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_zip": None}  # an open file does not travel to another process
@@ -77,7 +79,9 @@ class Store:
             try:
                 self._zip = os.getpid(), zipfile.ZipFile(self.root)
             except (OSError, zipfile.BadZipFile) as error:
-                raise ValueError(f"source must be a folder or a zip, {str(self.root)!r} is neither: {error}") from error
+                raise BadArgument(
+                    "source", f"be a folder or a zip, {str(self.root)!r} is neither", hint=str(error)
+                ) from error
         return self._zip[1]
 
 
@@ -96,9 +100,9 @@ class ImageFiles:
           margin: m of (1), at least 1; 1 only resizes.
         """
         if size is not None and size < 1:
-            raise ValueError(f"size must be at least 1 pixel, or None to keep files as they are; was {size}")
+            raise BadArgument("size", "be at least 1 pixel, or None to keep files as they are", Words(size))
         if not 1 <= margin < 100:
-            raise ValueError(f"margin must be a factor >= 1, the side before the crop by that after it; was {margin}")
+            raise BadArgument("margin", "be a factor >= 1, the side before the crop by that after it", Words(margin))
         self.store, self.names, self.size, self.margin = store, np.asarray(names, dtype=str), size, margin
         self._side: tuple[int, int] | None = None if size is None else (size, size)
 
@@ -161,7 +165,9 @@ class ImageFiles:
             self._side = self._side or (height, width)
             if (height, width) != self._side:
                 first, other = ("×".join(map(str, side)) for side in (self._side, (height, width)))
-                raise ValueError(f"size must be given where files differ: {names[k]!r} is {other}, others are {first}")
+                raise BadArgument(
+                    "size", "be given where files differ", hint=f"{names[k]!r} is {other}, others are {first}"
+                )
         pixels = np.stack(pictures) if pictures else np.zeros((0, *(self._side or (0, 0)), 3), np.uint8)
         return pixels, np.asarray(kept, np.int64), bad
 

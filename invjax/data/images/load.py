@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.data.images.source import (
     IMAGE_KEYS,
     LABEL_KEYS,
@@ -50,9 +51,9 @@ def load_images(
     """
     opened = open_images(source, split, bounds=bounds)
     if not 0 <= start < opened.count:
-        raise ValueError(f"start must be from 0 to {opened.count - 1}, the last image; was {start}")
+        raise BadArgument("start", f"be from 0 to {opened.count - 1}, the last image", Words(start))
     if count is not None and count < 1:
-        raise ValueError(f"count must be at least 1, was {count}")
+        raise BadArgument("count", "be at least 1", Words(count))
     return opened.read(start, opened.count if count is None else min(start + count, opened.count))
 
 
@@ -69,11 +70,11 @@ def open_images(source: Any, split: str = "test", *, bounds: Any = Bounds()) -> 
 def _open_npz(path: Path, bounds: Bounds) -> ImageSource:
     found = path if path.exists() or path.is_absolute() else data_folder() / path
     if not found.is_file():
-        raise ValueError(f"images must be an existing .npz file or {TFDS}NAME, was {str(path)!r}")
+        raise BadArgument("images", f"be an existing .npz file or {TFDS}NAME", str(path))
     arrays = read_npz(found, "images", (*IMAGE_KEYS, *LABEL_KEYS, *NAME_KEYS))
     pixels = _pick(arrays, IMAGE_KEYS)
     if pixels is None:
-        raise ValueError(f"images must be an npz with an array 'images' or 'x'; {str(path)!r} has neither")
+        raise BadArgument("images", "be an npz with an array 'images' or 'x'", hint=f"{str(path)!r} has neither")
     if pixels.ndim not in (3, 4) or 0 in pixels.shape:
         to_range(pixels, bounds)  # says what is wrong
     labels, names = _pick(arrays, LABEL_KEYS), _pick(arrays, NAME_KEYS)

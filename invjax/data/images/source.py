@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.types import Bounds
 
 IMAGE_KEYS = ("images", "x")
@@ -53,35 +54,35 @@ def data_folder() -> Path:
 def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.ndarray:
     """[N, H, W, C] float32 in the data range, of [N, H, W, C] or [N, H, W] pixels; a checked copy."""
     if images.ndim not in (3, 4) or 0 in images.shape:
-        raise ValueError(f"{name} must be [N, H, W, C] or [N, H, W] with N >= 1, were of shape {images.shape}")
+        raise BadArgument(name, "be [N, H, W, C] or [N, H, W] with N >= 1", Words(f"of shape {images.shape}"))
     if images.ndim == 3:
         images = images[..., None]
     elif images.shape[1] in (1, 3) and images.shape[3] not in (1, 2, 3, 4):
-        raise ValueError(f"{name} must have the channel last, [N, H, W, C]; were of shape {images.shape}")
+        raise BadArgument(name, "have the channel last, [N, H, W, C]", Words(f"of shape {images.shape}"))
     lower, upper = (np.asarray(side, np.float32) for side in bounds)
     if images.dtype == np.uint8:
         return lower + (upper - lower) * (images.astype(np.float32) / np.float32(255))
     if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f"{name} must be uint8 or floating point, were {images.dtype}")
+        raise BadArgument(name, "be uint8 or floating point", Words(images.dtype))
     images = images.astype(np.float32)
     if not np.isfinite(images).all():
         bad = np.argwhere(~np.isfinite(images))[0]
-        raise ValueError(f"{name} must be finite, were {images[tuple(bad)]} at index {tuple(int(i) for i in bad)}")
+        raise BadArgument(name, "be finite", Words(f"{images[tuple(bad)]} at index {tuple(int(i) for i in bad)}"))
     least, most = float(images.min()), float(images.max())
     if least < lower or most > upper:
         hint = "; save pixels 0 ... 255 as uint8" if least >= 0 and 2 < most <= 255 else ""
-        raise ValueError(f"{name} must lie in the bounds [{lower:g}, {upper:g}], were in [{least:g}, {most:g}]{hint}")
+        raise BadArgument(name, f"lie in the bounds [{lower:g}, {upper:g}]", Words(f"in [{least:g}, {most:g}]{hint}"))
     return images
 
 
 def to_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.ndarray:
     """[N] int32, checked."""
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{name} must be integers of shape ({count},), one per image; were {labels.dtype} {labels.shape}"
+        raise BadArgument(
+            name, f"be integers of shape ({count},), one per image", Words(f"{labels.dtype} {labels.shape}")
         )
     if labels.min() < 0:
-        raise ValueError(f"{name} must be class indices >= 0, were {labels.min()} at index {int(labels.argmin())}")
+        raise BadArgument(name, "be class indices >= 0", Words(f"{labels.min()} at index {int(labels.argmin())}"))
     return labels.astype(np.int32)
 
 
@@ -89,9 +90,9 @@ def check_limits(bounds: Any) -> Bounds:
     try:
         lower, upper = (float(side) for side in bounds)
     except (TypeError, ValueError):
-        raise ValueError(f"bounds must be two numbers (lower, upper), were {bounds!r}") from None
+        raise BadArgument("bounds", "be two numbers (lower, upper)", bounds) from None
     if not (np.isfinite(lower) and np.isfinite(upper) and lower < upper):
-        raise ValueError(f"bounds must be finite with lower < upper, were ({lower:g}, {upper:g})")
+        raise BadArgument("bounds", "be finite with lower < upper", Words(f"({lower:g}, {upper:g})"))
     return Bounds(lower, upper)
 
 
@@ -105,4 +106,4 @@ def read_npz(path: Path, name: str, keys: tuple[str, ...] | None = None) -> dict
             with np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files if keys is None or key in keys}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{name} must be a readable .npz file, {str(path)!r} is not: {error}") from error
+        raise BadArgument(name, f"be a readable .npz file, {str(path)!r} is not", hint=str(error)) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.data.images.source import ImageData, ImageSource, data_folder, to_labels, to_range
 from invjax.types import Bounds
 
@@ -42,7 +43,9 @@ def open_tfds(name: Any, split: str, bounds: Bounds) -> ImageSource:
         pictures = [np.asarray(row[image_key]) for row in rows]
         if len({picture.shape for picture in pictures}) > 1:
             shapes = sorted({picture.shape for picture in pictures})[:3]
-            raise ValueError(f"images must all have one shape; {shown!r} has {', '.join(map(str, shapes))} and more")
+            raise BadArgument(
+                "images", "all have one shape", hint=f"{shown!r} has {', '.join(map(str, shapes))} and more"
+            )
         labels = to_labels(np.asarray([int(row[label_key]) for row in rows]), len(rows)) if label_key else None
         return ImageData(to_range(np.stack(pictures), bounds), labels, bounds, tuple(names) if names else None)
 
@@ -58,35 +61,38 @@ def _builder(name: str, folder: Path) -> Any:
         try:
             return tfds.builder_from_directory(name)
         except (FileNotFoundError, OSError, ValueError) as error:
-            raise ValueError(
-                f"images must be the folder of a prepared data set, was {name!r}: {_line(error)}"
+            raise BadArgument(
+                "images", "be the folder of a prepared data set", Words(f"{name!r}: {_line(error)}")
             ) from error
     try:
         return tfds.builder(name, data_dir=str(folder) if folder.is_dir() else None)
     except ValueError as error:  # DatasetNotFoundError lists all names there are: one line of it is enough
-        raise ValueError(f"images must name a data set of tensorflow_datasets, was {name!r}: {_line(error)}") from error
+        raise BadArgument(
+            "images", "name a data set of tensorflow_datasets", Words(f"{name!r}: {_line(error)}")
+        ) from error
 
 
 def _data_source(builder: Any, split: str, shown: str) -> tuple[Any, str]:
     splits = builder.info.splits
     if not splits:
-        raise ValueError(f"images must be a prepared data set, {shown!r} is not: {_PREPARE}")
+        raise BadArgument("images", f"be a prepared data set, {shown!r} is not", hint=str(_PREPARE))
     form = str(getattr(getattr(builder.info, "file_format", None), "value", ""))
     if "[" in split and form == "parquet":  # tfds 4.9.10 ignores the slice and returns all rows
-        raise ValueError(f"split must be a whole split for a data set kept as parquet, was {split!r}")
+        raise BadArgument("split", "be a whole split for a data set kept as parquet", split)
     if split.split("[")[0] not in splits and "+" not in split:
-        raise ValueError(f"split must be one of {', '.join(splits)} for {shown!r}, was {split!r}")
+        raise BadArgument("split", f"be one of {', '.join(splits)} for {shown!r}", split)
     try:
         return builder.as_data_source(split=split), shown
     except NotImplementedError as error:
-        raise ValueError(
-            f"images must be prepared as array_record to be read without TensorFlow, {shown!r} is {form or 'not'}: "
-            f"{_PREPARE}"
+        raise BadArgument(
+            "images",
+            f"be prepared as array_record to be read without TensorFlow, {shown!r} is {form or 'not'}",
+            hint=str(_PREPARE),
         ) from error
     except ImportError as error:
         raise ImportError(f"images tfds:{shown} need array_record: pip install 'invjax[data]'") from error
     except ValueError as error:
-        raise ValueError(f"split must be one of {shown!r}, was {split!r}: {_line(error)}") from error
+        raise BadArgument("split", f"be one of {shown!r}", Words(f"{split!r}: {_line(error)}")) from error
 
 
 def _keys(features: Any, shown: str) -> tuple[str, str | None]:
@@ -94,7 +100,7 @@ def _keys(features: Any, shown: str) -> tuple[str, str | None]:
     kinds = {key: type(features[key]).__name__ for key in features}
     image = "image" if "image" in kinds else next((key for key, kind in kinds.items() if kind == "Image"), None)
     if image is None:
-        raise ValueError(f"images must be a data set with an image, {shown!r} has {', '.join(kinds) or 'nothing'}")
+        raise BadArgument("images", f"be a data set with an image, {shown!r} has {', '.join(kinds) or 'nothing'}")
     label = "label" if "label" in kinds else next((key for key, kind in kinds.items() if kind == "ClassLabel"), None)
     return image, label
 

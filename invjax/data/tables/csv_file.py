@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from invjax.constraints import FeatureSpace
+from invjax.core.errors import BadArgument, Words
 from invjax.data.images.source import data_folder
 from invjax.data.tables.table import TabularData, from_space, shuffled_split
 
@@ -61,9 +62,9 @@ def load_csv(
         the ranges of the schema are kept: :meth:`FeatureSpace.reasons` names them, and no method changes them.
     """
     if missing not in ("error", "drop"):
-        raise ValueError(f"missing must be 'error' or 'drop', was {missing!r}")
+        raise BadArgument("missing", "be 'error' or 'drop'", missing)
     if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction must be between 0 and 1, was {test_fraction!r}")
+        raise BadArgument("test_fraction", "be between 0 and 1", test_fraction)
     if schema is not None and (drop or categories):
         raise ValueError("drop and categories are for inference: with a schema its own features are used")
     cells = read_cells(_find(path), delimiter)
@@ -74,13 +75,13 @@ def load_csv(
     if space is None:
         names = [name for name in cells.columns if name != label and name not in drop]
         if not names:
-            raise ValueError(f"{cells.path.name} must have a column besides the label {label!r}")
+            raise BadArgument(cells.path.name, f"have a column besides the label {label!r}")
         numeric = {name: name not in categories and _looks_numeric(cells, name, missing) for name in names}
         levels: dict[str, tuple[str, ...]] = {}
     else:
         names = list(space.names)
         if label in names:
-            raise ValueError(f"label must be no feature of the schema, was {label!r}")
+            raise BadArgument("label", "be no feature of the schema", label)
         _require_columns(cells, names, "schema")
         numeric = {feature.name: _is_number(feature) for feature in space.features}
         levels = {feature.name: tuple(map(str, feature.levels)) for feature in space.features if feature.levels}
@@ -100,7 +101,7 @@ def read_cells(path: Path, delimiter: str | None = None) -> Cells:
     Raises ValueError: not readable, no header, a name missing or twice, no rows, a row of another length.
     """
     if delimiter is not None and len(delimiter) != 1:
-        raise ValueError(f"delimiter must be one character, was {delimiter!r}")
+        raise BadArgument("delimiter", "be one character", delimiter)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline()
@@ -108,15 +109,15 @@ def read_cells(path: Path, delimiter: str | None = None) -> Cells:
             reader = csv.reader(file, delimiter=delimiter or max(",;\t", key=first.count), skipinitialspace=True)
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"path must be a readable CSV file, {str(path)!r} is not: {error}") from error
+        raise BadArgument("path", f"be a readable CSV file, {str(path)!r} is not", hint=str(error)) from error
     if not rows:
-        raise ValueError(f"{path.name} must have a header and rows, was empty")
+        raise BadArgument(path.name, "have a header and rows", Words("empty"))
     header = rows.pop(0)[1]
     for j, name in enumerate(header):
         if not name or name in header[:j]:
             raise ValueError(f"{path.name}, header: column {j + 1} must have a name of its own, was {name!r}")
     if not rows:
-        raise ValueError(f"{path.name} must have rows below its header, had none")
+        raise BadArgument(path.name, "have rows below its header", Words("none"))
     for line, row in rows:
         if len(row) != len(header):
             raise ValueError(f"{path.name}, line {line}: must have {len(header)} cells like the header, had {len(row)}")
@@ -128,7 +129,7 @@ def _find(path: str | Path) -> Path:
     path = Path(path).expanduser()
     found = path if path.exists() or path.is_absolute() else data_folder() / "tabular" / path
     if not found.is_file():
-        raise ValueError(f"path must be an existing CSV file, was {str(path)!r}")
+        raise BadArgument("path", "be an existing CSV file", str(path))
     return found
 
 
@@ -136,19 +137,17 @@ def _read_schema(path: str | Path) -> FeatureSpace:
     try:
         return FeatureSpace.from_json(path)
     except OSError as error:
-        raise ValueError(
-            f"schema must be a FeatureSpace or the JSON file of one, {str(path)!r} is not: {error}"
+        raise BadArgument(
+            "schema", f"be a FeatureSpace or the JSON file of one, {str(path)!r} is not", hint=str(error)
         ) from error
 
 
 def _require_columns(cells: Cells, names: Sequence[str], argument: str) -> None:
     if isinstance(names, str):
-        raise ValueError(f"{argument} must be a sequence of column names, was the string {names!r}")
+        raise BadArgument(argument, "be a sequence of column names", Words(f"the string {names!r}"))
     for name in names:
         if name not in cells.columns:
-            raise ValueError(
-                f"{argument} must name columns of {cells.path.name} ({', '.join(cells.columns)}), was {name!r}"
-            )
+            raise BadArgument(argument, f"name columns of {cells.path.name} ({', '.join(cells.columns)})", name)
 
 
 def _is_number(feature: Any) -> bool:
@@ -170,7 +169,7 @@ def _complete(cells: Cells, names: Sequence[str], levels: dict[str, tuple[str, .
             )
         keep &= ~np.asarray(gone)
     if not keep.any():
-        raise ValueError(f"{cells.path.name} must have a row without missing cells, had none")
+        raise BadArgument(cells.path.name, "have a row without missing cells", Words("none"))
     rows = np.flatnonzero(keep)
     columns = {name: [cells.columns[name][i] for i in rows] for name in names}
     return Cells(cells.path, columns, [cells.lines[i] for i in rows])

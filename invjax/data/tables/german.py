@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints import Feature
+from invjax.core.errors import BadArgument
 from invjax.data.tables.table import TabularData, assemble, package_file, shuffled_split
 
 CLASSES = ("bad", "good")
@@ -146,8 +147,8 @@ def german(root: Path) -> TabularData:
             values = np.asarray([codes[cell] for cell in column] if codes else column, None if codes else np.int64)
             label = np.asarray([{"1": 1, "2": 0}[row[len(ATTRIBUTES)]] for row in cells], np.int32)
         except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"{path.name} must hold the 20 attributes and the label in UCI's codes: {error!r}"
+            raise BadArgument(
+                path.name, "hold the 20 attributes and the label in UCI's codes", hint=f"{error!r}"
             ) from error
         table[name] = values
         limits: dict[str, Any] = {} if codes else {"lower": float(values.min()), "upper": float(values.max())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from invjax.core.errors import BadArgument
 from invjax.data.images.source import data_folder
 from invjax.data.tables import adult, german, numeric
 from invjax.data.tables.table import TabularData
@@ -43,9 +44,9 @@ def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
       ImportError: the package is missing (extra ``data``).
     """
     if name not in LOADERS:
-        raise ValueError(f"name must be one of {', '.join(LOADERS)}, was {name!r}")
+        raise BadArgument("name", f"be one of {', '.join(LOADERS)}", name)
     if root is not None and not Path(root).is_dir():
-        raise ValueError(f"root must be an existing folder, was {str(root)!r}")
+        raise BadArgument("root", "be an existing folder", str(root))
     return LOADERS[name](data_folder() / "tabular" if root is None else Path(root))
 
 

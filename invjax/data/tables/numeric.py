@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints import Feature, Relation
+from invjax.core.errors import BadArgument, Words
 from invjax.data.tables.table import TabularData, assemble, shuffled_split
 
 HOUSING = ("CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT", "MEDV")
@@ -116,9 +117,9 @@ def _numbers(path: Any, width: int) -> np.ndarray:
     try:
         values = np.loadtxt(lines, delimiter=delimiter, ndmin=2)
     except ValueError as error:
-        raise ValueError(f"{path.name} must hold numbers only: {error}") from error
+        raise BadArgument(path.name, "hold numbers only", hint=str(error)) from error
     if values.shape[1] != width or not np.isfinite(values).all():
-        raise ValueError(f"{path.name} must have {width} columns of finite numbers, had {values.shape[1]} columns")
+        raise BadArgument(path.name, f"have {width} columns of finite numbers", Words(f"{values.shape[1]} columns"))
     return values
 
 

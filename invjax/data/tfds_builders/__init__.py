@@ -14,6 +14,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from invjax.core.errors import BadArgument
+
 BUILDERS = {"waterbirds": "Waterbirds", "spuco_animals": "SpucoAnimals"}
 
 
@@ -31,7 +33,7 @@ def prepare(name: str, source: str | Path, data_dir: str | Path | None = None) -
       ImportError: tensorflow_datasets or array_record is missing (extra ``data``).
     """
     if name not in BUILDERS:
-        raise ValueError(f"name must be one of {', '.join(BUILDERS)}, was {name!r}")
+        raise BadArgument("name", f"be one of {', '.join(BUILDERS)}", name)
     try:
         import array_record  # noqa: F401
         import importlib_resources  # noqa: F401 -- tfds needs it to prepare, and does not say so

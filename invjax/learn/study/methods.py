@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.attacks import PGD
+from invjax.core.errors import BadArgument
 from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
 from invjax.learn import Perturbed, afr, dfr, evaluate, group_dro, jtt, resample, reweight
@@ -231,7 +232,7 @@ def chosen_methods(words: str, task: Task, policy: str) -> list[str]:
         names = [word.strip() for word in words.split(",") if word.strip()]
     unknown = [name for name in names if name not in known and name not in grid_names(task)]
     if unknown or not names:
-        raise ValueError(f"methods must be all or some of {', '.join(known)}; was {words!r}")
+        raise BadArgument("methods", f"be all or some of {', '.join(known)}", words)
     written = [one for name in names for one in (grid_names(task) if name == GRID else [name])]
     return list(dict.fromkeys(["erm", *written]))
 

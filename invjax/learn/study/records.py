@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from invjax.core.errors import BadArgument, Words
 from invjax.learn import evaluate
 from invjax.learn.study.study import Outcome, Study
 from invjax.metrics import wilson_interval
@@ -42,7 +43,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     """The interval of Student's t for the mean of N >= 2 numbers, cut to [0, 1]."""
     count = len(values)
     if count < 2:
-        raise ValueError(f"values must be at least 2, were {count}")
+        raise BadArgument("values", "be at least 2", Words(count))
     half = special.stdtrit(count - 1, (1 + confidence) / 2) * np.std(values, ddof=1) / math.sqrt(count)
     mean = float(np.mean(values))
     return max(0.0, mean - float(half)), min(1.0, mean + float(half))

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from invjax.core.errors import BadArgument, Words
 from invjax.data.grouped.digits_spurious import digits_spurious
 from invjax.data.grouped.group_data import GroupData
 from invjax.data.grouped.spuco_mnist import spuco_mnist
@@ -189,21 +190,21 @@ def load_task(
     """
     for argument, value in (("train", train), ("steps", steps), ("iterations", iterations), ("size", size)):
         if value is not None and value < 1:
-            raise ValueError(f"{argument} must be at least 1, was {value}")
+            raise BadArgument(argument, "be at least 1", Words(value))
     tables = {"data": (name, NAMES), "model": (model, MODELS), "density": (density or "pixel-knn", tuple(DENSITIES))}
     for argument, (value, known) in tables.items():
         if value not in known:
-            raise ValueError(f"{argument} must be one of {', '.join(known)}, was {value!r}")
+            raise BadArgument(argument, f"be one of {', '.join(known)}", value)
     if source is not None and name != "waterbirds":
-        raise ValueError(f"zip must be left out but for waterbirds, was {str(source)!r} with {name}")
+        raise BadArgument("zip", "be left out but for waterbirds", Words(f"{str(source)!r} with {name}"))
     large = name == "waterbirds" and model == "resnet50"
     if large != (weights is not None):
         wanted = "the file of ImageNet's weights" if large else "left out but for waterbirds with resnet50"
-        raise ValueError(f"weights must be {wanted}, was {None if weights is None else str(weights)!r}")
+        raise BadArgument("weights", f"be {wanted}", None if weights is None else str(weights))
     if weights is not None and not Path(weights).is_file():
-        raise ValueError(f"weights must be a file, there is none at {str(weights)!r}")
+        raise BadArgument("weights", f"be a file, there is none at {str(weights)!r}")
     if size is not None and not large:
-        raise ValueError(f"size must be left out but for waterbirds with resnet50, was {size}")
+        raise BadArgument("size", "be left out but for waterbirds with resnet50", Words(size))
     adam = Optimiser(rule="adam", rate=1e-3)
     if name == "digits-spurious":
         task = Task(
