@@ -28,7 +28,7 @@ import numpy as np
 
 from invjax.attribution.saliency import check_examples
 from invjax.attribution.split import Split, split
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, of_shape
 from invjax.core.logits import num_classes
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import BATCH, map_rows
@@ -98,10 +98,10 @@ def _resize(m: Array, size: tuple[int, ...]) -> Array:
 def _maps(halves: Split, x: Array, label: Array | None, kind: Kind) -> tuple[Array, Array]:
     """The maps [B, H, W] of a batch of images, and how uneven each ∂Z_c/∂A is over the plane, [B]."""
     if x.ndim != 4:
-        raise BadArgument("x", "be images [N, H, W, C]", Words(f"of shape {x.shape}"))
+        raise BadArgument("x", "be images [N, H, W, C]", of_shape(x.shape))
     features = halves.features(x)
     if features.ndim != 4:
-        raise BadArgument("features", "be [B, h, w, F]", Words(f"of shape {features.shape}"))
+        raise BadArgument("features", "be [B, h, w, F]", of_shape(features.shape))
     z, pull = jax.vjp(lambda a: halves.head(a), features)
     classes = jnp.argmax(z, axis=-1) if label is None else label
     (slope,) = pull(jax.nn.one_hot(classes, z.shape[-1], dtype=z.dtype))

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, of_shape
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.rows import BATCH, map_rows
 from invjax.engine import checks
@@ -112,7 +112,7 @@ def check_examples(x: Any) -> np.ndarray:
     """x as a host array [N, *S]. Raises ValueError: it holds no example, or is not floating point."""
     rows = np.asarray(x)
     if rows.ndim < 2 or 0 in rows.shape:
-        raise BadArgument("x", "hold at least one example, [N, *S] with N >= 1", Words(f"of shape {rows.shape}"))
+        raise BadArgument("x", "hold at least one example, [N, *S] with N >= 1", of_shape(rows.shape))
     if not jnp.issubdtype(rows.dtype, jnp.floating):
-        raise BadArgument("x", "be floating point in the data range", Words(rows.dtype))
+        raise BadArgument("x", "be floating point in the data range", rows.dtype)
     return rows.astype(jax.dtypes.canonicalize_dtype(rows.dtype), copy=False)

@@ -249,7 +249,7 @@ def read_integers(path: str | Path, name: str, keys: tuple[str, ...]) -> np.ndar
         except (OSError, EOFError, ValueError) as error:
             raise BadArgument(name, f"be a .npy, .npz or text file of integers, {str(path)!r} is not") from error
     if not np.issubdtype(values.dtype, np.integer):
-        raise BadArgument(name, "be integers", Words(values.dtype))
+        raise BadArgument(name, "be integers", values.dtype)
     return values
 
 

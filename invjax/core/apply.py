@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.types import Array
 
 Apply = Callable[[Any, Array], Array]  # (params, x [B, *S] in the data range) -> logits [B, K]
@@ -63,7 +63,7 @@ class NormalisedApply:
     def __call__(self, params: Any, x: Array) -> Array:
         x = jnp.asarray(x)
         if not jnp.issubdtype(x.dtype, jnp.floating):  # trace-time: a dtype is static
-            raise BadArgument("x", "be a floating-point array in the data range (images: [0, 1])", Words(x.dtype))
+            raise BadArgument("x", "be a floating-point array in the data range (images: [0, 1])", x.dtype)
         return self.inner(params["inner"], (x - params["mean"].astype(x.dtype)) / params["std"].astype(x.dtype))
 
     def split(self, params: Any) -> tuple[Apply, Apply] | None:

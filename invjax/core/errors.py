@@ -43,7 +43,7 @@ class BadArgument(ValueError):
     def __str__(self) -> str:
         text = f"{self.name} must {self.wanted}"
         if self.was is not NOTHING:
-            text += f", was {self.was if isinstance(self.was, Words) else repr(_plain(self.was))}"
+            text += f", was {_shown(self.was)}"
         if self.index is not None:
             text += f" at index {_plain_index(self.index)}"
         return text + (f"; {self.hint}" if self.hint else "")
@@ -60,19 +60,27 @@ def _again(kind: type[BadArgument], name: str, wanted: str, was: Any, index: Any
     return kind(name, wanted, was, index, hint=hint)
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's scalars as Python's: ``0.5`` and not ``np.float32(0.5)``."""
-    return value.item() if isinstance(value, np.generic) else value
+def _shown(value: Any) -> str:
+    """Words and dtypes as they stand, NumPy's scalars as Python's (``0.5``, not ``np.float32(0.5)``), else repr."""
+    if isinstance(value, Words | np.dtype):
+        return str(value)
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _plain_index(index: Any) -> Any:
     return int(index) if np.ndim(index) == 0 else tuple(int(i) for i in index)
 
 
-def first_index(bad: np.ndarray) -> Any:
-    """The first place where ``bad`` [...] bool holds: an int of a list, else a tuple of ints."""
-    index = np.argwhere(bad)[0]
-    return tuple(int(i) for i in index) if bad.ndim > 1 else int(index[0])
+def of_shape(shape: Any) -> Words:
+    """What an array was, by its shape."""
+    return Words(f"of shape {tuple(shape)}")
+
+
+def check_entries(name: str, values: np.ndarray, bad: np.ndarray, wanted: str) -> None:
+    """Raise BadArgument about the first entry of ``values`` where ``bad`` (bool, of the same shape) holds."""
+    if np.any(bad):
+        index = tuple(np.argwhere(bad)[0])
+        raise BadArgument(name, wanted, values[index], index if len(index) > 1 else index[0])
 
 
 def check(name: str, value: Any, ok: Callable[[Any], bool], what: str) -> Any:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.types import Array
 
 
@@ -23,7 +23,7 @@ def changed(r: Array) -> Array:
     r: [H, W, C] float or int -> [H, W] bool. A NaN counts as a change.
     """
     if r.ndim != 3:
-        raise BadArgument("r", "be one image [H, W, C]", Words(f"of shape {r.shape}"))
+        raise BadArgument("r", "be one image [H, W, C]", of_shape(r.shape))
     return jnp.any(r != 0, axis=-1)
 
 
@@ -50,7 +50,7 @@ def window_count(changed: Array, window: int = 8) -> Array:
     if window < 1:
         raise BadArgument("window", "be a number of pixels >= 1", Words(window))
     if changed.ndim != 2:
-        raise BadArgument("changed", "be one plane [H, W]", Words(f"of shape {changed.shape}"))
+        raise BadArgument("changed", "be one plane [H, W]", of_shape(changed.shape))
     touched = changed != 0
     for axis in (0, 1):
         touched = _any_in_run(touched, min(window, touched.shape[axis]), axis)
@@ -84,7 +84,7 @@ def gaussian_blur(m: Array, size: int = 5, sigma: float = 1.5) -> Array:
     if not sigma > 0:
         raise BadArgument("sigma", "be > 0 pixels", Words(sigma))
     if m.ndim != 2:
-        raise BadArgument("m", "be one plane [H, W]", Words(f"of shape {m.shape}"))
+        raise BadArgument("m", "be one plane [H, W]", of_shape(m.shape))
     if not jnp.issubdtype(m.dtype, jnp.floating):
         m = m.astype(jnp.float32)
     half = size // 2

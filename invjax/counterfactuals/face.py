@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
 from invjax import losses
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import at_least_float32
 from invjax.densities import fit_kde
@@ -164,10 +164,10 @@ def face(
     problems = jax.tree.map(np.asarray, problems)
     rows, classes = np.asarray(train_x, problems.x.dtype), np.asarray(train_y)
     if rows.ndim != 2 or rows.shape[1:] != problems.x.shape[1:] or not np.isfinite(rows).all():
-        raise BadArgument("train_x", f"be finite rows [M, {problems.x.shape[1]}]", Words(f"of shape {rows.shape}"))
+        raise BadArgument("train_x", f"be finite rows [M, {problems.x.shape[1]}]", of_shape(rows.shape))
     density = fit_kde(rows, classes) if density is None else density
     if classes.shape != (len(rows),):
-        raise BadArgument("train_y", "have one class per row of train_x", Words(f"of shape {classes.shape}"))
+        raise BadArgument("train_y", "have one class per row of train_x", of_shape(classes.shape))
     answer = _search(
         network, problems, rows, classes.astype(np.int32), space, density, graph, neighbours, epsilon, weight,
         (probability, alpha, kappa),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.logits import num_classes
 from invjax.types import UNTARGETED, Array, Problem
 
@@ -53,7 +53,7 @@ def check_labels(name: str, value: Any, count: int, classes: int) -> np.ndarray 
     if not is_traced(value):
         value = np.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.integer):
-        raise BadArgument(name, "be integer class indices", Words(value.dtype))
+        raise BadArgument(name, "be integer class indices", value.dtype)
     given = value.shape
     value = value[None] if value.ndim == 0 else value
     if value.shape != (count,):
@@ -78,7 +78,7 @@ def _bounds(bounds: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
     for name, side in (("bounds lower", lower), ("bounds upper", upper)):
         side = side if is_traced(side) else np.asarray(side, dtype)
         if side.ndim and side.shape != shape:
-            raise BadArgument(name, f"be a scalar or of shape {shape}", Words(f"of shape {side.shape}"))
+            raise BadArgument(name, f"be a scalar or of shape {shape}", of_shape(side.shape))
         if not is_traced(side) and not np.isfinite(side).all():
             raise BadArgument(name, "be finite", Words(side[~np.isfinite(side)][0] if side.ndim else side))
         sides.append(side)
@@ -103,9 +103,7 @@ def _limits(space: Any, x: Any) -> tuple[Any, Any]:
     """What each row's columns may become: lower and upper [N, D]."""
     constraints = compile_space(space, x.dtype)
     if x.shape[1:] != (constraints.width,):
-        raise BadArgument(
-            "x", f"have the {constraints.width} columns of the space, [N, D]", Words(f"of shape {x.shape}")
-        )
+        raise BadArgument("x", f"have the {constraints.width} columns of the space, [N, D]", of_shape(x.shape))
     sides = _row_limits(constraints, x)
     return sides if is_traced(sides) else tuple(np.asarray(side) for side in sides)  # type: ignore[return-value]
 
@@ -116,7 +114,7 @@ def _spread(name: str, value: Any, count: int, shape: tuple[int, ...], kinds: st
         return None
     value = value if is_traced(value) else np.asarray(value)
     if np.dtype(value.dtype).kind not in kinds:
-        raise BadArgument(name, f"be {'bool' if kinds == 'b' else 'integer'}", Words(value.dtype))
+        raise BadArgument(name, f"be {'bool' if kinds == 'b' else 'integer'}", value.dtype)
     if value.shape not in (shape, (count, *shape)):
         raise BadArgument(name, f"have shape {shape} or {(count, *shape)}", Words(value.shape))
     broadcast = jnp.broadcast_to if is_traced(value) else np.broadcast_to
@@ -134,7 +132,7 @@ def _check_ids(ids: Any, count: int) -> Any:
     """Identities [N] as int32; any int32, negative ones too."""
     ids = ids if is_traced(ids) else np.asarray(ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise BadArgument("ids", "be integers", Words(ids.dtype))
+        raise BadArgument("ids", "be integers", ids.dtype)
     given, ids = ids.shape, ids[None] if ids.ndim == 0 else ids
     if ids.shape != (count,):
         raise BadArgument("ids", f"have one entry per example, shape ({count},)", Words(given))
@@ -172,10 +170,10 @@ def make_problems(
     if single:
         x = x[None]
     if x.ndim < 2 or x.shape[0] == 0 or 0 in x.shape:
-        raise BadArgument("x", "hold at least one example, [N, *S] with N >= 1", Words(f"of shape {x.shape}"))
+        raise BadArgument("x", "hold at least one example, [N, *S] with N >= 1", of_shape(x.shape))
     count, shape = x.shape[0], x.shape[1:]
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise BadArgument("x", f"be floating point in the data range {bounds!r}", Words(x.dtype))
+        raise BadArgument("x", f"be floating point in the data range {bounds!r}", x.dtype)
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     x = x if x.dtype == dtype else x.astype(dtype)
     if space is not None and bounds is not None:

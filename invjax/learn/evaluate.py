@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, of_shape
 from invjax.core.numerics import at_least_float32
 from invjax.learn.step import scaled
 from invjax.metrics.group import Empty, GroupAccuracies, group_accuracies
@@ -58,7 +58,7 @@ def evaluate(
     """
     labels = np.asarray(y)
     if labels.shape != (len(x),):
-        raise BadArgument("y", f"be classes [{len(x)}], one per example", Words(f"of shape {labels.shape}"))
+        raise BadArgument("y", f"be classes [{len(x)}], one per example", of_shape(labels.shape))
     measure = partial(
         group_accuracies, num_groups=num_groups, train_groups=train_groups, empty=empty, confidence=confidence
     )

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.types import Status
 
 Case = Literal["best", "average", "worst"]
@@ -183,7 +183,7 @@ def best_average_worst(
         raise BadArgument("convention", 'be "all_attempts" or "successes_only"', convention)
     won = np.asarray(success, bool)
     if won.ndim != 2:
-        raise BadArgument("success", "be [N images, T targets]", Words(f"of shape {won.shape}"))
+        raise BadArgument("success", "be [N images, T targets]", of_shape(won.shape))
     counted = np.ones_like(won) if already is None else ~np.asarray(already, bool)
     if counted.shape != won.shape:
         raise BadArgument("already", f"have the shape {won.shape} of success", Words(counted.shape))
@@ -301,7 +301,7 @@ def _mean(values: np.ndarray) -> float:
 def _images(delta: Any) -> np.ndarray:
     array = np.asarray(delta)
     if array.ndim < 3:
-        raise BadArgument("delta", "be images [..., H, W, C]", Words(f"of shape {array.shape}"))
+        raise BadArgument("delta", "be images [..., H, W, C]", of_shape(array.shape))
     return array
 
 

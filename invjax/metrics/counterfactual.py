@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
 from invjax.metrics.rows import Answers, answers, changed_features, column_features, flat, judge, raw_table
 
@@ -259,9 +259,7 @@ def _training(train_x: Any, train_y: Any, shape: tuple[int, ...]) -> tuple[np.nd
         return None, None
     train = np.asarray(train_x)
     if train.shape[1:] != shape or len(train) == 0:
-        raise BadArgument(
-            "train_x", f"be [M, {', '.join(map(str, shape))}] with M >= 1", Words(f"of shape {train.shape}")
-        )
+        raise BadArgument("train_x", f"be [M, {', '.join(map(str, shape))}] with M >= 1", of_shape(train.shape))
     if train_y is None:
         return train, None
     classes = np.asarray(train_y)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.types import Result, Status
 
 
@@ -35,7 +35,7 @@ def answers(
     """
     rows = np.asarray(x)
     if rows.ndim < 2:
-        raise BadArgument("x", "be rows [N, *S]", Words(f"of shape {rows.shape}"))
+        raise BadArgument("x", "be rows [N, *S]", of_shape(rows.shape))
     if not np.isfinite(tolerance) or tolerance < 0:
         raise BadArgument("tolerance", "be a number >= 0 in model units", tolerance)
     status = np.asarray(counterfactuals.status) if isinstance(counterfactuals, Result) else None
@@ -43,7 +43,7 @@ def answers(
     if cf.ndim == rows.ndim + 1 and cf.shape[:1] + cf.shape[2:] == rows.shape and cf.shape[1] > 0:
         return _nearest_of_sets(rows, cf, status, target, predict, tolerance)
     if cf.shape != rows.shape:
-        raise BadArgument("counterfactuals", f"be of the shape of x, {rows.shape}", Words(f"of shape {cf.shape}"))
+        raise BadArgument("counterfactuals", f"be of the shape of x, {rows.shape}", of_shape(cf.shape))
     return _judged(rows, cf, status, target, predict, tolerance)
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.metrics.rows import changed_features, column_features, judge
 from invjax.types import Result, Status
 
@@ -64,7 +64,7 @@ def compare_counterfactuals(
     """
     (a, a_cf, a_found), (b, b_cf, b_found) = _found(x, first, tolerance), _found(similar, second, tolerance)
     if a.shape != b.shape:
-        raise BadArgument("similar", f"be of the shape of x, {a.shape}", Words(f"of shape {b.shape}"))
+        raise BadArgument("similar", f"be of the shape of x, {a.shape}", of_shape(b.shape))
     both = a_found & b_found
     feature_of = column_features(space, a.shape[1])
     keep = np.ones(a.shape[1], bool)
@@ -199,7 +199,7 @@ def diversity(sets: Any, valid: Any = None, *, tolerance: float = 1e-4) -> Diver
         sets, valid = sets.x, np.asarray(sets.status) == Status.FOUND if valid is None else valid
     rows = np.asarray(sets, np.float64)
     if rows.ndim != 3:
-        raise BadArgument("sets", "be [N, P, D]", Words(f"of shape {rows.shape}"))
+        raise BadArgument("sets", "be [N, P, D]", of_shape(rows.shape))
     use = np.asarray(np.isfinite(rows).all(2))
     if valid is not None:
         if np.shape(valid) != use.shape:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from invjax.constraints.table import columns
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.tables.table import Table, TabularData
 from invjax.densities.common import evaluate, log_prob_of
@@ -284,9 +284,7 @@ def _targets(data: TabularData, target: Any, logits: np.ndarray, predicted: np.n
         return rest.argmax(1).astype(np.int32)
     given = np.atleast_1d(np.asarray(target))
     if given.shape not in ((1,), (count,)):
-        raise BadArgument(
-            "target", f"be one class or one for each of the {count} rows", Words(f"of shape {given.shape}")
-        )
+        raise BadArgument("target", f"be one class or one for each of the {count} rows", of_shape(given.shape))
     wanted = []
     for one in given.tolist():
         by_name = [k for k, name in enumerate(data.classes) if name == str(one)]

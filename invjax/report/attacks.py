@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.metrics import changed_pixels, l2
 from invjax.report.page import Section, escape, image_tag, shown_width
 from invjax.types import UNTARGETED, Result, Status
@@ -62,11 +62,11 @@ def attack_section(
     """
     pictures, classes, wanted = np.asarray(images), np.asarray(labels), np.asarray(targets)
     if pictures.ndim != 4:
-        raise BadArgument("images", "be [n, H, W, C]", Words(f"of shape {pictures.shape}"))
+        raise BadArgument("images", "be [n, H, W, C]", of_shape(pictures.shape))
     if classes.shape != pictures.shape[:1]:
         raise BadArgument("labels", f"be of shape {pictures.shape[:1]}", Words(classes.shape))
     if wanted.ndim != 2 or len(wanted) != len(pictures):
-        raise BadArgument("targets", f"be [{len(pictures)}, T]", Words(f"of shape {wanted.shape}"))
+        raise BadArgument("targets", f"be [{len(pictures)}, T]", of_shape(wanted.shape))
     host = {name: Result(*(np.asarray(part) for part in result)) for name, result in results.items()}
     for name, result in host.items():
         if result.delta.shape != (*wanted.shape, *pictures.shape[1:]):

@@ -78,7 +78,7 @@ def _check(
     if solver not in get_args(Name):
         raise BadArgument("solver", f"be one of {', '.join(get_args(Name))}", solver)
     if not jnp.issubdtype(x0.dtype, jnp.floating):
-        raise BadArgument("x0", "have a floating dtype", Words(x0.dtype))
+        raise BadArgument("x0", "have a floating dtype", x0.dtype)
     if g is not None and solver not in COMPOSITE:
         raise BadArgument("g", f"be None for solver {solver!r} ({' and '.join(COMPOSITE)} take one)", g)
     if g is not None and not (callable(getattr(g, "value", None)) and callable(getattr(g, "prox", None))):

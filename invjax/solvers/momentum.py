@@ -59,7 +59,7 @@ def init(x0: Array) -> State:
     """The state at rest: r_0 = x0, no velocity, β_0 = 1. x0: [*S], a floating dtype that everything follows."""
     x0 = jnp.asarray(x0)
     if not jnp.issubdtype(x0.dtype, jnp.floating):
-        raise BadArgument("x0", "have a floating dtype", Words(x0.dtype))
+        raise BadArgument("x0", "have a floating dtype", x0.dtype)
     # The explicit dtype also drops a weak type, which could not be carried through a loop.
     return State(
         x=jnp.asarray(x0, x0.dtype),

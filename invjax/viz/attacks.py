@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.viz.figures import GREY, new_figure
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
 
@@ -79,7 +79,7 @@ def comparison(
     """
     images = np.asarray(originals)
     if images.ndim != 4 or len(images) == 0:
-        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", Words(f"of shape {images.shape}"))
+        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", of_shape(images.shape))
     for name, change in changes.items():
         if np.shape(change) != images.shape:
             raise BadArgument(f"changes[{name!r}]", f"be of shape {images.shape}", Words(np.shape(change)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.types import Result
 from invjax.viz.figures import AMBER, BLUE, GREY, _median, new_figure
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
@@ -44,7 +44,7 @@ def ways(
     """
     images = np.asarray(originals)
     if images.ndim != 4 or len(images) == 0:
-        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", Words(f"of shape {images.shape}"))
+        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", of_shape(images.shape))
     if not results:
         raise BadArgument("results", "name at least one way", Words("none"))
     for name, result in results.items():

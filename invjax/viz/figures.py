@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.types import Result
 from invjax.viz.pixels import perturbation_pixels, picture_pixels, support_pixels
 
@@ -47,7 +47,7 @@ def grid(
     images, answers, deltas = (np.asarray(a) for a in (originals, result.x, result.delta))
     found = np.asarray(result.found)
     if images.ndim != 4 or len(images) == 0:
-        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", Words(f"of shape {images.shape}"))
+        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", of_shape(images.shape))
     if answers.shape != images.shape or deltas.shape != images.shape:
         raise BadArgument(
             "result", f"have x and delta of shape {images.shape}", Words(f"{answers.shape}, {deltas.shape}")

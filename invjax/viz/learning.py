@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.viz.counterfactuals import ways
 from invjax.viz.figures import AMBER, BLUE, GREY, new_figure
 from invjax.viz.pixels import picture_pixels
@@ -171,7 +171,7 @@ def _pictures(images: Any, named: Mapping[str, Any], argument: str, shape: tuple
     """The images, where they and what is named fit."""
     originals = np.asarray(images)
     if originals.ndim != 4 or len(originals) == 0:
-        raise BadArgument("images", "be [N, H, W, C] with N >= 1", Words(f"of shape {originals.shape}"))
+        raise BadArgument("images", "be [N, H, W, C] with N >= 1", of_shape(originals.shape))
     if not named:
         raise BadArgument(argument, "name at least one", Words("none"))
     for name, arrays in named.items():

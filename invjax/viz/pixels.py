@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, of_shape
 
 RAISED = (220, 38, 38)  # red: the value goes up
 LOWERED = (37, 110, 235)  # blue: it goes down
@@ -71,5 +71,5 @@ def support_pixels(delta: Any) -> np.ndarray:
 def _one_image(array: Any, name: str) -> np.ndarray:
     image = np.asarray(array)
     if image.ndim != 3:
-        raise BadArgument(name, "be one image [H, W, C]", Words(f"of shape {image.shape}"))
+        raise BadArgument(name, "be one image [H, W, C]", of_shape(image.shape))
     return image

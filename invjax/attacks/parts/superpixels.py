@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 
 
 def superpixels(x: Any, segments: int = 150, compactness: float = 10.0) -> np.ndarray:
@@ -33,9 +33,9 @@ def superpixels(x: Any, segments: int = 150, compactness: float = 10.0) -> np.nd
     """
     images = np.asarray(x)
     if images.ndim not in (3, 4) or 0 in images.shape:
-        raise BadArgument("x", "be images [N, H, W, C] or one image [H, W, C]", Words(f"of shape {images.shape}"))
+        raise BadArgument("x", "be images [N, H, W, C] or one image [H, W, C]", of_shape(images.shape))
     if images.dtype.kind not in "fiub":
-        raise BadArgument("x", "be real numbers", Words(images.dtype))
+        raise BadArgument("x", "be real numbers", images.dtype)
     images = images.astype(np.float64)
     if not np.isfinite(images).all():
         raise BadArgument("x", "be finite, holds NaN or infinity")

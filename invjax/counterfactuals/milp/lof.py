@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.counterfactuals.milp.program import Program
 from invjax.types import ArrayLike
 
@@ -67,7 +67,7 @@ def lof_model(points: ArrayLike, threshold: float = 1.5, k: int = 1, metric: str
     """
     unique = np.unique(np.asarray(points, np.float64), axis=0)
     if unique.ndim != 2 or not np.isfinite(unique).all():
-        raise BadArgument("points", "be finite numbers [M, D]", Words(f"of shape {np.shape(points)}"))
+        raise BadArgument("points", "be finite numbers [M, D]", of_shape(np.shape(points)))
     if metric not in METRICS:
         raise BadArgument("metric", f"be one of {', '.join(METRICS)}", metric)
     if not 1 <= k < len(unique):

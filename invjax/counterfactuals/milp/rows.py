@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.counterfactuals.milp.domain import Domain, box_domain
 from invjax.counterfactuals.milp.exact import solve
 from invjax.counterfactuals.milp.lof import LofModel
@@ -107,7 +107,7 @@ def exact_counterfactual(
     network = relu_layers(layers)
     row = np.asarray(x, np.float64).reshape(-1)
     if row.size != network[0][0].shape[0]:
-        raise BadArgument("x", f"have the network's {network[0][0].shape[0]} columns", Words(f"of shape {np.shape(x)}"))
+        raise BadArgument("x", f"have the network's {network[0][0].shape[0]} columns", of_shape(np.shape(x)))
     own = int(pre_activations(network, row)[-1].argmax()) if label is None else int(label)
     schema = None if space is None else read_space(space, dtype)
     question = Question(
@@ -228,7 +228,7 @@ class Rows(NamedTuple):
         single = np.ndim(label) == 0
         rows = np.asarray(x)[None] if single else np.asarray(x)
         if rows.dtype.kind != "f":
-            raise BadArgument("x", "be floating-point numbers", Words(rows.dtype))
+            raise BadArgument("x", "be floating-point numbers", rows.dtype)
         labels = np.asarray(label).reshape(-1)
         flat = rows.reshape(len(rows), -1)
         if flat.shape[1:] != (layers[0][0].shape[0],) or labels.shape != (len(rows),):

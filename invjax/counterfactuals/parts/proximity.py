@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.config import config, require
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, of_shape
 from invjax.types import Array, ArrayLike
 
 
@@ -127,5 +127,5 @@ def _reference(x: ArrayLike) -> np.ndarray:
     points = np.asarray(x)
     points = points if np.issubdtype(points.dtype, np.floating) else points.astype(np.float32)
     if points.ndim < 2 or not len(points) or not np.isfinite(points).all():
-        raise BadArgument("x", "be finite reference points [M, *S] with M >= 1", Words(f"of shape {points.shape}"))
+        raise BadArgument("x", "be finite reference points [M, *S] with M >= 1", of_shape(points.shape))
     return points

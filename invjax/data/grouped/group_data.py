@@ -194,7 +194,7 @@ def group_data(
             raise BadArgument(key, f"be below {len(names)}, the number of its names", Words(checked[key].max()))
     if isinstance(x, np.ndarray) and x.dtype != np.uint8:
         if not np.issubdtype(x.dtype, np.floating):
-            raise BadArgument("x", "be uint8 or floating point", Words(x.dtype))
+            raise BadArgument("x", "be uint8 or floating point", x.dtype)
         if not (x.min() >= 0 and x.max() <= 1):
             raise BadArgument(
                 "x", "lie in [0, 1]", Words(f"in [{x.min():g}, {x.max():g}]"), hint="give pixels 0 ... 255 as uint8"

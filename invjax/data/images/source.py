@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.types import Bounds
 
 IMAGE_KEYS = ("images", "x")
@@ -54,16 +54,16 @@ def data_folder() -> Path:
 def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.ndarray:
     """[N, H, W, C] float32 in the data range, of [N, H, W, C] or [N, H, W] pixels; a checked copy."""
     if images.ndim not in (3, 4) or 0 in images.shape:
-        raise BadArgument(name, "be [N, H, W, C] or [N, H, W] with N >= 1", Words(f"of shape {images.shape}"))
+        raise BadArgument(name, "be [N, H, W, C] or [N, H, W] with N >= 1", of_shape(images.shape))
     if images.ndim == 3:
         images = images[..., None]
     elif images.shape[1] in (1, 3) and images.shape[3] not in (1, 2, 3, 4):
-        raise BadArgument(name, "have the channel last, [N, H, W, C]", Words(f"of shape {images.shape}"))
+        raise BadArgument(name, "have the channel last, [N, H, W, C]", of_shape(images.shape))
     lower, upper = (np.asarray(side, np.float32) for side in bounds)
     if images.dtype == np.uint8:
         return lower + (upper - lower) * (images.astype(np.float32) / np.float32(255))
     if not np.issubdtype(images.dtype, np.floating):
-        raise BadArgument(name, "be uint8 or floating point", Words(images.dtype))
+        raise BadArgument(name, "be uint8 or floating point", images.dtype)
     images = images.astype(np.float32)
     if not np.isfinite(images).all():
         bad = np.argwhere(~np.isfinite(images))[0]
