@@ -50,6 +50,18 @@ def require(owner: object, name: str, ok: Callable[[Any], bool], what: str) -> N
     check(f"{type(owner).__name__}.{name}", getattr(owner, name), ok, what)
 
 
+def require_at_least(owner: object, least: float, *names: str) -> None:
+    """Raise BadArgument unless each of these fields of ``owner`` is at least ``least``."""
+    for name in names:
+        require(owner, name, lambda value: value >= least, f"at least {least}")
+
+
+def require_above(owner: object, limit: float, *names: str) -> None:
+    """Raise BadArgument unless each of these fields of ``owner`` is above ``limit``."""
+    for name in names:
+        require(owner, name, lambda value: value > limit, f"above {limit}")
+
+
 def require_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless the field ``name`` is one of ``choices``."""
     require(owner, name, lambda value: value in choices, f"one of {', '.join(map(repr, choices))}")
