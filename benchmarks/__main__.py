@@ -1,4 +1,4 @@
-"""``python -m benchmarks NAME [options]``."""
+"""``python -m benchmarks NAME [options]`` runs one benchmark; without a name, it lists them all."""
 
 from __future__ import annotations
 
@@ -6,49 +6,75 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
+
+from invjax.core.errors import BadArgument
+
+
+class Benchmark(NamedTuple):
+    """Where a benchmark is, and what it measures in a line."""
+
+    module: str  # below this package; it has add_arguments(parser) and run(options)
+    line: str
+
 
 BENCHMARKS = {
-    "gse-cifar10": "attacks.gse_cifar10",
-    "attacks-cifar10": "attacks.cifar10",
-    "attacks-imagenet": "attacks.imagenet",
-    "engine-overhead": "engine.overhead",
-    "memory": "engine.memory",
-    "conv-loop": "engine.conv_loop",
-    "cfe": "counterfactuals.comparison",
-    "cfe-peers": "counterfactuals.beside",
-    "cfe-certify": "counterfactuals.certify",
-    "learn": "learn.comparison",
-    "learn-angle": "learn.angle",
-    "learn-kumano": "learn.kumano",
+    "attacks": Benchmark("attacks.comparison", "all attacks on CIFAR-10 or ImageNet pictures, beside published tables"),
+    "gse-cifar10": Benchmark("attacks.gse_cifar10", "GSE on CIFAR-10, beside the published table"),
+    "engine-overhead": Benchmark("engine.overhead", "run time of an attack over that of its bare gradients"),
+    "memory": Benchmark("engine.memory", "peak memory while long lists of PGD pairs go through 64 lanes"),
+    "conv-loop": Benchmark("engine.conv_loop", "an input gradient inside a compiled loop and outside, on this device"),
+    "cfe": Benchmark("counterfactuals.comparison", "counterfactual methods on four tables and MNIST: quality, speed"),
+    "cfe-peers": Benchmark("counterfactuals.peer_comparison", "DiCE and jax-relax on the rows and network of cfe"),
+    "cfe-certify": Benchmark("counterfactuals.certify", "S-CFE without plausibility against the certified optimum"),
+    "learn": Benchmark("learn.comparison", "networks trained on counterfactuals, measured by the worst group"),
+    "learn-angle": Benchmark("learn.angle", "cosines between adversarial perturbations and plausible ones"),
+    "learn-kumano": Benchmark("learn.kumano", "MNIST learnt from adversarial perturbations alone (Kumano et al. 2024)"),
 }
+FORMER = {"attacks-cifar10": "attacks --data cifar10", "attacks-imagenet": "attacks --data imagenet"}
 
 
-def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser, with the options of the benchmarks ``names`` (only those are imported)."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
-    for name, module_name in BENCHMARKS.items():
-        if name not in names:
-            commands.add_parser(name)
-            continue
-        module = importlib.import_module(f"benchmarks.{module_name}")
-        module.add_arguments(commands.add_parser(name, help=module.DESCRIPTION, description=module.DESCRIPTION))
-    return parser
+def listing() -> str:
+    """The help: all benchmarks, a line each."""
+    width = max(map(len, BENCHMARKS))
+    lines = (f"  {name.ljust(width)}  {benchmark.line}" for name, benchmark in BENCHMARKS.items())
+    return "\n".join(
+        ["usage: python -m benchmarks NAME [options]     (python -m benchmarks NAME --help: its options)", "", *lines]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one benchmark. Bad input: one line on stderr and exit code 2."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    named = [word for word in argv[:1] if word in BENCHMARKS] or list(BENCHMARKS)
-    options = _parser(named).parse_args(argv)
+    """Run one benchmark and return its exit code. Bad input: one line on stderr and exit code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(listing())
+        return 0
+    name, *rest = words
+    if name not in BENCHMARKS:
+        renamed = f"{name} is now: python -m benchmarks {FORMER[name]}" if name in FORMER else None
+        unknown = f"NAME must be one of {', '.join(BENCHMARKS)}, was {name!r}"
+        print(f"benchmarks: error: {renamed or unknown}", file=sys.stderr)
+        return 2
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=BENCHMARKS[name].line)
+    options = None
     try:
-        return importlib.import_module(f"benchmarks.{BENCHMARKS[options.name]}").run(options)
+        module = importlib.import_module(f"benchmarks.{BENCHMARKS[name].module}")
+        module.add_arguments(parser)
+        options = parser.parse_args(rest)
+        return module.run(options)
     except (ValueError, ImportError) as error:
-        print(f"benchmarks {options.name}: error: {error}", file=sys.stderr)
+        print(f"benchmarks {name}: error: {_line(error, options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"benchmarks {options.name}: interrupted", file=sys.stderr)
+        print(f"benchmarks {name}: interrupted", file=sys.stderr)
         return 130
+
+
+def _line(error: Exception, options: argparse.Namespace | None) -> str:
+    """The message in one line; a bad argument that is an option is called by the option's name."""
+    if isinstance(error, BadArgument) and hasattr(options, error.name):
+        error = error.renamed(f"--{error.name.replace('_', '-')}")
+    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

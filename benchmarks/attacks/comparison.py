@@ -1,74 +1,105 @@
-"""The comparison of all attacks on images of one data set: ``attacks-cifar10`` and ``attacks-imagenet``.
+"""``attacks``: all attacks on the images of one data set, CIFAR-10 or ImageNet, beside the published tables.
 
-Each attack runs over the same (image, target) pairs through the queue, its compilation apart, in a folder from which an
-interrupted run goes on. The tables are those of the GSE papers; beside them stand the interpretability score, the
-overlap with Grad-CAM, and what each attack asked of the network.
+Each attack runs over the same (image, target) pairs through the queue and is compiled apart. With ``--runs`` it keeps
+what has ended, and an interrupted run resumes there. The tables have the rows of the GSE papers; beside them stand the
+interpretability score, the overlap with Grad-CAM, and what each attack asked of the network.
+
+EfficientNet-lite0, 1 and 2 bring their ImageNet weights as packages (extra ``imagenet``); every other network takes a
+file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
 import numpy as np
 
-from benchmarks.attacks import pictures as attack_pictures
-from benchmarks.attacks.explained import explained, print_scores
+from benchmarks.attacks import figures as attack_figures
+from benchmarks.attacks.attribution import attribution_record, print_scores
 from benchmarks.attacks.records import SHOWN, attempted, record_of
 from benchmarks.attacks.settings import Entry, brief, chosen, configuration
+from benchmarks.attacks.suites import SUITES, Suite
 from benchmarks.common import Timed, check_json, timed_run, write_json
 from invjax.attribution import grad_cams
 from invjax.campaign.attack import Chosen, choose, constants
 from invjax.campaign.pairs import Pairs, make_pairs
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check_whole
 from invjax.core.files import check_folder, write_atomic
 from invjax.core.logits import num_classes
-from invjax.data import ImageSource
+from invjax.data import ImageData, ImageSource, open_images
 from invjax.metrics.attack import attack_table
+from invjax.models import load
+from invjax.types import Config, LogitsFn
 
 LEDGER = ("compile_s", "run_s", "steps", "network_s", "issued")
 
 
-class Suite(NamedTuple):
-    """What one data set brings to the comparison."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    tables = {f"{data}, {mode}": table for data, suite in SUITES.items() for mode, table in suite.modes.items()}
+    entries = " | ".join(f"{name}: {', '.join(table)}" for name, table in tables.items())
 
-    name: str
-    modes: dict[str, dict[str, Entry]]  # mode -> entries
-    published: dict[str, dict[str, Any]]  # "targeted", "untargeted" -> title -> table
-    load: Callable[[argparse.Namespace], Any]  # the classifier
-    open: Callable[[argparse.Namespace], ImageSource]  # the images
-    batch: int  # images at once where no gradient loop runs
-    names: Sequence[str] | None = None  # of the classes, for the pictures
+    def by_data(key: str) -> str:
+        return ", ".join(f"{data} {suite.defaults[key]}" for data, suite in SUITES.items())
 
-
-def add_arguments(parser: argparse.ArgumentParser, suite: Suite) -> None:
-    """The options that both benchmarks have."""
-    modes = " | ".join(f"{mode}: {', '.join(table)}" for mode, table in suite.modes.items())
+    parser.add_argument("--data", choices=tuple(SUITES), default="cifar10", help="default: cifar10")
     parser.add_argument(
         "--images", required=True, help="npz with images [N, H, W, 3] uint8 and labels [N], or a folder"
     )
-    parser.add_argument("--attacks", default="gse", help=f"all, or some of these ({modes})")
-    parser.add_argument("--mode", choices=tuple(suite.modes), default="default", help="whose constants")
-    parser.add_argument("--start", type=int, default=0, help="index of the first image looked at")
-    parser.add_argument("--n", type=int, default=24, help="how many correctly classified images")
-    parser.add_argument("--targets", default="all", help="all, untargeted, or offsets added to the label: 1,4,7")
+    parser.add_argument("--model", help=f"name of the network (default: {by_data('model')})")
+    parser.add_argument("--weights", help="its torch weights (.safetensors or .pth), unless it brings its own")
+    parser.add_argument("--mean", type=float, nargs="+", help="its input normalisation (default: by network)")
+    parser.add_argument("--std", type=float, nargs="+", help="likewise")
+    parser.add_argument("--size", type=int, help="side of the images in pixels; others are resized (imagenet: 224)")
+    parser.add_argument("--attacks", default="gse", help=f"all, or some of these ({entries})")
+    parser.add_argument("--mode", choices=("default", "fidelity"), default="default", help="whose constants")
+    parser.add_argument("--start", type=int, default=0, help="index of the first image considered")
+    parser.add_argument("--n", type=int, help=f"number of correctly classified images (default: {by_data('n')})")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="another constant of each attack"
+        "--targets", help=f"all, untargeted, or offsets added to the label: 1,4,7 (default: {by_data('targets')})"
     )
-    parser.add_argument("--lanes", type=int, default=64, help="examples worked on at once")
-    parser.add_argument("--runs", help="folder in which runs are kept; the same command goes on from there")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a constant of every attack")
+    parser.add_argument("--lanes", type=int, help=f"examples worked on at once (default: {by_data('lanes')})")
+    parser.add_argument("--runs", help="folder that keeps what has ended; the same command resumes there")
     parser.add_argument("--no-explain", action="store_true", help="without interpretability score and Grad-CAM")
     parser.add_argument("--figures", help="folder for the curves of the score and the picture grid")
     parser.add_argument("--json", help="file for the record")
     parser.add_argument("--no-progress", action="store_true")
 
 
-def run(options: argparse.Namespace, suite: Suite) -> int:
+def _with_defaults(options: argparse.Namespace, suite: Suite) -> argparse.Namespace:
+    """The options, with the data set's own defaults for those that were not given."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    return argparse.Namespace(**{**vars(options), **suite.defaults, **given})
+
+
+def _open(path: str, size: int | None) -> ImageSource:
+    """The images, resized (bilinear, antialiased) where a ``size`` is given and their side differs."""
+    source = open_images(path)
+    if size is None:
+        return source
+    check_whole("size", size)
+
+    def read(start: int, stop: int) -> ImageData:
+        part = source.read(start, stop)
+        shape = (len(part.images), size, size, part.images.shape[3])
+        if part.images.shape == shape:
+            return part
+        images = np.asarray(jax.image.resize(part.images, shape, "bilinear", antialias=True))
+        return part._replace(images=np.clip(images, *part.bounds))
+
+    return ImageSource(source.count, read)
+
+
+def run(options: argparse.Namespace) -> int:
     """Run the chosen attacks one after the other; print and write what they gave."""
     check_json(options.json)
+    suite = SUITES[options.data]
+    options = _with_defaults(options, suite)
     figures = None if options.figures is None else check_folder(options.figures, "figures")
     entries = chosen(suite.modes[options.mode], options.attacks)
     untargeted = options.targets == "untargeted"
@@ -78,8 +109,8 @@ def run(options: argparse.Namespace, suite: Suite) -> int:
     if impossible:
         raise BadArgument("targets", f"be 'untargeted' for {', '.join(impossible)}", hint="no targeted form exists")
 
-    logits = suite.load(options)
-    images = choose(logits, suite.open(options), None, options.start, options.n)
+    logits = load(options.model, options.weights, mean=options.mean, std=options.std)
+    images = choose(logits, _open(options.images, options.size), None, options.start, options.n)
     classes = num_classes(logits, images.images.shape[1:], images.images.dtype)
     pairs = make_pairs(images.labels, classes, options.targets)
     records: dict[str, dict[str, Any]] = {}
@@ -94,23 +125,23 @@ def run(options: argparse.Namespace, suite: Suite) -> int:
         _print_one(records[name])
         if not options.no_explain:
             status = np.asarray(timed.result.status)
-            records[name] |= explained(logits, images, pairs, changes[name], status, suite.batch, as_tried)
-        _write(options, suite, images, records)  # after each: whatever is done is on disk
+            records[name] |= attribution_record(logits, images, pairs, changes[name], status, suite.batch, as_tried)
+        _write(options, images, records)  # after each: whatever is done is on disk
     _print_all(records, suite, untargeted)
     if not options.no_explain:
         print_scores(records)
     if figures is not None:
-        few = images.images[: attack_pictures.SHOWN]
+        few = images.images[: attack_figures.SHOWN]
         maps = None if options.no_explain else grad_cams(logits, few, images.labels[: len(few)], batch=suite.batch)
-        paths = attack_pictures.write(figures, images, pairs, changes, records, maps, suite.names)
+        paths = attack_figures.write(figures, images, pairs, changes, records, maps, suite.names)
         print("\nwrote " + ", ".join(str(path) for path in paths))
     return 0
 
 
 def _one(
-    name: str, entry: Entry, config: Any, logits: Any, images: Chosen, pairs: Pairs, options: argparse.Namespace
+    name: str, entry: Entry, config: Config, logits: LogitsFn, images: Chosen, pairs: Pairs, options: argparse.Namespace
 ) -> Timed:
-    """One attack over all pairs, from where an earlier call left off."""
+    """One attack over all pairs, resumed where an earlier call stopped."""
     problem = {}
     if entry.superpixels:
         from invjax.attacks.parts.superpixels import superpixels
@@ -129,7 +160,7 @@ def _one(
 
 
 def _with_ledger(timed: Timed, folder: Path) -> Timed:
-    """The times of all calls that worked on a folder, added up beside its parts."""
+    """The times summed over all calls that worked on a folder; they are kept beside its parts."""
     path = folder / "times.json"
     before = json.loads(path.read_text()) if path.exists() else dict.fromkeys(LEDGER, 0.0)
     times = {
@@ -194,11 +225,12 @@ def _print_all(records: dict[str, dict[str, Any]], suite: Suite, untargeted: boo
         )
 
 
-def _write(options: argparse.Namespace, suite: Suite, images: Chosen, records: dict[str, dict[str, Any]]) -> None:
+def _write(options: argparse.Namespace, images: Chosen, records: dict[str, dict[str, Any]]) -> None:
     write_json(
         options.json,
         {
-            "benchmark": suite.name,
+            "benchmark": "attacks",
+            "data": options.data,
             "mode": options.mode,
             "image_index": images.index.tolist(),
             "attacks": records,

@@ -21,8 +21,6 @@ from invjax.metrics.attack import MEASURES, attack_table
 from invjax.models import load
 from invjax.models.params_file import load_arrays
 
-DESCRIPTION = "GSE on CIFAR-10 images: best/average/worst over targets, evaluations and seconds."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", required=True, help="npz with images [N,32,32,3] uint8 and labels [N]")

@@ -9,6 +9,7 @@ entry, and more entries with other k are a ``--set`` away.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 from invjax.campaign.attack import configure
@@ -119,8 +120,6 @@ def configuration(entry: Entry, untargeted: bool, settings: dict[str, str]) -> C
 
 def brief(config: Config) -> Config:
     """The same program for as short a run as its numbers allow: what is compiled once serves for all."""
-    import dataclasses
-
     shortest = {"iterations": 1, "steps": 1, "queries": 1, "generations": 1, "trials": 1, "restarts": 1, "rounds": 1}
     static = {field.name for field in dataclasses.fields(config) if field.metadata.get("static")}
     known = {field.name for field in dataclasses.fields(config)} - static

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from typing import Any
 
@@ -24,8 +23,6 @@ from invjax.core.errors import BadArgument, Words
 from invjax.counterfactuals import SCFE, certify, frontier
 from invjax.counterfactuals.milp import Certificate
 from invjax.types import Status
-
-DESCRIPTION = "S-CFE without plausibility against the certified optimum: gaps of l0 and l1 on D-20-20-1 networks."
 
 NORMS = ("l0", "l1")
 # (β, first step, iterations): the larger β, the less the square counts, and the shorter a step may be.
@@ -153,9 +150,3 @@ def run(options: argparse.Namespace) -> int:
     settings = {"kappa": options.kappa, "seed": options.seed, "time_limit": options.time_limit, "tried": TRIED}
     write_json(options.json, {"data": task.name, "rows": len(task.x), "settings": settings, "norms": record})
     return 0
-
-
-if __name__ == "__main__":
-    _parser = argparse.ArgumentParser(description=DESCRIPTION)
-    add_arguments(_parser)
-    sys.exit(run(_parser.parse_args()))

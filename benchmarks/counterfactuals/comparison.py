@@ -7,7 +7,6 @@ by the network in float64. ``rows_per_s`` is from NumPy to NumPy, warm: the medi
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,6 @@ from benchmarks.counterfactuals.timing import Gradient, Took, median, timed
 from invjax.core.errors import BadArgument, Words
 from invjax.metrics import measure_counterfactuals, summarize_counterfactuals
 from invjax.types import Result
-
-DESCRIPTION = "Counterfactual methods on housing, wine, adult, german credit or MNIST 9 to 4: quality and speed."
 
 MEASURES = ("validity", "coverage", "l2", "l0", "lof_target", "lof_all", "logdensity_rank", "violations")
 COLUMNS = (*MEASURES, "rows_per_s", "evaluations")  # of the table, and keys of each method in the record
@@ -203,9 +200,3 @@ def run(options: argparse.Namespace) -> int:
 def _plain_numbers(row: dict[str, Any]) -> dict[str, Any]:
     """NaN is no JSON: what was not measured is null."""
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
-
-
-if __name__ == "__main__":
-    _parser = argparse.ArgumentParser(description=DESCRIPTION)
-    add_arguments(_parser)
-    sys.exit(run(_parser.parse_args()))

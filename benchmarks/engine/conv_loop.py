@@ -15,8 +15,6 @@ from benchmarks.common import check_json, write_json
 from invjax.engine import install_canonical_convolutions, uninstall_canonical_convolutions
 from invjax.types import Array
 
-DESCRIPTION = "Convolutions in a compiled loop on this device: seconds per gradient inside and outside the loop."
-
 STEPS = 4
 
 

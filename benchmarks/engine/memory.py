@@ -13,8 +13,6 @@ from invjax.attacks import PGD
 from invjax.engine import solve
 from invjax.models import mnist_cnn
 
-DESCRIPTION = "Peak resident memory while N PGD pairs go through 64 lanes of the shipped digit network."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[100, 1000, 10000], help="lengths, increasing")

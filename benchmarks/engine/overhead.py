@@ -15,8 +15,6 @@ from invjax.core.logits import num_classes
 from invjax.data import open_images
 from invjax.models import load
 
-DESCRIPTION = "Run time over that of as many bare batched gradients, and the occupancy of the lanes."
-
 # The same program with next to no iterations, to compile it: these numbers are traced.
 BRIEF = {"gse": {"trials": 1, "iterations": 1}, "pgd": {"steps": 1, "restarts": 1}, "fgsm": {}}
 

@@ -32,8 +32,6 @@ from invjax.metrics.mean import Mean, bootstrap_mean
 from invjax.models import MLP, SmallCNN
 from invjax.report.text import text_table
 
-DESCRIPTION = "Cosines between adversarial and plausible perturbations, by the radius of adversarial training."
-
 REFERENCES = 300  # points of a class that the density knows
 QUANTITIES = {"cosine": COSINES, "share in the tangent space": SHARES}
 NETWORKS = ("accuracy", "robust", "adversarial", "plausible")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from typing import Any
 
 from benchmarks.common import check_json, write_json
@@ -25,8 +24,6 @@ from invjax.learn.study.records import table_row
 from invjax.learn.study.study import Study
 from invjax.learn.study.tasks import DENSITIES, MODELS, NAMES, Task, load_task
 from invjax.report.text import text_table
-
-DESCRIPTION = "Networks trained on counterfactuals, measured by the worst group, with controls and group-robust peers."
 
 THROUGHPUT = 256  # images
 
@@ -103,9 +100,3 @@ def _reading(task: Task, policy: str, seeds: int) -> str:
         f"all groups alike; as in training: groups weighted by their shares there. Reached: examples that the attacked "
         f"network gives their target."
     )
-
-
-if __name__ == "__main__":
-    _parser = argparse.ArgumentParser(description=DESCRIPTION)
-    add_arguments(_parser)
-    sys.exit(run(_parser.parse_args()))

@@ -35,8 +35,6 @@ from invjax.metrics.group import wilson_interval
 from invjax.report.text import text_table
 from invjax.types import Array
 
-DESCRIPTION = "MNIST learnt from adversarial perturbations alone: the sets R-l2 and D-l2 of Kumano et al. 2024."
-
 PUBLISHED = {  # final, best
     ("rand", "l2"): (0.93, 0.93),
     ("rand", "linf"): (0.89, 0.89),

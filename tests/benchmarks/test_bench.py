@@ -95,9 +95,9 @@ def test_memory(tmp_path: Path) -> None:
         (["--set", "nothing=1"], "set must name constants of"),
         (["--set", "mu"], "mu must be a number"),
         (["--set", "mu=-1.0"], "mu must be a weight >= 0"),
-        (["--targets", "0"], "targets must be different offsets"),
-        (["--n", "0"], "n must be at least 1"),
-        (["--json", "nowhere/record.json"], "json must lie in an existing folder"),
+        (["--targets", "0"], "--targets must be different offsets"),
+        (["--n", "0"], "--n must be at least 1"),
+        (["--json", "nowhere/record.json"], "benchmarks gse-cifar10: error: --json must lie in an existing folder"),
         (["--images", "missing.npz"], "missing.npz"),
         (["--weights", "missing.safetensors"], "missing.safetensors"),
     ],
@@ -111,11 +111,31 @@ def test_bad_input(pictures: Path, words: list[str], message: str, capsys: pytes
 
 
 @pytest.mark.fast
-def test_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a name the list of all; an unknown one, or one of before, is an error of one line."""
+    for words in ([], ["--help"]):
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert all(f"  {name} " in out and benchmark.line in out for name, benchmark in BENCHMARKS.items())
+    for name, message in (
+        ("nothing", "NAME must be one of attacks, gse-cifar10"),
+        ("attacks-cifar10", "attacks-cifar10 is now: python -m benchmarks attacks --data cifar10"),
+        ("attacks-imagenet", "attacks-imagenet is now: python -m benchmarks attacks --data imagenet"),
+    ):
+        assert main([name, "--n", "1"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"benchmarks: error: {message}")
+        assert error.count("\n") == 1
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every benchmark is where the list says, and has options; all of them write JSON."""
     with pytest.raises(SystemExit) as stop:
-        main(["nothing"])
-    assert stop.value.code == 2
-    assert all(name in capsys.readouterr().err for name in list(BENCHMARKS)[:1])
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert "--json" in capsys.readouterr().out
 
 
 @pytest.mark.fast

@@ -27,7 +27,7 @@ TABLES = {
 
 def words(pictures: Path, *more: str) -> list[str]:
     files = ["--images", str(pictures), "--weights", str(nets.NARROW), "--lanes", "4", "--no-progress"]
-    return ["attacks-cifar10", *files, *more]
+    return ["attacks", *files, *more]
 
 
 @pytest.mark.parametrize("table", TABLES)

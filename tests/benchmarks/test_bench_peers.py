@@ -11,8 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.counterfactuals import beside as cfe_peers
-from benchmarks.counterfactuals.beside import PEERS, SCRIPTS, Peer, Skipped, environment, judge, real_rows, run_peer
+from benchmarks.counterfactuals import peer_comparison as cfe_peers
+from benchmarks.counterfactuals.peer_comparison import (
+    PEERS,
+    SCRIPTS,
+    Peer,
+    Skipped,
+    environment,
+    judge,
+    real_rows,
+    run_peer,
+)
 from benchmarks.counterfactuals.peers.exchange import (
     Exchange,
     Outcome,

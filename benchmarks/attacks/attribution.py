@@ -1,4 +1,4 @@
-"""What the perturbations of a comparison say: interpretability score, and overlap with Grad-CAM."""
+"""Where the perturbations of a comparison lie: interpretability score, and overlap with Grad-CAM."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from invjax.campaign.attack import Chosen
 from invjax.campaign.pairs import Pairs
 from invjax.metrics.attribution import interpretability, summarize_curve
 from invjax.metrics.attribution_overlap import measure_overlap, summarize_overlap
+from invjax.types import LogitsFn
 
 
-def explained(
-    logits: Any, images: Chosen, pairs: Pairs, changes: np.ndarray, status: np.ndarray, batch: int, as_tried: bool
+def attribution_record(
+    logits: LogitsFn, images: Chosen, pairs: Pairs, changes: np.ndarray, status: np.ndarray, batch: int, as_tried: bool
 ) -> dict[str, Any]:
     """The score under each indicator, and the overlap with Grad-CAM of the label, over successes.
 
-    changes: [N·T, H, W, C]. status: [N·T]. as_tried: failures enter as well, with what they tried.
+    changes: [N·T, H, W, C]. status: [N·T]. as_tried: failures count as well, by what they tried.
     """
     shape = pairs.shape
     delta, state = changes.reshape(*shape, *changes.shape[1:]), status.reshape(shape)
@@ -38,7 +39,7 @@ def explained(
 
 
 def print_scores(records: dict[str, dict[str, Any]]) -> None:
-    """Both tables of :func:`explained`."""
+    """Both tables of :func:`attribution_record`."""
     first = next(iter(records.values()))["interpretability"]["none"]
     at = [f"{p:5.0f}" for p in first["percentiles"]]
     print(f"\ninterpretability score (no indicator)  P = {'  '.join(at)}    with 'and', P = 90    attempts")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import venv
 from collections.abc import Sequence
@@ -18,11 +17,6 @@ from benchmarks.common import check_json, write_json
 from benchmarks.counterfactuals.peers import exchange as files
 from benchmarks.counterfactuals.peers.exchange import Exchange, Outcome
 from invjax.core.errors import BadArgument, Words
-
-DESCRIPTION = (
-    "DiCE and jax-relax beside S-CFE: the same rows, weights and limits, each in an environment of its own; a peer "
-    "that does not install is skipped with the reason."
-)
 
 SCRIPTS = Path(files.__file__).parent
 NEIGHBOURS = 20  # k of the local outlier factor
@@ -291,9 +285,3 @@ def run(options: argparse.Namespace) -> int:
         record = compare(given, names, Path(options.envs).absolute(), **settings)
     write_json(options.json, {"data": options.exchange or options.data, "seed": options.seed, "rows": record})
     return 0
-
-
-if __name__ == "__main__":
-    _parser = argparse.ArgumentParser(description=DESCRIPTION)
-    add_arguments(_parser)
-    sys.exit(run(_parser.parse_args()))
