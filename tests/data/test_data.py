@@ -69,22 +69,22 @@ def test_relative_paths_are_looked_for_in_the_data_folder(tmp_path, pixels, monk
     ("arrays", "message"),
     [
         ({"pictures": np.zeros((2, 3, 3))}, "images must be an npz with an array 'images' or 'x'"),
-        ({"images": np.zeros((2, 3, 3), np.int32)}, "images must be uint8 or floating point, were int32"),
+        ({"images": np.zeros((2, 3, 3), np.int32)}, "images must be uint8 or floating point, was int32"),
         (
             {"images": np.zeros((2, 3))},
-            r"images must be \[N, H, W, C\] or \[N, H, W\] with N >= 1, were of shape \(2, 3\)",
+            r"images must be \[N, H, W, C\] or \[N, H, W\] with N >= 1, was of shape \(2, 3\)",
         ),
-        ({"images": np.zeros((0, 3, 3))}, r"N >= 1, were of shape \(0, 3, 3\)"),
-        ({"images": np.zeros((2, 3, 32, 32))}, r"channel last.*were of shape \(2, 3, 32, 32\)"),
-        ({"images": np.full((2, 3, 3), np.nan)}, r"images must be finite, were nan at index \(0, 0, 0, 0\)"),
+        ({"images": np.zeros((0, 3, 3))}, r"N >= 1, was of shape \(0, 3, 3\)"),
+        ({"images": np.zeros((2, 3, 32, 32))}, r"channel last.*was of shape \(2, 3, 32, 32\)"),
+        ({"images": np.full((2, 3, 3), np.nan)}, r"images must be finite, was nan at index \(0, 0, 0, 0\)"),
         (
             {"images": np.full((2, 3, 3), 200.0)},
-            r"lie in the bounds \[0, 1\], were in \[200, 200\]; save pixels .* uint8",
+            r"lie in the bounds \[0, 1\], was in \[200, 200\]; save pixels .* uint8",
         ),
-        ({"images": np.full((2, 3, 3), -0.5)}, r"lie in the bounds \[0, 1\], were in \[-0.5, -0.5\]$"),
+        ({"images": np.full((2, 3, 3), -0.5)}, r"lie in the bounds \[0, 1\], was in \[-0.5, -0.5\]$"),
         ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(3, int)}, r"labels must be integers of shape \(2,\)"),
-        ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(2)}, "labels must be integers .* were float64"),
-        ({"images": np.zeros((2, 3, 3)), "labels": np.array([0, -1])}, "were -1 at index 1"),
+        ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(2)}, "labels must be integers .*, was float64"),
+        ({"images": np.zeros((2, 3, 3)), "labels": np.array([0, -1])}, "was -1 at index 1"),
         ({"images": np.array([None, 1])}, "images must be a readable .npz file"),  # pickled: never loaded
     ],
 )
@@ -103,7 +103,7 @@ def test_wrong_files(tmp_path, pixels):
             load_images(tmp_path / name)
     with pytest.raises(ValueError, match=r"images must be an existing .npz file or tfds:NAME, was"):
         load_images(tmp_path / "none.npz")
-    with pytest.raises(ValueError, match="start must be from 0 to 4, the last image; was 5"):
+    with pytest.raises(ValueError, match="start must be from 0 to 4, the last image, was 5"):
         load_images(whole, start=5)
     with pytest.raises(ValueError, match="count must be at least 1, was 0"):
         load_images(whole, count=0)
@@ -176,7 +176,7 @@ def test_data_set_is_read_lazily():
         (FakeBuilder(), "train", "split must be one of test for 'FakeBuilder', was 'train'"),
         (FakeBuilder(form="parquet"), "test[:50%]", "split must be a whole split .* parquet"),
         (FakeBuilder(form="tfrecord"), "test", "must be prepared as array_record .* is tfrecord"),
-        (FakeBuilder(splits=()), "test", "must be a prepared data set, 'FakeBuilder' is not: prepare it once"),
+        (FakeBuilder(splits=()), "test", "must be a prepared data set, was 'FakeBuilder'; prepare it once"),
         (FakeBuilder(shapes=((4, 4, 3), (4, 5, 3))), "test", r"one shape; 'FakeBuilder' has \(4, 4, 3\), \(4, 5, 3\)"),
     ],
 )
@@ -226,7 +226,7 @@ def test_real_data_set(tmp_path, monkeypatch):
         assert data.names == ("even", "odd")
     assert len(load_images(builder, "test[:50%]").images) == 3
     monkeypatch.setenv("INVJAX_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match="'cifar10' is not: prepare it once"):
+    with pytest.raises(ValueError, match="must be a prepared data set, was 'cifar10'; prepare it once"):
         load_images("tfds:cifar10")
     with pytest.raises(ValueError, match="images must name a data set of tensorflow_datasets, was 'nosuchset'"):
         load_images("tfds:nosuchset")

@@ -177,8 +177,8 @@ def test_it_always_builds(tmp_path, monkeypatch):
         ({"held_out": 0}, "held_out must be from 1"),
         ({"contrast": 1.1}, r"contrast must lie in \[0, 1\], was 1.1"),
         ({"scale": 0}, r"scale must lie in \(0, 1\], was 0"),
-        ({"foreground": "cats"}, "foreground must be auto, fashion, digits, silhouettes; was 'cats'"),
-        ({"background": "sea"}, "background must be auto, photos, textures, procedural; was 'sea'"),
+        ({"foreground": "cats"}, "foreground must be auto, fashion, digits, silhouettes, was 'cats'"),
+        ({"background": "sea"}, "background must be auto, photos, textures, procedural, was 'sea'"),
     ],
 )
 def test_wrong_options(change, message):

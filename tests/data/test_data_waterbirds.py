@@ -114,12 +114,12 @@ def test_sizes_and_a_stratified_part(folder):
         (
             ",0,0,0,",
             ",0,3,0,",
-            r"split in metadata.csv .* must be one of 0 \(train\), 1 \(val\), 2 \(test\); was '3' in row 1",
+            r"split in metadata.csv .* must be one of 0 \(train\), 1 \(val\), 2 \(test\), was '3' in row 1",
         ),
-        (",0,0,1,", ",0,0,7,", r"place in .* must be one of 0 \(land\), 1 \(water\); was '7' in row 5"),
-        (",1,0,0,", ",1.5,0,0,", r"y in .* must be one of 0 \(landbird\), 1 \(waterbird\); was '1.5' in row 6"),
+        (",0,0,1,", ",0,0,7,", r"place in .* must be one of 0 \(land\), 1 \(water\), was '7' in row 5"),
+        (",1,0,0,", ",1.5,0,0,", r"y in .* must be one of 0 \(landbird\), 1 \(waterbird\), was '1.5' in row 6"),
         (",0,0,0,/o/ocean/1.jpg", ",0", "must have 6 fields in each row; row 2 has 3"),
-        ("Bird_2.jpg", "Bird_99.jpg", "must list files that are there, 1 are not: '002.Bird/Bird_99.jpg'"),
+        ("Bird_2.jpg", "Bird_99.jpg", "must list files that are there; 1 are not: '002.Bird/Bird_99.jpg'"),
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
@@ -151,11 +151,11 @@ def test_what_is_missing_or_corrupt(folder, tmp_path):
             "001.Bird/Bird_10.jpg",
         ]
         with pytest.raises(
-            ValueError, match="train must hold an example of each group, has none of 'waterbird on land'"
+            ValueError, match="train must hold an example of each group, was without 'waterbird on land'"
         ):
             read.require_groups()  # Bird_5 was the only one
     (folder / "metadata.csv").write_text(HEADER + "\n")
-    with pytest.raises(ValueError, match="must list at least one image, lists none"):
+    with pytest.raises(ValueError, match=r"must list at least one image$"):
         waterbirds(folder)
     (folder / "metadata.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="must be readable text"):
@@ -163,7 +163,7 @@ def test_what_is_missing_or_corrupt(folder, tmp_path):
     (folder / "metadata.csv").unlink()
     with pytest.raises(ValueError, match=r"source must hold metadata.csv, .* has neither"):
         waterbirds(folder)
-    with pytest.raises(ValueError, match=r"source must hold metadata.csv, the zip .* does not"):
+    with pytest.raises(ValueError, match=r"source must hold metadata.csv; the zip .* does not"):
         waterbirds(pack(folder, tmp_path / "none.zip"))
     (tmp_path / "cut.zip").write_bytes((tmp_path / "one.zip").read_bytes()[:500])
     with pytest.raises(ValueError, match="source must be a folder or a zip"):
@@ -201,7 +201,7 @@ def test_masks(tmp_path):
         with_masks(data)
     (tmp_path / "birds" / "segmentations" / "val" / "000008.png").unlink()
     with pytest.raises(
-        ValueError, match=r"must have a mask for each image, 1 are missing: 'segmentations/val/000008.png'"
+        ValueError, match=r"must have a mask for each image; 1 are missing, the first is 'segmentations/val/000008.png'"
     ):
         with_masks(lazy)
 

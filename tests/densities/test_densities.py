@@ -149,7 +149,7 @@ def test_kde_gradient_is_that_of_the_plain_formula() -> None:
 
 
 def test_kde_far_from_the_origin() -> None:
-    """Centred on the class: nothing is lost where all points lie at 1000."""
+    """Centered on the class: nothing is lost where all points lie at 1000."""
     shifted = fit_kde(X + 1024, Y, bandwidth=0.7)
     expected = values(fit_kde(X, Y, bandwidth=0.7), X, Y)
     np.testing.assert_allclose(values(shifted, X + 1024, Y), expected, atol=5e-3)
@@ -364,7 +364,7 @@ def test_bad_arguments() -> None:
         fit_kde(X, Y, neighbours=0)
     with pytest.raises(ValueError, match="components must be"):
         fit_gmm(X, Y, 0)
-    with pytest.raises(ValueError, match="covariance must be 'full' or 'diag'; it was 'tied'"):
+    with pytest.raises(ValueError, match="covariance must be 'full' or 'diag', was 'tied'"):
         fit_gmm(X, Y, covariance="tied")
     with pytest.raises(ValueError, match=r"needs at least 40 points .40 components.; there were 32 of class 1"):
         fit_gmm(X, Y, 40)

@@ -112,7 +112,10 @@ def test_d20_hand_values() -> None:
         (lambda: metrics.d20(np.zeros((2, 2, 1)), 0), "window must be"),
         (lambda: metrics.changed_pixels(np.zeros((2, 2))), r"delta must be images \[..., H, W, C\]"),
         (lambda: metrics.changed_pixels(np.zeros((2, 2, 1)), -1), "atol must be"),
-        (lambda: metrics.measure(np.zeros((2, 4, 4, 1)), np.zeros(3)), "delta must be .* were"),
+        (
+            lambda: metrics.measure(np.zeros((2, 4, 4, 1)), np.zeros(3)),
+            r"delta must be .*, was \(2, 4, 4, 1\)",
+        ),
         (lambda: metrics.best_average_worst(np.ones(3), {}), "success must be"),
         (lambda: metrics.best_average_worst(np.ones((3, 2)), {"acp": np.ones(3)}), r"measures\['acp'\] must"),
         (lambda: metrics.best_average_worst(np.ones((3, 2)), {}, already=np.ones(3)), "already must"),

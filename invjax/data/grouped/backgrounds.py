@@ -92,8 +92,8 @@ def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 def _weights(old: int, new: int) -> np.ndarray:
     """[new, old], rows of sum 1."""
     reach = max(1.0, old / new)
-    centre = (np.arange(new) + 0.5) * old / new - 0.5
-    weights = np.maximum(0, 1 - np.abs(np.arange(old) - centre[:, None]) / reach)
+    center = (np.arange(new) + 0.5) * old / new - 0.5
+    weights = np.maximum(0, 1 - np.abs(np.arange(old) - center[:, None]) / reach)
     return weights / weights.sum(1, keepdims=True)
 
 

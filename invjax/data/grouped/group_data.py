@@ -97,10 +97,10 @@ class GroupData:
         rows = self.part == self._index(split)
         if len(present := np.unique(self.y[rows])) < 2:
             only = ", ".join(self.classes[k] for k in present) or "no example"
-            raise BadArgument(split, f"hold at least two classes, holds {only}")
+            raise BadArgument(split, "hold at least two classes", Words(f"only of {only}"))
         if len(absent := np.setdiff1d(self.group, self.group[rows])):
             names = ", ".join(repr(self.groups[g]) for g in absent)
-            raise BadArgument(split, "hold an example of each group", Words(f"none of {names}"))
+            raise BadArgument(split, "hold an example of each group", Words(f"without {names}"))
 
     def subset(self, count: int, split: str = "train", *, seed: int = 0, equal: bool = False) -> GroupData:
         """``count`` examples of ``split``, drawn by group, with all examples of the other splits; order kept.
@@ -118,7 +118,7 @@ class GroupData:
             raise BadArgument(
                 "count",
                 f"be from {np.count_nonzero(sizes)}, the groups of {split}, to {len(rows)}, its examples",
-                Words(count),
+                count,
             )
         shares = equal_shares(count, sizes) if equal else proportional_shares(count, sizes)
         rng = np.random.default_rng(seed)
@@ -143,7 +143,7 @@ class GroupData:
             return self
         pixels, kept, bad = self.x.read(np.arange(len(self)), skip_bad)
         if not len(kept):
-            raise BadArgument(self.name, "hold an image that can be read", Words("none"), hint=str(bad[0]))
+            raise BadArgument(self.name, "hold an image that can be read", hint=bad[0])
         return dataclasses.replace(self.take(kept), x=pixels, skipped=(*self.skipped, *bad))
 
     def _index(self, name: str) -> int:
@@ -151,7 +151,7 @@ class GroupData:
             raise BadArgument("split", f"be one of {', '.join(SPLITS)}", name)
         k = SPLITS.index(name)
         if not np.any(self.part == k):
-            raise BadArgument("split", f"be one that {self.name} has, there is no example of {name!r}")
+            raise BadArgument("split", f"be one of which {self.name} has examples", name)
         return k
 
 
@@ -181,7 +181,7 @@ def group_data(
     """
     count = len(x)
     if count < 1:
-        raise BadArgument("x", f"hold at least one example, {name} has none")
+        raise BadArgument("x", "hold at least one example", hint=f"{name} has none")
     columns = {"y": (y, classes), "attribute": (attribute, attributes), "part": (part, SPLITS)}
     if group is None:
         group = np.asarray(attribute) + len(attributes) * np.asarray(y)
@@ -191,7 +191,7 @@ def group_data(
     for key, (values, names) in columns.items():
         checked[key] = to_labels(np.asarray(values), count, key)
         if checked[key].max() >= len(names):
-            raise BadArgument(key, f"be below {len(names)}, the number of its names", Words(checked[key].max()))
+            raise BadArgument(key, f"be below {len(names)}, the number of its names", checked[key].max())
     if isinstance(x, np.ndarray) and x.dtype != np.uint8:
         if not np.issubdtype(x.dtype, np.floating):
             raise BadArgument("x", "be uint8 or floating point", x.dtype)
@@ -201,11 +201,13 @@ def group_data(
             )
         x = x.astype(np.float32, copy=False)
     if mask is not None and (mask.dtype != bool or mask.shape != tuple(x.shape[:3])):
-        raise BadArgument("mask", f"be bool of shape {tuple(x.shape[:3])}", Words(f"{mask.dtype} {mask.shape}"))
+        raise BadArgument(
+            "mask", f"be bool of shape {tuple(x.shape[:3])}", Words(f"{mask.dtype} of shape {mask.shape}")
+        )
     further = {key: np.asarray(column) for key, column in (table or {}).items()}
     for key, column in further.items():
         if len(column) != count:
-            raise BadArgument(f"table[{key!r}]", f"have {count} rows", Words(len(column)))
+            raise BadArgument(f"table[{key!r}]", f"have {count} rows", Words(f"of {len(column)}"))
     return GroupData(
         name,
         x,

@@ -44,7 +44,7 @@ def waterbirds(
       source: the folder or zip with ``metadata.csv`` (in a zip at any depth); ``INVJAX_DATA/waterbirds`` by default,
         which may also hold one such folder or zip.
       size, margin: S px by :func:`~invjax.data.images.files.ImageFiles` (1): 224 is the published protocol (resize to
-        256 × 256, centre crop). None keeps the files as they are: right for a copy that was resized already. To shrink
+        256 × 256, center crop). None keeps the files as they are: right for a copy that was resized already. To shrink
         such a copy give ``margin=1``.
       count: keep so many training images, drawn by group (:meth:`GroupData.subset`); all by default.
       seed: of that draw.
@@ -60,7 +60,9 @@ def waterbirds(
     missing = set(store.missing(names))
     if missing and not skip_missing:
         shown = ", ".join(repr(name) for name in names if name in missing)[:300]
-        raise ValueError(f"{METADATA} of {store} must list files that are there, {len(missing)} are not: {shown}")
+        raise BadArgument(
+            f"{METADATA} of {store}", "list files that are there", hint=f"{len(missing)} are not: {shown}"
+        )
     kept = np.array([k for k, name in enumerate(names) if name not in missing], np.int64)
     table = {key: column[kept] for key, column in table.items()}
     data = group_data(
@@ -88,13 +90,15 @@ def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
       ValueError: a mask is missing or cannot be decoded (named), or ``data`` has no files.
     """
     if not isinstance(data.x, ImageFiles):
-        raise BadArgument("data", f"be files that are not decoded yet, {data.name} is an array")
+        raise BadArgument("data", "be files that are not decoded yet", Words("an array"))
     names = [f"{folder}/{name.rpartition('.')[0]}.png" for name in map(str, data.x.names)]
     if missing := data.x.store.missing(names):
-        raise BadArgument("data", f"have a mask for each image, {len(missing)} are missing", hint=f"{missing[0]!r} …")
+        raise BadArgument(
+            "data", "have a mask for each image", hint=f"{len(missing)} are missing, the first is {missing[0]!r}"
+        )
     mask = ImageFiles(data.x.store, names, data.x.size, data.x.margin)[:][..., 0] >= 128
     if mask.shape != data.x.shape[:3]:
-        raise BadArgument("masks", f"be as large as the images, {data.x.shape[1:3]}", Words(f"{mask.shape[1:]}"))
+        raise BadArgument("masks", f"be as large as the images, {data.x.shape[1:3]}", mask.shape[1:])
     return dataclasses.replace(data, mask=mask)
 
 
@@ -116,7 +120,7 @@ def open_waterbirds(path: Path) -> Store:
         return store
     places = sorted((n for n in store.names() if n.rpartition("/")[2] == METADATA), key=lambda n: (n.count("/"), n))
     if not places:
-        raise BadArgument("source", f"hold {METADATA}, the zip {str(path)!r} does not")
+        raise BadArgument("source", f"hold {METADATA}", hint=f"the zip {str(path)!r} does not")
     return store.below(places[0].rpartition("/")[0])
 
 
@@ -127,7 +131,7 @@ def save_waterbirds(data: GroupData, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise BadArgument("folder", f"be new or empty, {str(folder)!r} is not")
+        raise BadArgument("folder", "be new or empty", str(folder))
     image = pillow()
     numbers = np.arange(len(data))
     names = [f"{SPLITS[data.part[n]]}/{n:06d}.png" for n in numbers]
@@ -163,14 +167,14 @@ def _read_metadata(store: Store) -> dict[str, np.ndarray]:
     try:
         text = store.read(METADATA).decode("utf-8-sig")
     except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise BadArgument(where, "be readable text, is not", hint=str(error)) from error
+        raise BadArgument(where, "be readable text", hint=str(error)) from error
     reader = csv.reader(io.StringIO(text))
     header = next(reader, [])
     if lacking := [name for name in NEEDED if name not in header]:
         raise BadArgument(where, f"have the columns {', '.join(NEEDED)}", hint=f"lacks {', '.join(lacking)}")
     rows = [row for row in reader if row]
     if not rows:
-        raise BadArgument(where, "list at least one image, lists none")
+        raise BadArgument(where, "list at least one image")
     for k, row in enumerate(rows):
         if len(row) != len(header):
             raise BadArgument(where, f"have {len(header)} fields in each row", hint=f"row {k + 1} has {len(row)}")
@@ -186,5 +190,5 @@ def _numbers(column: Sequence[str], name: str, names: Sequence[str], where: str)
     for k, value in enumerate(column):
         if value.strip() not in known:
             wanted = ", ".join(f"{key} ({names[number]})" for key, number in known.items())
-            raise ValueError(f"{name} in {where} must be one of {wanted}; was {value!r} in row {k + 1}")
+            raise BadArgument(f"{name} in {where}", f"be one of {wanted}", Words(f"{value!r} in row {k + 1}"))
     return np.array([known[value.strip()] for value in column], np.int32)

@@ -34,7 +34,7 @@ def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> Ima
         raise ValueError(missing(folder))
     paths = [found / f"{FILES[split]}-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")]
     if lacking := [path.name for path in paths if not path.is_file()]:
-        raise BadArgument("fashion", f"be a folder with {lacking[0]}, {str(found)!r} has none")
+        raise BadArgument("fashion", f"be a folder with {lacking[0]}", str(found))
     images, labels = map(read_idx, paths)
     return ImageData((images[..., None] / 255).astype(np.float32), labels.astype(np.int32), Bounds(0.0, 1.0), NAMES)
 

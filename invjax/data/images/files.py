@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 
 MARGIN = 256 / 224
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
@@ -79,9 +79,7 @@ class Store:
             try:
                 self._zip = os.getpid(), zipfile.ZipFile(self.root)
             except (OSError, zipfile.BadZipFile) as error:
-                raise BadArgument(
-                    "source", f"be a folder or a zip, {str(self.root)!r} is neither", hint=str(error)
-                ) from error
+                raise BadArgument("source", "be a folder or a zip", str(self.root), hint=str(error)) from error
         return self._zip[1]
 
 
@@ -100,9 +98,9 @@ class ImageFiles:
           margin: m of (1), at least 1; 1 only resizes.
         """
         if size is not None and size < 1:
-            raise BadArgument("size", "be at least 1 pixel, or None to keep files as they are", Words(size))
+            raise BadArgument("size", "be at least 1 pixel, or None to keep files as they are", size)
         if not 1 <= margin < 100:
-            raise BadArgument("margin", "be a factor >= 1, the side before the crop by that after it", Words(margin))
+            raise BadArgument("margin", "be a factor >= 1, the side before the crop by that after it", margin)
         self.store, self.names, self.size, self.margin = store, np.asarray(names, dtype=str), size, margin
         self._side: tuple[int, int] | None = None if size is None else (size, size)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.data.images.source import (
     IMAGE_KEYS,
     LABEL_KEYS,
@@ -51,9 +51,9 @@ def load_images(
     """
     opened = open_images(source, split, bounds=bounds)
     if not 0 <= start < opened.count:
-        raise BadArgument("start", f"be from 0 to {opened.count - 1}, the last image", Words(start))
+        raise BadArgument("start", f"be from 0 to {opened.count - 1}, the last image", start)
     if count is not None and count < 1:
-        raise BadArgument("count", "be at least 1", Words(count))
+        raise BadArgument("count", "be at least 1", count)
     return opened.read(start, opened.count if count is None else min(start + count, opened.count))
 
 
@@ -74,7 +74,7 @@ def _open_npz(path: Path, bounds: Bounds) -> ImageSource:
     arrays = read_npz(found, "images", (*IMAGE_KEYS, *LABEL_KEYS, *NAME_KEYS))
     pixels = _pick(arrays, IMAGE_KEYS)
     if pixels is None:
-        raise BadArgument("images", "be an npz with an array 'images' or 'x'", hint=f"{str(path)!r} has neither")
+        raise BadArgument("images", "be an npz with an array 'images' or 'x'", str(path))
     if pixels.ndim not in (3, 4) or 0 in pixels.shape:
         to_range(pixels, bounds)  # says what is wrong
     labels, names = _pick(arrays, LABEL_KEYS), _pick(arrays, NAME_KEYS)

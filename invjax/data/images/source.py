@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, first_index, of_shape
 from invjax.types import Bounds
 
 IMAGE_KEYS = ("images", "x")
@@ -66,23 +66,23 @@ def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.nda
         raise BadArgument(name, "be uint8 or floating point", images.dtype)
     images = images.astype(np.float32)
     if not np.isfinite(images).all():
-        bad = np.argwhere(~np.isfinite(images))[0]
-        raise BadArgument(name, "be finite", Words(f"{images[tuple(bad)]} at index {tuple(int(i) for i in bad)}"))
+        at = first_index(~np.isfinite(images))
+        raise BadArgument(name, "be finite", images[at], at)
     least, most = float(images.min()), float(images.max())
     if least < lower or most > upper:
-        hint = "; save pixels 0 ... 255 as uint8" if least >= 0 and 2 < most <= 255 else ""
-        raise BadArgument(name, f"lie in the bounds [{lower:g}, {upper:g}]", Words(f"in [{least:g}, {most:g}]{hint}"))
+        hint = "save pixels 0 ... 255 as uint8" if least >= 0 and 2 < most <= 255 else None
+        was = Words(f"in [{least:g}, {most:g}]")
+        raise BadArgument(name, f"lie in the bounds [{lower:g}, {upper:g}]", was, hint=hint)
     return images
 
 
 def to_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.ndarray:
     """[N] int32, checked."""
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise BadArgument(
-            name, f"be integers of shape ({count},), one per image", Words(f"{labels.dtype} {labels.shape}")
-        )
+        was = Words(f"{labels.dtype} of shape {labels.shape}")
+        raise BadArgument(name, f"be integers of shape ({count},), one per image", was)
     if labels.min() < 0:
-        raise BadArgument(name, "be class indices >= 0", Words(f"{labels.min()} at index {int(labels.argmin())}"))
+        raise BadArgument(name, "be class indices >= 0", labels.min(), labels.argmin())
     return labels.astype(np.int32)
 
 
@@ -92,7 +92,7 @@ def check_limits(bounds: Any) -> Bounds:
     except (TypeError, ValueError):
         raise BadArgument("bounds", "be two numbers (lower, upper)", bounds) from None
     if not (np.isfinite(lower) and np.isfinite(upper) and lower < upper):
-        raise BadArgument("bounds", "be finite with lower < upper", Words(f"({lower:g}, {upper:g})"))
+        raise BadArgument("bounds", "be finite with lower < upper", (lower, upper))
     return Bounds(lower, upper)
 
 
@@ -106,4 +106,4 @@ def read_npz(path: Path, name: str, keys: tuple[str, ...] | None = None) -> dict
             with np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files if keys is None or key in keys}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadArgument(name, f"be a readable .npz file, {str(path)!r} is not", hint=str(error)) from error
+        raise BadArgument(name, "be a readable .npz file", str(path), hint=str(error)) from error

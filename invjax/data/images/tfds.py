@@ -75,7 +75,7 @@ def _builder(name: str, folder: Path) -> Any:
 def _data_source(builder: Any, split: str, shown: str) -> tuple[Any, str]:
     splits = builder.info.splits
     if not splits:
-        raise BadArgument("images", f"be a prepared data set, {shown!r} is not", hint=str(_PREPARE))
+        raise BadArgument("images", "be a prepared data set", shown, hint=_PREPARE)
     form = str(getattr(getattr(builder.info, "file_format", None), "value", ""))
     if "[" in split and form == "parquet":  # tfds 4.9.10 ignores the slice and returns all rows
         raise BadArgument("split", "be a whole split for a data set kept as parquet", split)
@@ -87,7 +87,7 @@ def _data_source(builder: Any, split: str, shown: str) -> tuple[Any, str]:
         raise BadArgument(
             "images",
             f"be prepared as array_record to be read without TensorFlow, {shown!r} is {form or 'not'}",
-            hint=str(_PREPARE),
+            hint=_PREPARE,
         ) from error
     except ImportError as error:
         raise ImportError(f"images tfds:{shown} need array_record: pip install 'invjax[data]'") from error

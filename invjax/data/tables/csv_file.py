@@ -109,7 +109,7 @@ def read_cells(path: Path, delimiter: str | None = None) -> Cells:
             reader = csv.reader(file, delimiter=delimiter or max(",;\t", key=first.count), skipinitialspace=True)
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadArgument("path", f"be a readable CSV file, {str(path)!r} is not", hint=str(error)) from error
+        raise BadArgument("path", "be a readable CSV file", str(path), hint=str(error)) from error
     if not rows:
         raise BadArgument(path.name, "have a header and rows", Words("empty"))
     header = rows.pop(0)[1]
@@ -137,9 +137,7 @@ def _read_schema(path: str | Path) -> FeatureSpace:
     try:
         return FeatureSpace.from_json(path)
     except OSError as error:
-        raise BadArgument(
-            "schema", f"be a FeatureSpace or the JSON file of one, {str(path)!r} is not", hint=str(error)
-        ) from error
+        raise BadArgument("schema", "be a FeatureSpace or the JSON file of one", str(path), hint=str(error)) from error
 
 
 def _require_columns(cells: Cells, names: Sequence[str], argument: str) -> None:
