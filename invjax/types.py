@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.core
@@ -69,10 +69,28 @@ class LogitsFn(Protocol):
 
 
 class Density(Protocol):
-    """A plausibility model, as a pytree. Some have more: ``centre(label)``, ``gravity_point(x, label)``."""
+    """A plausibility model, as a pytree. What else some can: :class:`Anchored`, :class:`HeldOut`."""
 
     def log_prob(self, x: Array, label: Array, /) -> Array:
         """x [*S], label [] -> [] log density of the class ``label`` at one point, up to a constant."""
+        ...
+
+
+@runtime_checkable
+class Anchored(Protocol):
+    """A density whose pull goes to one point per factual: the released S-CFE code fixes it when a run starts."""
+
+    def anchor(self, x: Array, label: ArrayLike, /) -> Array:
+        """x [*S], label [] -> [*S] the point to which a row x is pulled in the class ``label``."""
+        ...
+
+
+@runtime_checkable
+class HeldOut(Protocol):
+    """A density made of reference points (KDE, kNN, LOF): it can leave out the very point that it is asked about."""
+
+    def held_out_log_prob(self, x: ArrayLike, y: ArrayLike, /) -> np.ndarray:
+        """Points x [N, *S] of classes y [N] -> [N] log densities, each without the reference point it is, if any."""
         ...
 
 

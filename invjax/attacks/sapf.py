@@ -168,7 +168,7 @@ def _loss(ctx: Context, problem: Problem, config: SAPF, state: Any, point: Array
 
 
 def copies(shifted: Array, tau: Array, room: Room) -> Array:
-    """(3): y_1, y_2, y_3. shifted: [3, *S] the G + z_i/ρ_i; tau: [] τ/ρ_3. The centre of the sphere goes to itself."""
+    """(3): y_1, y_2, y_3. shifted: [3, *S] the G + z_i/ρ_i; tau: [] τ/ρ_3. The center of the sphere goes to itself."""
     off = (shifted[1] - 0.5) * room.free
     sphere = 0.5 + jnp.sqrt(room.n) / 2 * safe_divide(off, safe_norm(off))
     groups = room.groups.join(prox.group_l2(room.groups.split(shifted[2]), tau, **room.groups.options))

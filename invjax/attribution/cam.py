@@ -91,7 +91,7 @@ def scale_map(m: Array) -> Array:
 
 
 def _resize(m: Array, size: tuple[int, ...]) -> Array:
-    """Bilinear [h, w] -> [H, W]: pixel centres at half integers, edges repeated, no smoothing where it shrinks."""
+    """Bilinear [h, w] -> [H, W]: pixel centers at half integers, edges repeated, no smoothing where it shrinks."""
     return jax.image.resize(m, size, "linear", antialias=False)
 
 

@@ -29,7 +29,7 @@ from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
 from invjax.solvers import search
 from invjax.solvers.best import Best, nothing
-from invjax.types import UNTARGETED, Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
+from invjax.types import UNTARGETED, Anchored, Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 PENALTIES = (0.0, 0.5, 1.0)
 SCHEDULES = ("released", "sqrt")
@@ -102,7 +102,7 @@ class SCFEReleasedState(NamedTuple):
     i: Array  # [] int32, steps taken in this trial; the last point asked is v itself
     step: Array  # [] the length of the last step
     gamma: search.Bracket  # the search for the smallest γ that succeeds
-    pull: Array  # [*S] the fixed centre of gravity, data units; zeros without one
+    pull: Array  # [*S] the fixed center of gravity, data units; zeros without one
     best: Best  # least ‖w‖₂ among the judged points with the target
     status: Array  # [] int32, PENDING until decided
 
@@ -166,11 +166,9 @@ def _init(ctx: Context, problem: Problem, config: SCFEReleased) -> SCFEReleasedS
     x = problem.x
     zero, one = jnp.zeros_like(x), jnp.ones((), x.dtype)
     pull = zero
-    if (
-        centre := getattr(ctx.density, "centre", None)
-    ) is not None:  # untargeted with more than two classes: the first other one
+    if isinstance(ctx.density, Anchored):  # untargeted with more than two classes: the first other one
         other = jnp.where(problem.label == 0, 1, 0)
-        pull = centre(x, jnp.where(problem.target == UNTARGETED, other, problem.target)).astype(x.dtype)
+        pull = ctx.density.anchor(x, jnp.where(problem.target == UNTARGETED, other, problem.target)).astype(x.dtype)
     return SCFEReleasedState(
         w=zero,
         v=zero,
@@ -195,7 +193,7 @@ def _loss(
     _, scale = _scale(problem, config)
     value = jnp.sum(jnp.square((point - problem.x) / scale))
     value = value + state.gamma.value * _hinge(logits, problem.label, problem.target, config.kappa)
-    if hasattr(ctx.density, "centre"):
+    if isinstance(ctx.density, Anchored):
         value = value + config.tau * jnp.sum(jnp.square((point - state.pull) / scale))
     elif ctx.density is not None:
         aim = losses.wanted(jax.lax.stop_gradient(logits), problem.label, problem.target)

@@ -116,7 +116,7 @@ def maximise(rows: Array, share: Array, count: Array, floor: Array, full: bool) 
 
 
 def seeds(rows: Array, real: Array, key: Array, components: int) -> Array:
-    """k-means++ (Arthur, Vassilvitskii, 2007): each centre a point drawn with odds of its squared distance; [C, D]."""
+    """k-means++ (Arthur, Vassilvitskii, 2007): each center a point drawn with odds of its squared distance; [C, D]."""
     keys = jax.random.split(key, components)
     tiny = jnp.finfo(rows.dtype).tiny * 1e3
 
@@ -134,6 +134,6 @@ def seeds(rows: Array, real: Array, key: Array, components: int) -> Array:
 
 
 def nearest(rows: Array, centers: Array) -> Array:
-    """[n, C] 1 at the nearest centre of each row, else 0."""
+    """[n, C] 1 at the nearest center of each row, else 0."""
     score = rows @ centers.T - 0.5 * jnp.square(centers).sum(1)
     return jax.nn.one_hot(jnp.argmax(score, axis=1), len(centers), dtype=rows.dtype)

@@ -29,7 +29,7 @@ class GMM:
     """A mixture for each class; made by :func:`fit_gmm` or :func:`from_sklearn`."""
 
     constant: Array  # [K, C] log w + log |factor| − D/2 log 2π
-    mean: Array  # [K, C, D] less the centre
+    mean: Array  # [K, C, D] less the center
     factor: Array  # [K, C, D, D] with factor factor' = the precision; diagonal: [K, C, D], its square root
     center: Array  # [D] of all points
 

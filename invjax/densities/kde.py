@@ -28,7 +28,7 @@ from invjax.types import Array, ArrayLike
 class KDE:
     """A kernel density estimate for each class; made by :func:`fit_kde`. A pytree: leaves may be swapped."""
 
-    reference: Reference  # the kernels' centres
+    reference: Reference  # the kernels' centers
     bandwidth: Array  # [K] h_k, units of x
     neighbours: int | None = dataclasses.field(default=None, metadata={"static": True})
 
@@ -94,7 +94,7 @@ def _terms(
 ) -> tuple[Array, Array]:
     """The exponents' maximum [] and the kernels relative to it [M], 0 where not of the class.
 
-    Batched, the distances ``‖z‖² − 2 z·p + ‖p‖²`` are one matrix product; centred on the class, they lose no digits
+    Batched, the distances ``‖z‖² − 2 z·p + ‖p‖²`` are one matrix product; centered on the class, they lose no digits
     to speak of.
     """
     half_square = jnp.maximum(half + 0.5 * jnp.square(z).sum() - z @ points.T, jnp.zeros_like(half))

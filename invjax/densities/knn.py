@@ -78,7 +78,7 @@ def gravity_point(knn: KNN, x: Array, label: Array) -> Array:
 
 
 def _gravity(knn: KNN, z: Array, label: Array, skip: Array | None) -> Array:
-    """g less the centre of the class, [D]."""
+    """g less the center of the class, [D]."""
     square = jnp.where(knn.reference.mine(label, skip), knn.reference.squares(z), jnp.asarray(FAR, z.dtype))
     reach = kth_smallest(square, min(knn.k + 1, square.size))
     # A millionth of the usual square keeps the sum above 0 where k + 1 points are equally far.

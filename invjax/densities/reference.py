@@ -48,7 +48,7 @@ class Reference:
     def squares(self, z: Array) -> Array:
         """``‖z − p_m‖²`` [M] to the points of every class, z from :meth:`local`; under ``vmap`` one matrix product.
 
-        Centred on the class, ``‖z‖² − 2 z·p + ‖p‖²`` loses no digits to speak of.
+        Centered on the class, ``‖z‖² − 2 z·p + ‖p‖²`` loses no digits to speak of.
         """
         points = self.points.astype(z.dtype)
         norms = jnp.square(points).sum(1)  # constant in a loop: computed once before it

@@ -65,7 +65,7 @@ class ReleasedGravity(NamedTuple):
     weight: Array  # [M] local density: k over the summed distances to the k nearest others of its class
     k: int | Array  # neighbours
 
-    def centre(self, x: Array, label: ArrayLike) -> Array:
+    def anchor(self, x: Array, label: ArrayLike) -> Array:
         """[*S] the point g of the factual x [*S] in the class ``label``."""
         square = _squares(x, self.points)
         near = largest(jnp.where(self.labels == label, -square, -jnp.inf), self.k) & (self.labels == label)
@@ -74,7 +74,7 @@ class ReleasedGravity(NamedTuple):
 
     def log_prob(self, x: Array, label: ArrayLike) -> Array:
         """``−‖x − g(x)‖²`` [], g refreshed at x: for other methods; the released one keeps g of the factual."""
-        return -jnp.sum(jnp.square(x - jax.lax.stop_gradient(self.centre(x, label))))
+        return -jnp.sum(jnp.square(x - jax.lax.stop_gradient(self.anchor(x, label))))
 
 
 def fit_released_kde(x: ArrayLike, y: ArrayLike, bandwidth: ArrayLike | None = None) -> ReleasedKDE:
@@ -107,7 +107,7 @@ def fit_released_kde(x: ArrayLike, y: ArrayLike, bandwidth: ArrayLike | None = N
 def fit_released_gmm(
     x: ArrayLike, y: ArrayLike, components: int = 5, *, iterations: int = 100, seed: int = 0
 ) -> ReleasedGMM:
-    """One mixture of axis-parallel Gaussians per class by expectation-maximisation from k-means centres.
+    """One mixture of axis-parallel Gaussians per class by expectation-maximisation from k-means centers.
 
     k-means runs for ten counts in [components/2, 3/2·components] and the least distortion is kept. Distortion falls
     with the count, so nearly always the largest is: 7 components where 5 were asked for. Variances start at 5; 1e-9
@@ -135,8 +135,8 @@ def fit_released_gmm(
         own = points[labels == c].reshape(np.sum(labels == c), -1)
         if len(own) < counts[-1]:
             raise BadArgument("y", f"have at least {counts[-1]} points of class {c} to fit a mixture", Words(len(own)))
-        centres = min((_k_means(own, int(k), rng) for k in counts), key=lambda found: found[0])[1]
-        fits.append(_expectation_maximisation(own, centres, iterations, rng))
+        centers = min((_k_means(own, int(k), rng) for k in counts), key=lambda found: found[0])[1]
+        fits.append(_expectation_maximisation(own, centers, iterations, rng))
     most = max(len(weight) for weight, _, _ in fits)
     log_weight = np.full((len(fits), most), -np.inf)
     mean, variance = np.zeros((len(fits), most, *shape)), np.ones((len(fits), most, *shape))
@@ -220,16 +220,16 @@ def _cross_validated(points: np.ndarray, label: int) -> float:
 
 
 def _k_means(points: np.ndarray, k: int, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-    """Distortion and centres [k, D] of Lloyd's iteration from random points."""
-    centres = points[rng.choice(len(points), k, replace=False)]
+    """Distortion and centers [k, D] of Lloyd's iteration from random points."""
+    centers = points[rng.choice(len(points), k, replace=False)]
     owner = np.full(len(points), -1)
     for _ in range(100):
-        nearest = _host_squares(points, centres).argmin(1)
+        nearest = _host_squares(points, centers).argmin(1)
         if (nearest == owner).all():
             break
         owner = nearest
-        centres = np.stack([points[owner == j].mean(0) if (owner == j).any() else centres[j] for j in range(k)])
-    return float(_host_squares(points, centres).min(1).sum()), centres
+        centers = np.stack([points[owner == j].mean(0) if (owner == j).any() else centers[j] for j in range(k)])
+    return float(_host_squares(points, centers).min(1).sum()), centers
 
 
 def _expectation_maximisation(

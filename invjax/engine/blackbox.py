@@ -85,12 +85,12 @@ class Antithetic:
         asked = jnp.concatenate([wide[:, :, None], around.reshape(lanes, width, 2 * pairs, *shape)], axis=2)
         logits = forward(ctx, asked.reshape(lanes, width * (1 + 2 * pairs), *shape))
         logits = logits.reshape(lanes, width, 1 + 2 * pairs, -1)
-        centre, sides = logits[:, :, 0], logits[:, :, 1:].reshape(lanes, width, 2, pairs, -1)
+        center, sides = logits[:, :, 0], logits[:, :, 1:].reshape(lanes, width, 2, pairs, -1)
 
-        values, own, through = _losses(method, ctx, config, problems, states, wide, centre)
+        values, own, through = _losses(method, ctx, config, problems, states, wide, center)
         rise = jnp.einsum("bpnk,bpk->bpn", sides[:, :, 0] - sides[:, :, 1], through).astype(wide.dtype)
         network = jnp.einsum("bpn,bpn...->bp...", rise, direct)
-        return _evaluation(method, problems, wide, values, own + network, centre)
+        return _evaluation(method, problems, wide, values, own + network, center)
 
     def _step(self, shape: tuple[int, ...], dtype: Any) -> Array:
         scale = jnp.asarray(self.scale, dtype)

@@ -122,7 +122,7 @@ def test_fewest_units_towards_a_target(unit: str) -> None:
     assert np.mean(ratios) <= 1.25
 
 
-def _centred(params: dict, x: jax.Array) -> jax.Array:
+def _centered(params: dict, x: jax.Array) -> jax.Array:
     return nets._mlp(params, x - 0.5)
 
 
@@ -142,7 +142,7 @@ def test_against_brute_force() -> None:
     config = CornerSearch(max_changes=6, samples=30, listed=12)
     for seed in range(2):
         params = nets.mlp(shape, seed=seed).params
-        net = invjax.LogitsModel({**params, "w1": 2 * params["w1"]}, _centred)
+        net = invjax.LogitsModel({**params, "w1": 2 * params["w1"]}, _centered)
         task = nets.task(net, shape, count=COUNT, seed=seed)
         for targeted in (False, True):
             result = solve(task, config, targeted)

@@ -27,7 +27,7 @@ from invjax.types import Result, Status
 
 
 def random_layers(sizes: tuple[int, ...], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A random network whose last layer is centred, so that all classes occur in [0, 1]^D."""
+    """A random network whose last layer is centered, so that all classes occur in [0, 1]^D."""
     random = np.random.default_rng(seed)
     layers = []
     points = random.random((2000, sizes[0]))

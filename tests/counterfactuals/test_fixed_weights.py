@@ -22,11 +22,11 @@ LABEL, TARGET = np.array([0, 0]), np.array([1, 1])
 class Pull(NamedTuple):
     """log q(x | k) = −½ c ‖x − m_k‖²."""
 
-    centres: Any
+    centers: Any
     curvature: Any
 
     def log_prob(self, x: Any, label: Any) -> Any:
-        return -0.5 * self.curvature * jnp.sum(jnp.square(x - self.centres[label]))
+        return -0.5 * self.curvature * jnp.sum(jnp.square(x - self.centers[label]))
 
 
 NET = invjax.LogitsModel({"w": W}, lambda params, x: x @ params["w"])
@@ -41,15 +41,15 @@ def objective(config: FixedWeights, x: np.ndarray, u: np.ndarray) -> np.ndarray:
     """(1) of the module at points u [..., 4], l0."""
     z = u @ W
     loss = np.logaddexp(z[..., 0], z[..., 1]) - z[..., 1]
-    density = -1.5 * np.square(u - np.asarray(PULL.centres)[1]).sum(-1)
+    density = -1.5 * np.square(u - np.asarray(PULL.centers)[1]).sum(-1)
     return np.square(u - x).sum(-1) + config.gamma * loss - config.tau * density + config.beta * (u != x).sum(-1)
 
 
 def test_density_alone() -> None:
-    """γ = β = 0: the weighted mean of x and the centre, whatever the classifier says of it."""
+    """γ = β = 0: the weighted mean of x and the center, whatever the classifier says of it."""
     tau = 0.8
     result = solve(FixedWeights(gamma=0.0, tau=tau, iterations=200))
-    expected = (2 * X + 3 * tau * np.asarray(PULL.centres[1])) / (2 + 3 * tau)
+    expected = (2 * X + 3 * tau * np.asarray(PULL.centers[1])) / (2 + 3 * tau)
     np.testing.assert_allclose(result.attempt, expected, atol=1e-5)
 
 

@@ -168,7 +168,7 @@ def test_gravity_formula() -> None:
     among = np.sort(np.linalg.norm(own[:, None] - own, axis=2), axis=1)[:, 1:5]
     weight = (4 / among.sum(1))[near]
     want = (weight[:, None] * own[near]).sum(0) / weight.sum()
-    np.testing.assert_allclose(gravity.centre(jnp.asarray(factual), 1), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gravity.anchor(jnp.asarray(factual), 1), want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -290,8 +290,8 @@ def test_gravity_pulls_to_the_point_of_the_factual() -> None:
     x, label = _rows()
     config = dataclasses.replace(BASE, beta=0.0, tau=1.0, gamma=1e-9, trials=1, iterations=60, kappa=0.0)
     got = invjax.solve(NET, x, label, target=1 - label, method=config, bounds=WIDE, density=gravity)
-    centre = jax.vmap(gravity.centre)(jnp.asarray(x), jnp.asarray(1 - label))
-    np.testing.assert_allclose(got.attempt[~got.found], ((x + centre) / 2)[~got.found], atol=5e-3)
+    center = jax.vmap(gravity.anchor)(jnp.asarray(x), jnp.asarray(1 - label))
+    np.testing.assert_allclose(got.attempt[~got.found], ((x + center) / 2)[~got.found], atol=5e-3)
     assert (~np.asarray(got.found)).sum() >= 3
 
 

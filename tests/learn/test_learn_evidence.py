@@ -91,8 +91,8 @@ def test_other_targets_are_neither() -> None:
 
 
 def _linear(params: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
-    weights, centre = params
-    return (x - centre) @ weights
+    weights, center = params
+    return (x - center) @ weights
 
 
 def test_directions_of_a_linear_network() -> None:
@@ -100,9 +100,9 @@ def test_directions_of_a_linear_network() -> None:
     corners = np.array([[0.3, 0.3, 0.5], [0.7, 0.3, 0.5], [0.5, 0.7, 0.5]])
     y = np.repeat(np.arange(3), 20)
     x = (corners[y] + 0.02 * RNG.standard_normal((60, 3))).astype(np.float32)
-    centre = corners.mean(0)
+    center = corners.mean(0)
     model = LogitsModel(
-        (jnp.asarray(20 * (corners - centre).T, jnp.float32), jnp.asarray(centre, jnp.float32)), _linear
+        (jnp.asarray(20 * (corners - center).T, jnp.float32), jnp.asarray(center, jnp.float32)), _linear
     )
     rows, target = np.arange(0, 60, 5), (y[::5] + 1) % 3
     moves = directions(

@@ -511,7 +511,7 @@ def test_solve_refuses_a_module_that_mixes_its_batch() -> None:
     import invjax
     from invjax.attacks import PGD
 
-    class Centred(nnx.Module):
+    class Centered(nnx.Module):
         def __init__(self) -> None:
             self.head = nnx.Linear(6, 3, rngs=nnx.Rngs(0))
 
@@ -520,4 +520,4 @@ def test_solve_refuses_a_module_that_mixes_its_batch() -> None:
 
     x = np.random.default_rng(0).random((4, 6), dtype=np.float32)
     with pytest.raises(ValueError, match="mixes the examples of a batch"):
-        invjax.solve(Centred(), x, np.zeros(4, int), method=PGD())
+        invjax.solve(Centered(), x, np.zeros(4, int), method=PGD())

@@ -404,21 +404,21 @@ def test_dtype_follows_the_start(x64, dtype):
 def test_jit_and_vmap_equal_one_by_one():
     rng = np.random.default_rng(8)
     starts = jnp.asarray(rng.normal(size=(5, 4)), jnp.float32)
-    centres = jnp.asarray(rng.normal(size=(5, 4)), jnp.float32)
+    centers = jnp.asarray(rng.normal(size=(5, 4)), jnp.float32)
     scales = jnp.asarray([0.1, 1.0, 10.0, 100.0, 3.0], jnp.float32)
 
-    def solve(x0, centre, scale):
-        fun = lambda x: scale * jnp.sum(jnp.square(x - centre) * jnp.arange(1.0, 5.0))  # noqa: E731
+    def solve(x0, center, scale):
+        fun = lambda x: scale * jnp.sum(jnp.square(x - center) * jnp.arange(1.0, 5.0))  # noqa: E731
         return minimize(fun, x0, g=L1(0.3 * scale), restart="function", tol=1e-4, max_steps=300)
 
     single = jax.jit(solve)
-    batch = jax.jit(jax.vmap(solve))(starts, centres, scales)
+    batch = jax.jit(jax.vmap(solve))(starts, centers, scales)
     assert bool(jnp.all(batch.converged))
     assert len(set(np.asarray(batch.steps).tolist())) > 1
     for i in range(5):
-        alone = single(starts[i], centres[i], scales[i])
+        alone = single(starts[i], centers[i], scales[i])
         np.testing.assert_allclose(batch.x[i], alone.x, atol=2e-4)
-        exact = L1(0.3).prox(centres[i], 1 / (2 * jnp.arange(1.0, 5.0)))
+        exact = L1(0.3).prox(centers[i], 1 / (2 * jnp.arange(1.0, 5.0)))
         np.testing.assert_allclose(batch.x[i], exact, atol=2e-3)
 
 

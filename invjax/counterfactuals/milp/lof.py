@@ -11,14 +11,14 @@ neighbours. For k = 1 (the form of DACE, Kanamori et al. 2020), with the binary 
     d(x', Σ_n z_n r_n) <= Σ_n z_n θ / lrd_n,    Σ_n z_n = 1,    z_n = 0 where lrd_n d_1(n) > θ,                      (2)
     d(x', Σ_n z_n r_n) <= d(x', r_m)            for every m.                                                         (3)
 
-The centre of (2) is linear in z: it takes D continuous variables, and no big constant. For k > 1 each point has its own
+The center of (2) is linear in z: it takes D continuous variables, and no big constant. For k > 1 each point has its own
 distance, and the product of the two sums of (1) is exact by McCormick's inequalities, one factor being binary. A
 distance is bounded from *above* in (3): that takes binaries for the signs of x' - r_m. So (3) is written only for the
 points that some answer has shown to be needed (:meth:`LofRows.violated`): every program solved on the way is a
 relaxation, so its bound is a bound, and an answer that keeps (1) is the optimum.
 
 Source: Tsiourvas, Sun, Perakis 2024 (LOF of a ReLU network's counterfactual as mixed-integer constraints); the union of
-balls with a linear centre and the lazy rows are this module's own.
+balls with a linear center and the lazy rows are this module's own.
 """
 
 from __future__ import annotations
@@ -112,13 +112,13 @@ class LofRows:
         radius = model.threshold / model.lrd
         return ((model.reach <= radius) & (nearest <= radius)).astype(float)
 
-    def _above(self, centre: tuple[np.ndarray, np.ndarray] | None, point: np.ndarray | None) -> np.ndarray:
-        """Variables whose total is at least the distance from x' to a linear centre, or to a fixed point."""
+    def _above(self, center: tuple[np.ndarray, np.ndarray] | None, point: np.ndarray | None) -> np.ndarray:
+        """Variables whose total is at least the distance from x' to a linear center, or to a fixed point."""
         program, x = self.program, self.x
         if point is None:
             span = np.maximum(self.high, self.model.points.max(0)) - np.minimum(self.low, self.model.points.min(0))
-            rest, shift = [(centre[0], -centre[1].T)], 0.0  # type: ignore[index]
-            flipped = [(centre[0], centre[1].T)]  # type: ignore[index]
+            rest, shift = [(center[0], -center[1].T)], 0.0  # type: ignore[index]
+            flipped = [(center[0], center[1].T)]  # type: ignore[index]
         else:
             span, rest, flipped = np.maximum(np.abs(self.high - point), np.abs(self.low - point)), [], []
             shift = point
