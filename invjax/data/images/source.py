@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, first_index, of_shape
+from invjax.core.errors import BadArgument, Words, check_entries, of_shape
 from invjax.types import Bounds
 
 IMAGE_KEYS = ("images", "x")
@@ -65,9 +65,7 @@ def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.nda
     if not np.issubdtype(images.dtype, np.floating):
         raise BadArgument(name, "be uint8 or floating point", images.dtype)
     images = images.astype(np.float32)
-    if not np.isfinite(images).all():
-        at = first_index(~np.isfinite(images))
-        raise BadArgument(name, "be finite", images[at], at)
+    check_entries(name, images, ~np.isfinite(images), "be finite")
     least, most = float(images.min()), float(images.max())
     if least < lower or most > upper:
         hint = "save pixels 0 ... 255 as uint8" if least >= 0 and 2 < most <= 255 else None
@@ -81,8 +79,7 @@ def to_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.ndarra
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         was = Words(f"{labels.dtype} of shape {labels.shape}")
         raise BadArgument(name, f"be integers of shape ({count},), one per image", was)
-    if labels.min() < 0:
-        raise BadArgument(name, "be class indices >= 0", labels.min(), labels.argmin())
+    check_entries(name, labels, labels < 0, "be class indices >= 0")
     return labels.astype(np.int32)
 
 
