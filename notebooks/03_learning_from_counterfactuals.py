@@ -48,8 +48,7 @@ from invjax.counterfactuals import FixedWeights
 from invjax.data import load_groups
 from invjax.densities import fit_knn
 from invjax.learn import Optimiser, evaluate, fit, group_dro, make_perturbed_dataset
-from invjax.learn.study.ablation import ablation
-from invjax.learn.study.tasks import load_task
+from invjax.learn.study import ablation, load_task
 from invjax.models import MLP
 
 TINY = os.environ.get("INVJAX_NOTEBOOK_TINY") == "1"  # only to check that the notebook runs

@@ -26,8 +26,7 @@ from invjax.data.images.fashion_mnist import fashion_mnist
 from invjax.data.images.mnist import mnist_digits
 from invjax.learn import Adversary, Optimiser, draw_targets, predict, robust_accuracy, train_at
 from invjax.learn.angle import COSINES, SHARES, Angles, class_means, directions, measure_angles, tangent_basis
-from invjax.learn.study.study import first_step
-from invjax.learn.study.tasks import DENSITIES
+from invjax.learn.study import DENSITIES, first_step
 from invjax.metrics.mean import Mean, bootstrap_mean
 from invjax.models import MLP, SmallCNN
 from invjax.report.text import text_table

@@ -18,11 +18,20 @@ from typing import Any
 from benchmarks.common import check_json, write_json
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import check_folder
-from invjax.learn.study.ablation import POLICIES, ablation, manifest_of
-from invjax.learn.study.methods import WORDS, chosen_methods
-from invjax.learn.study.records import table_row
-from invjax.learn.study.study import Study
-from invjax.learn.study.tasks import DENSITIES, MODELS, NAMES, Task, load_task
+from invjax.learn.study import (
+    DENSITIES,
+    DESCRIPTIONS,
+    NETWORKS,
+    POLICIES,
+    TASKS,
+    Study,
+    Task,
+    ablation,
+    chosen_methods,
+    load_task,
+    manifest_of,
+    table_row,
+)
 from invjax.report.text import text_table
 
 THROUGHPUT = 256  # images
@@ -30,12 +39,12 @@ THROUGHPUT = 256  # images
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--data", choices=NAMES, default="digits-spurious")
+    parser.add_argument("--data", choices=TASKS, default="digits-spurious")
     parser.add_argument("--zip", help="waterbirds: the zip or folder with metadata.csv (default: INVJAX_DATA)")
-    parser.add_argument("--model", choices=MODELS, default="resnet20", help="network of waterbirds")
+    parser.add_argument("--model", choices=NETWORKS, default="resnet20", help="network of waterbirds")
     parser.add_argument("--weights", help="of resnet50: ImageNet's, a .pth or .safetensors of torchvision or timm")
     parser.add_argument("--size", type=int, help="of resnet50's images, pixels (default: 224)")
-    parser.add_argument("--methods", default="all", help=f"all, or some of {', '.join(WORDS)}, p-cfe-grid")
+    parser.add_argument("--methods", default="all", help=f"all, or some of {', '.join(DESCRIPTIONS)}, p-cfe-grid")
     parser.add_argument("--policy", choices=POLICIES, default="all", help="targets: all classes, or other ones alone")
     parser.add_argument("--seeds", type=int, default=3, help="how many; each draws data, weights, order and targets")
     parser.add_argument("--first-seed", type=int, default=0)
@@ -56,10 +65,13 @@ def run(options: argparse.Namespace) -> int:
         raise BadArgument("seeds", "be at least 1", Words(options.seeds))
     panels = None if options.panels is None else check_folder(options.panels, "panels")
     runs = None if options.runs is None else check_folder(options.runs, "runs")
-    task = load_task(
-        options.data, source=options.zip, model=options.model, train=options.train, steps=options.steps,
-        iterations=options.iterations, density=options.density, weights=options.weights, size=options.size,
-    )  # fmt: skip
+    try:
+        task = load_task(
+            options.data, source=options.zip, model=options.model, train=options.train, steps=options.steps,
+            iterations=options.iterations, density=options.density, weights=options.weights, size=options.size,
+        )  # fmt: skip
+    except BadArgument as error:
+        raise error.renamed({"source": "zip", "name": "data"}.get(error.name, error.name)) from None
     names = chosen_methods(options.methods, task, options.policy)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     record: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """The evidence of the ``learn`` benchmark: pictures of where networks look, and how much of it is on the object.
 
-Called once, with the :class:`~invjax.learn.study.study.Study` of the first seed, after its methods have run.
+Called once, with the :class:`~invjax.learn.study.Study` of the first seed, after its methods have run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flax import nnx
 from invjax.attribution import grad_cams, split
 from invjax.learn import predict
 from invjax.learn.evidence import cam_evidence, mass_evidence
-from invjax.learn.study.study import Study
+from invjax.learn.study import Study
 from invjax.report.text import text_table
 from invjax.types import Status
 from invjax.viz.learning import magnified, panels

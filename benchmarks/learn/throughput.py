@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.common import timed_run
 from benchmarks.counterfactuals.timing import bare_gradient, timed
 from invjax.learn import draw_targets
-from invjax.learn.study.study import Study
+from invjax.learn.study import Study
 from invjax.models import as_logits
 
 CALLS = 5  # bare gradients before the run and after it

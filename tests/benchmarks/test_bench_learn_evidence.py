@@ -16,9 +16,7 @@ from flax import nnx
 
 from benchmarks.learn import evidence as learn_evidence
 from invjax.data.grouped.synthbirds import synthbirds
-from invjax.learn.study.methods import run_method
-from invjax.learn.study.study import Study
-from invjax.learn.study.tasks import load_task
+from invjax.learn.study import Study, load_task, run_method
 from invjax.models import MLP
 from invjax.types import Status
 

@@ -12,7 +12,7 @@ from invjax import viz
 from invjax.cli.demo import learn as demo_learn
 from invjax.cli.demo import main as demo
 from invjax.learn import Perturbed
-from invjax.learn.study.tasks import load_task
+from invjax.learn.study import load_task
 from invjax.report import write_report
 
 

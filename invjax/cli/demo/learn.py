@@ -10,11 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.learn.study.ablation import ablation
-from invjax.learn.study.methods import WORDS
-from invjax.learn.study.records import percent
-from invjax.learn.study.study import Study
-from invjax.learn.study.tasks import Task, load_task
+from invjax.learn.study import DESCRIPTIONS, Study, Task, ablation, load_task, percent
 from invjax.report import Picture, Section
 from invjax.report.text import text_table
 from invjax.viz.learning import perturbed, worst_groups
@@ -82,7 +78,7 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, str]:
         "trained on": name,
         "accuracy": percent(record["accuracy"], record["accuracy_ci"], seeds),
         "worst group": percent(record["wga"], record["wga_ci"], seeds),
-        "what it is": WORDS[name],
+        "what it is": DESCRIPTIONS[name],
     }
 
 

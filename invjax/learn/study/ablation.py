@@ -1,10 +1,9 @@
-"""The study over seeds: each method on the same examples, its record, and what is done already read back.
+"""The study over seeds: every method sees the same examples and leaves one record per seed.
 
-For each seed a network is trained on the set as it is, every method moves the training examples towards the targets
-that the policy draws, and a fresh network is trained on what came out, labelled with the targets. It is measured on
-the untouched test set. ``other`` (ỹ ≠ y) is the definition of the paper (arXiv 2505.16583): what is learnt comes from
-the perturbations alone. ``all`` (ỹ uniform over all classes, so that with two classes half of the examples stay as they
-are, rightly labelled) is what its public code does, and what the published tables are to be compared with.
+The policy draws the targets. "other" (ỹ ≠ y) is the definition of the paper (arXiv 2505.16583): whatever is learnt
+comes from the perturbations alone. "all" draws ỹ uniformly over all classes, so that with two classes half of the
+examples stay as they are and keep their right label. The paper's public code does that, so "all" is what its published
+tables compare with.
 """
 
 from __future__ import annotations
@@ -38,12 +37,21 @@ def ablation(
     say: Callable[[str], None] = print,
     look: Callable[[Study], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The methods ``names`` over the seeds: {method: record}, see :func:`invjax.learn.study.records.over_seeds`.
+    """Run the methods ``names`` over the seeds: {method: record}, see :func:`invjax.learn.study.over_seeds`.
 
     Args:
-      folder: where every training, perturbed set and record stays, and is read from when it is there.
-      keep_networks: also make those networks whose records were there, for ``look``.
-      say: takes a line per method and seed. look: called with the :class:`Study` of each seed.
+      task: the data set with its protocol, from :func:`load_task`.
+      names: methods, keys of ``DESCRIPTIONS`` or names of :func:`grid_names`; "erm" must come first.
+      seeds: each draws the data, the weights, the order and the targets.
+      policy: of the targets, "all" or "other" (see the head of this module).
+      folder: keeps every training, perturbed set and record; a later call with the same task reads them back.
+      keep_networks: rebuild the networks whose records were read back, because ``look`` needs them.
+      say: takes a line per method and seed.
+      look: called with the :class:`Study` of each seed after its methods have run.
+
+    Raises:
+      ValueError: the folder holds another study, or the first network cannot be trained. A later method that fails is
+        reported under the key "error" of its record.
     """
     if folder is not None:
         open_folder(folder, manifest_of(task, policy), "runs")
@@ -55,7 +63,7 @@ def ablation(
             path = None if own is None else own / "records" / f"{file_name(name)}.json"
             cell = _read(path)
             if cell is None or keep_networks:
-                again, cell = cell, _cell(name, study)
+                again, cell = cell, one_record(name, study)
                 if again is None:
                     say(_line(name, seed, cell))
                     _save(path, cell)
@@ -66,12 +74,12 @@ def ablation(
     return {name: over_seeds(rows) for name, rows in cells.items()}
 
 
-def _cell(name: str, study: Study) -> dict[str, Any]:
-    """One method, one seed. What fails is told: the others' numbers are not lost."""
+def one_record(name: str, study: Study) -> dict[str, Any]:
+    """The record of one method on one seed. A failure becomes ``{"error": ...}``, so the other methods go on."""
     try:
         return record_of(run_method(name, study), study)
     except ValueError as error:
-        if name == "erm":  # all rest on it
+        if name == "erm":  # every other method needs its network
             raise
         return {"error": str(error)}
 
@@ -97,7 +105,7 @@ def _line(name: str, seed: int, cell: dict[str, Any]) -> str:
 
 
 def manifest_of(task: Task, policy: str) -> dict[str, Any]:
-    """What makes two runs the same; further seeds and methods may join."""
+    """What identifies a study in a folder. Further seeds and methods may be added to it."""
     return {
         "format": 1,
         "task": task.name,

@@ -1,7 +1,7 @@
-"""The methods of the ``learn`` benchmark: one function each, from a :class:`Study` to a trained network.
+"""The methods of the study: each takes a :class:`Study` and gives a trained network.
 
-Generators and controls perturb the training set, which a fresh network then learns from; peers are shown the set itself
-and the groups, or find out which examples matter.
+Generators and controls perturb the training set, and a fresh network learns from the result. Peers train on the set
+itself: some are given the groups, others find out which examples matter.
 """
 
 from __future__ import annotations
@@ -17,34 +17,35 @@ import numpy as np
 
 from invjax.attacks import PGD
 from invjax.core.errors import BadArgument
+from invjax.core.logits import LogitsModel
+from invjax.core.rows import map_rows
 from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
 from invjax.learn import Perturbed, afr, dfr, evaluate, group_dro, jtt, resample, reweight
-from invjax.learn.study.study import Outcome, Study, first_step
+from invjax.learn.study.study import MethodRun, Study, first_step
 from invjax.learn.study.tasks import Task
-from invjax.models import LogitsModel
 from invjax.types import Status
 
-AFR_GAMMAS = (0.5, 2.0, 8.0)  # chosen from by the worst group of val, as the paper does
-AFR_SHARE = 0.2  # of the training set, kept from the first training
+AFR_GAMMAS = (0.5, 2.0, 8.0)  # the best worst group of val decides, as in the paper
+AFR_SHARE = 0.2  # of the training set, held back from the first training
 
 
-def _erm(study: Study) -> Outcome:
+def _erm(study: Study) -> MethodRun:
     model, seconds = study.erm
-    return Outcome(model, study.task.steps, seconds)
+    return MethodRun(model, study.task.steps, seconds)
 
 
-def _fresh(study: Study, name: str, how: Callable[[Study], dict[str, Any]] = lambda study: {}) -> Outcome:
-    """The fresh network on the training set as it is."""
+def _fresh(study: Study, name: str, how: Callable[[Study], dict[str, Any]] = lambda study: {}) -> MethodRun:
+    """Train the fresh network on the training set as it is; ``how`` gives further arguments of ``fit``."""
     begin = time.perf_counter()
     told = how(study)
     before = time.perf_counter() - begin
     model, seconds = study.trained(name, study.fresh(), study.x, study.train.y, **told)
-    return Outcome(model, study.task.steps, before + seconds)
+    return MethodRun(model, study.task.steps, before + seconds)
 
 
-def _generated(study: Study, name: str, generator: Callable[[Study], tuple[Any, Any]]) -> Outcome:
-    """A generator of the library, or a control: what it is, and its density."""
+def _generated(study: Study, name: str, generator: Callable[[Study], tuple[Any, Any]]) -> MethodRun:
+    """Perturb the set by ``generator``, a configuration or a function with its density, and learn from it."""
     config, density = generator(study)
     made = study.make(name, config, density)
     return study.learn_from(name, made, study.spent(name))
@@ -67,22 +68,19 @@ def unmoved(x: np.ndarray, label: np.ndarray, target: np.ndarray, keys: jax.Arra
     return x
 
 
-@jax.jit
-def _pull(knn: Any, x: jax.Array, target: jax.Array) -> jax.Array:
-    return jax.vmap(knn.gravity_point)(x, target)
+def _gravity_point(knn: Any, x: jax.Array, target: jax.Array) -> jax.Array:
+    return knn.gravity_point(x, target)
 
 
 def _pulled(study: Study, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """g(x) [n, *S] of each x for the class ``target``, in batches of one size: their number differs by seed."""
-    out, size = [], study.task.lanes
-    for start in range(0, len(x), size):
-        rows = np.minimum(np.arange(start, start + size), len(x) - 1)
-        out.append(np.asarray(_pull(study.gravity, x[rows], target[rows]))[: len(x) - start])
-    return np.concatenate(out) if out else x
+    """The gravity point [n, *S] of each x for the class ``target``; n differs from seed to seed."""
+    if not len(x):
+        return x
+    return map_rows(_gravity_point, study.gravity, x, target, batch=study.task.lanes, each=True, few_shapes=True)
 
 
 def _gravity(study: Study) -> tuple[Any, Any]:
-    """x is replaced by the mean of near points of the target's class: no search and no classifier."""
+    """The control that replaces x by the mean of the nearest points of the target's class: no search, no classifier."""
 
     def gravity(x: np.ndarray, label: np.ndarray, target: np.ndarray, keys: jax.Array) -> Any:
         return _pulled(study, x, target)
@@ -90,8 +88,8 @@ def _gravity(study: Study) -> tuple[Any, Any]:
     return gravity, None
 
 
-def _filtered(study: Study, name: str) -> Outcome:
-    """p-CFE without the examples that did not reach their target."""
+def _filtered(study: Study, name: str) -> MethodRun:
+    """p-CFE without the examples that missed their target."""
     whole = study.make("p-cfe", study.weights(), study.density)
     keep = np.flatnonzero(np.isin(whole.status, (Status.FOUND, Status.ALREADY_TARGET)))
     made = Perturbed(*(part[keep] for part in whole[:-1]), dropped=len(whole.y) - len(keep))
@@ -102,11 +100,11 @@ def _refuse(params: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(params, (len(x), len(params))).astype(x.dtype)
 
 
-def _own_too(study: Study, name: str) -> Outcome:
-    """The control without "-own", with the examples whose target is their own class moved as well.
+def _own_too(study: Study, name: str) -> MethodRun:
+    """The control named without "-own", but the examples whose target is their own class are moved, too.
 
-    A counterfactual of an example that has its target already is the example. A density pulls it all the same: asked of
-    a classifier that never says a class of the data, the search does not stop.
+    The counterfactual of an example that already has its target is the example itself. A density pulls it all the same
+    if the search never stops: therefore the classifier here answers with a class outside the data.
     """
     base = name.removesuffix("-own")
     begin = time.perf_counter()
@@ -134,17 +132,17 @@ def _jtt(study: Study) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _dfr(study: Study) -> Outcome:
-    """The attacked network's last layer on balanced validation data: needs their groups."""
+def _dfr(study: Study) -> MethodRun:
+    """Retrain the attacked network's last layer on balanced validation data, whose groups must be known."""
     model, seconds = study.erm
     begin = time.perf_counter()
     found = dfr(model, study.val.images(), study.val.y, study.val.group, key=study.key(5), batch=64)
     notes = {"C": found.report["C"], "converged": found.report["converged"]}
-    return Outcome(found.model, study.task.steps, seconds + time.perf_counter() - begin, notes=notes)
+    return MethodRun(found.model, study.task.steps, seconds + time.perf_counter() - begin, notes=notes)
 
 
-def _afr(study: Study) -> Outcome:
-    """Trained on four fifths; the last layer again on the fifth, γ by the worst group of val."""
+def _afr(study: Study) -> MethodRun:
+    """Train on four fifths, then the last layer on the rest; the worst group of val chooses γ."""
     begin = time.perf_counter()
     count, held = len(study.train), round(AFR_SHARE * len(study.train))
     order = np.random.default_rng(study.seed).permutation(count)
@@ -157,18 +155,14 @@ def _afr(study: Study) -> Outcome:
         worst = evaluate(found.model, *val, batch=64, empty="skip").worst
         tried.append((worst, gamma, found))
     _, gamma, best = max(tried, key=lambda one: one[:2])
-    return Outcome(best.model, study.task.steps, time.perf_counter() - begin, notes={"gamma": gamma})
-
-
-def _permuted(study: Study) -> tuple[Any, Any]:
-    return study.weights(), study.permuted
+    return MethodRun(best.model, study.task.steps, time.perf_counter() - begin, notes={"gamma": gamma})
 
 
 CONTROLS: dict[str, Callable[[Study], tuple[Any, Any]]] = {
     "random-labels": lambda study: (unmoved, None),
     "density-only": lambda study: (study.weights(gamma=0.0), study.density),
     "gravity": _gravity,
-    "permuted-density": _permuted,
+    "permuted-density": lambda study: (study.weights(), study.permuted),
 }
 GENERATORS: dict[str, Callable[[Study], tuple[Any, Any]]] = {
     "pgd-l2": partial(_pgd, norm="l2"),
@@ -177,55 +171,51 @@ GENERATORS: dict[str, Callable[[Study], tuple[Any, Any]]] = {
     "p-cfe": lambda study: (study.weights(), study.density),
 }
 GRID = "p-cfe-grid"  # stands for one method per pair of weights
-OWN = ("density-only-own", "gravity-own")  # differ from those without "-own" where a target may be the own class
-PEERS: dict[str, Callable[[Study], Outcome]] = {
+OWN = ("density-only-own", "gravity-own")  # differ from those without "-own" only if a target may be the own class
+PEERS: dict[str, Callable[[Study], MethodRun]] = {
     "resample": partial(_fresh, name="resample", how=lambda study: resample(study.train.group)),
     "reweight": partial(_fresh, name="reweight", how=lambda study: reweight(study.train.group)),
-    "groupdro": partial(
-        _fresh,
-        name="groupdro",
-        how=lambda study: group_dro(study.train.group, convention="wilds"),
-    ),
+    "groupdro": partial(_fresh, name="groupdro", how=lambda study: group_dro(study.train.group, convention="wilds")),
     "jtt": partial(_fresh, name="jtt", how=_jtt),
     "dfr": _dfr,
     "afr": _afr,
 }
-WORDS = {
-    "erm": "the attacked network: trained on the set as it is",
-    "erm-steps": "the fresh network on the set as it is: what training alone scatters",
+DESCRIPTIONS = {
+    "erm": "the attacked network, trained on the set as it is",
+    "erm-steps": "the fresh network on the set as it is: how much training alone varies",
     "random-labels": "images as they are, labelled with the targets",
     "pgd-l2": "targeted PGD in an l2 ball",
     "pgd-linf": "targeted PGD in an linf ball",
     "cfe-l2": "‖x' − x‖² + γL",
     "p-cfe": "‖x' − x‖² + γL − τ log q + β‖x' − x‖_0",
     "density-only": "p-CFE without the classifier: γ = 0",
-    "density-only-own": "the same, examples whose target is their class moved as well",
-    "gravity": "x replaced by the mean of near points of the target's class",
-    "gravity-own": "the same, examples whose target is their class replaced as well",
-    "permuted-density": "p-CFE with the density of another class in the place of the target's",
+    "density-only-own": "the same, and examples whose target is their own class are moved, too",
+    "gravity": "x replaced by the mean of the nearest points of the target's class",
+    "gravity-own": "the same, and examples whose target is their own class are replaced, too",
+    "permuted-density": "p-CFE with the density of another class instead of the target's",
     "success-filtered": "p-CFE, failures left out",
     "resample": "groups equally likely (group labels in training)",
     "reweight": "groups of equal weight (group labels in training)",
     "groupdro": "the worst mixture of groups (group labels in training)",
     "jtt": "trained twice, the errors of a short first training upweighted",
-    "dfr": "the last layer of erm anew on balanced validation data (group labels there)",
-    "afr": "the last layer anew, towards what the network gets wrong",
+    "dfr": "the last layer of erm retrained on balanced validation data (group labels there)",
+    "afr": "the last layer retrained, weighted towards the errors of the network",
 }
 
 
 def grid_names(task: Task) -> list[str]:
-    """p-CFE with each pair of the task's weights but the task's own."""
+    """p-CFE with each pair (γ, τ) of the task's grid except the task's own pair."""
     moves = task.moves
     pairs = [(gamma, tau) for gamma in moves.gammas for tau in moves.taus]
     return [f"p-cfe gamma={g:g} tau={t:g}" for g, t in pairs if (g, t) != (moves.gamma, moves.tau)]
 
 
 def chosen_methods(words: str, task: Task, policy: str) -> list[str]:
-    """The methods of a comma-separated list, ``all`` and the grid written out; ``erm`` first, for all rest on it.
+    """Expand a comma-separated list, ``all`` and the grid included; ``erm`` comes first: the others build on it.
 
     Raises ValueError for an unknown name.
     """
-    known = [*WORDS, GRID]
+    known = [*DESCRIPTIONS, GRID]
     if words == "all":
         names = list(task.methods) or [name for name in known if name not in OWN or policy == "all"]
     else:
@@ -237,27 +227,28 @@ def chosen_methods(words: str, task: Task, policy: str) -> list[str]:
     return list(dict.fromkeys(["erm", *written]))
 
 
-def run_method(name: str, study: Study) -> Outcome:
-    """One method on one seed; the network and what it was trained on are kept in the study.
+def run_method(name: str, study: Study) -> MethodRun:
+    """Run one method on one seed. The study keeps the network and the perturbed set it learnt from.
 
-    Raises ValueError where the method cannot be carried out: nothing reached its target, JTT's first network errs not.
+    Raises ValueError if the method cannot be carried out: no example reached its target, or the first network of JTT
+    makes no error.
     """
     if name == "erm":
-        outcome = _erm(study)
+        run = _erm(study)
     elif name == "erm-steps":
-        outcome = _fresh(study, name)
+        run = _fresh(study, name)
     elif name == "success-filtered":
-        outcome = _filtered(study, name)
+        run = _filtered(study, name)
     elif name in OWN:
-        outcome = _own_too(study, name)
+        run = _own_too(study, name)
     elif name in PEERS:
-        outcome = PEERS[name](study)
+        run = PEERS[name](study)
     elif name in grid_names(study.task):
         gamma, tau = (float(word.partition("=")[2]) for word in name.split()[1:])
-        outcome = _generated(study, name, lambda study: (study.weights(gamma, tau), study.density))
+        run = _generated(study, name, lambda study: (study.weights(gamma, tau), study.density))
     else:
-        outcome = _generated(study, name, (CONTROLS | GENERATORS)[name])
-    study.models[name] = outcome.model
-    if outcome.made is not None:
-        study.perturbed[name] = outcome.made
-    return outcome
+        run = _generated(study, name, (CONTROLS | GENERATORS)[name])
+    study.models[name] = run.model
+    if run.made is not None:
+        study.perturbed[name] = run.made
+    return run

@@ -1,4 +1,4 @@
-"""What the ``learn`` benchmark writes down of one seed, and of several together."""
+"""The records of the study: one method on one seed, and the same method over several seeds."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from scipy import special
 
 from invjax.core.errors import BadArgument, Words
 from invjax.learn import evaluate
-from invjax.learn.study.study import Outcome, Study
+from invjax.learn.study.study import MethodRun, Study
 from invjax.metrics import wilson_interval
 
 RATES = ("accuracy", "wga", "group_mean", "train_weighted")
 COSTS = ("steps", "seconds", "perturb_s", "train_s", "evaluations", "reached", "dropped")
 
 
-def record_of(outcome: Outcome, study: Study) -> dict[str, Any]:
-    """One method, one seed: accuracies on the test set, and what it took. Intervals: Wilson; bootstrap of the worst."""
-    test, made = study.test, outcome.made
+def record_of(run: MethodRun, study: Study) -> dict[str, Any]:
+    """The record of one method on one seed: accuracies on the test set with their intervals, and costs."""
+    test, made = study.test, run.made
     found = evaluate(
-        outcome.model, test.x, test.y, test.group, num_groups=len(test.groups), train_groups=study.train.group,
+        run.model, test.x, test.y, test.group, num_groups=len(test.groups), train_groups=study.train.group,
         batch=64, empty="skip",
     )  # fmt: skip
     return {
         **found.to_dict(test.groups),
-        "steps": outcome.steps,
-        "seconds": outcome.perturb_s + outcome.train_s,
-        "perturb_s": outcome.perturb_s,
-        "train_s": outcome.train_s,
+        "steps": run.steps,
+        "seconds": run.perturb_s + run.train_s,
+        "perturb_s": run.perturb_s,
+        "train_s": run.train_s,
         "evaluations": 0.0 if made is None else float(made.evaluations.mean()),
         "reached": None if made is None else made.reached,
         "dropped": 0 if made is None else made.dropped,
         "examples": len(study.train) if made is None else len(made.y),
-        **outcome.notes,
+        **run.notes,
     }
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of Student's t for the mean of N >= 2 numbers, cut to [0, 1]."""
+    """Student's t interval for the mean of N >= 2 shares, clipped to [0, 1]."""
     count = len(values)
     if count < 2:
-        raise BadArgument("values", "be at least 2", Words(count))
+        raise BadArgument("values", "hold at least 2 numbers", Words(count))
     half = special.stdtrit(count - 1, (1 + confidence) / 2) * np.std(values, ddof=1) / math.sqrt(count)
     mean = float(np.mean(values))
     return max(0.0, mean - float(half)), min(1.0, mean + float(half))
 
 
 def over_seeds(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One method: means over its seeds, with the intervals of t; of one seed its own.
+    """Merge the records of one method: means over its seeds with Student's t intervals. One seed keeps its own.
 
-    Keys: ``accuracy``, ``wga``, ``group_mean``, ``train_weighted``, each with ``…_ci`` (null where nothing is known of
-    it), ``groups`` (name -> accuracy, interval, count), ``worst_groups`` (one per seed), costs, and ``seeds``: all
-    cells. A seed that failed has the key ``error``; where all did there is nothing else.
+    Keys: ``accuracy``, ``wga`` (worst-group accuracy), ``group_mean`` and ``train_weighted``, each with an interval
+    ``…_ci`` (None if unknown); ``groups`` (name -> accuracy, interval, count); ``worst_groups`` (one per seed); costs;
+    and ``seeds``, the records given. A seed that failed has the key ``error``. If all failed, so has the result.
     """
     good = [cell for cell in cells if "error" not in cell]
     if not good:
@@ -94,16 +94,14 @@ def percent(value: float | None, interval: Sequence[float | None] | None, seeds:
     if interval is None or None in interval:
         return f"{100 * value:.1f}"
     low, high = (100 * float(end) for end in interval if end is not None)
-    # Cut at 0 or 1 the interval is no longer even: what is left of its wider side.
-    return (
-        f"{100 * value:.1f} ± {max(high - 100 * value, 100 * value - low):.1f}"
-        if seeds > 1
-        else (f"{100 * value:.1f} [{low:.1f}, {high:.1f}]")
-    )
+    # Clipped at 0 or 1 the interval is lopsided: show its wider side.
+    if seeds > 1:
+        return f"{100 * value:.1f} ± {max(high - 100 * value, 100 * value - low):.1f}"
+    return f"{100 * value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def table_row(name: str, merged: dict[str, Any]) -> dict[str, str]:
-    """One line of the table."""
+    """One method as a line of the table, formatted."""
     if "error" in merged:
         return {"method": name, "accuracy %": "failed", "worst group %": "", "note": merged["error"]}
     seeds = sum("error" not in cell for cell in merged["seeds"])
