@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from invjax import projections
 from invjax import prox as maps
+from invjax.core.errors import check_choice
 from invjax.core.groups import Axis, Grouping, grouping
 from invjax.core.numerics import safe_sqrt
 from invjax.types import Array, ArrayLike
@@ -37,6 +38,14 @@ class Kind(NamedTuple):
     name: str
     value: Callable[[Array, Any], Array]  # (z [*S], penalty) -> [], the weight included, the box left out
     prox: Callable[[Array, Array, Any], Array]  # (v [*S], whole weight, penalty) -> [*S], exact with the penalty's box
+
+
+class Elementwise(NamedTuple):
+    """φ of one number, applied to each coordinate."""
+
+    phi: Callable[[Array], Array]  # r [*S] -> φ(r) [*S]
+    prox: Callable[..., Array]  # (v, w, lower=, upper=) -> argmin_u 1/2 (u − v)² + w φ(u) on the interval, exact
+    power: float | None  # p of φ(r) = |r|^p
 
 
 @jax.tree_util.register_dataclass
@@ -202,45 +211,40 @@ def _groups(p: Penalty) -> dict[str, Any]:
     return {"groups": p.groups, "num_groups": p.num_groups, "axis": p.axis, "lower": p.lower, "upper": p.upper}
 
 
-def _zero_value(z: Array, p: Penalty) -> Array:
-    return jnp.zeros((), z.dtype)
-
-
-def _zero_prox(v: Array, w: Array, p: Penalty) -> Array:
-    return projections.box(v, p.lower, p.upper)
-
-
-def _l1_value(z: Array, p: Penalty) -> Array:
-    return jnp.sum(_weights(z, p) * jnp.abs(z))
-
-
-def _l1_prox(v: Array, w: Array, p: Penalty) -> Array:
-    return maps.l1(v, w, lower=p.lower, upper=p.upper)
-
-
-def _l0_value(z: Array, p: Penalty) -> Array:
-    return jnp.sum(_weights(z, p) * (z != 0).astype(z.dtype))
-
-
-def _l0_prox(v: Array, w: Array, p: Penalty) -> Array:
-    return maps.l0(v, w, lower=p.lower, upper=p.upper)
-
-
-def _l_half_value(z: Array, p: Penalty) -> Array:
-    return jnp.sum(_weights(z, p) * safe_sqrt(jnp.abs(z)))
-
-
-def _l_half_prox(v: Array, w: Array, p: Penalty) -> Array:
-    return maps.l_half(v, w, lower=p.lower, upper=p.upper)
-
-
-def _l_two_thirds_value(z: Array, p: Penalty) -> Array:
+def _two_thirds(z: Array) -> Array:
+    """``|z|^(2/3)``, with a finite derivative at 0."""
     size = jnp.where(z == 0, jnp.ones_like(z), jnp.abs(z))
-    return jnp.sum(_weights(z, p) * jnp.where(z == 0, jnp.zeros_like(z), jnp.square(jnp.cbrt(size))))
+    return jnp.where(z == 0, jnp.zeros_like(z), jnp.square(jnp.cbrt(size)))
 
 
-def _l_two_thirds_prox(v: Array, w: Array, p: Penalty) -> Array:
-    return maps.l_two_thirds(v, w, lower=p.lower, upper=p.upper)
+def _clip(v: Array, w: Array, *, lower: ArrayLike | None = None, upper: ArrayLike | None = None) -> Array:
+    return projections.box(v, lower, upper)
+
+
+# The penalties of one number by name: methods and constraints look them up here.
+ELEMENTWISE: dict[str, Elementwise] = {
+    "none": Elementwise(jnp.zeros_like, _clip, None),
+    "l0": Elementwise(lambda z: (z != 0).astype(z.dtype), maps.l0, 0.0),
+    "l_half": Elementwise(lambda z: safe_sqrt(jnp.abs(z)), maps.l_half, 1 / 2),
+    "l_two_thirds": Elementwise(_two_thirds, maps.l_two_thirds, 2 / 3),
+    "l1": Elementwise(jnp.abs, maps.l1, 1.0),
+}
+PENALTIES = tuple(ELEMENTWISE)
+
+
+def elementwise(penalty: str) -> Elementwise:
+    """φ and its map by name. Raises BadArgument about ``penalty`` for an unknown one."""
+    return ELEMENTWISE[check_choice("penalty", penalty, PENALTIES)]
+
+
+def _summed(name: str) -> Kind:
+    """``Σ weight_i φ(z_i)``."""
+    phi, prox, _ = ELEMENTWISE[name]
+    return Kind(
+        name,
+        lambda z, p: jnp.sum(_weights(z, p) * phi(z)),
+        lambda v, w, p: prox(v, w, lower=p.lower, upper=p.upper),
+    )
 
 
 def _group_l2_value(z: Array, p: Penalty) -> Array:
@@ -275,11 +279,7 @@ def _top_m_groups_prox(v: Array, w: Array, p: Penalty) -> Array:
     return projections.top_m_groups(v, _limit(p), **_groups(p))
 
 
-_ZERO = Kind("zero", _zero_value, _zero_prox)
-_L1 = Kind("l1", _l1_value, _l1_prox)
-_L0 = Kind("l0", _l0_value, _l0_prox)
-_L_HALF = Kind("l_half", _l_half_value, _l_half_prox)
-_L_TWO_THIRDS = Kind("l_two_thirds", _l_two_thirds_value, _l_two_thirds_prox)
+_ZERO, _L0, _L_HALF, _L_TWO_THIRDS, _L1 = (_summed(name) for name in ELEMENTWISE)
 _GROUP_L2 = Kind("group_l2", _group_l2_value, _group_l2_prox)
 _GROUP_L0 = Kind("group_l0", _group_l0_value, _group_l0_prox)
 _TOP_M = Kind("top_m", _top_m_value, _top_m_prox)

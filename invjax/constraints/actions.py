@@ -21,8 +21,8 @@ from invjax.constraints.categories import Blocks
 from invjax.constraints.compiled import Constraints
 from invjax.constraints.plain import PlainRow, plain_row
 from invjax.constraints.relations import Coupling
-from invjax.constraints.values import check_penalty, phi, separable
 from invjax.core.ranks import largest
+from invjax.penalties import elementwise
 from invjax.types import Array, ArrayLike, Problem
 
 
@@ -49,7 +49,6 @@ class SpaceRow:
         With relations exact for the penalties none and l1 without max_changes (as far as Dykstra's sweeps go where
         relations share features); otherwise the features are chosen first, and then coupled.
         """
-        check_penalty(penalty)
         w = jnp.asarray(w, v.dtype)
         if not self.constraints.layout.has_relations:
             return maps.keep_nan(v, self._separable(v, w, penalty, max_changes))
@@ -107,9 +106,8 @@ class SpaceRow:
 
     def penalty(self, u: Array, penalty: str) -> Array:
         """[] the sum in (1) without w."""
-        check_penalty(penalty)
         layout = self.constraints.layout
-        values = self.column_cost * phi(u - self.x, penalty)
+        values = self.column_cost * elementwise(penalty).phi(u - self.x)
         if self.blocks is None:
             return jnp.sum(values)
         categories = jnp.sum(self.blocks.penalty(layout.blocks(u), penalty))
@@ -121,7 +119,7 @@ class SpaceRow:
         layout = self.constraints.layout
         y, low, high = v - self.x, self.lower - self.x, self.upper - self.x
         weight = w * self.column_cost
-        c = separable(y, weight, low, high, penalty)
+        c = elementwise(penalty).prox(y, weight, lower=low, upper=high)
         u = jnp.where(c == 0, self.x, jnp.clip(self.x + c, self.lower, self.upper))
         categorical = None
         if self.blocks is not None:
@@ -133,7 +131,7 @@ class SpaceRow:
             return u
         saved = c * (2 * y - c) / 2
         if penalty != "none":
-            saved = saved - weight * phi(c, penalty)
+            saved = saved - weight * elementwise(penalty).phi(c)
         gain = layout.per_feature(saved, categorical)
         return self._keep(u, largest(gain, max_changes) & (gain > 0))
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from invjax import prox as maps
-from invjax.constraints.values import check_penalty, phi, separable
 from invjax.core.ranks import largest
+from invjax.penalties import elementwise
 from invjax.types import Array, ArrayLike, Problem
 
 
@@ -30,16 +30,15 @@ class PlainRow:
 
     def prox(self, v: Array, w: ArrayLike, penalty: str = "none", max_changes: ArrayLike | None = None) -> Array:
         """``argmin_u 1/2 ‖u − v‖² + w Σ φ(u − x)`` in the box, with at most max_changes units changed. [*S] -> [*S]."""
-        check_penalty(penalty)
         y, low, high = v - self.x, self.lower - self.x, self.upper - self.x
         grouped_l0 = penalty == "l0" and self.groups is not None
         weight = jnp.asarray(w, v.dtype)
-        c = separable(y, weight, low, high, "none" if grouped_l0 else penalty)
+        c = elementwise("none" if grouped_l0 else penalty).prox(y, weight, lower=low, upper=high)
         if grouped_l0 or max_changes is not None:
             # What a change saves in the objective; the charge per coordinate is 0 where nothing is charged.
             gain = c * (2 * y - c) / 2
             if penalty != "none" and not grouped_l0:
-                gain = gain - weight * phi(c, penalty)
+                gain = gain - weight * elementwise(penalty).phi(c)
             gain = self._per_unit(gain)
             if grouped_l0:
                 gain = gain - weight * self._per_unit((c != 0).astype(v.dtype), most=True)
@@ -78,10 +77,9 @@ class PlainRow:
 
     def penalty(self, u: Array, penalty: str) -> Array:
         """[] ``Σ φ(u − x)``; groups count once in l0."""
-        check_penalty(penalty)
         if penalty == "l0":
             return jnp.sum(self.changed(u)).astype(u.dtype)
-        return jnp.sum(phi(u - self.x, penalty))
+        return jnp.sum(elementwise(penalty).phi(u - self.x))
 
     def _per_unit(self, a: Array, *, most: bool = False) -> Array:
         """[*S] -> [n], the sum over each unit, or the maximum of what is not negative."""

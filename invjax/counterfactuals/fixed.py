@@ -28,10 +28,10 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.constraints import actions
-from invjax.constraints.values import PENALTIES
 from invjax.core.config import STATIC, config, require, require_choice
 from invjax.core.numerics import select
 from invjax.counterfactuals.cfe_l2 import decayed, toward
+from invjax.penalties import PENALTIES
 from invjax.solvers import State, fista
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 

@@ -31,12 +31,12 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.constraints import actions
-from invjax.constraints.values import PENALTIES
 from invjax.core.config import STATIC, config, require, require_choice
 from invjax.core.numerics import select
 from invjax.counterfactuals.parts import proximity as distances
 from invjax.counterfactuals.parts.exchange import moves
 from invjax.counterfactuals.parts.multiplier import Here, step
+from invjax.penalties import PENALTIES
 from invjax.solvers.best import Best, nothing, shortfall
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
