@@ -19,8 +19,7 @@ import numpy as np
 from invjax import losses
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic
-from invjax.engine import Part, prepare, run_queue, run_shared, white_box
-from invjax.engine.checks import with_keys
+from invjax.engine import Part, Prepared, prepare, run_queue, run_shared
 from invjax.engine.lanes import num_probes
 from invjax.engine.progress import progress_bar
 from invjax.types import Array, Config, Result
@@ -155,18 +154,18 @@ def timed_run(
     lanes = min(lanes, len(label))
     groups = problem.pop("groups", None)
 
-    def prepared(config: Config, rows: slice) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        ctx, problems, config, chosen, key, _ = prepare(
+    def prepared(config: Config, rows: slice) -> Prepared:
+        return prepare(
             logits, x[rows], label[rows], method=config, target=None if target is None else target[rows],
             groups=None if groups is None else groups[rows], **problem,
         )  # fmt: skip
-        return ctx, problems, config, chosen, {"method": chosen, "key": key, "lanes": lanes, "evaluator": white_box}
 
     begin = time.perf_counter()
-    ctx, problems, config, chosen, common = prepared(brief, slice(0, lanes + 1))
-    run_queue(ctx, problems, config, **common)  # one more than the lanes, so that refilling is compiled too
+    first = prepared(brief, slice(0, lanes + 1))  # one more than the lanes, so that refilling is compiled too
+    run_queue(*first[:3], method=first.method, key=first.key, lanes=lanes)
     compile_s = time.perf_counter() - begin
-    probes = num_probes(chosen, ctx, config, with_keys(problems, common["key"]))
+    ctx, problems, config = first.batch()
+    probes = num_probes(first.method, ctx, config, problems)
 
     clock = Clock(logits, x, label, target, lanes)
     clock.tick(3)
@@ -184,9 +183,10 @@ def timed_run(
             clock.tick()
             ticked = time.perf_counter()
 
-    ctx, problems, config, chosen, common = prepared(method, slice(None))
+    whole = prepared(method, slice(None))
+    chosen = whole.method
     if out is not None:
-        result = run_shared(ctx, problems, config, common, out, progress=progress, watch=watch)
+        result = run_shared(whole, lanes=lanes, out=out, progress=progress, watch=watch)
     else:
         with progress_bar(progress, len(label)) as show:
 
@@ -194,7 +194,7 @@ def timed_run(
                 show(part)
                 watch(part)
 
-            result = run_queue(ctx, problems, config, **common, on_part=on_part)
+            result = run_queue(*whole[:3], method=chosen, key=whole.key, lanes=lanes, on_part=on_part)
     run_s = time.perf_counter() - begin - (clock.spent - spent_before)
     clock.tick(3)
     asked = chosen.width or 1

@@ -1,11 +1,10 @@
-"""Host-side checks: every bad argument is a ``ValueError`` that names it, says what it must be and what it was.
+"""Host-side checks: every bad argument is a ``BadArgument``, which names it, says what it must be and what it was.
 
 Compiled code never raises; under ``jit``/``vmap`` (tracers) only shapes and dtypes can be checked here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, check_entries, check_whole, of_shape
 from invjax.core.logits import num_classes
-from invjax.types import UNTARGETED, Array, Problem
+from invjax.types import UNTARGETED, Array, LogitsFn, Problem
 
 
 def is_traced(*trees: Any) -> bool:
@@ -24,49 +23,41 @@ def is_traced(*trees: Any) -> bool:
 
 
 def check_lanes(lanes: Any, mesh: Any) -> None:
-    """A number of lanes that the devices of this process can share."""
-    if isinstance(lanes, bool) or not isinstance(lanes, int | np.integer):
-        raise BadArgument("lanes", "be an integer", lanes)
-    if lanes < 1:
-        raise BadArgument("lanes", "be at least 1", Words(lanes))
-    if mesh is not None:
-        if lanes % mesh.size:
-            raise BadArgument("lanes", f"be a multiple of the {mesh.size} devices of the mesh", Words(lanes))
-        if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
-            raise BadArgument(
-                "mesh",
-                (
-                    "hold devices of this process alone (jax.local_devices()): the processes share the list "
-                    "of examples, not their devices"
-                ),
-                Words(mesh),
-            )
+    """Raise unless ``lanes`` is a number of lanes that the devices of this process can share."""
+    check_whole("lanes", lanes)
+    if mesh is None:
+        return
+    if lanes % mesh.size:
+        raise BadArgument("lanes", f"be a multiple of the {mesh.size} devices of the mesh", lanes)
+    if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
+        why = "processes share the list of examples, not their devices"
+        raise BadArgument("mesh", "hold devices of this process alone (jax.local_devices())", mesh, hint=why)
 
 
-def _first(bad: np.ndarray) -> str:
-    index = np.argwhere(bad)[0]
-    return f"index {tuple(int(i) for i in index)}" if bad.ndim > 1 else f"index {int(index[0])}"
+def _per_example(name: str, value: Any, count: int) -> np.ndarray | Array:
+    """Integers [N], one per example; of a single example also []."""
+    value = value if is_traced(value) else np.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise BadArgument(name, "be integers", value.dtype)
+    if value.shape != (count,) and (value.shape, count) != ((), 1):
+        raise BadArgument(name, f"have one entry per example, shape ({count},)", of_shape(value.shape))
+    return value.reshape(count)
 
 
 def check_labels(name: str, value: Any, count: int, classes: int) -> np.ndarray | Array:
     """Class indices [N] as int32."""
-    if not is_traced(value):
-        value = np.asarray(value)
-    if not jnp.issubdtype(value.dtype, jnp.integer):
-        raise BadArgument(name, "be integer class indices", value.dtype)
-    given = value.shape
-    value = value[None] if value.ndim == 0 else value
-    if value.shape != (count,):
-        raise BadArgument(name, f"have one entry per example, shape ({count},)", Words(given))
+    value = _per_example(name, value, count)
     if isinstance(value, np.ndarray):
-        bad = (value < 0) | (value >= classes)
-        if bad.any():
-            where = _first(bad)
-            raise BadArgument(
-                name, f"lie in [0, {classes}), the classes of logits", Words(f"{value[bad][0]} at {where}")
-            )
-        return value.astype(np.int32)
-    return value.astype(jnp.int32)
+        check_entries(name, value, (value < 0) | (value >= classes), f"lie in [0, {classes}), the classes of logits")
+    return value.astype(np.int32)
+
+
+def _check_ids(ids: Any, count: int) -> np.ndarray | Array:
+    """Identities [N] as int32; any int32, negative ones too."""
+    ids, kept = _per_example("ids", ids, count), np.iinfo(np.int32)
+    if isinstance(ids, np.ndarray):
+        check_entries("ids", ids, (ids < kept.min) | (ids > kept.max), f"lie in [{kept.min}, {kept.max}]")
+    return ids.astype(np.int32)
 
 
 def _bounds(bounds: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
@@ -80,12 +71,13 @@ def _bounds(bounds: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
         if side.ndim and side.shape != shape:
             raise BadArgument(name, f"be a scalar or of shape {shape}", of_shape(side.shape))
         if not is_traced(side) and not np.isfinite(side).all():
-            raise BadArgument(name, "be finite", Words(side[~np.isfinite(side)][0] if side.ndim else side))
+            raise BadArgument(name, "be finite", side[~np.isfinite(side)][0])
         sides.append(side)
-    if not is_traced(sides) and not np.all(sides[0] <= sides[1]):
-        raise BadArgument("bounds", "have lower <= upper everywhere", bounds)
-    if not is_traced(sides) and not np.any(sides[0] < sides[1]):
-        raise BadArgument("bounds", "leave room to move (lower < upper somewhere)", bounds)
+    if not is_traced(sides):
+        if not np.all(sides[0] <= sides[1]):
+            raise BadArgument("bounds", "have lower <= upper everywhere", bounds)
+        if not np.any(sides[0] < sides[1]):
+            raise BadArgument("bounds", "leave room to move (lower < upper somewhere)", bounds)
     return sides[0], sides[1]
 
 
@@ -128,24 +120,8 @@ def _array(name: str, value: Any) -> np.ndarray:
         raise BadArgument(name, "be an array, or rows of equal shape", Words(f"a {type(value).__name__}")) from error
 
 
-def _check_ids(ids: Any, count: int) -> Any:
-    """Identities [N] as int32; any int32, negative ones too."""
-    ids = ids if is_traced(ids) else np.asarray(ids)
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise BadArgument("ids", "be integers", ids.dtype)
-    given, ids = ids.shape, ids[None] if ids.ndim == 0 else ids
-    if ids.shape != (count,):
-        raise BadArgument("ids", f"have one entry per example, shape ({count},)", Words(given))
-    if isinstance(ids, np.ndarray):
-        kept = np.iinfo(np.int32)
-        bad = (ids < kept.min) | (ids > kept.max)
-        if bad.any():
-            raise BadArgument("ids", f"lie in [{kept.min}, {kept.max}]", Words(f"{ids[bad][0]} at {_first(bad)}"))
-    return ids.astype(np.int32)
-
-
 def make_problems(
-    logits: Callable[[Array], Array],
+    logits: LogitsFn,
     x: Any,
     label: Any,
     *,
@@ -163,9 +139,7 @@ def make_problems(
     traced_x = is_traced(x)
     x = x if isinstance(x, jax.Array) else _array("x", x)
     if label is None:
-        raise BadArgument(
-            "label", "be the class of each example (what the network says of it, if need be)", Words("None")
-        )
+        raise BadArgument("label", "be the class of each example (if need be, the one the network gives it)", None)
     single = np.ndim(label) == 0
     if single:
         x = x[None]
@@ -187,38 +161,25 @@ def make_problems(
         target = np.full(count, UNTARGETED, np.int32)
     else:
         target = check_labels("target", target, count, classes)
-        if not is_traced(label, target) and (same := np.asarray(label) == np.asarray(target)).any():
-            raise BadArgument("target", "differ from label", Words(f"{label[same][0]} for both at {_first(same)}"))
+        if not is_traced(label, target):
+            check_entries("target", target, np.asarray(label) == np.asarray(target), "differ from label")
 
     if not traced_x:
         values = np.asarray(x)
-        if not np.isfinite(values).all():
-            raise BadArgument(
-                "x", "be finite", Words(f"{values[~np.isfinite(values)][0]} at {_first(~np.isfinite(values))}")
-            )
+        check_entries("x", values, ~np.isfinite(values), "be finite")
         if space is None and not is_traced(lower, upper):
-            outside = (values < lower) | (values > upper)
-            if outside.any():
-                raise BadArgument(
-                    "x", f"lie within bounds {bounds!r}", Words(f"{values[outside][0]} at {_first(outside)}")
-                )
+            check_entries("x", values, (values < lower) | (values > upper), f"lie within bounds {bounds!r}")
 
     mask = _spread("mask", mask, count, shape, "b")
     if mask is not None and not is_traced(mask):
         empty = ~mask.reshape(count, -1).any(1)
         if empty.any():
-            raise BadArgument("mask", f"leave at least one coordinate free, is empty at {_first(empty)}")
+            raise BadArgument("mask", "leave at least one coordinate free", Words("empty"), int(np.argmax(empty)))
     groups = _spread("groups", groups, count, shape, "iu")
     if isinstance(groups, np.ndarray):
         size = int(np.prod(shape))
-        bad = (groups < 0) | (groups >= size)
-        if bad.any():
-            where = _first(bad)
-            raise BadArgument(
-                "groups",
-                f"hold labels in [0, {size}), as many as x has features",
-                Words(f"{groups[bad][0]} at {where}"),
-            )
+        wanted = f"hold labels in [0, {size}), as many as x has features"
+        check_entries("groups", groups, (groups < 0) | (groups >= size), wanted)
     ids = np.arange(count, dtype=np.int32) if ids is None else _check_ids(ids, count)
 
     def per_example(side: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,13 +22,41 @@ from invjax.engine.folder import RunFolder, make_manifest
 from invjax.engine.lanes import finish, start
 from invjax.engine.progress import progress_bar
 from invjax.engine.queue import Part, run_queue, stream
-from invjax.types import Array, ArrayLike, Bounds, Config, Context, Evaluator, Method, Problem, Result, Status
+from invjax.types import (
+    Array,
+    ArrayLike,
+    Bounds,
+    Config,
+    Context,
+    Density,
+    Evaluator,
+    LogitsFn,
+    Method,
+    Problem,
+    Result,
+    Status,
+)
 
 LANES = 64
 
 
+class Prepared(NamedTuple):
+    """Checked and normalised arguments of an executor: ``run_batch(*prepared.batch(), method=prepared.method)``."""
+
+    ctx: Context
+    problems: Problem  # leaves [N, ...]; ``key`` None
+    config: Config
+    method: Method
+    key: Array  # []
+    single: bool  # one example was given, without the axis [N]
+
+    def batch(self) -> tuple[Context, Problem, Config]:
+        """What :func:`run_batch` takes: each problem with its own key."""
+        return self.ctx, checks.with_keys(self.problems, self.key), self.config
+
+
 def method_of(config: Config) -> Method:
-    """The method that a config belongs to."""
+    """The method that a configuration belongs to, its constants checked."""
     method = getattr(config, "method", None)
     if isinstance(config, type) or not isinstance(method, Method):
         raise BadArgument("method", "be a method's configuration, e.g. PGD()", config)
@@ -39,17 +67,17 @@ def method_of(config: Config) -> Method:
 
 
 def prepare(
-    logits: Callable[[Array], Array],
+    logits: LogitsFn,
     x: ArrayLike,
     label: ArrayLike,
     *,
     method: Config,
-    density: Any = None,
+    density: Density | None = None,
     space: Any = None,
     key: Array | None = None,
     **problem: Any,
-) -> tuple[Context, Problem, Config, Method, Array, bool]:
-    """Checked and normalised arguments of an executor: context, problems, config, method, key, single."""
+) -> Prepared:
+    """Check and normalise the arguments of :func:`solve`, once, for any executor."""
     if jax.default_backend() == "cpu":
         install_canonical_convolutions()
     chosen = method_of(method)
@@ -59,11 +87,11 @@ def prepare(
         as_logits(network, example=problems.x.shape[1:])
     config = strong(typed(method), problems.x.dtype)
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
-    return Context(network, density, constraints), problems, config, chosen, check_key(key), single
+    return Prepared(Context(network, density, constraints), problems, config, chosen, check_key(key), single)
 
 
 def solve(
-    logits: Callable[[Array], Array],
+    logits: LogitsFn,
     x: ArrayLike,
     label: ArrayLike,
     *,
@@ -74,7 +102,7 @@ def solve(
     groups: ArrayLike | None = None,
     key: Array | None = None,
     ids: ArrayLike | None = None,
-    density: Any = None,
+    density: Density | None = None,
     space: Any = None,
     evaluator: Evaluator = white_box,
     lanes: int = LANES,
@@ -120,59 +148,63 @@ def solve(
     Raises:
       ValueError: naming the argument, what it must be and what it was.
     """
-    ctx, problems, config, chosen, key, single = prepare(
+    prepared = prepare(
         logits, x, label, method=method, density=density, space=space, key=key, target=target, bounds=bounds,
         mask=mask, groups=groups, ids=ids,
     )  # fmt: skip
     checks.check_lanes(lanes, mesh)
-    count = problems.label.shape[0]
-    traced = checks.is_traced(ctx, problems, config, key)
+    count = prepared.problems.label.shape[0]
+    traced = checks.is_traced(*prepared[:5])
     if traced and (out is not None or mesh is not None):
-        raise ValueError("out and mesh need concrete arguments: call solve outside jit and vmap")
+        name = "mesh" if out is None else "out"
+        raise BadArgument(name, "be None under jit and vmap", hint="call solve outside of them")
     if traced or (count <= lanes and out is None and mesh is None and jax.process_count() == 1):
-        result = run_batch(ctx, checks.with_keys(problems, key), config, method=chosen, evaluator=evaluator)
-        return result.rows(0) if single else result
+        result = run_batch(*prepared.batch(), method=prepared.method, evaluator=evaluator)
+        return result.rows(0) if prepared.single else result
 
-    lanes = min(lanes, count) if mesh is None else lanes
-    common = {"method": chosen, "key": key, "lanes": lanes, "evaluator": evaluator, "mesh": mesh}
+    options = {"lanes": min(lanes, count) if mesh is None else lanes, "evaluator": evaluator, "mesh": mesh}
     if jax.process_count() > 1 or out is not None:
-        result = run_shared(ctx, problems, config, common, out, name, progress)
+        result = run_shared(prepared, out=out, name=name, progress=progress, **options)
     else:
+        ctx, problems, config, chosen, key, _ = prepared
         with progress_bar(progress, count) as on_part:
-            result = run_queue(ctx, problems, config, on_part=on_part, **common)
-    return result.rows(0) if single else result
+            result = run_queue(ctx, problems, config, method=chosen, key=key, on_part=on_part, **options)
+    return result.rows(0) if prepared.single else result
 
 
 def run_shared(
-    ctx: Context,
-    problems: Problem,
-    config: Config,
-    common: dict[str, Any],
-    out: Any,
+    prepared: Prepared,
+    *,
+    lanes: int,
+    evaluator: Evaluator = white_box,
+    mesh: Mesh | None = None,
+    out: str | Path | None = None,
     name: str = "model",
     progress: bool | None = None,
     watch: Callable[[Part], None] | None = None,
 ) -> Result:
     """A run with a folder, or one process of several: each solves every ``process_count``-th example.
 
-    common: the other arguments of :func:`~invjax.engine.queue.stream`. watch: sees each part, as the progress bar does.
+    lanes, evaluator, mesh, out, name, progress: as for :func:`solve`. watch: sees each part, as the progress bar does.
     """
+    ctx, problems, config, method, key, _ = prepared
     count, process, processes = problems.label.shape[0], jax.process_index(), jax.process_count()
-    mine = np.arange(process, count, processes)
-    results = _blank(ctx, problems, config, common["method"])
+    todo = np.arange(process, count, processes)
+    results = _blank(ctx, problems, config, method)
     folder = None
     if out is not None:
-        manifest = make_manifest(
-            ctx, problems, config, common["method"], common["key"], name, evaluator=common["evaluator"]
-        )
+        manifest = make_manifest(ctx, problems, config, method, key, name, evaluator=evaluator)
         folder = RunFolder(out, manifest, process)
         saved = folder.load()
         if saved is not None:
             _store(results, *saved)
-            mine = np.setdiff1d(mine, saved[0])
+            todo = np.setdiff1d(todo, saved[0])
+    parts = stream(
+        ctx, problems, config, method=method, key=key, lanes=lanes, evaluator=evaluator, mesh=mesh, todo=todo
+    )
     try:
-        with progress_bar(progress, count, start=count - len(mine)) as on_part:
-            for part in stream(ctx, problems, config, todo=mine, **common):
+        with progress_bar(progress, count, start=count - len(todo)) as on_part:
+            for part in parts:
                 on_part(part)
                 if watch is not None:
                     watch(part)

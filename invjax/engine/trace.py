@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from invjax import losses
-from invjax.core.errors import BadArgument
-from invjax.engine import checks
+from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import Lanes, differences, finish, learn, look, start
 from invjax.engine.solve import prepare
@@ -71,9 +69,10 @@ def trace(
     Raises:
       ValueError: as :func:`invjax.solve`; also for a method that asks several points at once.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise BadArgument("steps", "be an integer, at least 1", steps)
-    ctx, problems, config, chosen, key, single = prepare(logits, x, label, method=method, **arguments)
-    if single or chosen.width is not None:
-        raise ValueError("trace needs a batch (label [N]) and a method that asks one point at a time")
-    return _run(ctx, checks.with_keys(problems, key), config, method=chosen, evaluator=evaluator, steps=int(steps))
+    steps = check_whole("steps", steps)
+    prepared = prepare(logits, x, label, method=method, **arguments)
+    if prepared.single:
+        raise BadArgument("label", "be [N], a batch, for a trace", Words("a scalar"))
+    if prepared.method.width is not None:
+        raise BadArgument("method", "ask one point at a time for a trace", Words(prepared.method.name))
+    return _run(*prepared.batch(), method=prepared.method, evaluator=evaluator, steps=steps)
