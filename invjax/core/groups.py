@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, of_shape
 from invjax.types import Array, ArrayLike
 
 Axis = int | tuple[int, ...] | None
@@ -38,16 +38,14 @@ def grouping(shape: tuple[int, ...], groups: ArrayLike | None, num_groups: int |
     """
     if groups is None:
         if num_groups is not None:
-            raise ValueError(
-                f"num_groups belongs to integer labels `groups`, which is None; num_groups was {num_groups}"
-            )
+            raise BadArgument("num_groups", "be None without integer labels `groups`", num_groups)
 
         def along(a: Array) -> Array:
             return jnp.sum(a, axis=axis, keepdims=True)
 
         return Grouping(along, lambda g: jnp.broadcast_to(g, shape), jax.eval_shape(along, jnp.empty(shape)).shape)
     if axis is not None:
-        raise BadArgument("axis", "be None where integer labels `groups` are given", Words(axis))
+        raise BadArgument("axis", "be None where integer labels `groups` are given", axis)
     try:
         count = operator.index(num_groups)  # type: ignore[arg-type]
     except TypeError:
@@ -56,7 +54,7 @@ def grouping(shape: tuple[int, ...], groups: ArrayLike | None, num_groups: int |
         raise BadArgument("num_groups", "be a positive int, the number of labels in `groups`", num_groups)
     labels = jnp.asarray(groups, jnp.int32)
     if labels.shape != shape:
-        raise BadArgument("groups", f"have the shape of v, {shape}", Words(labels.shape))
+        raise BadArgument("groups", f"have the shape of v, {shape}", of_shape(labels.shape))
     return Grouping(
         lambda a: jax.ops.segment_sum(a.reshape(-1), labels.reshape(-1), count), lambda g: g[labels], (count,)
     )
@@ -70,7 +68,7 @@ def patch_groups(height: int, width: int, channels: int, size: int | tuple[int, 
     rows, columns = (size, size) if isinstance(size, int) else size
     for name, value in (("height", height), ("width", width), ("channels", channels), ("size", min(rows, columns))):
         if value < 1:
-            raise BadArgument(name, "be at least 1", Words(value))
+            raise BadArgument(name, "be at least 1", value)
     across = -(-width // columns)
     labels = (np.arange(height) // rows)[:, None] * across + (np.arange(width) // columns)[None, :]
     return np.repeat(labels[:, :, None], channels, axis=2).astype(np.int32), across * -(-height // rows)

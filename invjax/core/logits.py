@@ -48,11 +48,8 @@ class LogitsModel:
         try:
             hash(self.apply)
         except TypeError as error:
-            raise BadArgument(
-                "apply",
-                "be hashable, so that compiled programs can be found again",
-                hint=f"{type(self.apply).__name__} is not ({error})",
-            ) from None
+            wanted = "be hashable, so that compiled programs can be found again"
+            raise BadArgument("apply", wanted, Words(f"a {type(self.apply).__name__}: {error}")) from None
 
     def __call__(self, x: Array) -> Array:
         """Logits of a batch: [B, *S] -> [B, K]."""
@@ -104,21 +101,17 @@ def _wrap(model: Any) -> LogitsModel:
 
         return LogitsModel(*evaluation_parts(model))
     if not callable(model):
-        raise BadArgument(
-            "model",
-            "be an nnx.Module, a LogitsModel or a function x [B, *S] -> logits [B, K]",
-            Words(type(model).__name__),
-        )
+        wanted = "be an nnx.Module, a LogitsModel or a function x [B, *S] -> logits [B, K]"
+        raise BadArgument("model", wanted, Words(type(model).__name__))
     function: Callable[[Any], Any] = model
     leaves, structure = jax.tree.flatten(model)
     if jax.tree_util.treedef_is_leaf(structure):
         return LogitsModel((), FunctionApply(function))
     for leaf in leaves:
         if not isinstance(leaf, jax.Array | np.ndarray | float | int):
-            raise ValueError(
-                f"model is a pytree ({type(model).__name__}) with a leaf that is no array ({type(leaf).__name__}); "
-                f"separate the two and use LogitsModel(params, apply)"
-            )
+            was = Words(f"a {type(model).__name__} with a leaf of type {type(leaf).__name__}")
+            hint = "separate the two and use LogitsModel(params, apply)"
+            raise BadArgument("model", "have arrays alone as leaves where it is a pytree", was, hint=hint)
     return LogitsModel(model, PytreeApply())
 
 
@@ -129,7 +122,7 @@ def _statistic(name: str, value: ArrayLike, positive: bool = False) -> Array:
     host = np.asarray(value, np.float32)
     if not np.all(np.isfinite(host)) or (positive and not np.all(host > 0)):
         wanted = "positive and finite" if positive else "finite"
-        raise BadArgument(name, f"be {wanted}", Words(host.tolist()))
+        raise BadArgument(name, f"be {wanted}", host.tolist())
     return jnp.asarray(host)
 
 
@@ -143,11 +136,8 @@ def _probes(example: Any) -> np.ndarray:
     else:
         first = np.asarray(example)
         if shape is None or not jnp.issubdtype(first.dtype, jnp.floating):
-            raise BadArgument(
-                "example",
-                "be a floating-point array [*S] in the data range, or a shape",
-                Words(first.dtype if shape is not None else type(example).__name__),
-            )
+            was = first.dtype if shape is not None else Words(type(example).__name__)
+            raise BadArgument("example", "be a floating-point array [*S] in the data range, or a shape", was)
     # The others are all dark beside a bright example and all bright beside a dark one, so that the average over the
     # batch is far from that of the example alone.
     far, noise = float(first.mean() < 0.5), np.random.default_rng(1).uniform(size=(2, *first.shape))
@@ -162,26 +152,18 @@ def _check_independent(model: LogitsModel, example: Any) -> None:
         if type(error).__name__ != "TraceContextError":
             raise
         # flax's word for a module captured by a function, which updates its statistics when it is called.
-        raise BadArgument(
-            "model",
-            "not change its own state when called",
-            hint="is BatchNorm in eval mode? Give the nnx.Module itself rather than a function around it",
-        ) from error
+        hint = "is BatchNorm in eval mode? Give the nnx.Module itself rather than a function around it"
+        raise BadArgument("model", "not change its own state when called", hint=hint) from error
     if together.ndim != 2 or together.shape[0] != 3 or alone.shape != (1, together.shape[1]):
-        raise BadArgument(
-            "model",
-            "map [B, *S] to logits [B, K]",
-            hint=f"{points.shape} gave {together.shape} and {points[:1].shape} gave {alone.shape}",
-        )
+        gave = f"{points.shape} gave {together.shape} and {points[:1].shape} gave {alone.shape}"
+        raise BadArgument("model", "map [B, *S] to logits [B, K]", hint=gave)
     row = together[0].astype(np.float64)
     # Other batch sizes round differently (about 1e-6, a bfloat16 network 1e-2); mixed examples differ by order one.
     rounding = max(2e-3, 4 * float(jnp.finfo(together.dtype).eps))
     tolerance = rounding * (np.max(np.abs(together), initial=0.0) + 1e-6)
     if not np.allclose(row, alone[0], rtol=0.0, atol=tolerance, equal_nan=True):
-        raise ValueError(
-            f"model mixes the examples of a batch: logits of one input alone and in a batch of three differ by "
-            f"{np.max(np.abs(row - alone[0])):.3g}; is BatchNorm in eval mode?"
-        )
+        apart = f"logits of one input alone and in a batch of three differ by {np.max(np.abs(row - alone[0])):.3g}"
+        raise BadArgument("model", "not mix the examples of a batch", hint=f"{apart}; is BatchNorm in eval mode?")
 
 
 def is_nnx_module(model: Any) -> bool:

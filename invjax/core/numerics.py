@@ -49,7 +49,7 @@ def select(mask: Array, a: Tree, b: Tree) -> Tree:
 
 
 def replace_if(needed: Array, make: Callable[[Tree], Array], argument: Tree, otherwise: Array) -> Array:
-    """``make(argument)`` where ``needed`` [] bool, else ``otherwise``: for what is dear and seldom needed.
+    """``make(argument)`` where ``needed`` [] bool, else ``otherwise``. For values that are expensive and rarely needed.
 
     Under ``vmap`` a ``lax.cond`` computes both branches at every call. A loop of at most one turn takes none unless
     some lane needs it. ``make(argument)`` has the shape of ``otherwise``.

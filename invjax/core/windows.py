@@ -1,6 +1,6 @@
-"""What a perturbation of an image looks like in the plane: its support, the windows it touches, a Gaussian blur.
+"""Spatial measures of an image perturbation: changed pixels, touched windows (d_{2,0}), Gaussian blur.
 
-Everything here is for ONE example, pure and of fixed shape, so it may stand inside ``jit``, ``vmap`` and loops. Only
+Everything here takes ONE example, is pure and of fixed shape, and so works inside ``jit``, ``vmap`` and loops. Only
 slices and elementwise operations are used: a convolution inside a loop is slow on a CPU, and a windowed reduction is
 no faster than a few shifted sums.
 

@@ -17,21 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.core.numerics import normal, safe_divide
-from invjax.engine.evaluate import forward
+from invjax.engine.evaluate import evaluation, forward, forward_only
 from invjax.types import Array, Config, Context, Eval, Method, Problem, State
-
-
-def _forward_only(method: Method, ctx: Context, config: Config, problems: Problem, states: State, wide: Array) -> Eval:
-    """For methods that need no gradient: zeros, for a forward pass."""
-    logits = forward(ctx, wide)
-
-    def one(problem: Problem, state: State, points: Array, logits: Array) -> Array:
-        return jax.vmap(lambda u, z: method.loss(ctx, problem, config, state, u, z))(points, logits)
-
-    values = jax.vmap(one)(problems, states, wide, logits)
-    return _evaluation(method, problems, wide, values, jnp.zeros_like(wide), logits)
 
 
 def _losses(
@@ -47,13 +36,6 @@ def _losses(
     per_lane = jax.vmap(one, in_axes=(None, None, 0, 0))
     values, (direct, through) = jax.vmap(per_lane)(problems, states, wide, logits)
     return values, direct, through
-
-
-def _evaluation(method: Method, problems: Problem, wide: Array, values: Array, grad: Array, logits: Array) -> Eval:
-    if problems.mask is not None:
-        grad = jnp.where(problems.mask[:, None], grad, jnp.zeros_like(grad))
-    result = Eval(wide, values.astype(wide.dtype), grad.astype(wide.dtype), logits)
-    return result if method.width is not None else jax.tree.map(lambda field: field[:, 0], result)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -77,7 +59,7 @@ class Antithetic:
         wide = points if method.width is not None else points[:, None]  # [B, P, *S]
         lanes, width, shape = wide.shape[0], wide.shape[1], wide.shape[2:]
         if not method.needs_grad:
-            return _forward_only(method, ctx, config, problems, states, wide)
+            return forward_only(method, ctx, config, problems, states, wide)
 
         step = self._step(shape, wide.dtype)
         around, steps, direct = jax.vmap(lambda problem, points: self._around(problem, points, step))(problems, wide)
@@ -90,7 +72,7 @@ class Antithetic:
         values, own, through = _losses(method, ctx, config, problems, states, wide, center)
         rise = jnp.einsum("bpnk,bpk->bpn", sides[:, :, 0] - sides[:, :, 1], through).astype(wide.dtype)
         network = jnp.einsum("bpn,bpn...->bp...", rise, direct)
-        return _evaluation(method, problems, wide, values, own + network, center)
+        return evaluation(method, problems, wide, values, own + network, center)
 
     def _step(self, shape: tuple[int, ...], dtype: Any) -> Array:
         scale = jnp.asarray(self.scale, dtype)
@@ -165,12 +147,11 @@ def antithetic(samples: int = 16, scale: float | Any = 0.1, *, coordinates: bool
       ValueError: ``samples`` is not a positive integer, ``scale`` not positive; at the call, ``scale`` has another
         length than the example.
     """
-    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
-        raise BadArgument("samples", "be an integer, at least 1", samples)
+    samples = check_whole("samples", samples)
     values = np.asarray(scale, np.float64).reshape(-1)
     if not values.size or not np.isfinite(values).all() or not (values > 0).all():
         raise BadArgument("scale", "be positive", scale)
-    return Antithetic(int(samples), tuple(values.tolist()), bool(coordinates))
+    return Antithetic(samples, tuple(values.tolist()), bool(coordinates))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -189,8 +170,8 @@ def surrogate(method: Method, ctx: Context, config: Config, problems: Problem, s
         raise BadArgument("logits", "be with_surrogate(model, surrogate) for this evaluator", Words("no surrogate"))
     wide = points if method.width is not None else points[:, None]
     if not method.needs_grad:
-        return _forward_only(method, ctx, config, problems, states, wide)
+        return forward_only(method, ctx, config, problems, states, wide)
     logits = forward(ctx, wide)
     values, own, through = _losses(method, ctx, config, problems, states, wide, logits)
     _, pull = jax.vjp(lambda u: forward(ctx._replace(logits=beside), u), wide)
-    return _evaluation(method, problems, wide, values, own + pull(through)[0], logits)
+    return evaluation(method, problems, wide, values, own + pull(through)[0], logits)

@@ -21,42 +21,53 @@ def forward(ctx: Context, points: Array) -> Array:
     return logits.reshape(lanes, width, -1)
 
 
+def losses_at(
+    method: Method, ctx: Context, config: Config, problems: Problem, states: State, wide: Array, logits: Array
+) -> Array:
+    """The method's loss [B, P] at points ``wide`` [B, P, *S] with these logits [B, P, K]."""
+
+    def one(problem: Problem, state: State, points: Array, logits: Array) -> Array:
+        return jax.vmap(lambda u, z: method.loss(ctx, problem, config, state, u, z))(points, logits)
+
+    return jax.vmap(one)(problems, states, wide, logits)
+
+
+def evaluation(method: Method, problems: Problem, wide: Array, values: Array, grad: Array, logits: Array) -> Eval:
+    """The Eval of points [B, P, *S]: gradient 0 where x may not change, no axis P for a method without a width."""
+    if problems.mask is not None:
+        grad = jnp.where(problems.mask[:, None], grad, jnp.zeros_like(grad))
+    result = Eval(wide, values.astype(wide.dtype), grad.astype(wide.dtype), logits)
+    return result if method.width is not None else jax.tree.map(lambda field: field[:, 0], result)
+
+
+def forward_only(method: Method, ctx: Context, config: Config, problems: Problem, states: State, wide: Array) -> Eval:
+    """Evaluate a method that needs no gradient: one forward pass, and zeros for the gradient."""
+    logits = forward(ctx, wide)
+    values = losses_at(method, ctx, config, problems, states, wide, logits)
+    return evaluation(method, problems, wide, values, jnp.zeros_like(wide), logits)
+
+
 def white_box(method: Method, ctx: Context, config: Config, problems: Problem, states: State, points: Array) -> Eval:
     """The exact gradient, by one ``value_and_grad`` through one call of the network.
 
     points: [B, *S], or [B, P, *S] for a method of width P. The losses are summed: no example's gradient sees another
-    example, as long as the network itself does not mix its batch. Query methods get zeros for the gradient and cost
-    a forward pass only.
+    example, as long as the network itself does not mix its batch. Query methods cost a forward pass only.
     """
     wide = points if method.width is not None else points[:, None]
+    if not method.needs_grad:
+        return forward_only(method, ctx, config, problems, states, wide)
 
     def total(wide: Array) -> tuple[Array, tuple[Array, Array]]:
         logits = forward(ctx, wide)
-
-        def one(problem: Problem, state: State, points: Array, logits: Array) -> Array:
-            return jax.vmap(lambda u, z: method.loss(ctx, problem, config, state, u, z))(points, logits)
-
-        values = jax.vmap(one)(problems, states, wide, logits)
+        values = losses_at(method, ctx, config, problems, states, wide, logits)
         return values.sum(), (values, logits)
 
-    if method.needs_grad:
-        try:
-            grad, (values, logits) = jax.grad(total, has_aux=True)(wide)
-        except (ValueError, TypeError, NotImplementedError) as error:
-            if "JVP" not in str(error) and "differentiat" not in str(error):
-                raise
-            raise BadArgument(
-                "logits",
-                f"be differentiable for {method.name!r}, which asks for gradients ({error})",
-                hint=(
-                    "take a method that does not, or an evaluator that estimates them (engine.antithetic, "
-                    "engine.surrogate)"
-                ),
-            ) from error
-    else:
-        _, (values, logits) = total(wide)
-        grad = jnp.zeros_like(wide)
-    if problems.mask is not None:
-        grad = jnp.where(problems.mask[:, None], grad, jnp.zeros_like(grad))
-    result = Eval(wide, values.astype(points.dtype), grad, logits)
-    return result if method.width is not None else jax.tree.map(lambda field: field[:, 0], result)
+    try:
+        grad, (values, logits) = jax.grad(total, has_aux=True)(wide)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        if "JVP" not in str(error) and "differentiat" not in str(error):  # jax has no type for it
+            raise
+        hint = "take a method by queries, or an evaluator that estimates them (engine.antithetic, engine.surrogate)"
+        wanted = f"be differentiable for {method.name!r}, which asks for gradients ({error})"
+        raise BadArgument("logits", wanted, hint=hint) from error
+    return evaluation(method, problems, wide, values, grad, logits)

@@ -1,8 +1,8 @@
-"""Runs that survive interruption: what has ended is on disk, and a second call goes on from there.
+"""Where a killed run is resumed: finished examples are on disk, and a second call solves only the others.
 
 A run's folder holds ``manifest.json`` (hashes of the method, its numbers, the weights and the inputs) and part files
 ``p{process}-{number}-{pid}.npz``, each written under a temporary name and then renamed, so that a file is whole or
-absent. A folder of another run is refused. Several processes write side by side; each solves its own share of the list.
+absent. A folder that holds another run is refused. Several processes write side by side; each solves its share.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def look(method: Method, evaluator: Evaluator, ctx: Context, config: Config, pro
 def learn(
     method: Method, ctx: Context, config: Config, problems: Problem, lanes: Lanes, evals: Eval, differences: int = 0
 ) -> Lanes:
-    """Tell every lane, and probe. Finished lanes were computed along but keep their state and their counts.
+    """Tell every lane, and probe. Finished lanes are computed too, but their state and counters stay frozen.
 
     differences: forward passes that the evaluator spent on each asked point beside its own (finite differences).
     """
