@@ -34,11 +34,11 @@ def check_lanes(lanes: Any, mesh: Any) -> None:
         raise BadArgument("mesh", "hold devices of this process alone (jax.local_devices())", mesh, hint=why)
 
 
-def _per_example(name: str, value: Any, count: int) -> np.ndarray | Array:
+def _per_example(name: str, value: Any, count: int, what: str = "integers") -> np.ndarray | Array:
     """Integers [N], one per example; of a single example also []."""
     value = value if is_traced(value) else np.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.integer):
-        raise BadArgument(name, "be integers", value.dtype)
+        raise BadArgument(name, f"be {what}", value.dtype)
     if value.shape != (count,) and (value.shape, count) != ((), 1):
         raise BadArgument(name, f"have one entry per example, shape ({count},)", of_shape(value.shape))
     return value.reshape(count)
@@ -46,7 +46,7 @@ def _per_example(name: str, value: Any, count: int) -> np.ndarray | Array:
 
 def check_labels(name: str, value: Any, count: int, classes: int) -> np.ndarray | Array:
     """Class indices [N] as int32."""
-    value = _per_example(name, value, count)
+    value = _per_example(name, value, count, "integer class indices")
     if isinstance(value, np.ndarray):
         check_entries(name, value, (value < 0) | (value >= classes), f"lie in [0, {classes}), the classes of logits")
     return value.astype(np.int32)
