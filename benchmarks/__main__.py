@@ -24,6 +24,7 @@ BENCHMARKS = {
     "engine-overhead": Benchmark("engine.overhead", "run time of an attack over that of its bare gradients"),
     "memory": Benchmark("engine.memory", "peak memory while long lists of PGD pairs go through 64 lanes"),
     "conv-loop": Benchmark("engine.conv_loop", "an input gradient inside a compiled loop and outside, on this device"),
+    "regression": Benchmark("regression.comparison", "this checkout against another one: ratios of times and memory"),
     "cfe": Benchmark("counterfactuals.comparison", "counterfactual methods on four tables and MNIST: quality, speed"),
     "cfe-peers": Benchmark("counterfactuals.peer_comparison", "DiCE and jax-relax on the rows and network of cfe"),
     "cfe-certify": Benchmark("counterfactuals.certify", "S-CFE without plausibility against the certified optimum"),
