@@ -25,8 +25,8 @@ release = version = invjax.__version__
 
 extensions = [
     "plain_docstrings",
+    "rooms",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "myst_nb",
 ]
@@ -45,16 +45,14 @@ nb_execution_raise_on_error = True  # else a failing cell is a warning and the p
 nb_merge_streams = True
 nb_execution_excludepatterns = ["_ext/*"]
 
-# A public name is described twice, on the page of the public names and on that of its module: either may be linked.
+# The names of invjax itself are described twice, on their own page and on that of their folder: either may be linked.
 suppress_warnings = ["ref.python"]
-exclude_patterns = ["_build", "_ext", "_templates", "conf.py"]
-templates_path = ["_templates"]
+exclude_patterns = ["_build", "_ext", "conf.py"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-autosummary_generate = True
-autosummary_imported_members = False
 autodoc_member_order = "bysource"
+add_module_names = False  # the heading above says which module it is
 # A builder of tensorflow_datasets subclasses it at import; the pages build without the extra, too.
 autodoc_mock_imports = [name for name in ("tensorflow_datasets",) if importlib.util.find_spec(name) is None]
 autodoc_typehints = "signature"
