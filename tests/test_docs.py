@@ -78,7 +78,7 @@ def test_commands_have_their_options(path):
             known = {field.replace("_", "-") for field in arguments.COMMANDS[command].__dataclass_fields__}
         else:
             parser = argparse.ArgumentParser()
-            importlib.import_module(f"benchmarks.{bench.BENCHMARKS[name]}").add_arguments(parser)
+            importlib.import_module(f"benchmarks.{bench.BENCHMARKS[name].module}").add_arguments(parser)
             known = {option[2:] for action in parser._actions for option in action.option_strings}
         assert set(re.findall(r"--([\w-]+)", rest)) <= known, line
 
