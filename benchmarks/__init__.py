@@ -1,5 +1,5 @@
-"""Benchmarks as programs: ``python -m benchmarks NAME`` prints a table and writes JSON.
+"""Benchmarks, run from a checkout: ``python -m benchmarks NAME`` prints a table and writes JSON.
 
-Times are taken with ``block_until_ready``, compilation apart. On a busy machine trust the ratios, which are measured
-side by side in one run, and the evaluations, which are exact.
+Times are taken after ``block_until_ready``, compilation apart. On a busy machine trust the ratios, whose two sides are
+measured in one run, and the evaluations, which are exact.
 """

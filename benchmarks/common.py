@@ -1,4 +1,4 @@
-"""What every benchmark needs: timing, the machine, JSON, and a timed run of a list of pairs."""
+"""What all benchmarks share: the machine in words, JSON records, and the timed run of a list of pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,16 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import losses
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic
 from invjax.engine import Part, Prepared, prepare, run_queue, run_shared
 from invjax.engine.lanes import num_probes
 from invjax.engine.progress import progress_bar
-from invjax.types import Array, Config, Result
+from invjax.types import Array, Config, LogitsFn, Result
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of the packages that the numbers depend on."""
     found = {"python": platform.python_version()}
     for name in ("invjax", "jax", "jaxlib", "flax", "numpy"):
         try:
@@ -43,25 +42,25 @@ def device() -> str:
 
 
 def write_json(path: str | Path | None, record: dict[str, Any]) -> None:
-    """The record, with versions and device, as a JSON file (whole or not at all); nothing for None."""
+    """Write the record, with versions, device and command line, to a JSON file; None writes nothing."""
     if path is None:
         return
     record = {**record, "versions": versions(), "device": device(), "argv": sys.argv[1:]}
     try:
         write_atomic(Path(path), (json.dumps(record, indent=2, default=float) + "\n").encode())
     except OSError as error:
-        raise BadArgument("json", "be a file that can be written", Words(f"{str(path)!r}: {error.strerror}")) from error
+        raise BadArgument("json", "be a file that can be written", str(path), hint=error.strerror) from error
 
 
 def check_json(path: str | Path | None) -> None:
-    """Refuse a JSON path before the long run, not after it."""
+    """Refuse a JSON path before the long run rather than after it."""
     if path is not None and not Path(path).absolute().parent.is_dir():
         raise BadArgument("json", "lie in an existing folder", str(path))
 
 
 @jax.jit
-def bare_gradient(logits: Callable[[Array], Array], x: Array, label: Array, target: Array) -> tuple[Array, Array]:
-    """Value and gradient of the margin of B examples with respect to the input: the network and nothing else."""
+def bare_gradient(logits: LogitsFn, x: Array, label: Array, target: Array) -> tuple[Array, Array]:
+    """Value and input gradient of the margin of B examples: the network and nothing else."""
 
     def total(x: Array) -> tuple[Array, Array]:
         values = jax.vmap(losses.gap)(logits(x), label, target)
@@ -72,15 +71,15 @@ def bare_gradient(logits: Callable[[Array], Array], x: Array, label: Array, targ
 
 
 @jax.jit
-def bare_forward(logits: Callable[[Array], Array], x: Array) -> Array:
-    """The classifier alone."""
+def bare_forward(logits: LogitsFn, x: Array) -> Array:
+    """The logits of B examples."""
     return logits(x)
 
 
 class Clock:
-    """Times of the bare network, taken between the chunks of a run: the same machine under the same load."""
+    """Times the bare network between the chunks of a run: on the same machine, under the same load."""
 
-    def __init__(self, logits: Any, x: Any, label: Any, target: Any, lanes: int):
+    def __init__(self, logits: LogitsFn, x: np.ndarray, label: np.ndarray, target: np.ndarray | None, lanes: int):
         self.lanes = lanes
         rows = np.resize(np.arange(len(label)), lanes)
         other = np.full(lanes, -1) if target is None else np.asarray(target)[rows]
@@ -92,7 +91,7 @@ class Clock:
         self.spent = 0.0  # seconds the clock itself took
 
     def tick(self, repeat: int = 1) -> None:
-        """Time ``repeat`` calls of the gradient, and of the forward pass."""
+        """Time ``repeat`` calls of the gradient and as many of the forward pass."""
         for _ in range(repeat):
             for times, call, arguments in (
                 (self.gradients, bare_gradient, self._gradient),
@@ -105,12 +104,12 @@ class Clock:
 
     @property
     def gradient_s(self) -> float:
-        """Mean time of one batched value-and-gradient over the run (the run's own time is a sum, so: the mean)."""
+        """Mean, not median, time of a batched value-and-gradient: it is compared with the run's total."""
         return statistics.fmean(self.gradients)
 
     @property
     def forward_s(self) -> float:
-        """Likewise of one batched forward pass."""
+        """Mean time of a batched forward pass."""
         return statistics.fmean(self.forwards)
 
 
@@ -120,23 +119,23 @@ class Timed(NamedTuple):
     result: Result
     compile_s: float  # first call: tracing, compilation and one iteration
     run_s: float  # wall time of the run, without the clock's own calls
-    bare_s: float  # bare batched value-and-gradient at the same lanes
-    step_s: float  # what the network alone takes for one iteration: its gradients and its forward passes
+    bare_s: float  # time of one bare batched value-and-gradient at the same lanes
+    step_s: float  # time that the network alone needs for one iteration: its gradients and forward passes
     steps: int  # iterations of the run
     lanes: int  # examples worked on at once
-    occupancy: float  # evaluations and forwards of unfinished lanes / those issued
+    occupancy: float  # evaluations and forward passes of unfinished lanes / all that were computed
 
     @property
     def overhead(self) -> float:
-        """Run time over the time the network alone would take for as many gradients and forward passes."""
+        """Run time / the time that the network alone needs for as many gradients and forward passes."""
         return self.run_s / (self.steps * self.step_s) if self.steps else float("nan")
 
 
 def timed_run(
-    logits: Any,
-    x: Any,
-    label: Any,
-    target: Any,
+    logits: LogitsFn,
+    x: np.ndarray,
+    label: np.ndarray,
+    target: np.ndarray | None,
     *,
     method: Config,
     brief: Config,
@@ -145,11 +144,17 @@ def timed_run(
     out: Path | None = None,
     **problem: Any,
 ) -> Timed:
-    """Run the list of pairs through the queue, compilation apart, with the bare network timed in between.
+    """Run N pairs through the queue, compilation apart, and time the bare network in between.
 
-    brief: the same method with as few iterations as its numbers allow (they are traced: the programs are the same).
-    x: [N, *S] of the pairs. lanes: B. out: folder in which the run keeps what ended, and from which it goes on; the
-    times are then those of this call alone. problem: further arguments of :func:`invjax.solve` (groups, key).
+    Args:
+      logits: [B, *S] -> [B, K]. x: [N, *S] inputs of the pairs. label, target: [N] (target None: untargeted).
+      method: the configuration that is timed.
+      brief: the same with as few iterations as its numbers allow. They are traced, so both share their programs.
+      lanes: B.
+      progress: as in :func:`invjax.solve`.
+      out: folder that keeps what has ended and from which an interrupted run resumes; the times are then those of
+        this call alone.
+      problem: further arguments of :func:`invjax.solve` (groups, key).
     """
     lanes = min(lanes, len(label))
     groups = problem.pop("groups", None)
@@ -179,7 +184,7 @@ def timed_run(
         last[:] = [part]
         for name in counted if len(part.index) else ():
             counted[name] += int(getattr(part.result, name).sum())
-        if time.perf_counter() - ticked > 2.0:  # a few per cent of the run at the most
+        if time.perf_counter() - ticked > 2.0:  # the clock takes a few per cent of the run at most
             clock.tick()
             ticked = time.perf_counter()
 

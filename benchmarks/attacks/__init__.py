@@ -1,1 +1,1 @@
-"""Attacks compared on images."""
+"""Attacks on images: all of them on the same pairs, and GSE beside its published table."""

@@ -1,4 +1,4 @@
-"""The figures of the attack comparison: curves of the interpretability score, and a grid of pictures."""
+"""Figures of the attack comparison: curves of the interpretability score, and a grid of pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from invjax.campaign.pairs import Pairs
 from invjax.viz import comparison, score_curves
 
 SHOWN = 4  # images of the grid, each with one target
+TITLES = {"gse": "GSE", "strattack": "StrAttack", "fwnucl": "FWnucl", "saif": "SAIF"}  # those of the published curves
 
 
 def write(
@@ -25,9 +26,9 @@ def write(
     maps: np.ndarray | None,
     names: Sequence[str] | None = None,
 ) -> list[Path]:
-    """``scores.png`` (where the records have scores) and ``pictures.png`` in ``folder``.
+    """Write ``scores.png`` (if the records have scores) and ``pictures.png`` to ``folder``; return their paths.
 
-    changes: attack -> [N·T, H, W, C]. maps: [n, H, W] Grad-CAM of the first n = :data:`SHOWN` images, or None.
+    changes: attack -> [N·T, H, W, C]. maps: [n, H, W] Grad-CAM of the first n <= :data:`SHOWN` images, or None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -55,12 +56,9 @@ def write(
     return written
 
 
-TITLES = {"gse": "GSE", "strattack": "StrAttack", "fwnucl": "FWnucl", "saif": "SAIF"}  # as the published curves say
-
-
 def _title(images: Chosen, pairs: Pairs, row: int, pair: int, names: Sequence[str] | None) -> str:
-    def of(label: int) -> str:
+    def name(label: int) -> str:
         return names[label] if names is not None else str(label)
 
-    own = of(int(images.labels[row]))
-    return own if pairs.target is None else f"{own}\n→ {of(int(pairs.target[pair]))}"
+    own = name(int(images.labels[row]))
+    return own if pairs.target is None else f"{own}\n→ {name(int(pairs.target[pair]))}"

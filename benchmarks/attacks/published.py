@@ -1,8 +1,8 @@
-"""Published numbers, to stand beside ours. ASR as a fraction, l2 in [-1, 1] units.
+"""Published numbers, printed beside ours. ASR is a fraction, l2 is in [-1, 1] units.
 
-Targeted: Sadiku, Wagner, Pokutta, GSE, as on the thesis defense slides of October 2025, 1,000 images x 9 targets
-(ImageNet: 10), ANC of 4-neighbourhoods; averages over all attempts as the released code returned them. Untargeted: the
-poster of 2023, over successes, ANC probably of 8-neighbourhoods.
+Targeted: Sadiku, Wagner, Pokutta, GSE, from the thesis defense slides of October 2025: 1,000 images x 9 targets
+(ImageNet: 10), ANC with 4-neighbourhoods, averages over all attempts as the released code returned them. Untargeted:
+the poster of 2023, averages over successes, ANC probably with 8-neighbourhoods.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CIFAR10_UNTARGETED: dict[str, Table] = {
     "FWnucl": _average(0.951, 456, 1.3, 2.00, 592),
 }
 
-# 224 px, ResNet50 of torchvision: another network than an EfficientNet, so for orientation only.
+# 224 px, ResNet50 of torchvision: not an EfficientNet, so for orientation only.
 IMAGENET_RESNET50_TARGETED: dict[str, Table] = {
     "GSE": _table((1.0, 3516, 5.89, 2.16, 5967), (1.0, 12014, 14.6, 2.93, 16724), (1.0, 21675, 22.8, 3.51, 29538)),
     "StrAttack": _table(
@@ -41,8 +41,8 @@ IMAGENET_RESNET50_TARGETED: dict[str, Table] = {
     "FWnucl": _table((0.311, 9897, 3.81, 2.02, 11295), (0.0734, 19356, 7.58, 3.17, 26591), (0.0,)),
 }
 
-# Interpretability score on CIFAR-10 at the percentiles 50, 60, 70, 80, 90, as published (of a metric that mixes the
-# targets of a batch).
+# Published interpretability score on CIFAR-10 at the percentiles 50, 60, 70, 80, 90. Its metric mixes the targets of a
+# batch.
 CIFAR10_IS: dict[str, tuple[float, ...]] = {
     "GSE": (0.704, 0.679, 0.646, 0.600, 0.515),
     "StrAttack": (0.705, 0.669, 0.622, 0.553, 0.436),

@@ -1,4 +1,4 @@
-"""The record of one attack on N images with T targets: what the attack benchmarks print and write as JSON."""
+"""The record of one attack on N images with T targets each, which the attack benchmarks print and write as JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from invjax.types import Result
 SHOWN = ("asr", "acp", "anc", "l2", "d20")
 
 
-def record_of(timed: Timed, pairs: Pairs, x: Any = None) -> dict[str, Any]:
+def record_of(timed: Timed, pairs: Pairs, x: np.ndarray | None = None) -> dict[str, Any]:
     """The JSON record of a run.
 
-    x: [N·T, *S] the clean inputs, where failures are to enter as they were attempted (``Result.attempt``); None: by
-    their status, as the unchanged image.
+    x: [N·T, *S] the clean inputs, if failures are to count by what was attempted (``Result.attempt``); None counts
+      them by their status, as the unchanged image.
     """
     result = timed.result
     count = len(pairs.label)
@@ -51,7 +51,7 @@ def record_of(timed: Timed, pairs: Pairs, x: Any = None) -> dict[str, Any]:
     }
 
 
-def attempted(result: Result, x: Any) -> np.ndarray:
-    """[N·T, *S]: the change of each success, and what was tried last or best of each failure."""
+def attempted(result: Result, x: np.ndarray) -> np.ndarray:
+    """[N·T, *S]: the change of each success, and the change that each failure last tried."""
     found = np.asarray(result.found).reshape(-1, *(1,) * (np.ndim(x) - 1))
     return np.where(found, result.delta, result.attempt - x)

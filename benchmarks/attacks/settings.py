@@ -1,10 +1,10 @@
-"""Which attacks the comparison runs, with which constants, and at what published cost.
+"""The attacks of the comparison: their constants, and the cost of the released code where it is known.
 
-An entry is a name for ``--attacks``: an attack of the registry and the constants that differ from its defaults. There
-are two tables. ``DEFAULT`` asks each attack for its best answer at a budget that two CPU cores bear; ``FIDELITY`` has
-the constants of the released comparison (``attackParams.json`` of the GSE repository), whose costs per example stand
-beside ours. Attacks with a given number k of units answer another question, "can k do it?": their k is part of the
-entry, and more entries with other k are a ``--set`` away.
+An entry is a name for ``--attacks``: an attack of the registry and the constants that differ from its defaults. Each
+data set has two tables. The default one asks each attack for its best answer within a budget for two CPU cores; the
+``FIDELITY`` one has the constants of the released comparison (``attackParams.json`` of the GSE repository). Attacks
+with a given number k of units answer another question, "are k enough?": the entry fixes their k, and ``--set`` changes
+it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Entry(NamedTuple):
     """One line of the comparison."""
 
     attack: str  # its name in the registry
-    constants: dict[str, Any]  # that differ from its defaults
-    untargeted: dict[str, Any] = {}  # noqa: RUF012 - and those that differ again without a target
-    targeted: bool = True  # whether it has a targeted form at all
-    superpixels: int = 0  # segments per image of the groups it is given; 0: its own groups
-    released: tuple[int, int] | None = None  # gradients and forward passes per example of the released code, at most
+    constants: dict[str, Any]  # those that differ from its defaults
+    untargeted: dict[str, Any] = {}  # noqa: RUF012 - those that differ again if untargeted
+    targeted: bool = True  # whether it has a targeted form
+    superpixels: int = 0  # segments per image that it gets as groups; 0 leaves it its own groups
+    released: tuple[int, int] | None = None  # most gradients and forward passes per example of the released code
 
 
 CIFAR10: dict[str, Entry] = {
@@ -54,7 +54,7 @@ CIFAR10: dict[str, Entry] = {
     "sparse-rs-frame": Entry("sparse-rs-frame", {"width": 2, "queries": 2000}, {"width": 1}),
 }
 
-# The released harness's settings at 32 px (reference: its attackParams.json), with the ceilings of its costs.
+# The settings of the released comparison at 32 px (attackParams.json), with upper bounds of its costs.
 CIFAR10_FIDELITY: dict[str, Entry] = {
     "gse": CIFAR10["gse-released"],
     "strattack": Entry("strattack", {}, released=(3200, 6400)),
@@ -80,7 +80,7 @@ CIFAR10_FIDELITY: dict[str, Entry] = {
     "sparse-rs": Entry("sparse-rs", {"k": 90, "queries": 10000, "alpha": 0.8, "restarts": 10}, released=(0, 100000)),
 }
 
-# 224 px. The budgets are for a handful of images on a CPU.
+# 224 px, with budgets for a handful of images on a CPU.
 IMAGENET: dict[str, Entry] = {
     "gse": Entry("gse", {}),
     "strattack": Entry("strattack", {"c": 2.5, "trials": 3, "iterations": 60, "retrain_trials": 2}),
@@ -103,7 +103,7 @@ IMAGENET_FIDELITY: dict[str, Entry] = {
 
 
 def chosen(table: dict[str, Entry], names: str) -> dict[str, Entry]:
-    """The entries ``all`` or ``a,b`` of a table. Raises ValueError for an unknown one."""
+    """The entries of a table named by ``"all"`` or ``"a,b"``. Raises BadArgument for an unknown one."""
     if names == "all":
         return table
     wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -114,12 +114,12 @@ def chosen(table: dict[str, Entry], names: str) -> dict[str, Entry]:
 
 
 def configuration(entry: Entry, untargeted: bool, settings: dict[str, str]) -> Config:
-    """The entry's configuration, with ``--set`` on top. Raises ValueError for an unknown or bad constant."""
+    """The entry's configuration, with ``--set`` on top. Raises BadArgument for an unknown or bad constant."""
     return configure(entry.attack, {**entry.constants, **(entry.untargeted if untargeted else {}), **settings})
 
 
 def brief(config: Config) -> Config:
-    """The same program for as short a run as its numbers allow: what is compiled once serves for all."""
+    """The same program with as few iterations as its numbers allow: it is run once to compile."""
     shortest = {"iterations": 1, "steps": 1, "queries": 1, "generations": 1, "trials": 1, "restarts": 1, "rounds": 1}
     static = {field.name for field in dataclasses.fields(config) if field.metadata.get("static")}
     known = {field.name for field in dataclasses.fields(config)} - static

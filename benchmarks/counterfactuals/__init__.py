@@ -1,1 +1,1 @@
-"""Counterfactual methods compared on tables, beside other libraries, and proved."""
+"""Counterfactual methods: their comparison, other libraries on the same rows, and certified optima."""

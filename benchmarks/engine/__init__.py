@@ -1,1 +1,1 @@
-"""What the engine costs beside the bare network."""
+"""Costs of the engine: time and memory beyond those of the bare network."""

@@ -1,1 +1,1 @@
-"""Learning from counterfactuals, by the worst group."""
+"""Learning from perturbations: the study of worst groups, and what adversarial directions teach."""
