@@ -9,13 +9,14 @@ scaled to [0, 1] (3), brought to the size of the image by bilinear interpolation
 
     scale(M) = (M - min M) / (max M - min M + 1e-7),    of each image by itself                                     (3)
 
-CAM is defined for a head of global average pooling and one linear layer, where α_k of (1) is its weight of channel k in
-class c. Any head will do for Grad-CAM. Only the head is differentiated: one forward pass of the network, and one
-backward pass of its (usually tiny) last part, whose logits need no softmax.
+CAM is defined for a head of global average pooling and one linear layer, where α_k of (1) is the weight of channel k in
+class c. Grad-CAM takes any head. Only the head is differentiated, so a map costs one forward pass of the network and
+one backward pass of its (usually tiny) last part.
 
-Source: CAM, Zhou et al. 2016; Grad-CAM, Selvaraju et al. 2017. Order of steps, 1e-7 and interpolation as in the PyPI
-package grad-cam (1.5.7), against whose numbers the tests compare. Departures from GSE's released ``CAM``: an image is
-scaled by its own minimum and maximum, not by those of the batch, and the interpolation is bilinear, not bicubic.
+Source: CAM, Zhou et al. 2016; Grad-CAM, Selvaraju et al. 2017. The order of steps, the 1e-7 and the interpolation are
+those of the PyPI package grad-cam (1.5.7), and the tests compare with its numbers. Departures from GSE's released
+``CAM``: an image is scaled by its own minimum and maximum, not by those of the batch, and the interpolation is
+bilinear, not bicubic.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 
 from invjax.attribution.saliency import check_examples
 from invjax.attribution.split import Split, split
-from invjax.core.errors import BadArgument, of_shape
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.logits import num_classes
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import BATCH, map_rows
@@ -36,16 +37,19 @@ from invjax.engine import checks
 from invjax.types import Array, ArrayLike
 
 Kind = Literal["cam", "grad_cam"]
-FLOOR = 1e-7  # of the range in (3): a map that is the same everywhere is 0
-UNEVEN = 1e-3  # how far ∂Z_c/∂A may differ over the plane, in parts of its largest entry, for CAM
+FLOOR = 1e-7  # added to the range in (3), so that a constant map becomes 0
+UNEVEN = 1e-3  # CAM: how far ∂Z_c/∂A may vary over the plane, relative to its largest entry
 
 
 def grad_cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
     """Grad-CAM (2) of ONE image for class ``label``: [H, W, C] -> [H, W] in [0, 1]; traceable.
 
-    model: a :class:`~invjax.attribution.split.Split`, or what :func:`~invjax.attribution.split.split` makes one of.
-    label: [] int, any class of interest; None: the one the network gives x. A class that no channel speaks for has a
-    map of zeros.
+    Args:
+        model: a :class:`~invjax.attribution.Split`, or a model that :func:`~invjax.attribution.split` can divide.
+        x: [H, W, C] in the data range.
+        label: [] int, any class of interest; None takes the class predicted for x. If no channel supports the class,
+            the map is 0.
+
     Raises ValueError: x is no image, the model cannot be split, or the features are not [B, h, w, F].
     """
     return _one(model, x, label, "grad_cam")
@@ -54,17 +58,17 @@ def grad_cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
 def cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
     """CAM (1) of ONE image for class ``label``: [H, W, C] -> [H, W] in [0, 1]; traceable.
 
-    The head must be global average pooling and one linear layer, which only :func:`cams` can check. Else as
-    :func:`grad_cam`.
+    The head must be global average pooling and one linear layer, which only :func:`cams` can check. The arguments are
+    those of :func:`grad_cam`.
     """
     return _one(model, x, label, "cam")
 
 
 def grad_cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> np.ndarray:
-    """Grad-CAM (2) of a list: x [N, H, W, C], label [N] (None: what the network says) -> [N, H, W] in [0, 1].
+    """Grad-CAM (2) of a list: x [N, H, W, C], label [N] (None: the predicted class) -> [N, H, W] in [0, 1].
 
     ``batch`` images go through the network at a time; a map depends on its own image alone.
-    Raises ValueError: as :func:`grad_cam`; a label is no class.
+    Raises ValueError: as :func:`grad_cam`, or a label that is not a class.
     """
     return _many(model, x, label, "grad_cam", batch)[0]
 
@@ -72,20 +76,23 @@ def grad_cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> n
 def cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> np.ndarray:
     """CAM (1) of a list, like :func:`grad_cams`.
 
-    Raises ValueError: what that raises; and a head that is not global average pooling with a linear layer on it (seen
-    by ∂Z_c/∂A, which must then be the same all over the plane).
+    Raises ValueError: as :func:`grad_cams`, or a head that is not global average pooling and one linear layer. Such a
+    head is recognised by ∂Z_c/∂A, which is then constant over the plane.
     """
     maps, uneven = _many(model, x, label, "cam", batch)
     if np.any(uneven > UNEVEN):
-        raise ValueError(
-            "the head must be global average pooling and one linear layer for CAM, so that the gradient of a logit is "
-            f"the same all over the plane; it differs by {uneven.max():.2g} of its size. grad_cams takes any head"
+        raise BadArgument(
+            "model",
+            "end in global average pooling and one linear layer, so that the gradient of a logit is constant over the "
+            "plane, for CAM",
+            Words(f"a model whose gradient varies by {uneven.max():.2g} of its size"),
+            hint="grad_cams takes any head",
         )
     return maps
 
 
 def scale_map(m: Array) -> Array:
-    """(3) of one map [h, w]: to [0, 1], smallest entry 0."""
+    """Scale one map [h, w] to [0, 1] by (3); its smallest entry becomes 0."""
     above = m - jnp.min(m)
     return above / (jnp.max(above) + FLOOR)
 

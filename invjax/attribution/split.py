@@ -1,9 +1,9 @@
-"""A network in two halves, what it sees in the plane and what it makes of it: where class activation maps are read.
+"""A network in two halves, between which class activation maps are read.
 
     logits(x) = head(features(x)),      features: [B, *S] -> [B, h, w, F],   head: [B, h, w, F] -> [B, K]        (1)
 
-A model of one's own takes part by having the two methods of (1), whether it is an ``nnx.Module`` or any other callable
-pytree; a model that is no such class, as ``Split(params, features, head)``.
+Your own model takes part if it has the two methods of (1), be it an ``nnx.Module`` or any other callable pytree. Any
+other model enters as ``Split(params, features, head)``.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from typing import Any
 import jax
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.logits import as_logits
 from invjax.types import Array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """A classifier in the halves of (1), as a pytree; itself a classifier, so any attack takes it as well.
+    """A classifier in the halves of (1), as a pytree. It is itself a classifier, so every attack takes it.
 
     Args:
       params: a pytree of arrays, the weights of both halves.
       features_apply: ``(params, x [B, *S] in the data range) -> [B, h, w, F]``.
-      head_apply: ``(params, features) -> logits [B, K]``. The two functions are static, part of the key under which
-        compiled programs are kept: define them once, and hashable.
+      head_apply: ``(params, features) -> logits [B, K]``. Both functions are static, part of the key under which
+        compiled programs are kept. So define them once; they must be hashable.
 
     Raises:
-      ValueError: one of them is not callable or not hashable.
+      ValueError: a function is not callable or not hashable.
     """
 
     params: Any
@@ -58,27 +59,23 @@ class Split:
 def split(model: Any) -> Split:
     """The halves of a model whose class has methods ``features`` and ``head``.
 
-    model: an ``nnx.Module`` (the library's convolutional networks, or one's own; a copy in evaluation mode is made, as
-    by :func:`invjax.models.as_logits`), what ``as_logits`` or ``load`` made of one, with or without a normalisation, or
-    a callable pytree. A :class:`Split` passes as it is.
+    model: an ``nnx.Module`` (of which a copy in evaluation mode is made, as by :func:`invjax.models.as_logits`), the
+    result of ``as_logits`` or ``load``, with or without a normalisation, or a callable pytree. A :class:`Split` is
+    returned as it is.
 
-    Models of one architecture give equal tree structures: new weights compile nothing.
-    Raises ValueError: the model has no such methods.
+    Models of one architecture give equal tree structures, so new weights compile nothing.
+    Raises ValueError if the model has no such methods.
     """
     if isinstance(model, Split):
         return model
-    from invjax.core.logits import as_logits
-
     logits = as_logits(model)
     divide = getattr(logits.apply, "split", None)
     halves = divide(logits.params) if divide else None
     if halves is None:
         raise BadArgument(
             "model",
-            (
-                "have methods features(x) -> [B, h, w, F] and head(features) -> logits [B, K], or be "
-                "given as Split(params, features, head)"
-            ),
-            Words(f"{type(model).__name__} without them"),
+            "have methods features(x) -> [B, h, w, F] and head(features) -> logits [B, K]",
+            Words(f"a {type(model).__name__} without them"),
+            hint="any other model enters as Split(params, features, head)",
         )
     return Split(logits.params, *halves)

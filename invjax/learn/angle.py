@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from invjax.attacks import PGD
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
 from invjax.types import Bounds
@@ -77,7 +77,7 @@ def cosine(a: Any, b: Any) -> np.ndarray:
     """(1) of the rows: [N, *S], [N, *S] -> [N] float64, NaN where either is 0."""
     u, v = (np.asarray(one, np.float64).reshape(len(one), -1) for one in (a, b))
     if u.shape != v.shape:
-        raise BadArgument("b", f"be of the shape of a, {np.shape(a)}", Words(np.shape(b)))
+        raise BadArgument("b", f"be of the shape of a, {np.shape(a)}", of_shape(np.shape(b)))
     size = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
     return np.where(size > 0, (u * v).sum(1) / np.where(size > 0, size, 1), np.nan)
 
@@ -97,9 +97,9 @@ def tangent_basis(x: Any, reference: Any, neighbours: int = 40, dims: int = 10) 
     if points.shape[1] != size:
         raise BadArgument("reference", f"be points of shape {np.shape(x)[1:]}", Words(f"of {np.shape(reference)[1:]}"))
     if not 1 <= dims <= size:
-        raise BadArgument("dims", f"be from 1 to {size}, the coordinates", Words(dims))
+        raise BadArgument("dims", f"be from 1 to {size}, the coordinates", dims)
     if not dims < neighbours <= len(near):
-        raise BadArgument("neighbours", f"be from {dims + 1} to {len(near)}, the reference points", Words(neighbours))
+        raise BadArgument("neighbours", f"be from {dims + 1} to {len(near)}, the reference points", neighbours)
     square = np.square(points).sum(1)[:, None] - 2 * points @ near.T + np.square(near).sum(1)
     index = np.argpartition(square, neighbours - 1, axis=1)[:, :neighbours]
     out = np.empty((len(points), dims, size))
@@ -136,7 +136,7 @@ def other_targets(label: Any, target: Any, classes: int, seed: int = 0) -> np.nd
     """
     y, t = np.asarray(label), np.asarray(target)
     if classes < 3:
-        raise BadArgument("classes", "be at least 3 for another target", Words(classes))
+        raise BadArgument("classes", "be at least 3 for another target", classes)
     if np.any(y == t):
         raise BadArgument(
             "target", "differ from label", hint=f"row {int(np.argmax(y == t))} is of class {t[y == t][0]}"

@@ -116,7 +116,7 @@ def mass_evidence(
                 Words(f"of shapes {delta.shape} and {index.shape}"),
             )
         if index.size and not 0 <= index.min() <= index.max() < len(every):
-            raise BadArgument(f"changes[{name!r}]", f"have rows of mask, 0 to {len(every) - 1}", Words(index.max()))
+            raise BadArgument(f"changes[{name!r}]", f"have rows of mask, 0 to {len(every) - 1}", index.max())
         objects = _masks(every[index], len(delta), delta.shape[1:3])
         mass = map_rows(_mass, None, delta, objects, batch=batch) if len(delta) else np.zeros(0)
         known, share = np.isfinite(mass), objects.mean((1, 2))

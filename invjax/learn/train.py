@@ -210,7 +210,7 @@ def _check_data(x: Any, y: Any, groups: Any, weights: Any, sampling: Any) -> tup
         raise BadArgument("x", f"hold one input per label, {count}", hint=f"it held {len(x)}")
     dtype = np.asarray(x[:1]).dtype
     if dtype != np.uint8 and not jnp.issubdtype(dtype, jnp.floating):
-        raise BadArgument("x", "be floats in the data range, or uint8", Words(dtype))
+        raise BadArgument("x", "be floats in the data range, or uint8", dtype)
     member = np.zeros(count, np.int32) if groups is None else np.asarray(groups)
     if member.shape != (count,) or not np.issubdtype(member.dtype, np.integer) or member.min() < 0:
         raise BadArgument(
@@ -248,7 +248,7 @@ def _placing(mesh: Any, batch: int) -> tuple[Callable[[Any], Any], Callable[[Any
     if mesh is None:
         return (lambda tree: tree), (lambda tree: tree)
     if batch % mesh.size:
-        raise BadArgument("batch", f"be a multiple of the {mesh.size} devices of the mesh", Words(batch))
+        raise BadArgument("batch", f"be a multiple of the {mesh.size} devices of the mesh", batch)
     # Automatic axes, whatever the caller's mesh has: the compiler splits the program by what the batch shows it.
     mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))

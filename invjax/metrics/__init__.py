@@ -1,7 +1,15 @@
-"""Numbers that say how good an answer is. Host-side numpy, arrays in, arrays out; a density is run by JAX.
+"""Measures of how good an answer is: NumPy arrays in, NumPy arrays out, on the host.
 
-The measures of one explanation (:mod:`invjax.metrics.attribution`, ``explanation_overlap``) are of JAX arrays and may
-stand in compiled code; those of lists take and give numpy there too.
+    attack               ASR, ACP, ANC, l2 and d2,0 of attacks, and their best/average/worst table
+    counterfactual       validity, distance, sparsity, plausibility and violations of counterfactual rows
+    stability            how counterfactuals react to small changes, and how diverse a set of them is
+    plausibility         local outlier factor, rank of a log-density, agreement of neighbours
+    group                accuracy by group and the worst group
+    attribution          interpretability score of a perturbation on a saliency map
+    attribution_overlap  overlap of a perturbation, or a mask, with a class activation map
+    mean                 means with bootstrap intervals
+
+The measures of ONE map in the two attribution modules take JAX arrays and may stand inside compiled code.
 """
 
 from invjax.metrics.attack import (

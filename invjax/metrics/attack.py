@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, check, check_choice, check_whole, of_shape
 from invjax.types import Status
 
 Case = Literal["best", "average", "worst"]
@@ -30,6 +30,7 @@ Convention = Literal["all_attempts", "successes_only"]
 Table = dict[str, dict[str, float]]
 
 CASES: tuple[Case, ...] = ("best", "average", "worst")
+CONVENTIONS: tuple[Convention, ...] = ("all_attempts", "successes_only")
 MEASURES = ("acp", "anc", "l2", "d20")
 
 
@@ -37,7 +38,7 @@ class Attempts(NamedTuple):
     """One row of numbers per attempt; N images, T targets (T = 1: untargeted)."""
 
     success: np.ndarray  # [N, T] bool, the attack reached the target
-    already: np.ndarray  # [N, T] bool, the clean image had the wanted class before: no attempt at all
+    already: np.ndarray  # [N, T] bool, the clean image already had the wanted class: no attempt
     acp: np.ndarray  # [N, T] int64 changed pixels
     anc: np.ndarray  # [N, T] int64 clusters
     l2: np.ndarray  # [N, T] float64, in the unit asked for
@@ -54,8 +55,7 @@ def num_clusters(delta: Any, connectivity: int = 4, atol: float = 0.0) -> np.nda
 
     ``connectivity`` 4 joins pixels that share an edge, 8 also those that share a corner.
     """
-    if connectivity not in (4, 8):
-        raise BadArgument("connectivity", "be 4 or 8", connectivity)
+    check("connectivity", connectivity, lambda c: c in (4, 8), "4 or 8")
     support = _support(delta, atol)
     structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
     planes = support.reshape(-1, *support.shape[-2:])
@@ -71,12 +71,11 @@ def l2(delta: Any, unit: Literal["data", "model"] = "data", bounds: tuple[Any, A
 
     Args:
         delta: perturbations in the data range.
-        unit: "data": as they are. "model": in the units in which the range is [-1, 1], that is scaled by
-            ``2 / (upper - lower)`` — twice the data value for bounds (0, 1). Published GSE numbers are "model".
+        unit: "data" leaves them as they are. "model" scales by ``2 / (upper - lower)`` to the units in which the range
+            is [-1, 1]: twice the data value for bounds (0, 1). Published GSE numbers are in "model" units.
         bounds: (lower, upper) of the data range, each a scalar or of a shape that broadcasts to [H, W, C].
     """
-    if unit not in ("data", "model"):
-        raise BadArgument("unit", 'be "data" or "model"', unit)
+    check_choice("unit", unit, ("data", "model"))
     r = _images(delta).astype(np.float64)
     if unit == "model":
         span = np.asarray(bounds[1], np.float64) - np.asarray(bounds[0], np.float64)
@@ -90,10 +89,9 @@ def d20(delta: Any, window: int = 8, atol: float = 0.0) -> np.ndarray:
     """``d_{2,0}``: stride-1 windows ``window × window``, all channels, with any change. [..., H, W, C] -> [...] int64.
 
     One changed corner pixel counts 1, an interior pixel 64, a 3×3 interior block 100. Along an axis shorter than the
-    window, the window is as long as the axis (a tiny image has one window, not none).
+    window, the window is cut to the axis, so that a tiny image still has one window.
     """
-    if window < 1:
-        raise BadArgument("window", "be a number of pixels >= 1", Words(window))
+    check_whole("window", window)
     support = _support(delta, atol)
     rows, columns = (min(window, side) for side in support.shape[-2:])
     # The summed-area table: any window's count of changed pixels is a difference of four of its entries.
@@ -155,38 +153,37 @@ def best_average_worst(
     already: Any = None,
     convention: Convention = "all_attempts",
 ) -> Table:
-    """The table of the targeted benchmarks: what the easiest, the mean and the hardest target cost.
+    """The table of the targeted benchmarks: the cost of the easiest, the average and the hardest target.
 
-    Per image i with targets t, and then the mean over the images to which it applies:
+    Each row is computed per image i with targets t and averaged over the images to which it applies:
 
     * best: ``min_t`` of the measure over the successful targets; images with at least one success. ASR: their share.
     * average, "all_attempts": over every (i, t), failures included with the value given here (an unchanged image
-      gives 0). This is what the released harness prints and what the published tables hold.
+      gives 0). The released harness prints this average, and so do the published tables.
       "successes_only": over the successful (i, t) alone. ASR: the share of successful (i, t).
     * worst: ``max_t``, only images whose every target succeeded. ASR: their share.
 
-    Each measure is minimised and maximised on its own, so the best ACP and the best l2 may be of different targets.
-    The two conventions differ in the average alone. A mean over nothing (no success at all, no image with all targets
+    Each measure is minimised and maximised on its own, so the best ACP and the best l2 may belong to different targets.
+    The two conventions differ only in the average. A mean over nothing (no success at all, no image with all targets
     reached, an empty list) is ``nan``, never 0.
 
     Args:
         success: [N, T] bool.
         measures: name -> [N, T] numbers.
-        already: [N, T] bool or None; attempts that were none (the clean image had the wanted class). They are left
-            out everywhere: neither a success nor a failure. An image with nothing else is left out whole.
+        already: [N, T] bool or None; True where the clean image already had the wanted class. Such pairs count neither
+            as a success nor as a failure. An image with nothing else is left out.
         convention: how failures enter the averages.
 
     Returns:
         ``{"asr": {"best": , "average": , "worst": }, name: {...}, ...}``; ASR as a fraction.
     """
-    if convention not in ("all_attempts", "successes_only"):
-        raise BadArgument("convention", 'be "all_attempts" or "successes_only"', convention)
+    check_choice("convention", convention, CONVENTIONS)
     won = np.asarray(success, bool)
     if won.ndim != 2:
         raise BadArgument("success", "be [N images, T targets]", of_shape(won.shape))
     counted = np.ones_like(won) if already is None else ~np.asarray(already, bool)
     if counted.shape != won.shape:
-        raise BadArgument("already", f"have the shape {won.shape} of success", Words(counted.shape))
+        raise BadArgument("already", f"have the shape {won.shape} of success", of_shape(counted.shape))
     won = won & counted
     image, some = np.any(counted, axis=1), np.any(won, axis=1)
     every = image & np.all(won | ~counted, axis=1)
@@ -197,7 +194,7 @@ def best_average_worst(
     for name, numbers in measures.items():
         values = np.asarray(numbers, np.float64)
         if values.shape != won.shape:
-            raise BadArgument(f"measures[{name!r}]", f"have the shape {won.shape} of success", Words(values.shape))
+            raise BadArgument(f"measures[{name!r}]", f"have the shape {won.shape} of success", of_shape(values.shape))
         table[name] = {
             "best": _mean(np.where(won, values, np.inf).min(axis=1, initial=np.inf)[some]),
             "average": _mean(values[entering]),
@@ -207,17 +204,17 @@ def best_average_worst(
 
 
 def summarize(attempts: Attempts) -> dict[str, Any]:
-    """Both conventions and the counts behind them.
+    """The tables of both conventions, and the counts behind them.
 
     Returns:
         ``{"all_attempts": table, "successes_only": table, "attempts": int, "failed": int, "already_target": int}``,
-        the tables as :func:`best_average_worst` gives them for acp, anc, l2 and d20. ``attempts`` does not count the
-        ``already_target`` ones, which are in neither table.
+        where each table is that of :func:`best_average_worst` for acp, anc, l2 and d20. ``attempts`` leaves out the
+        ``already_target`` pairs, which are in neither table.
     """
     measures = {name: getattr(attempts, name) for name in MEASURES}
     tables = {
         convention: best_average_worst(attempts.success, measures, already=attempts.already, convention=convention)
-        for convention in ("all_attempts", "successes_only")
+        for convention in CONVENTIONS
     }
     counted = ~attempts.already
     return {
@@ -237,13 +234,13 @@ def attack_rows(
 
     Args:
         tables: attack name -> a table of :func:`best_average_worst`; the columns are those of all tables together.
-        published: likewise, for numbers that were read and not measured; missing entries show as "–".
-        cases: which blocks, in order. An untargeted run has one target, so ``("average",)`` says it all.
+        published: likewise, for numbers taken from a publication; missing entries show as "–".
+        cases: which blocks, in order. For an untargeted run, with one target per image, ``("average",)`` is enough.
 
     Returns:
-        Rows with the keys "case", "attack", "ASR %", "ACP", "ANC", "l2", "d2,0" (the last by what is there).
+        Rows with the keys "case" and "attack", and "ASR %", "ACP", "ANC", "l2", "d2,0" as far as the tables have them.
     """
-    both = [(name, table) for name, table in tables.items()]
+    both = [*tables.items()]
     both += [(f"{name} (published)", table) for name, table in (published or {}).items()]
     columns = list(dict.fromkeys(column for _, table in both for column in table))
     return [
@@ -306,7 +303,6 @@ def _images(delta: Any) -> np.ndarray:
 
 
 def _support(delta: Any, atol: float) -> np.ndarray:
-    """[..., H, W] bool. Written so that a NaN counts as a change, as in ``images.changed``."""
-    if not atol >= 0:
-        raise BadArgument("atol", "be >= 0", Words(atol))
+    """The changed pixels, [..., H, W] bool. A NaN counts as a change, as in ``core.windows.changed``."""
+    check("atol", atol, lambda a: a >= 0, "a number >= 0")
     return ~np.all(np.abs(_images(delta)) <= atol, axis=-1)

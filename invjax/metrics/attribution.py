@@ -1,29 +1,29 @@
-"""Does a perturbation lie where the classifier looks? Interpretability score IS against the adversarial saliency map.
+"""Does a perturbation lie where the classifier looks? The interpretability score IS on the adversarial saliency map.
 
 For a perturbation r and a map M of the same shape (:mod:`invjax.attribution.saliency`),
 
     IS(P) = ‖ 1[M > ν_P] ⊙ r ‖₂ / ‖r‖₂                                                                               (1)
 
-with ν_P the P-th percentile of the entries of M. Two conventions for it:
+with ν_P the P-th percentile of the entries of M, by one of two conventions:
 
-    "released"   the entries that are not 0 (negative ones too), sorted, a 0 put in front of them: m numbers; of these,
-                 counted from 0, number ⌈P m / 100⌉                                                                  (2)
+    "released"   sort the entries that are not 0 (negative ones included) and put a 0 in front: m numbers; take number
+                 ⌈P m / 100⌉, counted from 0                                                                         (2)
     "plain"      all entries, linear interpolation (``numpy.percentile``)
 
-A map that knows nothing of r holds a share 1 - P/100 of ‖r‖² above ν_P, so an uninformative attack scores
+If M is unrelated to r, a share 1 - P/100 of ‖r‖² lies above ν_P on average, so such an attack scores
 
     chance(P) = sqrt(1 - P/100)                                                                                      (3)
 
-and a curve says something only where it leaves that. (3) is for maps that are nowhere 0. Where an indicator has set a
-share z of M to 0, "released" leaves less above ν_P, the level is about sqrt((1 - z)(1 - P/100)), and with "plain" more
-than one ν_P may be 0. So a curve carries the level of its own maps as well:
+and only a curve that differs from it says anything. (3) holds for maps without zeros. If an indicator has set a share z
+of M to 0, "released" leaves less above ν_P, the level is about sqrt((1 - z)(1 - P/100)), and under "plain" several ν_P
+may be 0. So a curve also carries the level of its own maps:
 
     level(P) = mean over the attempts of sqrt(|{M > ν_P}| / D)                                                       (4)
 
 Source: (1) StrAttack (Xu et al. 2019); (2) the released code of GSE. Departures from that code: an example's map does
-not depend on its batch (see the source of :mod:`invjax.attribution.saliency`; the published curves do); P too near 100
-for (2) gives the largest entry instead of an error; failures enter by their status. Maps and perturbations overlap in
-the plane by :mod:`invjax.metrics.attribution_overlap`.
+not depend on its batch (in the published curves it does, see :mod:`invjax.attribution.saliency`); if P is too near 100
+for (2) the largest entry is taken instead of failing; failures enter by their status. Overlap in the image plane is
+measured by :mod:`invjax.metrics.attribution_overlap`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.attribution.saliency import Indicator, check_examples, check_targets, saliency_batch
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, check_choice, of_shape
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.engine import checks
-from invjax.metrics.attack import Convention
-from invjax.types import Array, ArrayLike, Status
+from invjax.metrics.attack import CONVENTIONS, Convention
+from invjax.types import Array, ArrayLike, LogitsFn, Status
 
 Threshold = Literal["released", "plain"]
 THRESHOLDS: tuple[Threshold, ...] = ("released", "plain")
@@ -58,13 +58,13 @@ class Curve(NamedTuple):
     chance: np.ndarray  # [P] float64, (3)
     level: np.ndarray  # [P] float64, (4): chance for these very maps; with the indicator "none" about (3)
     counted: int  # attempts with a score
-    failed: int  # attempts that reached nothing; among the counted if they were asked for
-    already: int  # the clean input had the wanted class: no attempt
-    undefined: int  # would count, but r = 0, or r or its map is not finite
+    failed: int  # attempts that missed their target; counted only under "all_attempts"
+    already: int  # examples whose clean input had the wanted class, so that there was no attempt
+    undefined: int  # attempts that would count, but r is 0, or r or its map is not finite
 
 
 def chance_level(percentiles: Any = PERCENTILES) -> np.ndarray:
-    """(3), what a map that knows nothing of the perturbation scores: [P] percent -> [P] float64."""
+    """(3), the score of a perturbation that is unrelated to the map: [P] percent -> [P] float64."""
     return np.sqrt(1.0 - _percentiles(percentiles) / 100.0)
 
 
@@ -73,8 +73,7 @@ def saliency_threshold(saliency: Array, percentile: ArrayLike, threshold: Thresh
 
     Raises ValueError: an unknown threshold.
     """
-    if threshold not in THRESHOLDS:
-        raise BadArgument("threshold", f"be one of {', '.join(map(repr, THRESHOLDS))}", threshold)
+    check_choice("threshold", threshold, THRESHOLDS)
     flat = saliency.reshape(-1)
     share = jnp.asarray(percentile, flat.dtype)
     if threshold == "plain":
@@ -92,10 +91,10 @@ def saliency_threshold(saliency: Array, percentile: ArrayLike, threshold: Thresh
 
 
 def _place(share: Array, m: Array) -> tuple[Array, Array]:
-    """share · m / 100 as an int32 and a fraction in [0, 1), exact for whole percents: in float32 the product is not.
+    """share · m / 100 as an int32 and a fraction in [0, 1), exact for whole percents.
 
-    With m = 100 a + b: the product share · a of such is whole, and share · b below 10⁴, a hundredth of which is far
-    above its rounding.
+    The product alone is not exact in float32. With m = 100 a + b, share · a is whole for whole percents, and share · b
+    is below 10⁴, so that a hundredth of it is far above its rounding error.
     """
     hundreds, rest = (part.astype(share.dtype) for part in jnp.divmod(m, 100))
     whole = jnp.floor(share * hundreds)
@@ -109,14 +108,16 @@ def interpretability_score(
 ) -> Array:
     """IS (1) of ONE perturbation: delta and saliency [*S] -> [P], or [] for one percentile. Traceable.
 
-    NaN where delta is 0, or one of the two is not finite. percentiles: in [0, 100), traced. threshold: static.
+    NaN if delta is 0 or either is not finite. percentiles: in [0, 100), traced. threshold: static.
     Raises ValueError: shapes that differ, an unknown threshold.
     """
     if delta.shape != saliency.shape:
-        raise ValueError(f"delta and saliency must have the same shape, had {delta.shape} and {saliency.shape}")
+        raise BadArgument("saliency", f"have the shape of delta, {delta.shape}", of_shape(saliency.shape))
     largest = jnp.max(jnp.abs(delta))
     good = (largest > 0) & jnp.isfinite(largest) & jnp.all(jnp.isfinite(saliency))
-    r = jnp.where(good, delta, jnp.ones_like(delta)) / jnp.where(good, largest, jnp.ones_like(largest))  # no underflow
+    r = jnp.where(good, delta, jnp.ones_like(delta)) / jnp.where(
+        good, largest, jnp.ones_like(largest)
+    )  # squares must not underflow
     mass, total = jnp.square(r), jnp.sum(jnp.square(r))
 
     def score(percentile: Array) -> Array:
@@ -131,7 +132,7 @@ def interpretability_score(
 def _scores(
     shared: tuple[Any, Array], x: Array, label: Array, target: Array, delta: Array, indicator: Any, threshold: Any
 ) -> tuple[Array, Array]:
-    """IS (1) [B, P] of each attempt, and the terms of (4)."""
+    """IS (1) [B, P] of each attempt, and its terms of (4)."""
     logits, percentiles = shared
     maps = saliency_batch(logits, x, label, target, indicator)
 
@@ -144,7 +145,7 @@ def _scores(
 
 
 def interpretability(
-    logits: Any,
+    logits: LogitsFn,
     x: Any,
     label: Any,
     delta: Any,
@@ -157,26 +158,25 @@ def interpretability(
     convention: Convention = "successes_only",
     batch: int = BATCH,
 ) -> Curve:
-    """The IS curve of an attack on a list, map and score of ``batch`` attempts at a time: no map is kept.
+    """The IS curve of an attack on a list of examples. No map is kept: ``batch`` attempts are scored at a time.
 
     Args:
         logits: [B, *S] -> [B, K].
         x: [N, *S] clean inputs.
         label: [N] int.
-        delta: [N, *S] or [N, T, *S]: ``result.delta``, or ``result.attempt - x`` to see what failures tried.
+        delta: [N, *S] or [N, T, *S]: ``result.delta``, or ``result.attempt - x`` to include what failures tried.
         status: [N] or [N, T], of :class:`~invjax.types.Status`.
-        target: like status, int; None (or UNTARGETED): the strongest class at x that is not the label.
+        target: of the shape of status, int; None (or UNTARGETED) takes the strongest class at x that is not the label.
         percentiles: each in [0, 100).
         indicator: of the map, see :mod:`invjax.attribution.saliency`.
-        threshold: see (2).
-        convention: "successes_only": FOUND counts. "all_attempts": all but those whose clean input had the wanted
-            class.
+        threshold: how ν_P is found, see (2).
+        convention: "successes_only" counts FOUND; "all_attempts" counts all but those whose clean input already had
+            the wanted class.
         batch: attempts at once.
 
-    Raises ValueError: a shape that does not fit, a label or target that is no class, an unknown choice.
+    Raises ValueError: a shape that does not fit, a label or target that is not a class, an unknown choice.
     """
-    if threshold not in THRESHOLDS:
-        raise BadArgument("threshold", f"be one of {', '.join(map(repr, THRESHOLDS))}", threshold)
+    check_choice("threshold", threshold, THRESHOLDS)
     asked, state, r = _percentiles(percentiles), np.asarray(status), np.asarray(delta)
     function = as_logits_fn(logits)
     rows = check_examples(x)
@@ -185,7 +185,7 @@ def interpretability(
     if state.ndim not in (1, 2) or state.shape[:1] != own.shape or r.shape != (*state.shape, *rows.shape[1:]):
         raise BadArgument(
             "delta",
-            (f"be [N, *S] with status [N], or [N, T, *S] with status [N, T], for x of shape {rows.shape}"),
+            f"be [N, *S] with status [N], or [N, T, *S] with status [N, T], for x of shape {rows.shape}",
             Words(f"{r.shape} and {state.shape}"),
         )
     index = counted(state, convention).reshape(-1).nonzero()[0]
@@ -212,7 +212,7 @@ def interpretability(
 
 
 def summarize_curve(curve: Curve) -> dict[str, Any]:
-    """What of a curve goes into a JSON file: everything but the single scores."""
+    """A curve as plain numbers for JSON; the scores of single attempts are left out."""
     return {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in curve._asdict().items()
@@ -221,9 +221,9 @@ def summarize_curve(curve: Curve) -> dict[str, Any]:
 
 
 def curve_rows(curves: Mapping[str, Curve]) -> list[dict[str, str]]:
-    """The curves as rows of formatted text, below them the chance level (4), averaged over the curves.
+    """The curves as rows of formatted text, with the chance level (4), averaged over the curves, as the last row.
 
-    Returns rows with the keys "attack", "IS 50" … by percentile, and "attempts" (those with a score).
+    Returns rows with the keys "attack", "IS 50" … (one per percentile) and "attempts" (those with a score).
     Raises ValueError: curves of different percentiles.
     """
     if not curves:
@@ -248,8 +248,7 @@ def counted(status: Any, convention: Convention) -> np.ndarray:
 
     Raises ValueError: an unknown convention.
     """
-    if convention not in ("all_attempts", "successes_only"):
-        raise BadArgument("convention", 'be "all_attempts" or "successes_only"', convention)
+    check_choice("convention", convention, CONVENTIONS)
     state = np.asarray(status)
     return state == Status.FOUND if convention == "successes_only" else state != Status.ALREADY_TARGET
 
@@ -264,5 +263,5 @@ def _percentiles(percentiles: Any) -> np.ndarray:
 def _like(target: Any, state: np.ndarray) -> np.ndarray:
     aim = np.asarray(target)
     if aim.shape != state.shape:
-        raise BadArgument("target", f"have the shape of status, {state.shape}", Words(aim.shape))
+        raise BadArgument("target", f"have the shape of status, {state.shape}", of_shape(aim.shape))
     return aim

@@ -1,4 +1,4 @@
-"""How far a perturbation, or any mask, and a class activation map lie in the same place of the image.
+"""How far a perturbation, or any mask, overlaps with a class activation map.
 
 For a perturbation r [H, W, C] with support ``s = [max_c |r| > 0]``, a map A [H, W] in [0, 1] (CAM or Grad-CAM, see
 :mod:`invjax.attribution.cam`) and the n = q H W pixels T of its q largest entries,
@@ -8,13 +8,13 @@ For a perturbation r [H, W, C] with support ``s = [max_c |r| > 0]``, a map A [H,
     pointing = [argmax A in s]                 does the map's peak hit a changed pixel;     chance level |s| / H W   (3)
     energy   = Σ_s A / Σ A                     the share of the map on changed pixels;      chance level |s| / H W   (4)
 
-(2)–(4) take any mask in the place of s: that of an object, say. Where entries of A are equal (Grad-CAM is 0 in much of
-the plane), whatever has to be chosen among them is shared out evenly: (1) and (3) are what a choice by lot gives on
-average. NaN where a quantity has no meaning: r = 0, an empty union, a map that is the same everywhere, or not finite.
+(2)–(4) take any mask instead of s, for instance that of an object. Equal entries of A (Grad-CAM is 0 over much of the
+plane) share evenly whatever has to be chosen among them, so that (1) and (3) are the average over random choices. A
+quantity is NaN if it has no meaning: r = 0, an empty union, a constant map, or a map that is not finite.
 
-All take leading axes ``[..., H, W]`` that broadcast and may stand inside ``jit`` and ``vmap``.
+All functions of one map take leading axes ``[..., H, W]`` that broadcast, and work inside ``jit`` and ``vmap``.
 
-Source: (2) with v = 0.5 as SpuCo's Grad-CAM evaluator has it; (3) Zhang et al. 2018, here without their tolerance of 15
+Source: (2) with v = 0.5 as in SpuCo's Grad-CAM evaluator; (3) Zhang et al. 2018, here without their tolerance of 15
 pixels; (4) Wang et al. 2020 (Score-CAM).
 """
 
@@ -48,7 +48,7 @@ class Overlap(NamedTuple):
 def top_region(m: Array, share: ArrayLike = SHARE) -> Array:
     """The pixels of the largest entries: [..., H, W] -> weights in [0, 1] whose sum is ``share`` · H W.
 
-    A pixel has weight 1 above, 0 below the entry at which the region is full; those equal to it have the rest evenly.
+    A pixel above the entry at which the region is full has weight 1, one below it 0; pixels equal to it share the rest.
     share: [] in (0, 1], traced.
     """
     flat = m.reshape(*m.shape[:-2], -1)
@@ -63,9 +63,9 @@ def top_region(m: Array, share: ArrayLike = SHARE) -> Array:
 
 
 def mass_inside(delta: Array, region: Array) -> Array:
-    """Σ region · ‖r_ij‖² / Σ ‖r_ij‖² of delta [..., H, W, C] and region [..., H, W], bool or weights; NaN for r = 0."""
+    """Σ region · ‖r_ij‖² / Σ ‖r_ij‖² of delta [..., H, W, C] and region [..., H, W], bool or weights; NaN if r = 0."""
     largest = jnp.max(jnp.abs(delta), axis=(-3, -2, -1), keepdims=True)
-    r = delta / jnp.where(largest > 0, largest, jnp.ones_like(largest))  # no underflow of the squares
+    r = delta / jnp.where(largest > 0, largest, jnp.ones_like(largest))  # squares must not underflow
     mass = jnp.sum(jnp.square(r), axis=-1)
     return _share(jnp.sum(mass * region, axis=PLANE), jnp.sum(mass, axis=PLANE))
 
@@ -78,7 +78,7 @@ def iou(m: Array, mask: Array, level: ArrayLike = LEVEL) -> Array:
 
 
 def pointing_game(m: Array, mask: Array) -> Array:
-    """(3): maps and bool masks [..., H, W] -> [...], 1 or 0 where the map has one peak."""
+    """(3): maps and bool masks [..., H, W] -> [...]; 1 or 0 if the map has a single peak."""
     peak = m == jnp.max(m, axis=PLANE, keepdims=True)
     hit, peaks = (jnp.sum(a, axis=PLANE).astype(m.dtype) for a in (peak & mask, peak))
     return jnp.where(jnp.max(m, axis=PLANE) > jnp.min(m, axis=PLANE), _share(hit, peaks), jnp.nan)
@@ -115,7 +115,7 @@ def measure_overlap(
     convention: Convention = "successes_only",
     batch: int = BATCH,
 ) -> Overlap:
-    """(1)–(4) of a list of attempts, in numpy: fields [N, T] or [N] float64, NaN where an attempt is not counted.
+    """(1)–(4) of a list of attempts: fields [N, T] or [N] float64, NaN where an attempt does not count.
 
     Args:
         delta: [N, T, H, W, C] or [N, H, W, C]: ``result.delta``, or ``result.attempt - x``.
@@ -123,7 +123,8 @@ def measure_overlap(
         status: [N, T] or [N], of :class:`~invjax.types.Status`.
         share: q, in (0, 1].
         level: v.
-        convention: "successes_only": FOUND counts; "all_attempts": all but those that were none.
+        convention: "successes_only" counts FOUND; "all_attempts" counts all but those whose clean input already had the
+            wanted class.
         batch: attempts at once.
 
     Raises ValueError: shapes that do not fit, a share outside (0, 1], an unknown convention.
@@ -132,7 +133,7 @@ def measure_overlap(
     if m.ndim != 3 or r.shape[:-1] != (*state.shape, *m.shape[1:]) or state.shape[:1] != m.shape[:1]:
         raise BadArgument(
             "delta",
-            ("be [N, H, W, C] with status [N], or [N, T, H, W, C] with status [N, T], and maps [N, H, W]"),
+            "be [N, H, W, C] with status [N], or [N, T, H, W, C] with status [N, T], and maps [N, H, W]",
             Words(f"{r.shape}, {state.shape} and {m.shape}"),
         )
     if not 0 < share <= 1:
@@ -148,7 +149,7 @@ def measure_overlap(
 
 
 def summarize_overlap(table: Overlap) -> dict[str, float]:
-    """The means over the attempts where each is defined (NaN where none is), and ``counted``, those with a support."""
+    """Means over the attempts where a measure is defined (else NaN), and ``counted``, the attempts with a support."""
     means = {}
     for name, values in table._asdict().items():
         known = np.asarray(values)[np.isfinite(values)]

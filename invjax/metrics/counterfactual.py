@@ -264,7 +264,7 @@ def _training(train_x: Any, train_y: Any, shape: tuple[int, ...]) -> tuple[np.nd
         return train, None
     classes = np.asarray(train_y)
     if classes.shape != (len(train),):
-        raise BadArgument("train_y", f"be of shape ({len(train)},), one class per row", Words(classes.shape))
+        raise BadArgument("train_y", f"be of shape ({len(train)},), one class per row", of_shape(classes.shape))
     return train, classes
 
 

@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import special
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 
 Empty = Literal["error", "skip"]
 
@@ -85,7 +85,7 @@ def group_index(label: Any, attribute: Any, attributes: int | None = None) -> np
     """
     y, a = _integers("label", label), _integers("attribute", attribute)
     if y.shape != a.shape:
-        raise BadArgument("attribute", f"have the shape of label, {y.shape}", Words(a.shape))
+        raise BadArgument("attribute", f"have the shape of label, {y.shape}", of_shape(a.shape))
     total = int(a.max(initial=-1)) + 1 if attributes is None else attributes
     if a.size and a.max() >= total:
         raise BadArgument("attribute", f"lie in [0, {total})", hint=f"the largest was {int(a.max())}")
@@ -131,7 +131,7 @@ def bootstrap_worst(
     """
     _check_confidence(confidence)
     if resamples < 1:
-        raise BadArgument("resamples", "be at least 1", Words(resamples))
+        raise BadArgument("resamples", "be at least 1", resamples)
     k, n = np.asarray(correct, np.int64), np.asarray(count, np.int64)
     k, n = k[n > 0], n[n > 0]
     if not n.size:
@@ -172,7 +172,7 @@ def group_accuracies(
         raise BadArgument("empty", 'be "error" or "skip"', empty)
     right, g = np.asarray(correct), _integers("groups", groups)
     if right.shape != g.shape:
-        raise BadArgument("correct", f"have the shape of groups, {g.shape}", Words(right.shape))
+        raise BadArgument("correct", f"have the shape of groups, {g.shape}", of_shape(right.shape))
     if not g.size:
         raise BadArgument("groups", "not be empty")
     if right.dtype != np.bool_ and not np.all((right == 0) | (right == 1)):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 
 
 class Mean(NamedTuple):
@@ -44,7 +44,7 @@ def bootstrap_mean(
     if not 0 < confidence < 1:
         raise BadArgument("confidence", "lie in (0, 1)", confidence)
     if resamples < 1:
-        raise BadArgument("resamples", "be at least 1", Words(resamples))
+        raise BadArgument("resamples", "be at least 1", resamples)
     several = len(samples) > 0 and np.ndim(samples[0]) > 0
     given = [np.asarray(one, np.float64).reshape(-1) for one in (samples if several else [samples])]
     known = [one[np.isfinite(one)] for one in given]

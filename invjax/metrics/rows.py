@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, of_shape
 from invjax.types import Result, Status
 
 
@@ -117,7 +117,7 @@ def column_features(space: Any, width: int) -> np.ndarray:
     if space is None:
         return np.arange(width)
     if space.width != width:
-        raise BadArgument("space", f"have the {width} columns of x", Words(space.width))
+        raise BadArgument("space", f"have the {width} columns of x", space.width)
     return np.asarray(space.column_features, np.int64)
 
 

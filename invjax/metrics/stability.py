@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, of_shape
 from invjax.metrics.rows import changed_features, column_features, judge
 from invjax.types import Result, Status
 
@@ -203,7 +203,7 @@ def diversity(sets: Any, valid: Any = None, *, tolerance: float = 1e-4) -> Diver
     use = np.asarray(np.isfinite(rows).all(2))
     if valid is not None:
         if np.shape(valid) != use.shape:
-            raise BadArgument("valid", f"be of shape {use.shape}", Words(np.shape(valid)))
+            raise BadArgument("valid", f"be of shape {use.shape}", of_shape(np.shape(valid)))
         use &= np.asarray(valid, bool)
     values = np.full((3, len(rows)), NAN)
     for n in range(len(rows)):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.types import Array
 
 
@@ -121,7 +121,7 @@ def with_classes(module: Module, num_classes: int, *, rngs: nnx.Rngs) -> Module:
     if not isinstance(getattr(module, "classifier", None), nnx.Linear):
         raise BadArgument("module", "have a linear layer `classifier`", hint=f"{type(module).__name__} has none")
     if num_classes < 2:
-        raise BadArgument("num_classes", "be at least 2", Words(num_classes))
+        raise BadArgument("num_classes", "be at least 2", num_classes)
     copy: Any = nnx.clone(module)
     copy.classifier = nnx.Linear(copy.classifier.in_features, num_classes, rngs=rngs)
     return copy

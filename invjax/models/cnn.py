@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.types import Array
 
 
@@ -38,7 +38,7 @@ class SmallCNN(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         if len(shape) != 3 or min(shape) < 1:
-            raise BadArgument("shape", "be (height, width, channels) of one image", Words(tuple(shape)))
+            raise BadArgument("shape", "be (height, width, channels) of one image", tuple(shape))
         height, width, channels = shape
         flat = -(-height // 4) * -(-width // 4) * widths[1]
         self.conv1 = _conv(channels, widths[0], rngs)

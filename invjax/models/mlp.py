@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.types import Array
 
 
@@ -24,7 +24,7 @@ class MLP(nnx.Module):
 
     def __init__(self, sizes: Sequence[int], *, rngs: nnx.Rngs) -> None:
         if len(sizes) < 2 or min(sizes) < 1:
-            raise BadArgument("sizes", "be at least two positive numbers (D, …, K)", Words(tuple(sizes)))
+            raise BadArgument("sizes", "be at least two positive numbers (D, …, K)", tuple(sizes))
         self.layers = len(sizes) - 1
         for i in range(self.layers):
             layer = nnx.Linear(sizes[i], sizes[i + 1], kernel_init=nnx.initializers.he_normal(), rngs=rngs)

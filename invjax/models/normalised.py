@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.types import Array, ArrayLike
 
 
@@ -29,7 +29,7 @@ class Normalised(nnx.Module):
         for name, value, fine in (("mean", mean, True), ("std", std, bool(np.all(np.asarray(std) > 0)))):
             if not (fine and np.all(np.isfinite(np.asarray(value)))):
                 wanted = "finite" if name == "mean" else "positive and finite"
-                raise BadArgument(name, f"be {wanted}", Words(np.asarray(value).tolist()))
+                raise BadArgument(name, f"be {wanted}", np.asarray(value).tolist())
         self.net = net
         self.mean = nnx.Variable(jnp.asarray(mean, jnp.float32))
         self.std = nnx.Variable(jnp.asarray(std, jnp.float32))

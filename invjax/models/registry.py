@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.types import ArrayLike
 
@@ -22,7 +22,7 @@ SHIPPED = Path(__file__).parent / "weights"
 
 def _check_classes(name: str, found: int, num_classes: int | None) -> None:
     if num_classes is not None and num_classes != found:
-        raise BadArgument("num_classes", f"be that of the weights of {name}, which is {found}", Words(num_classes))
+        raise BadArgument("num_classes", f"be that of the weights of {name}, which is {found}", num_classes)
 
 
 def _need(name: str, weights: Path_ | None) -> Path_:

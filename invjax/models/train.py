@@ -25,7 +25,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.models.cnn import SmallCNN
 from invjax.models.mlp import MLP
 from invjax.models.params_file import load_arrays, save_arrays, weights_of
@@ -171,10 +171,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train, write the weights (rounded to float16) and the record, and return the record."""
     for name in ("epochs", "batch", "hidden"):
         if getattr(options, name) < 1:
-            raise BadArgument(name, "be at least 1", Words(getattr(options, name)))
+            raise BadArgument(name, "be at least 1", getattr(options, name))
     out = Path(options.out)
     if out.suffix != ".npz" or not out.parent.is_dir():
-        raise BadArgument("out", "be an .npz in an existing folder", Words(out))
+        raise BadArgument("out", "be an .npz in an existing folder", str(out))
     data = read_images(options.images)
     if options.test:
         test = read_images(options.test, "test")
@@ -182,7 +182,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         held = np.arange(len(data.images)) % 10 == 9
         data, test = Images(data.images[~held], data.labels[~held]), Images(data.images[held], data.labels[held])
     if test.images.shape[1:] != data.images.shape[1:] or not len(test.images):
-        raise BadArgument("test", f"hold images of shape {data.images.shape[1:]}", Words(test.images.shape))
+        raise BadArgument("test", f"hold images of shape {data.images.shape[1:]}", of_shape(test.images.shape))
     shape, classes = data.images.shape[1:], int(data.labels.max()) + 1
     # Rounded as they are stored: the network learns with exactly what it will get.
     mean = np.round(data.images.mean(axis=(0, 1, 2)) / 255, 4).astype(np.float32)

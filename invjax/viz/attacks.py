@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, of_shape
 from invjax.viz.figures import GREY, new_figure
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
 
@@ -82,7 +82,7 @@ def comparison(
         raise BadArgument("originals", "be [N, H, W, C] with N >= 1", of_shape(images.shape))
     for name, change in changes.items():
         if np.shape(change) != images.shape:
-            raise BadArgument(f"changes[{name!r}]", f"be of shape {images.shape}", Words(np.shape(change)))
+            raise BadArgument(f"changes[{name!r}]", f"be of shape {images.shape}", of_shape(np.shape(change)))
     figure = new_figure((cell * (len(changes) + 1) + 0.9, 2 * cell * len(images) + 0.4))
     axes = figure.subplots(2 * len(images), len(changes) + 1, squeeze=False)
     smooth = None if max(images.shape[1:3]) > 64 else "nearest"

@@ -50,10 +50,10 @@ def ways(
     for name, result in results.items():
         if np.shape(result.x) != images.shape or np.shape(result.delta) != images.shape:
             raise BadArgument(
-                f"results[{name!r}]", f"have x and delta of shape {images.shape}", Words(np.shape(result.x))
+                f"results[{name!r}]", f"have x and delta of shape {images.shape}", of_shape(np.shape(result.x))
             )
     if titles is not None and len(titles) != len(images):
-        raise BadArgument("titles", f"be {len(images)} strings", Words(len(titles)))
+        raise BadArgument("titles", f"be {len(images)} strings", len(titles))
     figure = new_figure((cell * len(images) + 1.4, cell * (1 + 2 * len(results)) + 0.3))
     axes = figure.subplots(1 + 2 * len(results), len(images), squeeze=False)
     for n, image in enumerate(images):
@@ -111,7 +111,7 @@ def plane(
         raise ValueError(f"points and classes must be [M, 2] and [M], were of shapes {data.shape} and {label.shape}")
     for name, array in {"x": rows, **{f"answers[{name!r}]": end for name, end in ends.items()}}.items():
         if array.ndim != 2 or array.shape[1] != 2 or len(array) != len(rows):
-            raise BadArgument(name, f"be of shape ({len(rows)}, 2)", Words(array.shape))
+            raise BadArgument(name, f"be of shape ({len(rows)}, 2)", of_shape(array.shape))
     every = np.concatenate([data, rows, *ends.values()])
     low, high = np.nanmin(every, axis=0), np.nanmax(every, axis=0)
     room = 0.06 * np.where(high > low, high - low, 1.0)

@@ -53,7 +53,7 @@ def grid(
             "result", f"have x and delta of shape {images.shape}", Words(f"{answers.shape}, {deltas.shape}")
         )
     if titles is not None and len(titles) != len(images):
-        raise BadArgument("titles", f"be {len(images)} strings", Words(len(titles)))
+        raise BadArgument("titles", f"be {len(images)} strings", len(titles))
     names = ("original", "adversarial", "perturbation", "mask")
     figure = new_figure((cell * len(images) + 0.9, cell * len(names) + 0.5))
     axes = figure.subplots(len(names), len(images), squeeze=False)
@@ -106,7 +106,7 @@ def trace(
         raise ValueError(f"support and margin must both be [T] or [L, T], were {np.shape(support)}, {np.shape(margin)}")
     where = np.arange(lines[0].shape[1]) if steps is None else np.asarray(steps)
     if where.shape != lines[0].shape[1:]:
-        raise BadArgument("steps", f"be of shape {lines[0].shape[1:]}", Words(where.shape))
+        raise BadArgument("steps", f"be of shape {lines[0].shape[1:]}", of_shape(where.shape))
     figure = new_figure((6.4, 4.4))
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axis, values, colour in ((upper, lines[0], AMBER), (lower, lines[1], BLUE)):

@@ -176,13 +176,13 @@ def _pictures(images: Any, named: Mapping[str, Any], argument: str, shape: tuple
         raise BadArgument(argument, "name at least one", Words("none"))
     for name, arrays in named.items():
         if np.shape(arrays) != tuple(shape):
-            raise BadArgument(f"{argument}[{name!r}]", f"be of shape {tuple(shape)}", Words(np.shape(arrays)))
+            raise BadArgument(f"{argument}[{name!r}]", f"be of shape {tuple(shape)}", of_shape(np.shape(arrays)))
     return originals
 
 
 def _one_each(words: Sequence[str] | None, count: int, argument: str) -> None:
     if words is not None and len(words) != count:
-        raise BadArgument(argument, f"be {count} strings", Words(len(words)))
+        raise BadArgument(argument, f"be {count} strings", len(words))
 
 
 def _sheet(

@@ -243,7 +243,7 @@ def _features(params: dict, x: jax.Array) -> jax.Array:
         (lambda s, x: explain.split(nets.conv()), r"model must have methods features\(x\).*LogitsModel without them"),
         (lambda s, x: explain.split(lambda x: x), r"model must have methods features\(x\)"),
         (lambda s, x: explain.Split({}, _features, 3), "head_apply must be a hashable function"),
-        (lambda s, x: explain.cams(s, x, [0] * 5), "head must be global average pooling and one linear layer"),
+        (lambda s, x: explain.cams(s, x, [0] * 5), "model must end in global average pooling and one linear layer"),
         (lambda s, x: explain.grad_cams(s, x, [0, 1, 2, 3, 5]), r"label must lie in \[0, 5\).*was 5"),
         (lambda s, x: explain.grad_cams(s, x[0], 0), "must"),
         (lambda s, x: explain.grad_cams(s, x.astype(int)), "x must be floating point"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.learn import evaluate
 from invjax.learn.study.study import MethodRun, Study
 from invjax.metrics import wilson_interval
@@ -43,7 +43,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     """Student's t interval for the mean of N >= 2 shares, clipped to [0, 1]."""
     count = len(values)
     if count < 2:
-        raise BadArgument("values", "hold at least 2 numbers", Words(count))
+        raise BadArgument("values", "hold at least 2 numbers", count)
     half = special.stdtrit(count - 1, (1 + confidence) / 2) * np.std(values, ddof=1) / math.sqrt(count)
     mean = float(np.mean(values))
     return max(0.0, mean - float(half)), min(1.0, mean + float(half))

@@ -235,7 +235,7 @@ def load_task(
         raise BadArgument("weights", "be the file of ImageNet's weights for resnet50", was)
     for argument, value in (("weights", weights), ("size", size)):
         if value is not None and not large:
-            raise BadArgument(argument, "be left out except for waterbirds with resnet50", Words(value))
+            raise BadArgument(argument, "be left out except for waterbirds with resnet50", value)
     task = _PROTOCOLS[f"{name}/{model}" if birds else name]
     given: dict[str, Any] = {"count": train or _COUNTS.get(task.name)}
     changed: dict[str, Any] = {"train": train}

@@ -8,7 +8,7 @@ import nets
 import numpy as np
 import pytest
 
-from invjax import attribution as explain
+from invjax import attribution
 from invjax.core.rows import Picked, map_rows
 from invjax.types import UNTARGETED
 
@@ -38,11 +38,11 @@ def by_hand(jacobian: np.ndarray, label: np.ndarray, target: np.ndarray, indicat
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("indicator", explain.INDICATORS)
+@pytest.mark.parametrize("indicator", attribution.INDICATORS)
 def test_equals_the_formula_entry_by_entry(
-    task: nets.Task, jacobian: np.ndarray, indicator: explain.saliency.Indicator
+    task: nets.Task, jacobian: np.ndarray, indicator: attribution.saliency.Indicator
 ):
-    maps = explain.saliency_maps(task.net, task.x, task.label, task.target, indicator)
+    maps = attribution.saliency_maps(task.net, task.x, task.label, task.target, indicator)
     expected = by_hand(jacobian, task.label, task.target, indicator)
     assert maps.shape == task.x.shape
     assert maps.dtype == np.float32
@@ -55,29 +55,31 @@ def test_linear_classifier_is_exact():
     net = nets.linear(classes=K)
     x = np.random.default_rng(0).uniform(size=(2, *nets.SMALL)).astype(np.float32)
     w = np.asarray(net.params["w"])
-    maps = explain.saliency_maps(net, x, [0, 1], [2, 3])
+    maps = attribution.saliency_maps(net, x, [0, 1], [2, 3])
     np.testing.assert_array_equal(maps.reshape(2, -1), [w[:, 2] * abs(w[:, 0]), w[:, 3] * abs(w[:, 1])])
 
 
 def test_untargeted_is_towards_the_strongest_other_class(task: nets.Task):
     logits = np.array(task.net(task.x))
     logits[np.arange(N), task.label] = -np.inf
-    maps = explain.saliency_maps(task.net, task.x, task.label)
-    np.testing.assert_array_equal(maps, explain.saliency_maps(task.net, task.x, task.label, logits.argmax(1)))
+    maps = attribution.saliency_maps(task.net, task.x, task.label)
+    np.testing.assert_array_equal(maps, attribution.saliency_maps(task.net, task.x, task.label, logits.argmax(1)))
     mixed = np.where(np.arange(N) % 2 == 0, UNTARGETED, task.target)
-    some = explain.saliency_maps(task.net, task.x, task.label, mixed)
+    some = attribution.saliency_maps(task.net, task.x, task.label, mixed)
     np.testing.assert_array_equal(some[::2], maps[::2])
-    np.testing.assert_array_equal(some[1::2], explain.saliency_maps(task.net, task.x, task.label, task.target)[1::2])
+    np.testing.assert_array_equal(
+        some[1::2], attribution.saliency_maps(task.net, task.x, task.label, task.target)[1::2]
+    )
 
 
 def test_a_map_does_not_depend_on_its_batch(task: nets.Task):
     """The released code's does: it seeds every row with the classes of all rows."""
-    maps = explain.saliency_maps(task.net, task.x, task.label, task.target)
+    maps = attribution.saliency_maps(task.net, task.x, task.label, task.target)
     order = np.random.default_rng(1).permutation(N)
-    others = explain.saliency_maps(task.net, task.x[order], task.label[order], task.target[order])
+    others = attribution.saliency_maps(task.net, task.x[order], task.label[order], task.target[order])
     np.testing.assert_array_equal(others, maps[order])  # bit for bit, at the same size of batch
     scale = np.abs(maps).max()
-    one = jax.jit(explain.saliency_map)
+    one = jax.jit(attribution.saliency_map)
     for n in range(3):
         alone = one(task.net, jnp.asarray(task.x[n]), task.label[n], task.target[n])
         np.testing.assert_allclose(alone, maps[n], atol=1e-6 * scale)
@@ -89,17 +91,17 @@ def test_a_map_does_not_depend_on_its_batch(task: nets.Task):
 
 
 def test_under_jit_and_vmap(task: nets.Task):
-    run = jax.jit(jax.vmap(explain.saliency_map, (None, 0, 0, 0)))
-    maps = explain.saliency_maps(task.net, task.x, task.label, task.target)
+    run = jax.jit(jax.vmap(attribution.saliency_map, (None, 0, 0, 0)))
+    maps = attribution.saliency_maps(task.net, task.x, task.label, task.target)
     np.testing.assert_allclose(run(task.net, task.x, task.label, task.target), maps, atol=1e-6 * np.abs(maps).max())
 
 
 def test_lists_go_map_rows_of_one_program(task: nets.Task):
-    maps = explain.saliency_maps(task.net, task.x, task.label, task.target, batch=4)
-    whole = explain.saliency_maps(task.net, task.x, task.label, task.target)
+    maps = attribution.saliency_maps(task.net, task.x, task.label, task.target, batch=4)
+    whole = attribution.saliency_maps(task.net, task.x, task.label, task.target)
     np.testing.assert_allclose(maps, whole, atol=1e-6 * np.abs(whole).max())
     with nets.compilations() as compiled:
-        seven = explain.saliency_maps(nets.conv(seed=3), task.x[:7], task.label[:7], task.target[:7], batch=4)
+        seven = attribution.saliency_maps(nets.conv(seed=3), task.x[:7], task.label[:7], task.target[:7], batch=4)
     assert seven.shape == (7, *nets.SMALL)
     assert not [name for name in compiled if "_run" in name], compiled
 
@@ -119,7 +121,7 @@ def test_map_rows_keeps_the_order(count: int):
 
 
 def test_finite_where_the_network_is_flat():
-    flat = explain.saliency_map(lambda x: jnp.zeros((x.shape[0], 3)) + x.sum() * 0, jnp.ones((2, 2, 1)), 0, 1)
+    flat = attribution.saliency_map(lambda x: jnp.zeros((x.shape[0], 3)) + x.sum() * 0, jnp.ones((2, 2, 1)), 0, 1)
     np.testing.assert_array_equal(flat, 0)
 
 
@@ -134,10 +136,10 @@ def test_finite_where_the_network_is_flat():
         ({"x": np.zeros((0, 8, 8, 1), np.float32)}, "x must hold at least one example"),
         ({"x": np.zeros((2, 8, 8, 1), np.uint8)}, "x must be floating point in the data range, was uint8"),
         ({"x": np.zeros((2, 3, 3, 1), np.float32)}, "logits must accept x of shape"),
-        ({"batch": 0}, "batch must be a number of examples >= 1, was 0"),
+        ({"batch": 0}, "batch must be a whole number >= 1, was 0"),
     ],
 )
 def test_bad_arguments(change: dict, message: str):
     given = {"x": np.zeros((2, *nets.SMALL), np.float32), "label": [0, 1], "target": [1, 0], **change}
     with pytest.raises(ValueError, match=message):
-        explain.saliency_maps(nets.linear(classes=K), **given)
+        attribution.saliency_maps(nets.linear(classes=K), **given)

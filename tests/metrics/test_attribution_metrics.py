@@ -296,7 +296,7 @@ def test_bad_arguments(task: nets.Task, delta: np.ndarray):
     for change, message in (
         ({"status": status[:5]}, r"delta must be \[N, \*S\] with status \[N\]"),
         ({"delta": delta}, r"delta must be \[N, \*S\] with status \[N\]"),
-        ({"target": [1, 2]}, r"target must have the shape of status, \(6,\), had \(2,\)"),
+        ({"target": [1, 2]}, r"target must have the shape of status, \(6,\), was of shape \(2,\)"),
         ({"target": [9] * 6}, r"target must lie in \[0, 4\)"),
         ({"percentiles": (50, 100)}, "percentiles must be numbers from 0 to below 100"),
         ({"percentiles": ()}, "percentiles must be numbers"),
