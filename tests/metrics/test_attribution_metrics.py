@@ -314,7 +314,7 @@ def test_bad_arguments(task: nets.Task, delta: np.ndarray):
     ):
         with pytest.raises(ValueError, match=message):
             metrics.measure_overlap(r, m, status, share=share)
-    with pytest.raises(ValueError, match="delta and saliency must have the same shape"):
+    with pytest.raises(ValueError, match=r"saliency must have the shape of delta, \(3,\), was of shape \(4,\)"):
         metrics.interpretability_score(jnp.zeros(3), jnp.zeros(4))
 
 
