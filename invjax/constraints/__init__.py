@@ -10,10 +10,10 @@
 
 from __future__ import annotations
 
-from invjax.constraints.actions import SpaceRow as SpaceRow
-from invjax.constraints.actions import actions as actions
-from invjax.constraints.compiled import Constraints as Constraints
-from invjax.constraints.features import Feature as Feature
-from invjax.constraints.features import Relation as Relation
-from invjax.constraints.plain import PlainRow as PlainRow
-from invjax.constraints.space import FeatureSpace as FeatureSpace
+from invjax.constraints.actions import SpaceRow, actions
+from invjax.constraints.compiled import Constraints
+from invjax.constraints.features import Feature, Relation
+from invjax.constraints.plain import PlainRow
+from invjax.constraints.space import FeatureSpace
+
+__all__ = ["Constraints", "Feature", "FeatureSpace", "PlainRow", "Relation", "SpaceRow", "actions"]

@@ -3,15 +3,14 @@
     prox(v, w) = argmin_u  1/2 ‖u − v‖² + w Σ_f cost_f φ(u_f − x_f)                                   (1)
                  subject to u in the hull of what x may become, at most m features changed
 
-The hull: an interval per number, the simplex over the levels that may be reached per category, the relations. Without
-relations (1) separates into features with the sum of their savings to choose m from, and is solved exactly. Whatever
-has grids, categories or relations must be snapped before it is an answer (``exact`` is False).
+The hull is an interval for a number, the simplex over the reachable levels for a category, and the half-spaces of the
+relations. Without relations (1) separates into features, of which the m largest savings are kept, and is solved
+exactly. With grids, categories or relations a point must be snapped before it is an answer (``exact`` is False).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,15 +38,15 @@ class SpaceRow:
 
     @property
     def exact(self) -> bool:
-        """Static: every answer of prox is feasible."""
+        """Whether every answer of ``prox`` is feasible; static."""
         layout = self.constraints.layout
         return not (layout.has_grids or layout.has_categories or layout.has_relations)
 
     def prox(self, v: Array, w: ArrayLike, penalty: str = "none", max_changes: ArrayLike | None = None) -> Array:
         """(1), v and u [D]; penalty: none, l0, l_half, l_two_thirds, l1; max_changes: [] int, traced.
 
-        With relations exact for the penalties none and l1 without max_changes (as far as Dykstra's sweeps go where
-        relations share features); otherwise the features are chosen first, and then coupled.
+        With relations it is exact for the penalties none and l1 without max_changes (up to the fixed number of
+        Dykstra's sweeps where relations share features). Otherwise features are chosen first and coupled afterwards.
         """
         w = jnp.asarray(w, v.dtype)
         if not self.constraints.layout.has_relations:
@@ -61,9 +60,9 @@ class SpaceRow:
     def snap(self, v: Array, max_changes: ArrayLike | None = None) -> Array:
         """A feasible point near v with at most max_changes features changed; x itself where there is none.
 
-        Without relations the nearest such point. With them: the nearest without, then moved within the changed numbers
-        until the relations hold (nearest again for a single relation of numbers without grid); features for which that
-        fails go back to x.
+        Without relations it is the nearest such point. With relations the changed numbers of that point are moved
+        until the relations hold (again the least possible for a single relation of numbers without grid); features
+        for which that fails go back to x.
         """
         layout = self.constraints.layout
         u = jnp.clip(v, self.lower, self.upper)
@@ -81,19 +80,19 @@ class SpaceRow:
         if layout.has_relations:
             moves = layout.spread(free)
             low, high = jnp.where(moves, self.lower, self.x), jnp.where(moves, self.upper, self.x)
-            base = jnp.where(layout.is_category, u, v)  # neither clipped nor rounded before: the nearest to v
+            base = jnp.where(layout.is_category, u, v)  # not clipped or rounded: the repair starts from v itself
             moved = self._repaired(base, u, low, high)
             u = self._undo(jnp.where(layout.is_category, u, moved))
         return jnp.where(self.satisfied(u), u, self.x)
 
     def satisfied(self, u: Array) -> Array:
-        """[] bool: u is an admissible answer, and keeps what the problem masks."""
+        """[] bool: u is an admissible answer and leaves what the problem masks."""
         slack = 4 * jnp.finfo(u.dtype).eps * (jnp.abs(u) + 1)
         inside = jnp.all((u >= self.lower - slack) & (u <= self.upper + slack))
         return inside & self.constraints.satisfied(self.x, u)
 
     def changed(self, u: Array) -> Array:
-        """[F] bool."""
+        """[F] bool: the features in which u differs from x."""
         layout = self.constraints.layout
         moved = u != self.x
         if self.blocks is None:
@@ -101,7 +100,7 @@ class SpaceRow:
         return layout.per_feature(moved, jnp.any(layout.blocks(moved.astype(u.dtype)) > 0, axis=1))
 
     def cost(self, u: Array) -> Array:
-        """[] ``Σ_f cost_f |u_f − x_f|``, of a category its transition cost."""
+        """[] ``Σ_f cost_f |u_f − x_f|``, where a category counts its transition cost."""
         return self.penalty(u, "l1")
 
     def penalty(self, u: Array, penalty: str) -> Array:
@@ -138,7 +137,7 @@ class SpaceRow:
     def _coupled(self, v: Array, w: Array, penalty: str, max_changes: ArrayLike | None) -> Array:
         """(1) with the relations."""
         layout = self.constraints.layout
-        coupling = self._coupling()
+        coupling = Coupling(self.constraints, self.x)
         convex = penalty if penalty == "l1" else "none"
 
         def joint(row: SpaceRow) -> Array:
@@ -147,8 +146,8 @@ class SpaceRow:
 
         if penalty in ("none", "l1") and max_changes is None:
             return joint(self)
-        # Which features: those the joint convex problem moves most (a partner moves against its own gain), or those
-        # that save most each on its own; the better of the two.
+        # Two choices of features: those that the joint convex problem moves most (a partner moves against its own
+        # gain), and those that save most alone. The better of the two is taken.
         together = joint(self)
         move = jnp.square(together - self.x)
         block_move = None if self.blocks is None else jnp.sum(layout.blocks(move), axis=1)
@@ -178,33 +177,28 @@ class SpaceRow:
             blocks = dataclasses.replace(blocks, allowed=blocks.allowed & (inside | (blocks.now > 0)))
         return dataclasses.replace(self, lower=low, upper=high, blocks=blocks)
 
-    def _coupling(self) -> Coupling:
-        return Coupling(self.constraints, self.x)
-
     def _keep(self, u: Array, keep: Array) -> Array:
         """u where keep [F], x elsewhere."""
         return jnp.where(self.constraints.layout.spread(keep), u, self.x)
 
     def _ranked(self, gain: Array, u: Array) -> Array:
-        """Gains [F]; what did not change is last, but for the partners of a relation that u breaks."""
+        """Gains [F]. Unchanged features come last, except for the partners in a relation that u breaks."""
         layout = self.constraints.layout
         last = jnp.full_like(gain, -jnp.inf)
         if layout.has_relations:
             broken = ~self.constraints.related(self.x, u)
             partner = jnp.any((self.constraints.relations.matrix != 0) & broken[:, None], axis=0)
-            last = jnp.where(layout.per_feature(partner, self._no_category()), -jnp.ones_like(gain), last)
+            none = None if self.blocks is None else jnp.zeros(self.blocks.weight.shape, bool)
+            last = jnp.where(layout.per_feature(partner, none), -jnp.ones_like(gain), last)
         return jnp.where(self.changed(u), gain, last)
 
-    def _no_category(self) -> Array | None:
-        return None if self.blocks is None else jnp.zeros(self.blocks.weight.shape, bool)
-
     def _on_grid(self, u: Array, side: Array) -> Array:
-        """The nearest grid point in the limits; side [D]: −1 the one below, 1 the one above. x stays x, bit for bit."""
+        """The nearest grid point in the limits; side [D]: −1 takes the one below, 1 the one above. x stays as it is."""
         grid, origin = (a.astype(u.dtype) for a in (self.constraints.grid, self.constraints.origin))
         gridded = grid > 0
         step = jnp.where(gridded, grid, jnp.ones_like(grid))
         at = (u - origin) / step
-        slack = 1e-3  # in steps: what is a grid point up to rounding is that grid point
+        slack = 1e-3  # in steps: a grid point up to rounding is that grid point
         below, above = jnp.floor(at + slack), jnp.ceil(at - slack)
         k = jnp.where(side < 0, below, jnp.where(side > 0, above, jnp.round(at)))
         home = jnp.round((self.x - origin) / step)
@@ -213,15 +207,15 @@ class SpaceRow:
         return jnp.where(gridded, jnp.where(k == home, self.x, origin + k * step), u)
 
     def _repaired(self, v: Array, u: Array, low: Array, high: Array) -> Array:
-        """The point near v [D] where the relations hold, on the grids. u: v on its grids, the first thing tried."""
-        coupling = self._coupling()
+        """A point near v [D], on the grids, at which the relations hold. u: v on its grids, which is tried first."""
+        coupling = Coupling(self.constraints, self.x)
         gridded = self.constraints.grid > 0
         if not self.constraints.layout.has_grids:
             return coupling.repair(v, low, high)
 
         def rounded(side: Array) -> Array:
             # Numbers without grid may come back towards v once the others are on their grids.
-            fixed = jnp.where(low < high, self._on_grid(near, side), low)  # what is held may not slip by rounding
+            fixed = jnp.where(low < high, self._on_grid(near, side), low)  # rounding must not move what is held
             return coupling.repair_free(v, fixed, gridded, low, high)
 
         near = coupling.repair(v, low, high)
@@ -231,7 +225,7 @@ class SpaceRow:
         return coupling.best(tried, v)
 
     def _undo(self, u: Array) -> Array:
-        """Give back x to the features of broken relations, until none is broken: at most one turn per relation."""
+        """u with the features of broken relations back at x, until none is broken: at most one turn per relation."""
         matrix = self.constraints.relations.matrix
         for _ in range(min(matrix.shape[0], 8)):
             broken = ~self.constraints.related(self.x, u)
@@ -240,12 +234,12 @@ class SpaceRow:
         return u
 
 
-def actions(constraints: Any, problem: Problem) -> PlainRow | SpaceRow:
+def actions(constraints: Constraints | None, problem: Problem) -> PlainRow | SpaceRow:
     """The maps of one row: ``actions(ctx.constraints, problem)``.
 
-    constraints: compiled Constraints, or None: then the box, the mask and the groups of the problem, x of any shape.
-    The answer has ``lower``, ``upper``, ``exact`` (static), ``prox``, ``project``, ``snap``, ``satisfied``,
-    ``changed``, ``cost`` and ``penalty``: see :class:`SpaceRow` and :class:`PlainRow`.
+    constraints: of a compiled FeatureSpace. Without them (None) only the box, the mask and the groups of the problem
+    count, and x has any shape. Both rows have ``lower``, ``upper``, ``exact`` (static), ``prox``, ``project``,
+    ``snap``, ``satisfied``, ``changed``, ``cost`` and ``penalty``: see :class:`SpaceRow` and :class:`PlainRow`.
     """
     if constraints is None:
         return plain_row(problem)

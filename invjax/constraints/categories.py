@@ -1,4 +1,4 @@
-"""Categories on their hull, the simplex, and on its corners. Blocks are [C, K], padded columns never allowed.
+"""Categories on their hull, the simplex, and on its corners. Blocks are [C, K]; padded columns are never allowed.
 
 With the level j now, transition costs c_k (c_j = 0) and a feature's cost a, the penalty of a point p of the simplex is
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from invjax import projections
 from invjax.types import Array
 
-PAIRWISE = 64  # up to so many levels all pairs are compared, which needs no sort
+PAIRWISE = 64  # up to this many levels all pairs are compared, which avoids a sort
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Blocks:
     def project(self, v: Array) -> Array:
         """Nearest point of the simplex over the allowed levels. [C, K] -> [C, K]."""
         best = jnp.max(jnp.where(self.allowed, v, jnp.full_like(v, -jnp.inf)), axis=1, keepdims=True)
-        depth = jnp.where(self.allowed, v - best, jnp.full_like(v, -2))  # at −1 and below nothing is left
+        depth = jnp.where(self.allowed, v - best, jnp.full_like(v, -2))  # at −1 and below the projection is 0
         if v.shape[1] > PAIRWISE:
             return projections.simplex(depth, axis=1)
         # The threshold is the largest (Σ_A depth − 1)/|A| over sets A of the largest entries.
@@ -43,7 +43,7 @@ class Blocks:
         return jnp.maximum(depth - threshold, jnp.zeros_like(v))
 
     def prox(self, v: Array, w: Array, penalty: str) -> tuple[Array, Array]:
-        """The map of ``w`` times the penalty [C, K], and what that saves against staying [C]; p < 1: if it changes."""
+        """The proximal map of ``w`` times the penalty [C, K], and what it saves against staying [C]."""
         tax = self._slopes(penalty)
         charge = w * self.weight[:, None]
         u = self.project(v - charge * tax)
@@ -53,7 +53,7 @@ class Blocks:
         return u, saved
 
     def snap(self, v: Array) -> tuple[Array, Array]:
-        """The nearest corner [C, K], the present one where it is as near, and what it saves [C]."""
+        """The nearest corner [C, K], in a tie the present one, and what it saves [C]."""
         score = jnp.where(self.allowed, v, jnp.full_like(v, -jnp.inf))
         best = jnp.max(score, axis=1, keepdims=True)
         at_best = self.allowed & (score == best)
@@ -63,7 +63,7 @@ class Blocks:
         return u, jnp.sum((u - self.now) * v, axis=1)
 
     def penalty(self, u: Array, penalty: str) -> Array:
-        """[C] the penalty's value."""
+        """[C] the value of the penalty."""
         linear = jnp.sum(self._slopes(penalty) * u, axis=1)
         if penalty in ("l0", "l_half", "l_two_thirds"):
             linear = linear + jnp.any(u != self.now, axis=1)

@@ -1,7 +1,7 @@
 """Constraints: a FeatureSpace as arrays in model coordinates, and what they say about one row.
 
-All functions are of ONE row x [D] (vmap for a batch) and compare in model coordinates, with tolerances of a few
-roundings that decoding to raw units takes back: what is ``satisfied`` has no violation in raw units.
+All functions take ONE row x [D] (vmap for a batch) and compare in model coordinates, with a tolerance of a few
+roundings. Decoding to raw units takes these back: what is ``satisfied`` has no violation in raw units.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import numpy as np
 
 from invjax.constraints.layout import Layout
 from invjax.constraints.schema import Schema
+from invjax.core.errors import BadArgument
 from invjax.types import Array
 
 SLACK = 4.0  # roundings of a value that still count as on its bound or grid point
 
 
 class Relations(NamedTuple):
-    """``matrix u <= upper``, rows of norm 1. Zero rows (R = 0) where the space has no relations."""
+    """``matrix u <= upper`` with rows of norm 1; R = 0 where the space has no relations."""
 
     matrix: Array  # [R, D]
-    upper: Array  # [R] what a changed row may reach; between two lattice points where all its features have grids
-    aim: Array  # [R] what a repair aims at
-    margin: Array  # [R] roundings to keep from upper: > 0 where a feature without grid takes part
+    upper: Array  # [R] what a left side may reach; between two lattice points where all its features have grids
+    aim: Array  # [R] the left side at which a repair aims
+    margin: Array  # [R] distance to keep from upper, in roundings: > 0 where a feature without grid takes part
     shift: Array  # [D] |center / scale|: the rounding of raw units is relative to |x| + shift
 
 
@@ -39,7 +40,7 @@ class Constraints:
 
     lower: Array  # [D] range, −inf where open
     upper: Array  # [D]
-    grid: Array  # [D] distance of grid points, 0: none
+    grid: Array  # [D] distance of grid points, 0 without a grid
     origin: Array  # [D] a grid point
     can_rise: Array  # [D] bool
     can_fall: Array  # [D] bool
@@ -60,14 +61,14 @@ class Constraints:
         return self.layout.num_features
 
     def limits(self, x: Array) -> tuple[Array, Array]:
-        """(lower, upper), each [D]: what each column may become from x, which always lies between."""
+        """(lower, upper), each [D]: what each column may become from x, which always lies between them."""
         x = jnp.where(jnp.isnan(x), jnp.zeros_like(x), x)
         low = jnp.minimum(jnp.where(self.can_fall, self.lower.astype(x.dtype), x), x)
         high = jnp.maximum(jnp.where(self.can_rise, self.upper.astype(x.dtype), x), x)
         if self.layout.has_categories:
             barred = jnp.any(self.forbidden & (x > 0.5)[:, None], axis=0)
             high = jnp.where(barred & self.layout.is_category, x, high)
-            # Where every other level is barred the present one stays too.
+            # Where every other level is barred, the present one stays too.
             open_ = self.layout.blocks((high > x).astype(x.dtype))
             stuck = jnp.broadcast_to(~jnp.any(open_ > 0, axis=1, keepdims=True), open_.shape)
             held = self.layout.columns(stuck.astype(x.dtype), jnp.zeros_like(x)) > 0
@@ -120,7 +121,7 @@ class Constraints:
         return good
 
     def nearest(self, u: Array) -> Array:
-        """[D] the nearest grid point; u itself where there is no grid."""
+        """[D] the nearest grid point, or u itself without a grid."""
         grid, origin = self.grid.astype(u.dtype), self.origin.astype(u.dtype)
         step = jnp.where(grid > 0, grid, jnp.ones_like(grid))
         return jnp.where(grid > 0, origin + jnp.round((u - origin) / step) * step, u)
@@ -191,9 +192,7 @@ def _relations(
             room = (relation.upper - base) / quantum
             steps = math.floor(room + 1e-12 * abs(room) + 1e-9)  # what rounding took from a whole number is given back
             aim.append(base + steps * quantum)
-            upper.append(
-                base + (steps + 0.5) * quantum
-            )  # a lattice point is half a quantum from it: safe from rounding
+            upper.append(base + (steps + 0.5) * quantum)  # half a quantum from every lattice point: safe from rounding
             margin.append(0.0)
         else:
             aim.append(relation.upper)
@@ -225,9 +224,9 @@ def _largest(space: Schema, owner: np.ndarray, center: np.ndarray, scale: np.nda
 def _resolved(
     space: Schema, owner: np.ndarray, grid: np.ndarray, center: np.ndarray, scale: np.ndarray, dtype: np.dtype
 ) -> np.ndarray:
-    """[D] the grids, 0 where ``dtype`` cannot tell the points apart: decoding alone puts these on their grid then.
+    """[D] the grids, 0 where ``dtype`` cannot tell the points apart: then only decoding puts them on their grid.
 
-    Raises ValueError for such a feature in a relation: rounding it could break the relation.
+    Raises BadArgument where such a feature is in a relation, which its rounding could break.
     """
     points = _largest(space, owner, center, scale) / np.where(grid > 0, grid, 1.0)
     lost = (grid > 0) & (points * np.finfo(dtype).eps > 0.125)
@@ -235,14 +234,13 @@ def _resolved(
         name = space.names[owner[i]]
         for relation in space.relations:
             if name in relation.coefficients:
-                raise ValueError(
-                    f"relation {relation}: the grid of {name!r} is too fine for {dtype}, use a larger step"
-                )
+                hint = f"the grid of {name!r} is too fine: use a larger step"
+                raise BadArgument(f"relation {relation}", f"be between grids that {dtype} resolves", hint=hint)
     return np.where(lost, 0.0, grid)
 
 
 def lattice(steps: np.ndarray) -> float:
-    """The least positive ``|Σ k_i steps_i|`` over whole k: the greatest common divisor of the steps; 0: none found."""
+    """The least positive ``|Σ k_i steps_i|`` over whole k, the greatest common divisor of the steps; 0 without one."""
     exact = [Fraction(abs(float(step))).limit_denominator(10**6) for step in steps]
     if any(abs(float(e) - abs(s)) > 1e-12 * abs(s) or not e for e, s in zip(exact, steps, strict=True)):
         return 0.0

@@ -9,9 +9,9 @@ import numpy as np
 
 from invjax.constraints.features import Feature
 from invjax.constraints.table import Table, columns, numbers
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 
-ROUNDINGS = 16  # of the model's dtype, relative to |raw| + |center|: what a move that is none may look like
+ROUNDINGS = 16  # of the model's dtype, relative to |raw| + |center|: a difference up to here is no move
 
 
 def encode(
@@ -19,7 +19,8 @@ def encode(
 ) -> np.ndarray:
     """[N, D]: ``(raw − center)/scale`` of numbers and positions, 0/1 columns of categories.
 
-    A cell that is no number, or no level of an ordinal feature, becomes NaN; an unknown category all 0.
+    A cell that is not a number becomes NaN, and so does an unknown level of an ordinal feature. An unknown level of a
+    category gives 0 in all of its columns.
     """
     found = columns(table, [feature.name for feature in features])
     blocks = []
@@ -35,21 +36,21 @@ def encode(
 def decode(
     features: Sequence[Feature], center: np.ndarray, scale: np.ndarray, x: Any, factual: Table | None = None
 ) -> dict[str, np.ndarray]:
-    """Columns by name from x [N, D]: numbers on their range and grid, the largest column's level for a category.
+    """Columns by name from x [N, D]: numbers within their range and on their grid, of a category the largest column.
 
-    factual: the table x started from. What did not change (in model coordinates, or by grid point) comes back bit for
-    bit, and no rounding of the coordinates may look like a move that its direction forbids.
+    factual: the table that x started from. What did not change, in model coordinates or by grid point, comes back bit
+    for bit, and no rounding of the coordinates looks like a move that its direction forbids.
     """
     x = np.asarray(x)
     width = sum(feature.columns for feature in features)
     if x.ndim != 2 or x.shape[1] != width:
-        raise BadArgument("x", f"be of shape [N, {width}]", Words(x.shape))
+        raise BadArgument("x", f"be of shape [N, {width}]", of_shape(x.shape))
     old, start = None, np.zeros_like(x)
     if factual is not None:
         old = columns(factual, [feature.name for feature in features])
         start = encode(features, center, scale, old, x.dtype)
         if start.shape != x.shape:
-            raise BadArgument("factual", f"have the {len(x)} rows of x", Words(len(start)))
+            raise BadArgument("factual", f"have the {len(x)} rows of x", Words(f"of {len(start)}"))
     answer, at = {}, 0
     for feature, c, s in zip(features, center, scale, strict=True):
         block, before = x[:, at : at + feature.columns], start[:, at : at + feature.columns]
@@ -79,13 +80,11 @@ def _on_grid(feature: Feature, raw: np.ndarray) -> np.ndarray:
 
 
 def _column(feature: Feature, values: np.ndarray, old: np.ndarray | None, same: np.ndarray) -> np.ndarray:
-    """The raw column: the old cell where same, else the value (or level) found."""
+    """The raw column: the old cell where ``same`` holds, else the value, or the level at the position ``values``."""
     if not feature.levelled:
         if old is not None:
             values = np.where(same, numbers(feature, old), values)
-        whole = (
-            feature.kind == "integer" and bool(np.isfinite(values).all()) and bool((values == np.rint(values)).all())
-        )
+        whole = feature.kind == "integer" and np.all(np.isfinite(values) & (values == np.rint(values)))
         return values.astype(np.int64) if whole else values
     cells: list[Any] = [None if np.isnan(value) else feature.levels[int(value)] for value in values]
     if old is not None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, Words, check_choice
 
 KINDS = ("continuous", "integer", "ordinal", "category")
 DIRECTIONS = ("both", "up", "down", "none")
@@ -18,24 +18,26 @@ Level = str | int | float | bool
 class Feature:
     """One feature of a table, in raw units.
 
-    * ``"continuous"``: any number of [lower, upper]; with ``step`` only ``origin + k step``.
-    * ``"integer"``: ``origin + k step`` with whole origin and step (1 by default).
-    * ``"ordinal"``: ``levels`` in their order; one step is one level. In relations: its position 0, 1, …
-    * ``"category"``: ``levels`` without order; one 0/1 column each in model coordinates.
+    * ``"continuous"``: any number in [lower, upper]; with ``step`` only ``origin + k step``.
+    * ``"integer"``: ``origin + k step`` with a whole origin and a whole step (1 by default).
+    * ``"ordinal"``: ``levels`` in their order; one step is one level. A relation sees the position 0, 1, …
+    * ``"category"``: ``levels`` without an order; each is a 0/1 column in model coordinates.
 
-    The origin of a grid is ``lower``, or 0 where there is none.
+    The origin of a grid is ``lower``, or 0 where ``lower`` is infinite.
 
     Args:
       name: the column of the table.
       kind: one of the above.
-      lower, upper: the range, raw units; of an ordinal feature, positions in ``levels``. Not for categories.
-      step: the grid, > 0, raw units. Not for ordinal features and categories.
+      lower, upper: the range, raw units; of an ordinal feature, positions in ``levels``. A category has none.
+      step: the distance of grid points, > 0, raw units. Ordinal features and categories have none.
       levels: the values of an ordinal feature or a category, at least one, all different.
-      direction: ``"both"``, ``"up"`` (may only grow), ``"down"``, ``"none"`` (immutable). A category: both or none.
-      cost: weight of changing this feature in every penalty, > 0.
-      transitions: of a category, ``{(from, to): cost}``; None for a forbidden switch, 1 for a switch not named.
+      direction: ``"both"``, ``"up"`` (may only grow), ``"down"`` or ``"none"`` (immutable). A category takes only
+        ``"both"`` or ``"none"``.
+      cost: the weight of this feature in every penalty, > 0.
+      transitions: costs of the switches of a category, ``{(from, to): cost}``; None forbids a switch, and a switch
+        that is not named costs 1.
 
-    Raises ValueError naming the feature and the field.
+    Raises BadArgument naming the feature and the field.
     """
 
     name: str
@@ -52,8 +54,8 @@ class Feature:
         object.__setattr__(self, "levels", tuple(_plain(level) for level in self.levels))
         object.__setattr__(self, "transitions", _transitions(self))
         self._need(isinstance(self.name, str) and self.name != "", "name", "a non-empty string")
-        self._need(self.kind in KINDS, "kind", f"one of {', '.join(map(repr, KINDS))}")
-        self._need(self.direction in DIRECTIONS, "direction", f"one of {', '.join(map(repr, DIRECTIONS))}")
+        check_choice(f"feature {self.name!r}: kind", self.kind, KINDS)
+        check_choice(f"feature {self.name!r}: direction", self.direction, DIRECTIONS)
         self._need(_number(self.cost) and 0 < self.cost < math.inf, "cost", "a finite number > 0")
         for side in ("lower", "upper"):
             value = getattr(self, side)
@@ -65,19 +67,18 @@ class Feature:
         else:
             self._need(not self.levels, "levels", f"empty for a feature of kind {self.kind!r}")
         if self.kind == "integer":
-            whole = all(math.isinf(a) or a.is_integer() for a in (self.lower, float(self.step or 1)))
-            self._need(whole, "lower", f"whole numbers, as the step {self.step} must be, for an integer feature")
-        if self.kind != "category" and self.lower > self.upper:
-            raise ValueError(f"feature {self.name!r}: lower must be at most upper, was {self.lower} > {self.upper}")
+            for field, value in (("lower", self.lower), ("step", float(self.step or 1))):
+                self._need(math.isinf(value) or value.is_integer(), field, "whole for an integer feature")
+        if self.kind != "category":
+            self._need(self.lower <= self.upper, "lower", f"at most upper, which is {self.upper}")
         low, high = self.range
         if low > high:
-            raise ValueError(
-                f"feature {self.name!r}: no grid point of step {self.grid} in [{self.lower}, {self.upper}]"
-            )
+            within = f"give a grid point in [{self.lower}, {self.upper}]"
+            raise BadArgument(f"feature {self.name!r}: step", within, self.grid)
 
     @property
     def levelled(self) -> bool:
-        """Its raw values are levels, not numbers."""
+        """Whether its raw values are levels, not numbers."""
         return self.kind in ("ordinal", "category")
 
     @property
@@ -87,7 +88,7 @@ class Feature:
 
     @property
     def grid(self) -> float:
-        """Distance of its grid points, raw units (levels); 0: none."""
+        """The distance of its grid points, in raw units (in levels); 0 without a grid."""
         return 1.0 if self.levelled else float(self.step or (1.0 if self.kind == "integer" else 0.0))
 
     @property
@@ -97,7 +98,7 @@ class Feature:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Its least and largest admissible value, on the grid if it has one; positions for levels."""
+        """Its least and its largest admissible value, on the grid where it has one; of levels, positions."""
         low, high = self.lower, self.upper
         if self.levelled:
             low, high = max(low, 0.0), min(high, len(self.levels) - 1.0)
@@ -127,26 +128,25 @@ class Feature:
 
     def _need(self, ok: bool, field: str, what: str) -> None:
         if not ok:
-            raise ValueError(f"feature {self.name!r}: {field} must be {what}, was {getattr(self, field)!r}")
+            raise BadArgument(f"feature {self.name!r}: {field}", f"be {what}", getattr(self, field))
 
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-    """``Σ_i coefficients[i] · raw_i <= upper`` between features by name, raw units; not all coefficients 0."""
+    """``Σ_i coefficients[i] · raw_i <= upper`` between features by name, in raw units; not all coefficients are 0."""
 
     coefficients: Mapping[str, float]
     upper: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.coefficients, Mapping):
-            raise ValueError(f"coefficients of a Relation must be {{name: number}}, was {self.coefficients!r}")
-        for name, value in self.coefficients.items():
+            raise BadArgument("Relation.coefficients", "be {name: number}", self.coefficients)
+        given = {f"coefficients[{name!r}]": value for name, value in self.coefficients.items()} | {"upper": self.upper}
+        for field, value in given.items():
             if not _number(value) or not math.isfinite(value):
-                raise ValueError(f"coefficient of {name!r} in a Relation must be a finite number, was {value!r}")
+                raise BadArgument(f"Relation.{field}", "be a finite number", value)
         if not any(self.coefficients.values()):
-            raise ValueError(f"a Relation must have a coefficient that is not 0, was {dict(self.coefficients)!r}")
-        if not _number(self.upper) or not math.isfinite(self.upper):
-            raise ValueError(f"upper of a Relation must be a finite number, was {self.upper!r}")
+            raise BadArgument("Relation.coefficients", "hold a number other than 0", dict(self.coefficients))
         used = {str(name): float(value) for name, value in self.coefficients.items() if value}
         object.__setattr__(self, "coefficients", used)
         object.__setattr__(self, "upper", float(self.upper))
@@ -155,7 +155,7 @@ class Relation:
     def at_most(cls, small: str, large: str) -> Relation:
         """``small <= large``."""
         if small == large:
-            raise ValueError(f"a feature is at most itself: two different names are needed, was {small!r} twice")
+            raise BadArgument("Relation.at_most", "be given two different features", Words(f"{small!r} twice"))
         return cls({small: 1.0, large: -1.0})
 
     def __str__(self) -> str:
@@ -172,15 +172,14 @@ def _number(value: Any) -> bool:
 
 
 def _plain(level: Any) -> Level:
-    """A level as a Python value: NumPy scalars equal theirs, and JSON knows only these."""
+    """A level as a Python value, which equals its NumPy scalar: JSON knows no other."""
     return level.item() if hasattr(level, "item") else level
 
 
 def _transitions(feature: Feature) -> dict[tuple[Level, Level], float | None]:
-    if not isinstance(feature.transitions, Mapping):
-        raise ValueError(f"feature {feature.name!r}: transitions must be {{(from, to): cost}}")
-    if feature.transitions and feature.kind != "category":
-        raise ValueError(f"feature {feature.name!r}: transitions must be empty for a feature of kind {feature.kind!r}")
+    feature._need(isinstance(feature.transitions, Mapping), "transitions", "{(from, to): cost}")
+    if feature.kind != "category":
+        feature._need(not feature.transitions, "transitions", f"empty for a feature of kind {feature.kind!r}")
     checked: dict[tuple[Level, Level], float | None] = {}
     for pair, cost in feature.transitions.items():
         what = f"feature {feature.name!r}: transition {pair!r}"
@@ -189,10 +188,10 @@ def _transitions(feature: Feature) -> dict[tuple[Level, Level], float | None]:
         old, new = _plain(pair[0]), _plain(pair[1])
         for level in (old, new):
             if level not in feature.levels:
-                raise ValueError(f"{what}: unknown level {level!r}, must be {feature.describe()}")
+                raise BadArgument(what, f"be between levels, {feature.describe()}", level)
         if old == new:
             raise BadArgument(what, "be between two different levels")
         if cost is not None and not (_number(cost) and 0 <= cost < math.inf):
-            raise ValueError(f"{what}: its cost must be a finite number >= 0 or None (forbidden), was {cost!r}")
+            raise BadArgument(what, "cost a finite number >= 0, or None to forbid it", cost)
         checked[old, new] = None if cost is None else float(cost)
     return checked

@@ -1,4 +1,4 @@
-"""The judge of tables, in raw units and NumPy alone: it shares nothing with the compiled maps that it judges."""
+"""The judge of tables, in raw units and with NumPy alone: it shares nothing with the compiled maps that it judges."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 
 from invjax.constraints.features import Feature, Relation
 from invjax.constraints.table import Table, columns, numbers
+from invjax.core.errors import BadArgument, Words
 
 ROUNDING = 1e-9  # relative, of raw numbers in float64
 OFF_GRID = 1e-6  # in steps
 
 
 def reasons(features: Sequence[Feature], relations: Sequence[Relation], table: Table) -> list[list[str]]:
-    """Per row, which constraints its own values break: ranges, grids, levels, missing cells, relations."""
+    """For each row the constraints that its own values break: ranges, grids, levels, missing cells, relations."""
     found = columns(table, [feature.name for feature in features])
     values = {feature.name: numbers(feature, found[feature.name]) for feature in features}
     count = len(next(iter(values.values()))) if values else 0
@@ -29,12 +30,12 @@ def reasons(features: Sequence[Feature], relations: Sequence[Relation], table: T
 
 
 def moves(features: Sequence[Feature], factual: Table, table: Table) -> list[list[str]]:
-    """Per row, which changes from the factual are not allowed: direction, immutable, forbidden transition."""
+    """For each row the changes from the factual that are not allowed, by direction or by transition."""
     names = [feature.name for feature in features]
     old, new = columns(factual, names), columns(table, names)
     counts = [len(next(iter(side.values()))) for side in (old, new)]
     if counts[0] != counts[1]:
-        raise ValueError(f"both tables must have the same number of rows, have {counts[0]} and {counts[1]}")
+        raise BadArgument("table", f"have the {counts[0]} rows of factual", Words(f"of {counts[1]}"))
     rows: list[list[str]] = [[] for _ in range(counts[0])]
     for feature in features:
         before, after = numbers(feature, old[feature.name]), numbers(feature, new[feature.name])
@@ -81,10 +82,8 @@ def _related(
     least = least_value(relation, ranges)
     impossible = bool(least > relation.upper + ROUNDING * (abs(least) + abs(relation.upper)))
     for i in np.flatnonzero(left > relation.upper + slack):
-        said = (
-            f"relation {relation} does not hold: its left side is {left[i]:.9g}, at most {relation.upper:g} is allowed"
-        )
-        rows[i].append(said + (f"; it cannot hold for any row, the ranges leave at least {least:g}" * impossible))
+        said = f"relation {relation} does not hold: its left side is {left[i]:.9g}, above {relation.upper:g}"
+        rows[i].append(said + (f"; it cannot hold for any row, as the ranges leave at least {least:g}" * impossible))
 
 
 def least_value(relation: Relation, ranges: dict[str, tuple[float, float]]) -> float:

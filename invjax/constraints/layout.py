@@ -1,4 +1,4 @@
-"""Where the features lie among the columns: static, so that every index is a constant of the program."""
+"""Where the features lie among the columns. It is static, so that every index is a constant of the program."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class _Index(NamedTuple):
     first: np.ndarray  # [F] the first column of each feature
     is_category: np.ndarray  # [D] bool
     block: np.ndarray  # [C, K] the columns of each category, padded with D
-    category: np.ndarray  # [F] which category a feature is, 0 where it is none
-    place: np.ndarray  # [D] position of a category's column in the flat [C * K], 0 elsewhere
+    category: np.ndarray  # [F] which of the categories a feature is, 0 for other features
+    place: np.ndarray  # [D] the position of a category's column in the flat [C * K], 0 elsewhere
 
 
 class Layout(NamedTuple):
@@ -84,6 +84,6 @@ def _index(layout: Layout) -> _Index:
         block[c, : widths[i]] = own
         category[i] = c
         place[own] = c * most + np.arange(widths[i])
-    # int32 like jax's own: an eager gather mixes no index types.
+    # int32 as jax's own indices are: an eager gather must not mix types.
     feature, first, block, category, place = (a.astype(np.int32) for a in (feature, first, block, category, place))
     return _Index(feature, first, np.array(layout.categories)[feature], block, category, place)

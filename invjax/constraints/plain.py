@@ -35,7 +35,7 @@ class PlainRow:
         weight = jnp.asarray(w, v.dtype)
         c = elementwise("none" if grouped_l0 else penalty).prox(y, weight, lower=low, upper=high)
         if grouped_l0 or max_changes is not None:
-            # What a change saves in the objective; the charge per coordinate is 0 where nothing is charged.
+            # What a change saves in the objective, less what the penalty charges for it.
             gain = c * (2 * y - c) / 2
             if penalty != "none" and not grouped_l0:
                 gain = gain - weight * elementwise(penalty).phi(c)
@@ -68,7 +68,7 @@ class PlainRow:
         return jnp.all((u >= self.lower) & (u <= self.upper))
 
     def changed(self, u: Array) -> Array:
-        """bool: of each coordinate, flat [n], or of each group label [n]."""
+        """bool [n]: each coordinate, flat, or each group label."""
         return self._per_unit((u != self.x).astype(jnp.int32), most=True) > 0
 
     def cost(self, u: Array) -> Array:
@@ -76,19 +76,21 @@ class PlainRow:
         return jnp.sum(jnp.abs(u - self.x))
 
     def penalty(self, u: Array, penalty: str) -> Array:
-        """[] ``Σ φ(u − x)``; groups count once in l0."""
+        """[] ``Σ φ(u − x)``; a group counts once in l0."""
         if penalty == "l0":
             return jnp.sum(self.changed(u)).astype(u.dtype)
         return jnp.sum(elementwise(penalty).phi(u - self.x))
 
     def _per_unit(self, a: Array, *, most: bool = False) -> Array:
-        """[*S] -> [n], the sum over each unit, or the maximum of what is not negative."""
+        """[*S] -> [n], the sum over each unit, or with ``most`` the maximum of nonnegative values."""
         if self.groups is None:
             return a.reshape(-1)
         flat, labels = a.reshape(-1), self.groups.reshape(-1)
         if not most:
             return jax.ops.segment_sum(flat, labels, a.size)
-        return jnp.maximum(jax.ops.segment_max(flat, labels, a.size), jnp.zeros((), a.dtype))  # labels not used: 0
+        return jnp.maximum(
+            jax.ops.segment_max(flat, labels, a.size), jnp.zeros((), a.dtype)
+        )  # 0 for labels that are not used
 
     def _spread(self, units: Array) -> Array:
         """[n] -> [*S]."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints.features import Feature, Relation
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, of_shape
 
 
 class Schema:
@@ -29,18 +29,16 @@ class Schema:
         by_name: dict[str, Feature] = {}
         for feature in self.features:
             if feature.name in by_name:
-                raise ValueError(f"feature {feature.name!r} is declared twice, names must be different")
+                raise BadArgument("features", "have different names", hint=f"{feature.name!r} is declared twice")
             by_name[feature.name] = feature
         for relation in self.relations:
             for name in relation.coefficients:
                 if name not in by_name:
-                    raise ValueError(f"relation {relation}: {name!r} is no feature of the space")
+                    raise BadArgument(f"relation {relation}", f"be between features of {', '.join(by_name)}", name)
                 if by_name[name].kind == "category":
-                    raise ValueError(f"relation {relation}: {name!r} is a category, relations are between numbers")
-        self.center = self._per_feature("center", center, 0.0)
-        scales = self._per_feature("scale", scale, 1.0)
-        if (scales < 0).any():
-            raise ValueError(f"scale of {self.names[int((scales < 0).argmax())]!r} must be >= 0, was {scales.min()}")
+                    raise BadArgument(f"relation {relation}", "be between numbers", hint=f"{name!r} is a category")
+        self.center = self._per_feature("center", center, 0.0, -np.inf, "be finite")
+        scales = self._per_feature("scale", scale, 1.0, 0.0, "be finite and >= 0")
         self.scale = np.where(scales == 0, 1.0, scales)
 
     @property
@@ -58,17 +56,17 @@ class Schema:
         """[D] int32, the feature of each column."""
         return np.repeat(np.arange(len(self.features)), [f.columns for f in self.features]).astype(np.int32)
 
-    def _per_feature(self, name: str, given: Any, default: float) -> np.ndarray:
+    def _per_feature(self, name: str, given: Any, default: float, least: float, wanted: str) -> np.ndarray:
         if given is None:
             return np.full(len(self.features), default)
         if isinstance(given, Mapping):
-            unknown = [key for key in given if key not in self.names]
-            if unknown:
-                raise ValueError(f"{name} is given for {unknown[0]!r}, which is no feature of the space")
+            if unknown := [key for key in given if key not in self.names]:
+                raise BadArgument(name, f"be given for features of {', '.join(self.names)}", unknown[0])
             given = [given.get(own, default) for own in self.names]
         values = np.asarray(given, np.float64)
         if values.shape != (len(self.features),):
-            raise BadArgument(name, f"have one number per feature, {len(self.features)}", Words(f"of {values.shape}"))
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} of {self.names[int((~np.isfinite(values)).argmax())]!r} must be finite")
+            raise BadArgument(name, f"have one number per feature, {len(self.features)}", of_shape(values.shape))
+        for feature, value in zip(self.names, values, strict=True):
+            if not (np.isfinite(value) and value >= least):
+                raise BadArgument(f"{name} of {feature!r}", wanted, value)
         return values

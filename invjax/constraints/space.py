@@ -24,28 +24,28 @@ from invjax.types import Result
 class FeatureSpace(Schema):
     """The schema of a table: raw units in, raw units out.
 
-    Model coordinates x [N, D]: one column ``(raw − center)/scale`` per feature (of an ordinal one its position), but K
-    columns of 0 and 1 per category of K levels, in the order of the features. A *table* is a dict name -> [N] array, a
-    pandas DataFrame or an array [N, F]; tables returned are dicts.
+    Model coordinates x [N, D] have one column ``(raw − center)/scale`` per feature (of an ordinal one, its position),
+    but K columns of 0 and 1 per category of K levels, in the order of the features. A *table* is a dict
+    name -> [N] array, a pandas DataFrame or an array [N, F]; tables that are returned are dicts.
 
     Args:
       features: what each column may become.
       relations: linear relations between features that are not categories.
       center, scale: raw units, [F] or {name: number}; 0 and 1 by default. A scale of 0 (a constant feature) counts
-        as 1. Those of categories are not used.
+        as 1. Categories use neither.
 
-    Raises ValueError naming the feature or the relation: equal names, a relation over an unknown name or a category, a
-    center or scale that is not finite, a negative scale.
+    Raises BadArgument, naming the feature or the relation, for equal names, a relation over an unknown name or a
+    category, a center or scale that is not finite, and a negative scale.
     """
 
     @classmethod
     def infer(cls, table: Table, relations: Iterable[Relation] = (), **overrides: Any) -> FeatureSpace:
         """A schema from data: ranges and levels are those that occur; center and scale are mean and standard deviation.
 
-        Floats become continuous, whole numbers integer, text and truth values categories, an ordered pandas categorical
-        ordinal. overrides: by column name a Feature, or a dict of the fields that differ, e.g.
+        Floats become continuous, whole numbers integer, text and truth values categories, and an ordered pandas
+        categorical becomes ordinal. overrides: by column name a Feature, or a dict of the fields that differ, e.g.
         ``age={"direction": "up"}`` (``**{"a name with spaces": {...}}``).
-        Raises ValueError for a name that is no column, or a column without any value.
+        Raises BadArgument for a name without a column, and for a column without any value.
         """
         features, found = infer_features(table, overrides)
         center, scale = np.zeros(len(features)), np.ones(len(features))
@@ -57,22 +57,22 @@ class FeatureSpace(Schema):
         return cls(features, relations, center, scale)
 
     def encode(self, table: Table, dtype: Any = np.float32) -> np.ndarray:
-        """[N, D] in ``dtype``. No number: NaN. An unknown category: all its columns 0. Other rows are unaffected."""
+        """[N, D] in ``dtype``. A cell that is not a number becomes NaN, an unknown category 0 in all its columns."""
         return coding.encode(self.features, self.center, self.scale, table, dtype)
 
     def decode(self, x: Any, factual: Table | None = None) -> dict[str, np.ndarray]:
-        """A table from x [N, D]; numbers on their range and grid, the level of the largest column of a category.
+        """A table from x [N, D]: numbers within their range and on their grid, of a category the largest column.
 
         factual: the table that x started from; features that did not change come back bit for bit.
         """
         return coding.decode(self.features, self.center, self.scale, x, factual)
 
     def reasons(self, table: Table) -> list[str]:
-        """Per row "" where it obeys the schema, else every constraint it breaks, separated by "; "."""
+        """For each row "" if it obeys the schema, else the constraints that it breaks, separated by "; "."""
         return ["; ".join(row) for row in judge.reasons(self.features, self.relations, table)]
 
     def violations(self, factual: Table, table: Table) -> list[list[str]]:
-        """Per row every violation of ``table`` as an answer to ``factual``: its own, and moves that are not allowed."""
+        """For each row the violations of ``table`` as an answer to ``factual``: its own, and forbidden moves."""
         own = judge.reasons(self.features, self.relations, table)
         return [a + b for a, b in zip(own, judge.moves(self.features, factual, table), strict=True)]
 
@@ -83,8 +83,8 @@ class FeatureSpace(Schema):
     def to_pandas(self, result: Result, factual: Table | None = None) -> Any:
         """The table of :meth:`invjax.Result.to_pandas`, with l0 in features and the answers in raw units.
 
-        A column per feature follows (of one whose name is taken, ``NAME (feature)``). factual: the table that x
-        started from; what did not change then comes back bit for bit.
+        A column per feature follows (``NAME (feature)`` where the name is taken). factual: the table that x started
+        from; with it, what did not change comes back bit for bit.
         Raises ImportError where pandas is missing, BadArgument where ``result`` has other columns.
         """
         x = np.asarray(result.x)
@@ -125,18 +125,17 @@ class FeatureSpace(Schema):
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> FeatureSpace:
-        """Read what :meth:`to_json` wrote, or the like by hand; ValueError where the file is not of that form."""
+        """Read what :meth:`to_json` wrote, or a file of that form. Raises BadArgument where it has another."""
         with open(path, encoding="utf-8") as file:
-            try:
-                content = json.load(file)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{os.fspath(path)!r} must be JSON: {error}") from None
+            text = file.read()
         try:
+            content = json.loads(text)
             features = [_feature(entry) for entry in content["features"]]
             relations = [Relation(**entry) for entry in content.get("relations", ())]
             return cls(features, relations, content.get("center"), content.get("scale"))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{os.fspath(path)!r} must be a feature space as to_json writes it: {error}") from None
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            wanted = "be a feature space as to_json writes it"
+            raise BadArgument("path", wanted, os.fspath(path), hint=repr(error)) from None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FeatureSpace):
@@ -151,7 +150,7 @@ class FeatureSpace(Schema):
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
+    """``value``, or None for an infinity, which JSON cannot hold."""
     return None if math.isinf(value) else value
 
 

@@ -10,44 +10,43 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints.features import Feature
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 
 Table = Any  # dict name -> [N] array, a pandas DataFrame, or a [N, F] array
 
 
 def columns(table: Table, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """The columns of a table by name, each [N]. names: those needed, in their order; None: all there are.
+    """The columns of a table by name, each [N].
 
-    A [N, F] array has its columns in the order of names (``x0, x1, …`` where names is None); a dict or a DataFrame may
-    have more columns than needed. Raises ValueError for a missing column or unequal lengths.
+    names: the columns that are needed, in their order; None for all. An array [N, F] has its columns in the order of
+    names (``x0, x1, …`` where names is None); a dict or a DataFrame may have more columns than needed. Raises
+    BadArgument for a missing column and for unequal lengths.
     """
     if isinstance(table, Mapping) or (hasattr(table, "columns") and hasattr(table, "iloc")):
-        present = [str(name) for name in (table.keys() if isinstance(table, Mapping) else table.columns)]
-        own = dict(zip(present, table.keys() if isinstance(table, Mapping) else table.columns, strict=True))
-        wanted = present if names is None else list(names)
-        missing = [name for name in wanted if name not in own]
-        if missing:
-            raise BadArgument("table", f"have the column {missing[0]!r}", Words(", ".join(map(repr, present))))
+        own = {str(key): key for key in (table if isinstance(table, Mapping) else table.columns)}
+        wanted = list(own) if names is None else list(names)
+        if missing := [name for name in wanted if name not in own]:
+            raise BadArgument("table", f"have the column {missing[0]!r}", Words(f"of {', '.join(map(repr, own))}"))
         found = {name: np.asarray(table[own[name]]) for name in wanted}
     else:
         array = np.asarray(table)
         if array.ndim != 2:
-            raise BadArgument("table", "be a dict, a DataFrame or an array [N, F]", Words(f"an array of {array.shape}"))
+            raise BadArgument("table", "be a dict, a DataFrame or an array [N, F]", of_shape(array.shape))
         wanted = [f"x{i}" for i in range(array.shape[1])] if names is None else list(names)
         if array.shape[1] != len(wanted):
-            raise BadArgument("table", f"have {len(wanted)} columns, [N, F]", Words(f"an array of shape {array.shape}"))
+            raise BadArgument("table", f"have {len(wanted)} columns, [N, F]", of_shape(array.shape))
         found = {name: array[:, i] for i, name in enumerate(wanted)}
-    lengths = {name: column.shape for name, column in found.items()}
-    for name, shape in lengths.items():
-        if len(shape) != 1:
-            raise ValueError(f"column {name!r} of the table must be one-dimensional, was of shape {shape}")
+    for name, column in found.items():
+        if column.ndim != 1:
+            raise BadArgument(f"column {name!r} of the table", "be one-dimensional", of_shape(column.shape))
+    lengths = {name: len(column) for name, column in found.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns of the table must be of one length, were {lengths}")
+        raise BadArgument("columns of the table", "be of one length", lengths)
     return found
 
 
 def numbers(feature: Feature, column: np.ndarray) -> np.ndarray:
-    """[N] float64: the column as numbers, positions for levels; NaN where a cell is none of them."""
+    """[N] float64: the column as numbers, or as positions in the levels; NaN where a cell is neither."""
     if feature.levelled:
         return _positions(feature, column)
     if column.dtype.kind in "fiub":
@@ -56,7 +55,7 @@ def numbers(feature: Feature, column: np.ndarray) -> np.ndarray:
 
 
 def _positions(feature: Feature, column: np.ndarray) -> np.ndarray:
-    """Positions of the cells in the levels. A cell also matches by its text: "3" is the level 3."""
+    """The positions of the cells in the levels. A cell also matches by its text: "3" is the level 3."""
     lookup: dict[Any, float] = {str(level): float(i) for i, level in enumerate(feature.levels)}
     lookup |= {level: float(i) for i, level in enumerate(feature.levels)}
 
@@ -77,15 +76,16 @@ def _as_number(cell: Any) -> float:
 
 
 def infer_features(table: Table, overrides: Mapping[str, Any]) -> tuple[list[Feature], dict[str, np.ndarray]]:
-    """One Feature per column, and the columns: floats continuous and whole numbers integer in the range of the data,
-    text and truth values categories of the values that occur (sorted), an ordered pandas categorical ordinal.
+    """One Feature per column, and the columns.
 
-    overrides: by name a Feature, or a dict of the fields that differ. Raises ValueError for a name that is no column.
+    Floats become continuous and whole numbers integer, within the range of the data; text and truth values become
+    categories of the values that occur (sorted), and an ordered pandas categorical becomes ordinal.
+
+    overrides: by name a Feature, or a dict of the fields that differ. Raises BadArgument for a name without a column.
     """
     found = columns(table)
-    unknown = [name for name in overrides if name not in found]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is no column of the table, which has {', '.join(map(repr, found))}")
+    if unknown := [name for name in overrides if name not in found]:
+        raise BadArgument("overrides", f"name columns of the table, {', '.join(map(repr, found))}", unknown[0])
     features = []
     for name, column in found.items():
         given = overrides.get(name, {})
@@ -93,12 +93,12 @@ def infer_features(table: Table, overrides: Mapping[str, Any]) -> tuple[list[Fea
             features.append(dataclasses.replace(given, name=name))
             continue
         if not isinstance(given, Mapping):
-            raise ValueError(f"override of {name!r} must be a Feature or a dict of its fields, was {given!r}")
+            raise BadArgument(f"override of {name!r}", "be a Feature or a dict of its fields", given)
         guess = _guess(name, column, getattr(table, "dtypes", {}), given.get("kind"))
         try:
             features.append(Feature(name, **{**guess, **given}))
         except TypeError:
-            raise ValueError(f"override of {name!r} must have fields of Feature, was {dict(given)!r}") from None
+            raise BadArgument(f"override of {name!r}", "have fields of Feature", dict(given)) from None
     return features, found
 
 
@@ -107,29 +107,27 @@ def _guess(name: str, column: np.ndarray, dtypes: Any, kind: str | None) -> dict
     if categorical is not None:
         ordered = bool(getattr(dtypes[name], "ordered", False))
         return {"kind": "ordinal" if ordered else "category", "levels": tuple(categorical)}
-    textual = column.dtype.kind in "OUSb" and (
-        column.dtype.kind == "b" or not all(_numeric(cell) for cell in column.tolist())
-    )
+    kinds = column.dtype.kind
+    textual = kinds == "b" or (kinds in "OUS" and not all(map(_numeric, column.tolist())))
     if kind in ("ordinal", "category") or (kind is None and textual):
         levels = {cell for cell in column.tolist() if not _missing(cell)}
         try:
             ordered_levels = sorted(levels)
-        except TypeError:  # of several types
+        except TypeError:  # levels of several types
             ordered_levels = sorted(levels, key=str)
         return {"kind": kind or "category", "levels": tuple(ordered_levels)}
     values = numbers(Feature(name), column)
     values = values[np.isfinite(values)]
     if not values.size:
-        raise ValueError(f"column {name!r} must have a finite number, has none")
+        raise BadArgument(f"column {name!r}", "have a finite number")
     low, high = float(values.min()), float(values.max())
-    return {"kind": "integer" if column.dtype.kind in "iu" else "continuous", "lower": low, "upper": high}
+    return {"kind": "integer" if kinds in "iu" else "continuous", "lower": low, "upper": high}
 
 
 def _missing(cell: Any) -> bool:
-    """None, NaN, pandas' NA."""
-    return (
-        cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and math.isnan(cell))
-    )
+    """Whether a cell is None, NaN or pandas' NA."""
+    nan = isinstance(cell, float) and math.isnan(cell)
+    return nan or cell is None or type(cell).__name__ in ("NAType", "NaTType")
 
 
 def _numeric(cell: Any) -> bool:
