@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import Any
 
 import numpy as np
 
 from benchmarks.attacks import published
 from benchmarks.attacks.records import record_of
+from benchmarks.attacks.settings import brief
 from benchmarks.common import check_json, timed_run, write_json
-from invjax.attacks.gse import VARIANTS
 from invjax.campaign.attack import choose, configure
 from invjax.campaign.pairs import make_pairs
 from invjax.core.errors import BadArgument, Words
@@ -21,6 +20,8 @@ from invjax.metrics.attack import MEASURES, attack_table
 from invjax.models import load
 from invjax.models.params_file import load_arrays
 
+VARIANTS = {"fast": "gse", "released": "gse-released", "published": "gse-published"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", required=True, help="npz with images [N,32,32,3] uint8 and labels [N]")
@@ -29,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=24, help="how many correctly classified images")
     parser.add_argument("--targets", default="all", help="all, or offsets added to the label: 1,4,7")
     parser.add_argument("--untargeted", action="store_true", help="any class but the label")
-    parser.add_argument("--variant", choices=VARIANTS, default="fast")
+    parser.add_argument(
+        "--variant", choices=list(VARIANTS), default="fast", help="fast: ours; or the authors' code, or the paper"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another constant of GSE")
     parser.add_argument("--lanes", type=int, default=64, help="examples worked on at once")
     parser.add_argument("--mean", type=float, nargs="+", default=[0.5], help="the network's input normalisation")
@@ -41,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def configuration(variant: str, untargeted: bool, settings: list[str]) -> Any:
     """The variant's constants with those of ``--set NAME=VALUE`` replaced."""
-    constants: dict[str, str | float] = {"variant": variant}
+    constants: dict[str, str | float] = {}
     if untargeted and variant == "released":
-        constants["k_hat"] = 30  # the released settings differ
+        constants["phase_one_steps"] = 30  # the released settings differ
     for setting in settings:
         name, _, value = setting.partition("=")
         constants[name] = value
-    return configure("gse", constants)
+    return configure(VARIANTS[variant], constants)
 
 
 def compare(path: str, record: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -78,9 +81,9 @@ def run(options: argparse.Namespace) -> int:
     chosen = choose(logits, source, None, options.start, options.n)
     classes = num_classes(logits, chosen.images.shape[1:], chosen.images.dtype)
     pairs = make_pairs(chosen.labels, classes, "untargeted" if options.untargeted else options.targets)
-    x, brief = chosen.images[pairs.image], dataclasses.replace(config, trials=1, iterations=1)
+    x = chosen.images[pairs.image]
     timed = timed_run(
-        logits, x, pairs.label, pairs.target, method=config, brief=brief, lanes=options.lanes,
+        logits, x, pairs.label, pairs.target, method=config, brief=brief(config), lanes=options.lanes,
         progress=False if options.no_progress else None,
     )  # fmt: skip
     record = {"variant": options.variant, "lanes": timed.lanes, **record_of(timed, pairs)}

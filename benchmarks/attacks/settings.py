@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 CIFAR10: dict[str, Entry] = {
     "gse": Entry("gse", {}),
-    "gse-released": Entry("gse", {"variant": "released"}, {"k_hat": 30}, released=(2000, 4001)),
+    "gse-released": Entry("gse-released", {}, {"phase_one_steps": 30}, released=(2000, 4001)),
     "strattack": Entry("strattack", {"trials": 4, "iterations": 60, "retrain_trials": 3}),
     "fwnucl": Entry("fwnucl", {"trials": 4, "iterations": 60, "steps": 4}),
     "homotopy": Entry("homotopy", {"eps": 0.5, "iterations": 200, "inner": 10, "max_update": 3}),
@@ -95,7 +95,9 @@ IMAGENET: dict[str, Entry] = {
 
 IMAGENET_FIDELITY: dict[str, Entry] = {
     "gse": Entry(
-        "gse", {"variant": "released", "mu": 0.1, "sigma": 0.05, "k_hat": 50, "q": 0.9}, released=(2000, 4001)
+        "gse-released",
+        {"l2_weight": 0.1, "step_size": 0.05, "phase_one_steps": 50, "far_divisor": 0.9},
+        released=(2000, 4001),
     ),
     "strattack": Entry("strattack", {"c": 2.5}, released=(3200, 6400)),
     "fwnucl": Entry("fwnucl", {"eps": 5.0, "trials": 1, "stop_early": "false"}, released=(200, 10200)),
@@ -120,7 +122,7 @@ def configuration(entry: Entry, untargeted: bool, settings: dict[str, str]) -> C
 
 def brief(config: Config) -> Config:
     """The same program with as few iterations as its numbers allow: it is run once to compile."""
-    shortest = {"iterations": 1, "steps": 1, "queries": 1, "generations": 1, "trials": 1, "restarts": 1, "rounds": 1}
+    counts = ("iterations", "steps", "queries", "generations", "trials", "restarts", "rounds", "patience")
     static = {field.name for field in dataclasses.fields(config) if field.metadata.get("static")}
     known = {field.name for field in dataclasses.fields(config)} - static
-    return dataclasses.replace(config, **{name: n for name, n in shortest.items() if name in known})
+    return dataclasses.replace(config, **{name: 1 for name in counts if name in known})

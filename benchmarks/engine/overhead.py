@@ -16,7 +16,7 @@ from invjax.data import open_images
 from invjax.models import load
 
 # The same program with next to no iterations, to compile it: these numbers are traced.
-BRIEF = {"gse": {"trials": 1, "iterations": 1}, "pgd": {"steps": 1, "restarts": 1}, "fgsm": {}}
+BRIEF = {"gse": {"patience": 1, "steps": 1}, "pgd": {"steps": 1, "restarts": 1}, "fgsm": {}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,32 +6,58 @@
 from collections.abc import Callable
 from typing import Any
 
-from invjax.attacks.corner_search import CornerSearch as CornerSearch
-from invjax.attacks.ead import EAD as EAD
-from invjax.attacks.fmn import FMN as FMN
-from invjax.attacks.forward_backward import ForwardBackward as ForwardBackward
-from invjax.attacks.fwnucl import FWnucl as FWnucl
-from invjax.attacks.gse import GSE as GSE
-from invjax.attacks.gse import GSEConfig as GSEConfig
-from invjax.attacks.gse_fast import GSEFastConfig as GSEFastConfig
-from invjax.attacks.homotopy import Homotopy as Homotopy
-from invjax.attacks.jsma import JSMA as JSMA
-from invjax.attacks.local_search import LocalSearch as LocalSearch
-from invjax.attacks.one_pixel import OnePixel as OnePixel
-from invjax.attacks.pgd import FGSM as FGSM
-from invjax.attacks.pgd import PGD as PGD
-from invjax.attacks.pgd0 import PGD0 as PGD0
-from invjax.attacks.pgd0 import SigmaMap as SigmaMap
-from invjax.attacks.saif import SAIF as SAIF
-from invjax.attacks.sapf import SAPF as SAPF
-from invjax.attacks.sigma_zero import SigmaZero as SigmaZero
-from invjax.attacks.sparse_rs import SparseRS as SparseRS
-from invjax.attacks.sparse_rs_patches import SparseRSFrame as SparseRSFrame
-from invjax.attacks.sparse_rs_patches import SparseRSPatch as SparseRSPatch
-from invjax.attacks.sparsefool import SparseFool as SparseFool
-from invjax.attacks.spgd import SparsePGD as SparsePGD
-from invjax.attacks.strattack import StrAttack as StrAttack
+from invjax.attacks.corner_search import CornerSearch
+from invjax.attacks.ead import EAD
+from invjax.attacks.fmn import FMN
+from invjax.attacks.forward_backward import ForwardBackward
+from invjax.attacks.fwnucl import FWnucl
+from invjax.attacks.gse import GSE
+from invjax.attacks.gse_released import GSEPublished, GSEReleased
+from invjax.attacks.homotopy import Homotopy
+from invjax.attacks.jsma import JSMA
+from invjax.attacks.local_search import LocalSearch
+from invjax.attacks.one_pixel import OnePixel
+from invjax.attacks.pgd import FGSM, PGD
+from invjax.attacks.pgd0 import PGD0, SigmaMap
+from invjax.attacks.saif import SAIF
+from invjax.attacks.sapf import SAPF
+from invjax.attacks.sigma_zero import SigmaZero
+from invjax.attacks.sparse_rs import SparseRS
+from invjax.attacks.sparse_rs_patches import SparseRSFrame, SparseRSPatch
+from invjax.attacks.sparsefool import SparseFool
+from invjax.attacks.spgd import SparsePGD
+from invjax.attacks.strattack import StrAttack
 from invjax.core.config import from_registry
+
+__all__ = [
+    "EAD",
+    "FGSM",
+    "FMN",
+    "GSE",
+    "JSMA",
+    "PGD",
+    "PGD0",
+    "REGISTRY",
+    "SAIF",
+    "SAPF",
+    "CornerSearch",
+    "FWnucl",
+    "ForwardBackward",
+    "GSEPublished",
+    "GSEReleased",
+    "Homotopy",
+    "LocalSearch",
+    "OnePixel",
+    "SigmaMap",
+    "SigmaZero",
+    "SparseFool",
+    "SparsePGD",
+    "SparseRS",
+    "SparseRSFrame",
+    "SparseRSPatch",
+    "StrAttack",
+    "make",
+]
 
 REGISTRY: dict[str, Callable[..., Any]] = {
     # dense
@@ -40,6 +66,8 @@ REGISTRY: dict[str, Callable[..., Any]] = {
     "forward-backward": ForwardBackward,
     # group-wise sparse
     "gse": GSE,
+    "gse-released": GSEReleased,
+    "gse-published": GSEPublished,
     "strattack": StrAttack,
     "fwnucl": FWnucl,
     "homotopy": Homotopy,
@@ -67,6 +95,6 @@ REGISTRY: dict[str, Callable[..., Any]] = {
 def make(name: str, **constants: Any) -> Any:
     """The configuration of the attack called ``name``, with some of its constants replaced.
 
-    Raises ValueError for an unknown name, or a constant that the attack does not have.
+    Raises BadArgument for an unknown name or a constant that the attack does not have; it lists the known ones.
     """
     return from_registry(REGISTRY, "attack", name, constants)

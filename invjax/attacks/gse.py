@@ -1,249 +1,242 @@
-"""GSE: group-wise sparse perturbations (Sadiku, Wagner, Pokutta, ICLR 2025).
+"""GSE at a tenth of the gradients: one descent selects the pixels and shrinks the perturbation at the same time.
 
-    min_r  L(f(x + r), t) + λ ‖r‖_{1/2}^{1/2} + regulariser,   x + r in the box,                                  (7)
+The problem is that of the paper (Sadiku, Wagner, Pokutta, ICLR 2025; :mod:`invjax.attacks.gse_released`),
 
-with L the Carlini-Wagner margin. Phase I runs proximal steps with one weight λ per pixel, which falls near changed
-pixels and grows elsewhere: changes gather in groups. Phase II minimises L + regulariser on the subspace V that the
-weights have opened. λ is searched per example by bracketing and bisection; of the trials that reach the wanted class
-the one with the fewest touched 8x8 windows (d_{2,0}) is kept.
+    min_r  d_{2,0}(r)   over  x + r in the box and in the wanted class,  with ‖r‖_2 kept small,                    (7')
 
-Coordinates: r is measured in units in which the box has width 2, i.e. [-1, 1]: the paper's. All constants are in
-these units, whatever the bounds of the data.
+and so are its two parts: a map over the pixels that favours groups and opens a set V, and a descent of the
+classifier's gap on the subspace V. The released code runs one after the other, from r = 0, for each of ten λ, and
+spends most of its gradients in trials that fail. Here every gradient serves both parts, and there are no trials: V
+shrinks after each success and grows a little after each failure, as the radius does in FMN (Pintor et al., NeurIPS
+2021).
+
+One step, with g the gradient of the gap c at the asked r (r, g in [-1, 1] coordinates; n pixels are open):
+
+1. Potential. ḡ ← (1 − ρ) ḡ + ρ g. A pixel's potential is the first-order decrease of the gap that it can offer within
+   the box, p = Σ_c |ḡ_c| room_c, where room_c is the way to the side of the box that −ḡ_c points to. The slow mean
+   matters most: if V followed each gradient, r would never arrive at the boundary of the class.
+2. Groups. V = the n pixels of the largest blur(p · (1 + keep · [pixel in V])). The blur makes one pixel speak for
+   its neighbours, as the weights of phase I do; the bonus keeps open pixels open.
+3. Budget. n ← n (1 − s) if r had the wanted class, else n (1 + s · regrow); s falls on a cosine from shrink to
+   shrink_end.
+4. Step. m ← β m + (1 − β) g;  r ← clip((1 − α) r − t m) on V, 0 elsewhere. t is the least t >= 0 for which the linear
+   model c + g·(r_new − r) reaches −aim, but a step is never longer than its cap. The factor 1 − α is the gradient step
+   of ‖r‖²: it shrinks r where the class allows it. The model includes what closing pixels costs, so no point is asked
+   twice.
+
+The answer is the iterate of least (d_{2,0}, ‖r‖_2) in the wanted class. docs/gse_variants.md measures what each part
+contributes.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
 from invjax import losses, prox
-from invjax.attacks.gse_fast import GSEFastConfig
-from invjax.attacks.parts.coordinates import SIGNED, scale, to_data, to_units
-from invjax.core import windows as images
-from invjax.core.config import STATIC, config, require, require_choice
-from invjax.core.errors import BadArgument, Words
-from invjax.core.numerics import safe_divide, safe_norm, select
-from invjax.solvers import momentum, search
-from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
+from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data
+from invjax.attacks.parts.units import need_image
+from invjax.core import windows
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
+from invjax.core.errors import BadArgument
+from invjax.core.numerics import safe_divide, safe_norm
+from invjax.solvers.best import Best, nothing
+from invjax.types import Array, Context, Eval, Method, Problem, Status
 
-VARIANTS = ("released", "published", "fast")
+NEWTON_STEPS = 2  # towards the step length: the model is piecewise linear in it, with kinks where the box cuts in
 
 
 @config
-class GSEConfig:
-    """Constants of ``"released"`` and ``"published"``, made by :func:`GSE`. In [-1, 1] coordinates."""
+class GSE:
+    """The attack's constants, tuned on 32x32 images. Targeted and untargeted; for images.
 
-    mu: float = 1.0  # weight of the regulariser, >= 0
-    sigma: float = 0.005  # step size, > 0
-    k_hat: int = 50  # iterations of phase I
-    iterations: int = 200  # iterations of a trial, both phases
-    trials: int = 10  # values of λ tried, >= 1
-    q: float = 0.25  # 1/q is the growth of λ per iteration where nothing is near, in (0, 1]
-    growth: float = 2.0  # λ of the next trial over this one's while no trial has failed, > 1
-    start: float = 0.01  # λ of the first trial over λ_max, > 0
-    window: int = field(default=8, metadata=STATIC)  # side of the windows of d_{2,0}
-    variant: str = field(default="released", metadata=STATIC)
+    Units: [-1, 1] coordinates, pixels, logits; shares in [0, 1].
+
+    Fields:
+      steps: value-and-gradients from the first success on, >= 1.
+      patience: an example without a success is given up after patience·steps evaluations, >= 1; no example has more.
+      initial_share: share of the pixels that are open at first, in (0, 1].
+      shrink: share of the open pixels that a success closes, at first, in [0, 1).
+      shrink_end: the same at the end, in [0, 1).
+      regrow: what a failure opens over what a success closes, >= 0.
+      memory: ρ, weight of the newest gradient in the mean that selects the pixels, in (0, 1].
+      keep: bonus of the open pixels, >= 0.
+      momentum: β, in [0, 1).
+      decay: α, the share of r given back in each step, in [0, 1).
+      step_size: the longest step, l2, at first, > 0.
+      step_size_end: the same at the end, > 0.
+      aim: how far beyond the boundary a step aims, logits, >= 0.
+      window: side of the windows of d_{2,0}, pixels (static).
+      blur: side of the Gaussian kernel, an odd number of pixels (static).
+      blur_sigma: its standard deviation, pixels (static).
+
+    Evaluations per example: from steps (where the first perturbed point succeeds) to patience·steps.
+    """
+
+    steps: int = 50
+    patience: int = 5
+    initial_share: float = 0.25
+    shrink: float = 0.3
+    shrink_end: float = 0.1
+    regrow: float = 0.1
+    memory: float = 0.05
+    keep: float = 2.0
+    momentum: float = 0.4
+    decay: float = 0.05
+    step_size: float = 0.5
+    step_size_end: float = 0.2
+    aim: float = 1.0
+    window: int = field(default=8, metadata=STATIC)
+    blur: int = field(default=9, metadata=STATIC)
+    blur_sigma: float = field(default=2.5, metadata=STATIC)
 
     method: ClassVar[Method]
+    RENAMED: ClassVar = {
+        "variant": "the class GSEReleased or GSEPublished",
+        "iterations": "steps",
+        "trials": "patience",
+        "start": "initial_share",
+        "step": "step_size",
+        "step_end": "step_size_end",
+    }
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, str):  # GSE("released")
+            named = {"released": "GSEReleased", "published": "GSEPublished"}.get(self.steps, "GSE")
+            raise BadArgument("GSE.variant", f"be chosen by class, {named}()", self.steps)
 
     def check(self) -> None:
-        require(self, "mu", lambda v: v >= 0, "a weight >= 0")
-        require(self, "sigma", lambda v: v > 0, "a step > 0")
-        require(self, "k_hat", lambda v: v >= 1, "at least 1")
-        require(self, "iterations", lambda v: v >= 1, "at least 1")
-        require(self, "trials", lambda v: v >= 1, "at least 1")
-        require(self, "q", lambda v: 0 < v <= 1, "in (0, 1]")
-        require(self, "growth", lambda v: v > 1, "above 1")
-        require(self, "start", lambda v: v > 0, "above 0")
-        require(self, "window", lambda v: v >= 1, "at least 1")
-        require_choice(self, "variant", ("released", "published"))
-
-
-def GSE(variant: str = "fast", **constants: Any) -> GSEConfig | GSEFastConfig:
-    """A GSE configuration: the variant's constants for 32x32 images, any of them replaced by keyword.
-
-    variant: ``"released"``, the authors' code, step for step (its ``k_hat`` is 50 targeted, 30 untargeted);
-    ``"published"``, the paper's algorithm; ``"fast"``, ours (:mod:`invjax.attacks.gse_fast`): fewer windows and pixels
-    for a tenth of the gradients. The first two are a :class:`GSEConfig`, the last a :class:`GSEFastConfig`.
-
-    Raises ValueError for another variant, TypeError for a constant that the variant does not have.
-    """
-    if variant not in VARIANTS:
-        raise BadArgument("variant", f"be one of {', '.join(map(repr, VARIANTS))}", variant)
-    return GSEFastConfig(**constants) if variant == "fast" else GSEConfig(variant=variant, **constants)
+        require_at_least(self, 1, "steps", "patience", "window")
+        require_at_least(self, 0, "regrow", "keep", "aim")
+        require_above(self, 0, "step_size", "step_size_end", "blur_sigma")
+        for name in ("initial_share", "memory"):
+            require(self, name, lambda v: 0 < v <= 1, "in (0, 1]")
+        for name in ("shrink", "shrink_end", "momentum", "decay"):
+            require(self, name, lambda v: 0 <= v < 1, "in [0, 1)")
+        require(self, "blur", lambda v: v >= 1 and v % 2 == 1, "an odd number of pixels")
 
 
 class GSEState(NamedTuple):
-    z: Array  # [*S] the next point to ask, as a perturbation
-    r: Array  # [*S] the last iterate (after the proximal or gradient step, before averaging or extrapolation)
-    g0: Array  # [*S] gradient at r = 0: the first step of every trial needs no evaluation
-    weights: Array  # [H, W] λ per pixel
-    beta: Array  # [] momentum sequence
-    k: Array  # [] int32, steps taken in this trial; -1 before the clean input was seen
-    lam: search.Bracket  # the search for the largest λ that succeeds; ``lam.value`` is this trial's
-    hit: Array  # [*S] the shortest point of this trial with the wanted class, data units (published only)
-    hit_norm: Array  # [] its ‖r‖_2; infinity if there is none
-    best: Array  # [*S] the point of the best trial, data units
-    best_d20: Array  # [] its d_{2,0}; infinity if there is none
+    r: Array  # [*S] the point to ask, as a perturbation
+    mean: Array  # [*S] ḡ, the slow mean of the gradients
+    velocity: Array  # [*S] m, their fast mean
+    opened: Array  # [H, W] bool, V
+    pixels: Array  # [] n, a real number of open pixels
+    count: Array  # [] int32, points asked
+    age: Array  # [] int32, points asked from the first success on, that one included
+    best: Best  # scored by d_{2,0}, ties by ‖r‖_2
     status: Array  # [] int32, PENDING until decided
 
 
-def _init(ctx: Context, problem: Problem, config: GSEConfig) -> GSEState:
-    if problem.x.ndim != 3:
-        raise BadArgument("x", "be images [N, H, W, C] for GSE", Words(f"examples of shape {problem.x.shape}"))
-    zero, scalar = jnp.zeros_like(problem.x), jnp.zeros((), problem.x.dtype)
-    far = jnp.full((), jnp.inf, problem.x.dtype)
+def _init(ctx: Context, problem: Problem, config: GSE) -> GSEState:
+    need_image(problem, "GSE")
+    zero, opened = jnp.zeros_like(problem.x), jnp.zeros(problem.x.shape[:2], bool)
     return GSEState(
-        z=zero, r=zero, g0=zero, weights=zero[..., 0], beta=scalar + 1, k=jnp.int32(-1), lam=search.init(scalar),
-        hit=problem.x, hit_norm=far, best=problem.x, best_d20=far, status=jnp.int32(Status.PENDING),
-    )  # fmt: skip
-
-
-def _ask(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) -> Array:
-    return to_data(problem, state.z, SIGNED)
-
-
-def _in_phase_one(config: GSEConfig, state: GSEState) -> Array:
-    return state.k < config.k_hat
-
-
-def _loss(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, point: Array, logits: Array) -> Array:
-    """The margin alone: the regulariser needs no network, and its gradient is exact where r is (see ``_tell``)."""
-    return losses.margin(logits, problem.label, problem.target)
-
-
-def _regulariser_grad(config: GSEConfig, state: GSEState) -> Array:
-    """∇ of μ‖r‖_2² in both phases (released), or of μ‖r‖_2 in phase II alone (published, (10)), at the asked z."""
-    if config.variant == "published":
-        direction = safe_divide(state.z, safe_norm(state.z))
-        return jnp.where(_in_phase_one(config, state), 0, config.mu) * direction
-    return 2 * config.mu * state.z
-
-
-def half_weight(config: GSEConfig, lam: Array, sigma: Array) -> Array:
-    """Weight w of ``prox(v, w) = argmin ½(u-v)² + w √|u|`` that stands for λ.
-
-    The released code solves (u-v)² + λσ√|u|, without the ½: w = λσ/2. The published form has w = λσ.
-    """
-    return lam * sigma * (1.0 if config.variant == "published" else 0.5)
-
-
-def lambda_max(config: GSEConfig, g: Array, sigma: Array) -> Array:
-    """The smallest λ for which the first proximal step, from 0 along the gradient g, stays at 0 (closed form).
-
-    Released: 1.0887 √σ ‖g‖_inf^{3/2}; its code searches for it by doubling and 50 bisections.
-    """
-    return prox.l_half_zero_weight(sigma * jnp.max(jnp.abs(g))) / half_weight(config, jnp.ones_like(sigma), sigma)
-
-
-def grow_weights(weights: Array, r: Array, q: ArrayLike) -> Array:
-    """λ_{t+1} = λ_t / M̄: M̄ = blur + 1 near changed pixels (λ falls), q elsewhere (λ grows). [H, W]."""
-    near = images.gaussian_blur(images.changed(r).astype(weights.dtype))
-    return weights / jnp.where(near > 0, near + 1, q)
-
-
-def _step(config: GSEConfig, problem: Problem, state: GSEState, grad: Array, sigma: Array) -> GSEState:
-    """One iteration from the asked point z with its gradient."""
-    # In [-1, 1] coordinates, so that r is rounded as in the released code: this is its only rounding that matters.
-    u = safe_divide(problem.x - (problem.upper + problem.lower) / 2, scale(problem, SIGNED))
-
-    def clip(r: Array) -> Array:
-        return jnp.clip(u + r, -1, 1) - u
-
-    beta = momentum.next_beta(state.beta)
-    first_phase = _in_phase_one(config, state)
-    w = half_weight(config, state.weights, sigma)[..., None]
-    if config.variant == "released":
-        # V keeps λ <= λ_0. At the switch z is restricted but its gradient is not taken anew, as in the released code.
-        closed = (state.weights > state.lam.value)[..., None] & ~first_phase
-        at_switch = state.k == config.k_hat
-        z = jnp.where(closed & at_switch, 0, state.z)
-        old = jnp.where(at_switch, z, state.r)
-        v = z - sigma * grad
-        r = jnp.where(first_phase, prox.l_half(v, w), jnp.where(closed, 0, v))
-        # The released "acceleration" is a convex average of the last two iterates, not an extrapolation.
-        share = state.beta / beta
-        z = share * r + (1 - share) * old
-        weights = jnp.where(first_phase, grow_weights(state.weights, z, config.q), state.weights)
-        return state._replace(z=clip(z), r=r, weights=weights, beta=beta, k=state.k + 1)
-    v = state.z - sigma * grad
-    opened = (state.weights < state.lam.value)[..., None]
-    r = clip(jnp.where(first_phase, prox.l_half(v, w), jnp.where(opened, v, 0)))
-    weights = jnp.where(first_phase, grow_weights(state.weights, r, config.q), state.weights)
-    # Phase II begins at the restriction of r to V = {λ < λ_0}, with fresh momentum.
-    at_switch = state.k + 1 == config.k_hat
-    restricted = jnp.where((weights < state.lam.value)[..., None], r, 0)
-    z = clip(jnp.where(at_switch, restricted, r + momentum.extrapolation(state.beta, beta) * (r - state.r)))
-    r = jnp.where(at_switch, restricted, r)
-    return state._replace(
-        z=z, r=r, weights=weights, beta=jnp.where(at_switch, jnp.ones_like(beta), beta), k=state.k + 1
+        r=zero,
+        mean=zero,
+        velocity=zero,
+        opened=opened,
+        pixels=jnp.asarray(config.initial_share * opened.size, zero.dtype),
+        count=jnp.int32(0),
+        age=jnp.int32(0),
+        best=nothing(problem, ties=True),
+        status=jnp.int32(Status.PENDING),
     )
 
 
-def _judge(config: GSEConfig, problem: Problem, state: GSEState, ev: Eval, reached: Array) -> tuple[GSEState, Array]:
-    """Whether the trial has ended, and its point in ``hit``."""
-    if config.variant == "released":  # ends at the first success, in either phase
-        far = jnp.full_like(state.hit_norm, jnp.inf)
-        state = state._replace(hit=ev.point, hit_norm=jnp.where(reached, jnp.zeros_like(far), far))
-        return state, reached | (state.k >= config.iterations)
-    norm = safe_norm(to_units(problem, ev.point, SIGNED))
-    better = reached & ~_in_phase_one(config, state) & (norm < state.hit_norm)
-    state = state._replace(hit=jnp.where(better, ev.point, state.hit), hit_norm=jnp.where(better, norm, state.hit_norm))
-    return state, state.k >= config.iterations
+def _ask(ctx: Context, problem: Problem, config: GSE, state: GSEState) -> Array:
+    return to_data(problem, state.r, SIGNED)
 
 
-def _tell(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState, ev: Eval) -> GSEState:
-    grad = ev.grad * scale(problem, SIGNED) + _regulariser_grad(config, state)
-    first = state.k < 0
+def _loss(ctx: Context, problem: Problem, config: GSE, state: GSEState, point: Array, logits: Array) -> Array:
+    """The gap, not the margin: its gradient also says how to stay in the wanted class."""
+    return losses.gap(logits, problem.label, problem.target)
+
+
+def open_pixels(potential: Array, opened: Array, pixels: Array, config: GSE) -> Array:
+    """V: the ``pixels`` pixels of the largest blurred potential. [H, W], [H, W] bool, [] -> [H, W] bool.
+
+    At least one pixel (if any has a potential); pixels that tie for the last place come in or stay out together.
+    """
+    score = windows.gaussian_blur(potential * (1 + config.keep * opened), config.blur, config.blur_sigma)
+    score = jnp.where(potential > 0, score, jnp.zeros_like(score))  # masked pixels and those at their side stay out
+    # Bisection of the value of the n-th largest: a sort costs thirty times as much on a CPU.
+    top = jnp.max(score)
+    floor = prox.bisect(lambda level: jnp.sum(score >= level, dtype=pixels.dtype) > pixels, jnp.zeros_like(top), top)
+    floor = jnp.minimum(floor * (1 + 4 * jnp.finfo(score.dtype).eps), top)  # the middle may have rounded down
+    return (score >= floor) & (score > 0)
+
+
+def step_length(
+    g: Array, r: Array, goal: Array, base: Array, direction: Array, room: tuple[Array, Array], cap: Array
+) -> Array:
+    """The least t in [0, cap] with ``g·(clip(base − t direction) − r) <= goal``, by Newton steps; cap if there is none.
+
+    All [*S] but the scalars goal and cap. The slope counts the values that the box has not caught yet.
+    """
+    low, high = room
+    t = jnp.zeros_like(cap)
+    size = jnp.square(direction)
+    for _ in range(NEWTON_STEPS):
+        u = base - t * direction
+        excess = jnp.sum(g * (jnp.clip(u, low, high) - r)) - goal
+        free = (u > low) & (u < high)
+        # A velocity across the gradient promises nothing: the floor keeps t finite and positive.
+        slope = jnp.maximum(
+            jnp.sum(jnp.where(free, g * direction, jnp.zeros_like(g))),
+            0.1 * jnp.sum(jnp.where(free, size, jnp.zeros_like(g))),
+        )
+        t = jnp.clip(t + safe_divide(excess, slope), 0, cap)
+    return t
+
+
+def _tell(ctx: Context, problem: Problem, config: GSE, state: GSEState, ev: Eval) -> GSEState:
+    g, first = ev.grad * scale(problem, SIGNED), state.count == 0
+    sides = room(problem, span=SIGNED)
     reached = losses.reached(ev.logits, problem.label, problem.target)
+    d20 = windows.window_count(windows.changed(ev.point - problem.x), config.window).astype(g.dtype)
+    best = state.best.offer(ev.point, d20, reached & ~first, safe_norm(state.r))
+    found = best.found
 
-    state, ended = _judge(config, problem, state, ev, reached)
-    ended &= ~first
-    success = ended & jnp.isfinite(state.hit_norm)
-    d20 = images.window_count(images.changed(state.hit - problem.x), config.window).astype(grad.dtype)
-    better = success & (d20 < state.best_d20)
-    best_d20 = jnp.where(better, d20, state.best_d20)
+    # The schedule, and the budget of pixels. Before the first success nothing is given back and nothing slows down:
+    # how long a change must be is not known yet, and the schedule begins with the first success.
+    done_share = jnp.minimum(state.age.astype(g.dtype) / config.steps, 1)
+    falling = 0.5 * (1 + jnp.cos(jnp.pi * done_share))
+    rate = config.shrink_end + (config.shrink - config.shrink_end) * falling
+    longest = config.step_size_end + (config.step_size - config.step_size_end) * falling
+    grown = state.pixels * (1 + config.regrow * jnp.where(found, rate, config.shrink))
+    pixels = jnp.where(reached, state.pixels * (1 - rate), jnp.minimum(grown, state.opened.size))
+    pixels = jnp.where(first, state.pixels, jnp.maximum(pixels, 1))
 
-    g0 = jnp.where(first, grad, state.g0)
-    sigma = jnp.asarray(config.sigma, grad.dtype)
-    lam = select(ended, search.seek_largest(state.lam, success, grow=config.growth), state.lam)
-    lam = select(first, search.init(config.start * lambda_max(config, g0, sigma)), lam)
-    # The last two trials of an example without a success take ten times the step.
-    bold = (lam.trials >= config.trials - 2) & jnp.isinf(best_d20)
-    sigma = sigma * jnp.where(bold, 10, 1).astype(sigma.dtype)
+    # Which pixels.
+    mean = jnp.where(first, g, state.mean + config.memory * (g - state.mean))
+    ahead = jnp.where(mean > 0, -sides[0], sides[1])
+    potential = jnp.sum(jnp.abs(mean) * ahead, axis=-1)
+    opened = open_pixels(potential, state.opened, pixels, config)
 
-    fresh = first | ended
-    status = jnp.where(
-        first & reached,
-        Status.ALREADY_TARGET,
-        jnp.where(
-            lam.trials < config.trials,
-            Status.PENDING,
-            jnp.where(jnp.isfinite(best_d20), Status.FOUND, Status.NOT_FOUND),
-        ),
-    ).astype(jnp.int32)
-    state = state._replace(
-        z=jnp.where(fresh, 0, state.z),
-        r=jnp.where(fresh, 0, state.r),
-        g0=g0,
-        weights=jnp.where(fresh, lam.value, state.weights),
-        beta=jnp.where(fresh, 1, state.beta),
-        k=jnp.where(fresh, 0, state.k),
-        lam=lam,
-        hit_norm=jnp.where(fresh, jnp.inf, state.hit_norm),
-        best=jnp.where(better, state.hit, state.best),
-        best_d20=best_d20,
-        status=status,
+    # Where to.
+    velocity = jnp.where(first, g, g + config.momentum * (state.velocity - g))
+    inside = opened[..., None]
+    base = jnp.where(inside, jnp.where(found, 1 - config.decay, 1) * state.r, jnp.zeros_like(g))
+    direction = jnp.where(inside, velocity, jnp.zeros_like(g))
+    cap = safe_divide(jnp.where(found, longest, config.step_size), safe_norm(direction))
+    t = step_length(g, state.r, -ev.value - config.aim, base, direction, sides, cap)
+
+    count, age = state.count + 1, state.age + found.astype(jnp.int32)
+    spent = (age >= config.steps) | (count >= config.patience * config.steps)
+    return GSEState(
+        r=jnp.clip(base - t * direction, *sides),
+        mean=mean,
+        velocity=velocity,
+        opened=opened,
+        pixels=pixels,
+        count=count,
+        age=age,
+        best=best,
+        status=best.status(first & reached, spent),
     )
-    return _step(config, problem, state, jnp.where(fresh, g0, grad), sigma)
 
 
-def _result(ctx: Context, problem: Problem, config: GSEConfig, state: GSEState) -> Outcome:
-    found = jnp.isfinite(state.best_d20)  # also where the network broke afterwards
-    status = jnp.where(found, Status.FOUND, state.status)
-    return Outcome(state.best, status, jnp.where(found, state.best, _ask(ctx, problem, config, state)))
-
-
-GSEConfig.method = Method("gse", _init, _ask, _loss, _tell, result=_result)
+GSE.method = Method("gse", _init, _ask, _loss, _tell)

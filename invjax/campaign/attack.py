@@ -99,18 +99,17 @@ def choose(
 
 
 def configure(name: str, constants: dict[str, str | float]) -> Config:
-    """The attack ``name`` with constants given as text: "8/255", "50", "true", "published".
+    """The attack ``name`` with constants given as text: "8/255", "50", "true", "margin".
 
-    Raises ValueError for an unknown attack or constant, or a value that is not of the constant's kind or range.
+    Raises BadArgument for an unknown attack or constant, or a value that is not of the constant's kind or range.
     """
-    config = attacks.make(name)
-    if "variant" in constants and hasattr(config, "variant"):  # each variant has constants of its own
-        config = attacks.make(name, variant=str(constants["variant"]).strip())
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    for key in constants:
-        if key not in fields:
-            raise BadArgument("set", f"name constants of {name!r} ({', '.join(fields)})", key)
-    config = attacks.make(name, **{key: _value(key, value, fields[key]) for key, value in constants.items()})
+    default = attacks.make(name)
+    kinds = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    values = {key: _value(key, value, kinds[key]) if key in kinds else value for key, value in constants.items()}
+    try:
+        config = attacks.make(name, **values)
+    except BadArgument as error:
+        raise (error.renamed("set") if error.name == "keywords" else error) from None
     if (check := getattr(config, "check", None)) is not None:
         check()
     return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform
 
@@ -87,10 +88,15 @@ def typed(owner: Any) -> Any:
 
 
 def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str, constants: dict[str, Any]) -> Any:
-    """``registry[name](**constants)``. Raises ValueError for an unknown name or constant; what: "attack", "method"."""
+    """``registry[name](**constants)``. what: "attack" or "method", for the message.
+
+    Raises BadArgument for an unknown name or constant; it lists the known ones.
+    """
     if name not in registry:
         raise BadArgument(what, f"be one of {', '.join(registry)}", name)
-    try:
-        return registry[name](**constants)
-    except TypeError as error:
-        raise ValueError(f"{what} {name!r} does not take these constants: {error}") from None
+    parameters = inspect.signature(registry[name]).parameters
+    known = [key for key, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    for constant in constants if len(known) == len(parameters) else ():
+        if constant not in known and constant not in getattr(registry[name], "RENAMED", {}):
+            raise BadArgument("keywords", f"name constants of {what} {name!r} ({', '.join(known)})", constant)
+    return registry[name](**constants)

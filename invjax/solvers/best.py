@@ -19,17 +19,25 @@ class Best(NamedTuple):
 
     x: Array  # [*S]
     score: Array  # [] its score; infinity: nothing found yet
+    tie: Array | None = None  # [] decides between equal scores: the smaller wins. None: the older point stays
 
     @property
     def found(self) -> Array:
         """[] bool."""
         return jnp.isfinite(self.score)
 
-    def offer(self, point: Array, score: Array, valid: Array) -> Best:
-        """``point`` [*S] if it is ``valid`` [] bool and better than the best. An equal score keeps the older."""
+    def offer(self, point: Array, score: ArrayLike, valid: Array, tie: ArrayLike = 0.0) -> Best:
+        """``point`` [*S] if it is ``valid`` [] bool and better than the best. An equal score keeps the older.
+
+        tie: [] of two equal scores the one with the smaller tie wins; without effect where ``self.tie`` is None.
+        """
         score = jnp.asarray(score, self.score.dtype)
-        better = valid & (score < self.score)
-        return Best(jnp.where(better, point, self.x), jnp.where(better, score, self.score))
+        better = score < self.score
+        if self.tie is not None:
+            better |= (score == self.score) & (tie < self.tie)
+        better &= valid
+        x, score = jnp.where(better, point, self.x), jnp.where(better, score, self.score)
+        return Best(x, score, self.tie if self.tie is None else jnp.where(better, tie, self.tie))
 
     def status(self, clean: Array, spent: Array) -> Array:
         """The Status, int32. clean: this was the clean input and has the wanted class; spent: the budget has ended."""
@@ -45,9 +53,10 @@ class Best(NamedTuple):
         return Outcome(self.x, status, jnp.where(self.found, self.x, point))
 
 
-def nothing(problem: Problem) -> Best:
-    """Nothing found yet."""
-    return Best(problem.x, jnp.full((), jnp.inf, problem.x.dtype))
+def nothing(problem: Problem, *, ties: bool = False) -> Best:
+    """Nothing found yet. ties: equal scores are to be decided by a second one."""
+    far = jnp.full((), jnp.inf, problem.x.dtype)
+    return Best(problem.x, far, far if ties else None)
 
 
 def shortfall(problem: Problem, logits: Array, kappa: ArrayLike, probability: ArrayLike | None = None) -> Array:

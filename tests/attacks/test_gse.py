@@ -15,9 +15,10 @@ from scipy import ndimage
 
 import invjax
 from invjax import Status, losses
-from invjax.attacks import GSE
-from invjax.attacks.gse import half_weight, lambda_max
-from invjax.attacks.gse_fast import GSEFastConfig, open_pixels, step_length
+from invjax.attacks import GSE, GSEPublished, GSEReleased
+from invjax.attacks.gse import open_pixels, step_length
+from invjax.attacks.gse_released import half_weight, lambda_max
+from invjax.core.errors import BadArgument
 
 fast = pytest.mark.fast
 SHAPE = (11, 10, 3)
@@ -81,33 +82,33 @@ def _windows(mask: np.ndarray) -> int:
 def released(params: dict, x: np.ndarray, label: int, target: int | None, c: dict[str, Any]) -> Answer:
     u = 2 * x.astype(np.float64) - 1
     gap, g0 = _gap_and_gradient(params, u, label, target)
-    lam, low, high = c["start"] * _first_zero(g0, c["sigma"]), 0.0, np.inf
+    lam, low, high = c["initial_weight"] * _first_zero(g0, c["step_size"]), 0.0, np.inf
     taps = np.exp(-(np.arange(-2, 3) ** 2) / (2 * 1.5**2))
     taps /= taps.sum()
     best, best_d20, evaluations, lambdas = None, np.inf, 1, []
     for trial in range(c["trials"]):
         lambdas.append(lam)
-        sigma = c["sigma"] * (10 if trial >= c["trials"] - 2 and best is None else 1)
+        sigma = c["step_size"] * (10 if trial >= c["trials"] - 2 and best is None else 1)
         r, old, beta, grad, won = np.zeros_like(u), np.zeros_like(u), 1.0, g0, False
         weights = np.full(u.shape[:2], lam)
-        for k in range(c["iterations"]):
-            total = grad + 2 * c["mu"] * r
+        for k in range(c["steps"]):
+            total = grad + 2 * c["l2_weight"] * r
             after = (1 + np.sqrt(1 + 4 * beta**2)) / 2
             closed = weights > lam
-            if k == c["k_hat"]:  # the gradient is not taken anew
+            if k == c["phase_one_steps"]:  # the gradient is not taken anew
                 r = np.where(closed[..., None], 0, r)
                 old = r
             v = r - sigma * total
-            if k < c["k_hat"]:
+            if k < c["phase_one_steps"]:
                 new = _prox(v, np.repeat((weights * sigma)[..., None], u.shape[2], axis=2))
             else:
                 new = np.where(closed[..., None], 0, v)
             r, old = beta / after * new + (1 - beta / after) * old, new
-            if k < c["k_hat"]:
+            if k < c["phase_one_steps"]:
                 m = (np.abs(r).sum(-1) > 0).astype(float)
                 for axis in (0, 1):
                     m = ndimage.correlate1d(m, taps, axis=axis, mode="mirror")
-                weights = weights / np.where(m > 0, m + 1, c["q"])
+                weights = weights / np.where(m > 0, m + 1, c["far_divisor"])
             r, beta = np.clip(u + r, -1, 1) - u, after
             gap, slope = _gap_and_gradient(params, u + r, label, target)
             grad = slope if gap > 0 else np.zeros_like(slope)
@@ -125,7 +126,10 @@ def released(params: dict, x: np.ndarray, label: int, target: int | None, c: dic
     return Answer(best, best_d20, evaluations, lambdas)
 
 
-CONSTANTS = {"mu": 0.02, "sigma": 0.2, "k_hat": 8, "iterations": 40, "trials": 7, "q": 0.25, "start": 0.01}
+CONSTANTS = {
+    "l2_weight": 0.02, "step_size": 0.2, "phase_one_steps": 8, "steps": 40, "trials": 7, "far_divisor": 0.25,
+    "initial_weight": 0.01,
+}  # fmt: skip
 
 
 def _local_net() -> invjax.LogitsModel:
@@ -145,7 +149,7 @@ def test_released_is_the_released_algorithm(targeted: bool) -> None:
         task = nets.task(net, SHAPE, count=8, dtype=np.float64)
         model = invjax.LogitsModel({k: np.asarray(v, np.float64) for k, v in net.params.items()}, net.apply)
         target = task.target if targeted else None
-        config = GSE("released", window=WINDOW, **CONSTANTS)
+        config = GSEReleased(window=WINDOW, **CONSTANTS)
         result = invjax.solve(model, task.x, task.label, target=target, method=config, progress=False)
     answers = [
         released(net.params, x, int(label), int(t) if targeted else None, CONSTANTS)
@@ -156,7 +160,7 @@ def test_released_is_the_released_algorithm(targeted: bool) -> None:
     assert sum(found) >= 4
     np.testing.assert_array_equal(result.status == Status.FOUND, found)
     np.testing.assert_array_equal(result.evaluations, [answer.evaluations for answer in answers])
-    limit = 1 + CONSTANTS["trials"] * CONSTANTS["iterations"]
+    limit = 1 + CONSTANTS["trials"] * CONSTANTS["steps"]
     assert np.asarray(result.evaluations).min() < limit  # some trial ended early
     for delta, answer in zip(np.asarray(result.delta), answers, strict=True):
         np.testing.assert_allclose(2 * delta, 0 if answer.r is None else answer.r, atol=1e-9)
@@ -169,29 +173,29 @@ def test_released_is_the_released_algorithm(targeted: bool) -> None:
 def test_lambda_max_in_closed_form(sigma: float) -> None:
     g = np.random.default_rng(0).normal(size=(6, 5, 3))
     with x64():
-        closed = float(lambda_max(GSE("released"), jnp.asarray(g), jnp.asarray(sigma)))
-        other = float(lambda_max(GSE("published"), jnp.asarray(g), jnp.asarray(sigma)))
+        closed = float(lambda_max(GSEReleased(), jnp.asarray(g), jnp.asarray(sigma)))
+        other = float(lambda_max(GSEPublished(), jnp.asarray(g), jnp.asarray(sigma)))
     np.testing.assert_allclose(closed, _first_zero(g, sigma), rtol=1e-7)
     np.testing.assert_allclose(closed, 1.0887 * np.sqrt(sigma) * np.abs(g).max() ** 1.5, rtol=1e-4)
     np.testing.assert_allclose(other, closed / 2, rtol=1e-12)  # its prox has the whole λσ where the code has half
-    assert half_weight(GSE("published"), jnp.ones(()), jnp.ones(())) == 1
+    assert half_weight(GSEPublished(), jnp.ones(()), jnp.ones(())) == 1
 
 
 def test_published_refines_to_the_end_of_each_trial() -> None:
     task = nets.task(_local_net(), SHAPE, count=8)
-    common = {"iterations": 40, "k_hat": 8, "trials": 3, "sigma": 0.1, "mu": 0.02}
+    common = {"steps": 40, "phase_one_steps": 8, "trials": 3, "step_size": 0.1, "l2_weight": 0.02}
     result = invjax.solve(
-        task.net, task.x, task.label, target=task.target, method=GSE("published", **common), progress=False
+        task.net, task.x, task.label, target=task.target, method=GSEPublished(**common), progress=False
     )
     # No early exit: the clean input, then every iteration of every trial.
-    np.testing.assert_array_equal(result.evaluations, 1 + common["iterations"] * common["trials"])
+    np.testing.assert_array_equal(result.evaluations, 1 + common["steps"] * common["trials"])
     assert result.found.any()
     gap = jax.vmap(losses.gap)(task.net(jnp.asarray(result.x)), jnp.asarray(task.label), jnp.asarray(task.target))
     assert (np.asarray(gap)[np.asarray(result.found)] < 0).all()
     # Phase II of one trial only ever replaces its point by a shorter one.
     norms = []
-    for iterations in (20, 40):
-        config = GSE("published", **{**common, "iterations": iterations, "trials": 1})
+    for steps in (20, 40):
+        config = GSEPublished(**{**common, "steps": steps, "trials": 1})
         r = invjax.solve(task.net, task.x, task.label, target=task.target, method=config, progress=False)
         norms.append(np.where(r.found, np.linalg.norm(np.asarray(r.delta).reshape(8, -1), axis=1), np.inf))
     assert np.isfinite(norms[0]).any()
@@ -205,7 +209,7 @@ def test_published_refines_to_the_end_of_each_trial() -> None:
 def test_open_pixels() -> None:
     rng = np.random.default_rng(0)
     potential, opened = rng.exponential(size=(9, 12)), rng.random((9, 12)) < 0.3
-    config = GSEFastConfig(keep=0.7, blur=5, blur_sigma=1.2)
+    config = GSE(keep=0.7, blur=5, blur_sigma=1.2)
     taps = np.exp(-(np.arange(-2, 3) ** 2) / (2 * 1.2**2))
     score = potential * (1 + 0.7 * opened)
     for axis in (0, 1):
@@ -245,13 +249,13 @@ def test_step_length() -> None:
     assert abs(model(two, near) - goal) < 0.5 * abs(model(one, near) - goal)
 
 
-FAST = {"iterations": 40, "window": WINDOW, "blur": 5, "blur_sigma": 1.2}
+FAST = {"steps": 40, "window": WINDOW, "blur": 5, "blur_sigma": 1.2}
 
 
 @fast
 def test_fast_on_a_small_net() -> None:
     task = nets.task(nets.conv(SHAPE), SHAPE, count=16)
-    result = invjax.solve(task.net, task.x, task.label, target=task.target, method=GSE("fast", **FAST), progress=False)
+    result = invjax.solve(task.net, task.x, task.label, target=task.target, method=GSE(**FAST), progress=False)
     assert (np.asarray(result.status) == Status.FOUND).all()
     # The clean input, the failures before the first success, and then 40 from that on.
     assert (np.asarray(result.evaluations) > 40).all()
@@ -273,13 +277,13 @@ def test_fast_keeps_fewer_windows_for_more_iterations_and_respects_a_mask() -> N
     mask[:, :4] = False
 
     def windows(**constants: Any) -> tuple[np.ndarray, invjax.Result]:
-        method = GSE("fast", **{**FAST, **constants})
+        method = GSE(**{**FAST, **constants})
         result = invjax.solve(
             task.net, task.x, task.label, target=task.target, method=method, mask=mask, progress=False
         )
         return np.array([_windows((d != 0).any(-1)) for d in np.asarray(result.delta)]), result
 
-    (few, short), (many, long) = windows(iterations=10), windows(iterations=60)
+    (few, short), (many, long) = windows(steps=10), windows(steps=60)
     both = np.asarray(short.found & long.found)
     assert both.sum() >= 8
     assert many[both].mean() < few[both].mean()
@@ -287,13 +291,13 @@ def test_fast_keeps_fewer_windows_for_more_iterations_and_respects_a_mask() -> N
 
 
 def test_fast_goes_on_until_the_first_success() -> None:
-    """An example has ``iterations`` from its first success on, and trials x iterations in all."""
+    """An example has ``steps`` from its first success on, and patience x steps in all."""
     task = nets.task(nets.conv(SHAPE), SHAPE, count=16)
     counts = {}
-    for trials in (1, 30):
-        config = GSE("fast", **{**FAST, "iterations": 8, "trials": trials, "start": 0.02})
+    for patience in (1, 30):
+        config = GSE(**{**FAST, "steps": 8, "patience": patience, "initial_share": 0.02})
         result = invjax.solve(task.net, task.x, task.label, target=task.target, method=config, progress=False)
-        counts[trials] = np.asarray(result.evaluations)
+        counts[patience] = np.asarray(result.evaluations)
     assert np.asarray(result.found).all()
     np.testing.assert_array_equal(counts[1], 8)
     assert counts[30].min() > 8
@@ -303,20 +307,33 @@ def test_fast_goes_on_until_the_first_success() -> None:
 @fast
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("iterations", 0), ("start", 0.0), ("memory", 1.5), ("decay", 1.0), ("step", 0.0), ("blur", 4), ("regrow", -1.0)],
+    [
+        ("steps", 0),
+        ("initial_share", 0.0),
+        ("memory", 1.5),
+        ("decay", 1.0),
+        ("step_size", 0.0),
+        ("blur", 4),
+        ("regrow", -1.0),
+    ],
 )
 def test_constants_of_fast_are_checked(name: str, value: float) -> None:
     task = nets.task(nets.conv(), count=1)
-    with pytest.raises(ValueError, match=f"GSEFastConfig.{name} must be "):
-        invjax.solve(task.net, task.x, task.label, target=task.target, method=GSE("fast", **{name: value}))
+    with pytest.raises(ValueError, match=f"GSE.{name} must be "):
+        invjax.solve(task.net, task.x, task.label, target=task.target, method=GSE(**{name: value}))
 
 
 @fast
-def test_the_variant_is_checked() -> None:
-    with pytest.raises(ValueError, match="variant must be one of 'released', 'published', 'fast', was 'quick'"):
-        GSE("quick")
-    with pytest.raises(TypeError, match="k_hat"):
-        GSE("fast", k_hat=3)
+def test_a_variant_is_a_class() -> None:
+    for variant, name in (("released", "GSEReleased"), ("published", "GSEPublished"), ("fast", "GSE")):
+        with pytest.raises(BadArgument, match=rf"GSE.variant must be chosen by class, {name}\(\), was '{variant}'"):
+            GSE(variant)  # type: ignore[arg-type]
+    with pytest.raises(BadArgument, match="GSE.variant must .* the class GSEReleased or GSEPublished"):
+        GSE(variant="published")  # type: ignore[call-arg]
+    with pytest.raises(BadArgument, match="GSEReleased.k_hat must be given by its new name, phase_one_steps"):
+        GSEReleased(k_hat=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="phase_one_steps"):
+        GSE(phase_one_steps=3)  # type: ignore[call-arg]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -341,7 +358,7 @@ def _golden(data_dir: Path, rows: list[int]) -> tuple[Any, ...]:
 def test_released_reproduces_the_authors_run(data_dir: Path) -> None:
     """Four (image, target) pairs of the recorded run of the authors' code, among the quickest."""
     model, x, label, target, golden = _golden(data_dir, [20, 142, 183, 187])
-    result = invjax.solve(model, x, label, target=target, method=GSE("released"), progress=False)
+    result = invjax.solve(model, x, label, target=target, method=GSEReleased(), progress=False)
     delta = np.asarray(result.delta)
     changed = (delta != 0).any(-1)
     assert result.found.all()
@@ -353,7 +370,7 @@ def test_released_reproduces_the_authors_run(data_dir: Path) -> None:
 def test_fast_has_the_released_quality(data_dir: Path) -> None:
     """Twelve pairs of the recorded run, every 18th: fewer windows and pixels for a ninth of the gradients."""
     model, x, label, target, golden = _golden(data_dir, list(range(4, 216, 18)))
-    result = invjax.solve(model, x, label, target=target, method=GSE("fast"), progress=False)
+    result = invjax.solve(model, x, label, target=target, method=GSE(), progress=False)
     delta = np.asarray(result.delta)
     changed = (delta != 0).any(-1)
     assert result.found.all()

@@ -22,7 +22,7 @@ def _run(tmp_path: Path, *words: str) -> dict:
 
 
 def test_gse_cifar10(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    brief = ["--set", "iterations=4", "--set", "trials=2", "--set", "k_hat=2", "--no-progress", "--lanes", "4"]
+    brief = ["--set", "steps=4", "--set", "trials=2", "--set", "phase_one_steps=2", "--no-progress", "--lanes", "4"]
     files = ["gse-cifar10", "--images", str(pictures), "--weights", str(nets.NARROW), "--variant", "released"]
     record = _run(tmp_path, *files, "--n", "3", "--targets", "1,4", *brief)
     for name in ("asr", "acp", "anc", "l2", "d20"):

@@ -241,10 +241,12 @@ def test_constants_are_read_as_their_kind():
     assert isinstance(config.steps, int)
     assert config.random_start is True
     assert config.norm == "l2"
-    assert bulk.configure("gse", {"variant": "published", "mu": "0.5"}).variant == "published"
-    assert bulk.configure("gse", {"shrink": "0.25", "variant": "fast"}).shrink == 0.25
-    with pytest.raises(ValueError, match=r"set must name constants of 'gse' \(iterations, .*\), was 'mu'"):
-        bulk.configure("gse", {"variant": "fast", "mu": "0.5"})
+    assert bulk.configure("gse-published", {"l2_weight": "0.5"}).l2_weight == 0.5
+    assert bulk.configure("gse", {"shrink": "0.25"}).shrink == 0.25
+    with pytest.raises(ValueError, match=r"set must name constants of attack 'gse' \(steps, .*\), was 'mu'"):
+        bulk.configure("gse", {"mu": "0.5"})
+    with pytest.raises(ValueError, match="GSE.iterations must be given by its new name, steps"):
+        bulk.configure("gse", {"iterations": "50"})
     with pytest.raises(ValueError, match="random_start must be true or false, was 'maybe'"):
         bulk.configure("pgd", {"random_start": "maybe"})
     with pytest.raises(ValueError, match="norm must be one of"):

@@ -202,7 +202,7 @@ def convolutions(text: str) -> int:
     return len(re.findall(r"stablehlo\.convolution", text))
 
 
-@pytest.mark.parametrize("method", [pytest.param(PGD(steps=3), marks=fast), GSE(trials=2)], ids=["pgd", "gse"])
+@pytest.mark.parametrize("method", [pytest.param(PGD(steps=3), marks=fast), GSE(patience=2)], ids=["pgd", "gse"])
 def test_the_engine_calls_the_network_once(method: Any) -> None:
     """The program of a whole run holds the convolutions of one value-and-gradient, all canonical."""
     task = image_task()

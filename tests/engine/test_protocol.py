@@ -29,6 +29,8 @@ from invjax.attacks import (
     CornerSearch,
     ForwardBackward,
     FWnucl,
+    GSEPublished,
+    GSEReleased,
     Homotopy,
     LocalSearch,
     OnePixel,
@@ -47,7 +49,9 @@ CONFIGS: dict[str, Callable[[float], Any]] = {
     "fgsm": lambda s: FGSM(eps=0.1 * s),
     "pgd": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, restarts=2),
     "forward-backward": lambda s: ForwardBackward(step=0.05 * s**2, iterations=20, trials=4),
-    "gse": lambda s: GSE(iterations=12, trials=3, window=4, blur=5, blur_sigma=1.2),
+    "gse": lambda s: GSE(steps=12, patience=3, window=4, blur=5, blur_sigma=1.2),
+    "gse-released": lambda s: GSEReleased(steps=40, phase_one_steps=8, trials=4, step_size=0.02, l2_weight=0.1),
+    "gse-published": lambda s: GSEPublished(steps=24, phase_one_steps=8, trials=3, step_size=0.02, l2_weight=0.1),
     "strattack": lambda s: StrAttack(c=1.0, iterations=20, trials=3, retrain_trials=2, tau=0.5, gamma=0.2),
     "fwnucl": lambda s: FWnucl(iterations=10, trials=3),
     "homotopy": lambda s: Homotopy(eps=0.5, iterations=60, inner=10, start=0.5, decay=0.5, polish=2, unit="pixel"),
@@ -79,8 +83,6 @@ CONFIGS |= {
     "pgd/random-l2": lambda s: PGD(eps=0.5 * s, step=0.2 * s, steps=3, restarts=2, norm="l2", random_start=True),
     "pgd/margin": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, loss="margin"),
     "pgd/to-the-end": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, stop_early=False),
-    "gse/released": lambda s: GSE("released", iterations=40, k_hat=8, trials=4, sigma=0.02, mu=0.1),
-    "gse/published": lambda s: GSE("published", iterations=24, k_hat=8, trials=3, sigma=0.02, mu=0.1),
 }
 COUNT = 24
 fast = pytest.mark.fast
