@@ -151,7 +151,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "norm": ({"method": PGD(norm="l1")}, r"PGD.norm must be one of 'linf', 'l2', was 'l1'"),
     "loss": ({"method": PGD(loss="hinge")}, r"PGD.loss must be one of 'cross_entropy', 'margin', was 'hinge'"),
     "gse step size": ({"method": GSEReleased(step_size=0.0)}, r"GSEReleased.step_size must be above 0, was 0.0"),
-    "gse far divisor": ({"method": GSEReleased(far_divisor=2.0)}, r"GSEReleased.far_divisor must be in \(0, 1\], was 2.0"),
+    "gse far divisor": ({"method": GSEReleased(far_divisor=2.0)}, r"far_divisor must be in \(0, 1\], was 2.0"),
 }  # fmt: skip
 
 

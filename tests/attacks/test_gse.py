@@ -328,9 +328,9 @@ def test_a_variant_is_a_class() -> None:
     for variant, name in (("released", "GSEReleased"), ("published", "GSEPublished"), ("fast", "GSE")):
         with pytest.raises(BadArgument, match=rf"GSE.variant must be chosen by class, {name}\(\), was '{variant}'"):
             GSE(variant)  # type: ignore[arg-type]
-    with pytest.raises(BadArgument, match="GSE.variant must .* the class GSEReleased or GSEPublished"):
+    with pytest.raises(BadArgument, match=r"GSE.variant must .* the class GSEReleased or GSEPublished"):
         GSE(variant="published")  # type: ignore[call-arg]
-    with pytest.raises(BadArgument, match="GSEReleased.k_hat must be given by its new name, phase_one_steps"):
+    with pytest.raises(BadArgument, match=r"GSEReleased.k_hat must be given by its new name, phase_one_steps"):
         GSEReleased(k_hat=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="phase_one_steps"):
         GSE(phase_one_steps=3)  # type: ignore[call-arg]

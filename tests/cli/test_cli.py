@@ -245,7 +245,7 @@ def test_constants_are_read_as_their_kind():
     assert bulk.configure("gse", {"shrink": "0.25"}).shrink == 0.25
     with pytest.raises(ValueError, match=r"set must name constants of attack 'gse' \(steps, .*\), was 'mu'"):
         bulk.configure("gse", {"mu": "0.5"})
-    with pytest.raises(ValueError, match="GSE.iterations must be given by its new name, steps"):
+    with pytest.raises(ValueError, match=r"GSE.iterations must be given by its new name, steps"):
         bulk.configure("gse", {"iterations": "50"})
     with pytest.raises(ValueError, match="random_start must be true or false, was 'maybe'"):
         bulk.configure("pgd", {"random_start": "maybe"})
