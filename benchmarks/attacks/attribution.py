@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from invjax.attribution import INDICATORS, grad_cams
-from invjax.campaign.attack import Chosen
+from invjax.campaign import ChosenImages
 from invjax.campaign.pairs import Pairs
 from invjax.metrics.attribution import interpretability, summarize_curve
 from invjax.metrics.attribution_overlap import measure_overlap, summarize_overlap
@@ -15,7 +15,13 @@ from invjax.types import LogitsFn
 
 
 def attribution_record(
-    logits: LogitsFn, images: Chosen, pairs: Pairs, changes: np.ndarray, status: np.ndarray, batch: int, as_tried: bool
+    logits: LogitsFn,
+    images: ChosenImages,
+    pairs: Pairs,
+    changes: np.ndarray,
+    status: np.ndarray,
+    batch: int,
+    as_tried: bool,
 ) -> dict[str, Any]:
     """The score under each indicator, and the overlap with Grad-CAM of the label, over successes.
 

@@ -25,7 +25,7 @@ from benchmarks.attacks.settings import Entry, brief, chosen, configuration
 from benchmarks.attacks.suites import SUITES, Suite
 from benchmarks.common import Timed, check_json, timed_run, write_json
 from invjax.attribution import grad_cams
-from invjax.campaign.attack import Chosen, choose, constants
+from invjax.campaign import ChosenImages, choose, constants_text
 from invjax.campaign.pairs import Pairs, make_pairs
 from invjax.core.errors import BadArgument, check_whole
 from invjax.core.files import check_folder, write_atomic
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
         x = images.images[pairs.image]
         as_tried = options.mode == "fidelity"
         records[name] = record_of(timed, pairs, x if as_tried else None) | _cost(entry)
-        records[name]["constants"] = constants(configs[name])
+        records[name]["constants"] = constants_text(configs[name])
         changes[name] = attempted(timed.result, x) if as_tried else timed.result.delta
         _print_one(records[name])
         if not options.no_explain:
@@ -139,7 +139,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _one(
-    name: str, entry: Entry, config: Config, logits: LogitsFn, images: Chosen, pairs: Pairs, options: argparse.Namespace
+    name: str,
+    entry: Entry,
+    config: Config,
+    logits: LogitsFn,
+    images: ChosenImages,
+    pairs: Pairs,
+    options: argparse.Namespace,
 ) -> Timed:
     """One attack over all pairs, resumed where an earlier call stopped."""
     problem = {}
@@ -151,7 +157,7 @@ def _one(
     if options.runs is not None:
         which = f"{name}-{options.mode}-{options.targets}-{options.start}-{options.n}"
         folder = check_folder(options.runs, "runs") / which
-    print(f"{name}: {constants(config)}", flush=True)
+    print(f"{name}: {constants_text(config)}", flush=True)
     timed = timed_run(
         logits, images.images[pairs.image], pairs.label, pairs.target, method=config, brief=brief(config),
         lanes=options.lanes, progress=False if options.no_progress else None, out=folder, **problem,
@@ -225,7 +231,7 @@ def _print_all(records: dict[str, dict[str, Any]], suite: Suite, untargeted: boo
         )
 
 
-def _write(options: argparse.Namespace, images: Chosen, records: dict[str, dict[str, Any]]) -> None:
+def _write(options: argparse.Namespace, images: ChosenImages, records: dict[str, dict[str, Any]]) -> None:
     write_json(
         options.json,
         {

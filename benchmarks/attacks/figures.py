@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.attacks import published
-from invjax.campaign.attack import Chosen
+from invjax.campaign import ChosenImages
 from invjax.campaign.pairs import Pairs
 from invjax.viz import comparison, score_curves
 
@@ -19,7 +19,7 @@ TITLES = {"gse": "GSE", "strattack": "StrAttack", "fwnucl": "FWnucl", "saif": "S
 
 def write(
     folder: Path,
-    images: Chosen,
+    images: ChosenImages,
     pairs: Pairs,
     changes: dict[str, np.ndarray],
     records: dict[str, dict[str, Any]],
@@ -56,7 +56,7 @@ def write(
     return written
 
 
-def _title(images: Chosen, pairs: Pairs, row: int, pair: int, names: Sequence[str] | None) -> str:
+def _title(images: ChosenImages, pairs: Pairs, row: int, pair: int, names: Sequence[str] | None) -> str:
     def name(label: int) -> str:
         return names[label] if names is not None else str(label)
 

@@ -11,7 +11,7 @@ from benchmarks.attacks import published
 from benchmarks.attacks.records import record_of
 from benchmarks.attacks.settings import brief
 from benchmarks.common import check_json, timed_run, write_json
-from invjax.campaign.attack import choose, configure
+from invjax.campaign import choose, configure
 from invjax.campaign.pairs import make_pairs
 from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import num_classes

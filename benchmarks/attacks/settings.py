@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-from invjax.campaign.attack import configure
+from invjax.campaign import configure
 from invjax.core.errors import BadArgument
 from invjax.types import Config
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.common import check_json, timed_run, write_json
 from invjax.attacks import make
-from invjax.campaign.attack import choose
+from invjax.campaign import choose
 from invjax.campaign.pairs import make_pairs
 from invjax.core.logits import num_classes
 from invjax.data import open_images

@@ -1,36 +1,22 @@
-"""Many images, many targets: what ``invjax demo`` and ``invjax attack`` share.
-
-Choosing the images that the classifier gets right, attacking each (image, target) pair once, and the table of it.
-"""
+"""One attack on many pairs: its constants given as text, and the run."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from invjax import attacks
 from invjax.campaign.pairs import Pairs
-from invjax.core.errors import BadArgument, Words
-from invjax.data import ImageSource
+from invjax.core.errors import BadArgument
 from invjax.engine import solve
-from invjax.metrics import attack_rows, best_average_worst, measure
+from invjax.metrics import best_average_worst, measure
 from invjax.metrics.attack import MEASURES, Attempts, Table
-from invjax.types import Bounds, Config, Result
-
-BATCH = 256  # images per call of the network when the right ones are looked for
-
-
-class Chosen(NamedTuple):
-    """The images of a run."""
-
-    index: np.ndarray  # [N] int64 rows of the source
-    images: np.ndarray  # [N, H, W, C] float32
-    labels: np.ndarray  # [N] int32
+from invjax.types import Bounds, Config, LogitsFn, Result
 
 
 class Run(NamedTuple):
@@ -39,66 +25,12 @@ class Run(NamedTuple):
     name: str
     config: Config
     result: Result  # fields [N, T, ...]
-    attempts: Attempts  # [N, T] numbers
+    attempts: Attempts  # [N, T] measures
     table: Table  # best, average, worst of asr, acp, anc, l2, d20, evaluations
     seconds: float  # wall time, compilation included
 
 
-@jax.jit
-def _classes(logits: Any, x: Any) -> Any:
-    return logits(x).argmax(axis=-1)
-
-
-def classify(logits: Any, images: np.ndarray, batch: int = BATCH) -> np.ndarray:
-    """[N] int, the classes of ``images`` [N, *S]; one compilation whatever N."""
-    found = []
-    for begin in range(0, len(images), batch):
-        rows = images[begin : begin + batch]
-        whole = np.resize(rows, (batch, *rows.shape[1:])) if len(images) > batch else rows
-        found.append(np.asarray(_classes(logits, whole))[: len(rows)])
-    return np.concatenate(found)
-
-
-def choose(
-    logits: Any, source: ImageSource, labels: np.ndarray | None, start: int, n: int | None, *, everything: bool = False
-) -> Chosen:
-    """The first ``n`` images from row ``start`` on whose label is the class the network gives them.
-
-    labels: [count] int, used in the place of the source's; None: the source's. n: None for all there are.
-    everything: take the others as well. Rows are read in blocks, no further than needed.
-
-    Raises ValueError: a bad ``start`` or ``n``, no labels, or no image the network gets right.
-    """
-    if not 0 <= start < source.count:
-        raise BadArgument("start", f"be from 0 to {source.count - 1}, the last image", Words(start))
-    if n is not None and n < 1:
-        raise BadArgument("n", "be at least 1", Words(n))
-    index, images, classes, seen = [], [], [], 0
-    while start + seen < source.count and (n is None or sum(map(len, index)) < n):
-        begin = start + seen
-        block = source.read(begin, min(begin + BATCH, source.count))
-        right = block.labels if labels is None else labels[begin : begin + BATCH]
-        if right is None:
-            raise BadArgument("labels", "be given", hint="the images come without any")
-        take = np.ones(len(right), bool) if everything else classify(logits, block.images) == right
-        index.append(begin + np.flatnonzero(take))
-        images.append(block.images[take])
-        classes.append(right[take])
-        seen += len(right)
-    chosen = Chosen(*(np.concatenate(parts)[:n] for parts in (index, images, classes)))
-    if not len(chosen.index):
-        raise BadArgument(
-            "images",
-            "hold some that the network gets right",
-            hint=(
-                f"of the {seen} looked at it gets none (do the weights, the normalisation and the labels "
-                "belong together?)"
-            ),
-        )
-    return chosen
-
-
-def configure(name: str, constants: dict[str, str | float]) -> Config:
+def configure(name: str, constants: Mapping[str, str | float]) -> Config:
     """The attack ``name`` with constants given as text: "8/255", "50", "true", "margin".
 
     Raises BadArgument for an unknown attack or constant, or a value that is not of the constant's kind or range.
@@ -109,7 +41,7 @@ def configure(name: str, constants: dict[str, str | float]) -> Config:
     try:
         config = attacks.make(name, **values)
     except BadArgument as error:
-        raise (error.renamed("set") if error.name == "keywords" else error) from None
+        raise (error.renamed("constants") if error.name == "keywords" else error) from None
     if (check := getattr(config, "check", None)) is not None:
         check()
     return config
@@ -129,7 +61,7 @@ def _value(name: str, given: str | float, default: Any) -> Any:
         number = float(above) / float(below) if below else float(above)
     except (ValueError, ZeroDivisionError):
         raise BadArgument(name, "be a number", text) from None
-    if not np.isfinite(number):
+    if not math.isfinite(number):
         raise BadArgument(name, "be finite", text)
     if isinstance(default, int):
         if number != int(number):
@@ -138,10 +70,21 @@ def _value(name: str, given: str | float, default: Any) -> Any:
     return number
 
 
-def attack(
-    title: str, logits: Any, images: np.ndarray, pairs: Pairs, config: Config, bounds: Bounds, **options: Any
+def constants_text(config: Config) -> str:
+    """The constants of an attack as text: ``eps=0.3, steps=40``."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return ", ".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
+    )
+
+
+def attack_pairs(
+    title: str, logits: LogitsFn, images: np.ndarray, pairs: Pairs, config: Config, bounds: Bounds, **options: Any
 ) -> Run:
-    """Solve all pairs and measure them. ``options`` go to :func:`invjax.solve` (lanes, progress, out, key …)."""
+    """Solve all pairs and measure the answers. ``options`` go to :func:`invjax.solve` (lanes, progress, out, key …).
+
+    With ``out`` a run that was interrupted, or killed, resumes when it is called again: :mod:`invjax.engine.folder`.
+    """
     begin = time.perf_counter()
     x = images[pairs.image]
     result = solve(logits, x, pairs.label, target=pairs.target, method=config, bounds=bounds, **options)
@@ -151,48 +94,3 @@ def attack(
     measures = {key: getattr(attempts, key) for key in MEASURES} | {"evaluations": result.evaluations}
     table = best_average_worst(attempts.success, measures, already=attempts.already)
     return Run(title, config, result, attempts, table, seconds)
-
-
-def table_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """The rows of all runs: best, average and worst target (only "average" where there is one target)."""
-    several = runs[0].attempts.success.shape[1] > 1
-    rows = attack_rows(
-        {run.name: run.table for run in runs}, cases=("best", "average", "worst") if several else ("average",)
-    )
-    by_name = {run.name: run for run in runs}
-    for row in rows:
-        run = by_name[row["attack"]]
-        mean = run.table["evaluations"][row["case"]]
-        row["evaluations"] = "–" if np.isnan(mean) else f"{mean:.0f}"
-        row["seconds"] = f"{run.seconds:.1f}" if row["case"] == "average" else ""
-        row["case"] = CASES[row["case"]] if several else "one target"
-    return rows
-
-
-CASES = {"best": "best target", "average": "average target", "worst": "worst target"}
-
-NOTE = (
-    "ASR: share of targets reached. ACP: changed pixels. ANC: clusters of changed pixels. l2: length of the change, in "
-    "[−1, 1] units. d2,0: 8×8 windows touched. Evaluations: gradients of the network asked per pair. Seconds: of "
-    "the whole call, compilation included. Best and worst are taken over the targets of each image, then averaged "
-    "over images; worst counts only images whose every target was reached; the average counts a failure as no change."
-)
-
-
-def median_pixels(run: Run) -> str:
-    """Changed pixels of the median success, or a dash."""
-    counts = run.attempts.acp[run.attempts.success]
-    return f"{np.median(counts):.0f}" if counts.size else "–"
-
-
-def reached(run: Run) -> str:
-    """Share of the targets reached, in per cent."""
-    return f"{100 * run.table['asr']['average']:.1f} %".replace(".0 %", " %")
-
-
-def constants(config: Config) -> str:
-    """The constants of an attack as text: ``eps=0.3, steps=40``."""
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return ", ".join(
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-    )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
-from invjax.types import ArrayLike
+from invjax.types import UNTARGETED, ArrayLike
 
 
 class Pairs(NamedTuple):
@@ -25,11 +25,16 @@ class Pairs(NamedTuple):
         each = max(1, len(self.offsets))
         return len(self.label) // each, each
 
+    @property
+    def target_table(self) -> np.ndarray:
+        """[N, T] int32, the targets; ``UNTARGETED`` (-1) in an untargeted run."""
+        return np.full(self.shape, UNTARGETED, np.int32) if self.target is None else self.target.reshape(self.shape)
+
 
 def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, ...]:
     """Offsets added to the label: "all" (1 … K-1), "untargeted" (none), "1,4,7", or the numbers themselves.
 
-    Raises ValueError if an offset is not in 1 … K-1 (0 would be the label itself) or stands twice.
+    Raises ValueError if an offset is not in 1 … K-1 (0 would be the label itself) or occurs twice.
     """
     if isinstance(targets, str):
         if targets == "all":
@@ -43,7 +48,7 @@ def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, 
     offsets = tuple(int(offset) for offset in targets)
     wrong = [offset for offset in offsets if not 1 <= offset < num_classes]
     if wrong or not offsets or len(set(offsets)) < len(offsets):
-        raise BadArgument("targets", f"be different offsets from 1 to {num_classes - 1}", Words(offsets))
+        raise BadArgument("targets", f"be different offsets from 1 to {num_classes - 1}", offsets)
     return offsets
 
 
@@ -58,3 +63,24 @@ def make_pairs(label: ArrayLike, num_classes: int, targets: str | Sequence[int] 
     repeated = np.repeat(label, each)
     target = (repeated + np.tile(np.asarray(offsets, np.int32), len(label))) % num_classes if offsets else None
     return Pairs(np.repeat(np.arange(len(label)), each), repeated, target, offsets)
+
+
+def listed_pairs(label: ArrayLike, targets: ArrayLike, num_classes: int) -> Pairs:
+    """Every image with targets of its own. label: [N] int. targets: [N, T] int, or [N] for one each.
+
+    Raises ValueError: another shape, or a target that is no class or equals the label.
+    """
+    label, rows = np.asarray(label, np.int32), np.asarray(targets)
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or len(rows) != len(label) or not rows.shape[1]:
+        raise BadArgument("targets", f"have the shape ({len(label)},) or ({len(label)}, T)", Words(np.shape(targets)))
+    for wrong, what in (
+        ((rows < 0) | (rows >= num_classes), f"lie in [0, {num_classes}), the classes of the network"),
+        (rows == label[:, None], "differ from the label"),
+    ):
+        if wrong.any():
+            i, t = np.argwhere(wrong)[0]
+            raise BadArgument("targets", what, rows[i, t], i)
+    each = rows.shape[1]
+    image = np.repeat(np.arange(len(rows)), each)
+    return Pairs(image, label[image], rows.reshape(-1).astype(np.int32), tuple(range(each)))

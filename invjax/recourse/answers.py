@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Everything :func:`explain_rows` found out; N rows."""
+    """Everything that :func:`invjax.recourse.explain_rows` found out; N rows."""
 
     name: str  # of the data
     people: tuple[Person, ...]  # N
@@ -64,12 +64,12 @@ class Explanation:
     predicted: np.ndarray  # [N] class, -1 for none
     target: np.ndarray  # [N] wanted class
     record: CounterfactualRecord  # the measures of the decoded answers
-    summary: dict[str, float]  # their means, and validity and coverage
+    summary: dict[str, float]  # the means of these, validity and coverage
     settings: dict[str, str]  # method, plausibility and the like in words
     frontier: tuple[Step, ...] = ()
 
     def count(self, status: Status) -> int:
-        """Rows that ended so."""
+        """How many rows have this status."""
         return sum(person.status == status for person in self.people)
 
     def text(self) -> str:
@@ -81,7 +81,7 @@ class Explanation:
         )
 
     def to_pandas(self) -> Any:
-        """The table of counterfactuals (columns in raw units) with ``status`` and ``changed`` in front.
+        """The table of counterfactuals, columns in raw units, after the columns ``status`` and ``changed``.
 
         Raises ImportError where pandas is missing.
         """

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from invjax.core.errors import BadArgument, Words
-from invjax.core.logits import num_classes
+from invjax.core.errors import BadArgument, check_choice
+from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.tables.table import TabularData
 from invjax.engine.blackbox import antithetic, surrogate
 from invjax.engine.evaluate import white_box
@@ -22,46 +22,45 @@ from invjax.models import LogitsModel, as_logits, load
 from invjax.models.binary import binary
 from invjax.models.blackbox import black_box, distill, with_surrogate
 from invjax.recourse.judging import predictor
-from invjax.types import Array
+from invjax.types import Array, Evaluator, LogitsFn
 
 HIDDEN = (20, 20)
 PASSES, FEWEST, MOST = 30, 400, 3000  # passes over the rows; steps at least and at most
 BATCH, RATE, DECAY = 64, 5e-3, 1e-2
+IMITATED = 4000  # rows that a surrogate learns from
 GRADIENTS = ("surrogate", "antithetic")
 
 
-class Chosen(NamedTuple):
-    """A classifier, and how its gradient is had."""
+class TableClassifier(NamedTuple):
+    """A classifier of a table's rows, and how to differentiate it."""
 
-    model: Any  # [B, D] -> [B, K] logits
-    evaluator: Any
+    model: LogitsFn  # [B, D] -> [B, K] logits
+    evaluator: Evaluator
     words: str  # what it is
     accuracy: float  # on ``data.test``
     weights: LogitsModel | None = None  # what was trained here, to be kept
 
 
-def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surrogate", seed: int = 0) -> Chosen:
+def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surrogate", seed: int = 0) -> TableClassifier:
     """A classifier for the columns of ``data.x``.
 
     Args:
       name: "mlp" (two hidden layers of 20) or "logistic", trained on ``data.train``; "forest", scikit-learn's with 100
         trees; a ``.npz`` of an MLP's weights; or ``module:name``, an object that is imported: a function or nnx.Module
         [B, D] -> [B, K] logits, or a fitted predictor with ``predict_proba``.
-      gradient: of a forest or predictor: "surrogate", that of a network that imitates it, or "antithetic" differences.
-        What has the wanted class is in both cases decided by the predictor itself.
+      gradient: for a forest or predictor: "surrogate", the gradient of a network that imitates it, or "antithetic"
+        differences. In both cases the predictor itself decides which class a point has.
       seed: of the training.
 
     Raises:
-      ValueError: no such name, file or object, or not for these columns and classes. ImportError: scikit-learn is
-      missing (extra ``data``).
+      ValueError: there is no such name, file or object, or it does not fit the columns and classes. ImportError:
+      scikit-learn is missing (extra ``data``).
     """
-    if gradient not in GRADIENTS:
-        raise BadArgument("gradient", f"be one of {', '.join(GRADIENTS)}", gradient)
-    classes, weights = len(data.classes), None
+    check_choice("gradient", gradient, GRADIENTS)
     if name in ("mlp", "logistic"):
         weights = train(data, HIDDEN if name == "mlp" else (), seed)
         words = "a network with two hidden layers of 20" if name == "mlp" else "logistic regression"
-        chosen = Chosen(weights, white_box, f"{words}, trained on {len(data.train)} rows", np.nan, weights)
+        chosen = TableClassifier(weights, white_box, f"{words}, trained on {len(data.train)} rows", np.nan, weights)
     elif name == "forest":
         words = f"a forest of 100 trees, trained on {len(data.train)} rows"
         chosen = _predictor(data, _forest(data, seed).predict_proba, words, gradient, seed)
@@ -70,31 +69,30 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
             model = load("mlp", name)
         except ValueError as error:
             raise BadArgument("model", "be the npz of an MLP's weights", hint=str(error)) from error
-        chosen = Chosen(_two_classes(model, data), white_box, f"the network of {Path(name).name}", np.nan)
+        chosen = TableClassifier(_two_classes(model, data), white_box, f"the network of {Path(name).name}", np.nan)
     elif ":" in name:
         found = _imported(name)
         if hasattr(found, "predict_proba"):
             chosen = _predictor(data, found.predict_proba, name, gradient, seed)
         else:
-            chosen = Chosen(_two_classes(as_logits(found), data), white_box, name, np.nan)
+            chosen = TableClassifier(_two_classes(as_logits(found), data), white_box, name, np.nan)
     else:
         raise BadArgument("model", "be mlp, logistic, forest, a .npz file or module:name", name)
     try:
         found = num_classes(chosen.model, data.x.shape[1:], np.float32)
     except ValueError as error:
         raise BadArgument("model", f"take the {data.x.shape[1]} columns of {data.name}", hint=str(error)) from error
-    if found != classes:
-        raise BadArgument("model", f"have the {classes} classes of {data.name}", Words(found))
+    if found != len(data.classes):
+        raise BadArgument("model", f"have the {len(data.classes)} classes of {data.name}", found)
     test = data.test[np.isfinite(data.x[data.test]).all(1)]
-    right = predictor(chosen.model)(data.x[test]) == data.label[test]
+    right = predictor(as_logits_fn(chosen.model))(data.x[test]) == data.label[test]
     return chosen._replace(accuracy=float(right.mean()) if len(test) else np.nan)
 
 
 def train(data: TabularData, hidden: tuple[int, ...] = HIDDEN, seed: int = 0) -> LogitsModel:
     """An MLP [D, *hidden, K] on ``data.train``: 30 passes of AdamW on cross-entropy, batches of 64, cosine rate.
 
-    At least 400 and at most 3,000 steps. More passes make the small data sets' networks sure of everything.
-
+    At least 400 and at most 3,000 steps: with more passes networks of small data sets become sure of everything.
 
     Raises ValueError: fewer than two rows, or one class alone.
     """
@@ -102,12 +100,10 @@ def train(data: TabularData, hidden: tuple[int, ...] = HIDDEN, seed: int = 0) ->
 
     from invjax.models.mlp import MLP
 
-    rows = data.train[np.isfinite(data.x[data.train]).all(1)]
+    rows = _whole(data)
     x, y = data.x[rows], data.label[rows]
     if len(np.unique(y)) < 2:
-        raise BadArgument(
-            "data", "have training rows of at least two classes", Words(f"{len(rows)} of {len(np.unique(y))}")
-        )
+        raise BadArgument("data", "have training rows of at least two classes", len(np.unique(y)))
     net = MLP((data.x.shape[1], *hidden, len(data.classes)), rngs=nnx.Rngs(seed))
     model = as_logits(net)
     steps = int(np.clip(PASSES * len(x) // BATCH, FEWEST, MOST))
@@ -140,24 +136,31 @@ def save(model: LogitsModel, path: str | os.PathLike[str]) -> None:
     save_arrays(path, arrays)
 
 
+def _whole(data: TabularData) -> np.ndarray:
+    """The training rows without a missing number."""
+    return data.train[np.isfinite(data.x[data.train]).all(1)]
+
+
 def _two_classes(model: LogitsModel, data: TabularData) -> LogitsModel:
-    """A network with one output is one of two classes."""
+    """A network with one output as one with two classes."""
     try:
         out = jax.eval_shape(model, jax.ShapeDtypeStruct((2, data.x.shape[1]), np.float32))
-    except Exception:  # said better by num_classes
+    except Exception:  # num_classes says it better
         return model
     return binary(model) if len(data.classes) == 2 and out.shape in ((2,), (2, 1)) else model
 
 
-def _predictor(data: TabularData, predict_proba: Any, words: str, gradient: str, seed: int) -> Chosen:
-    rows = data.train[np.isfinite(data.x[data.train]).all(1)][:4000]
+def _predictor(data: TabularData, predict_proba: Any, words: str, gradient: str, seed: int) -> TableClassifier:
+    rows = _whole(data)[:IMITATED]
     box = black_box(predict_proba, len(data.classes), floor=1e-3, example=data.x[rows[0]])
     if gradient == "antithetic":
         width = data.x.shape[1]
         how = antithetic(samples=max(16, width), scale=0.3)
-        return Chosen(box, how, f"{words}; gradients by {how.calls((width,))} calls of it", np.nan)
+        return TableClassifier(box, how, f"{words}; gradients by {how.calls((width,))} calls of it", np.nan)
     beside = distill(predict_proba, data.x[rows], key=jax.random.key(seed), classes=len(data.classes))
-    return Chosen(with_surrogate(box, beside), surrogate, f"{words}; gradients of a network that imitates it", np.nan)
+    return TableClassifier(
+        with_surrogate(box, beside), surrogate, f"{words}; gradients of a network that imitates it", np.nan
+    )
 
 
 def _forest(data: TabularData, seed: int) -> Any:
@@ -165,7 +168,7 @@ def _forest(data: TabularData, seed: int) -> Any:
         from sklearn.ensemble import RandomForestClassifier
     except ImportError as error:
         raise ImportError("the forest needs scikit-learn: pip install 'invjax[data]'") from error
-    rows = data.train[np.isfinite(data.x[data.train]).all(1)]
+    rows = _whole(data)
     if len(np.unique(data.label[rows])) < len(data.classes):
         raise BadArgument("data", "have training rows of every class")
     forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=3, random_state=seed)
@@ -173,7 +176,7 @@ def _forest(data: TabularData, seed: int) -> Any:
 
 
 def _imported(name: str) -> Any:
-    """The object ``module:name``; modules of the working folder too."""
+    """The object ``module:name``, also from a module in the working folder."""
     module, _, attribute = name.partition(":")
     here = os.getcwd()
     sys.path.insert(0, here)
@@ -182,9 +185,7 @@ def _imported(name: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadArgument(
-            "model", "be module:name of something that can be imported", Words(f"{name!r}: {error}")
-        ) from error
+        raise BadArgument("model", "be module:name of what can be imported", name, hint=str(error)) from error
     finally:
         sys.path.remove(here)
     return found

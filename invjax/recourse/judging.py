@@ -2,8 +2,8 @@
 
     x' --decode--> table' --encode--> x''    accepted:  space.violations(table, table') = [],  predict(x'') = t    (1)
 
-A method works on float32 coordinates; what a person is told is a table. Rounding to ranges, grids and levels lies
-between them, so what the method claimed proves nothing about what is printed.
+A method works on float32 coordinates, but a person is told a table. Rounding to ranges, grids and levels lies between
+the two, so what the method claimed proves nothing about what is printed.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from invjax.constraints import FeatureSpace
-from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import at_least_float32
+from invjax.core.rows import map_rows
 from invjax.recourse.wording import changes, costs, sentence
+from invjax.types import Array, LogitsFn
 
-CHUNK = 4096
-TOLD = 5  # changes of a rejected answer are named up to so many
+CHUNK = 4096  # rows per call of the network
+TOLD = 5  # the changes of a rejected answer are named up to this number
 
 
 class Question(NamedTuple):
@@ -34,38 +34,31 @@ class Question(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The answers accepted by (1), one per row: of several the one of least cost."""
+    """The answers accepted by (1), at most one per row: the cheapest of several."""
 
     accepted: np.ndarray  # [n] bool
     table: dict[str, np.ndarray]  # the answers in raw units; the factual row where not accepted
     x: np.ndarray  # [n, D] that table encoded
     probability: np.ndarray  # [n] of the target there
     cost: np.ndarray  # [n] sum of cost times change; NaN where not accepted
-    why: list[str]  # "" where accepted or nothing was claimed; else what is wrong with what was claimed
+    why: list[str]  # what is wrong with a claimed answer; "" where one was accepted or none was claimed
 
 
-@jax.jit
-def _run(model: Any, x: Any) -> Any:
+def _logits(model: LogitsFn, x: Array) -> Array:
     return at_least_float32(model(x))
 
 
-def logits_of(model: Any, x: np.ndarray) -> np.ndarray:
+def logits_of(model: LogitsFn, x: np.ndarray) -> np.ndarray:
     """[n, K] float64 logits of x [n, D], at a few compiled shapes only; NaN for rows with a NaN."""
-    network = as_logits_fn(model)
     whole = np.asarray(np.isfinite(x).all(1))
     clean = np.where(whole[:, None], x, 0).astype(np.float32)
-    parts = []
-    for begin in range(0, max(len(clean), 1), CHUNK):
-        part = clean[begin : begin + CHUNK]
-        wide = max(8, 1 << max(len(part) - 1, 0).bit_length())
-        filled = np.concatenate([part, np.zeros((wide - len(part), clean.shape[1]), np.float32)])
-        parts.append(np.asarray(_run(network, filled), np.float64)[: len(part)])
-    logits = np.concatenate(parts)
+    some = clean if len(x) else np.zeros((1, x.shape[1]), np.float32)
+    logits = map_rows(_logits, model, some, batch=CHUNK, few_shapes=True)[: len(x)].astype(np.float64)
     logits[~whole] = np.nan
     return logits
 
 
-def predictor(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+def predictor(model: LogitsFn) -> Callable[[np.ndarray], np.ndarray]:
     """x [n, D] -> [n] classes, -1 where the logits are not numbers."""
     return lambda x: classes_of(logits_of(model, np.asarray(x)))
 
@@ -82,10 +75,12 @@ def share_of(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.exp(shifted[np.arange(len(target)), target]) / np.exp(shifted).sum(1)
 
 
-def judge(space: FeatureSpace, model: Any, question: Question, candidates: np.ndarray, claimed: np.ndarray) -> Judged:
+def judge(
+    space: FeatureSpace, model: LogitsFn, question: Question, candidates: np.ndarray, claimed: np.ndarray
+) -> Judged:
     """Hold candidates [n, P, D], of which those with ``claimed`` [n, P] are said to be answers, against (1).
 
-    Accepted are also asked: at least one and at most ``most`` changed features, ``probability``.
+    An answer must also change a feature, at most ``most`` of them, and reach ``probability``.
     """
     x, table = question.x, {name: np.asarray(question.table[name]) for name in space.names}
     count = len(x)
@@ -104,20 +99,32 @@ def judge(space: FeatureSpace, model: Any, question: Question, candidates: np.nd
         logits = logits_of(model, again)
         said, share = classes_of(logits), share_of(logits, question.target[rows])
         cost = costs(space, factual, raw, (x[rows], again))
+        better = []
         for i, n in enumerate(rows):
             wrong = _wrong(space, factual, raw, i, broken[i], question.most)
             if not wrong and said[i] != question.target[n]:
-                wrong = f"in its own units that has the wanted class only with probability {share[i]:.2f}"
+                wrong = f"after rounding to raw units the model gives the target class only probability {share[i]:.2f}"
             if not wrong and share[i] < question.probability - 1e-4:
-                wrong = f"in its own units that has a probability of {share[i]:.2f} only"
+                wrong = f"after rounding to raw units the target class has only probability {share[i]:.2f}"
             if wrong:
                 kept.why[n] = "" if kept.accepted[n] else f"{_told(space, factual, raw, i)} ({wrong})"
             elif not kept.accepted[n] or cost[i] < kept.cost[n]:
                 kept.accepted[n], kept.why[n] = True, ""
                 kept.x[n], kept.probability[n], kept.cost[n] = again[i], share[i], cost[i]
-                for name in space.names:
-                    _put(kept.table, name, int(n), raw[name][i])
+                better.append(i)
+        for name in space.names if better else ():
+            kept.table[name] = placed(kept.table[name], rows[better], np.asarray(raw[name])[better])
     return kept
+
+
+def placed(column: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """``column`` with ``values`` in ``rows``, as objects or floats where its own type cannot hold them."""
+    if column.dtype.kind in "US" or values.dtype.kind == "O":
+        column = column.astype(object)
+    elif column.dtype.kind in "iu" and values.dtype.kind == "f" and (values != np.rint(values)).any():
+        column = column.astype(np.float64)
+    column[rows] = values
+    return column
 
 
 def _wrong(space: FeatureSpace, factual: Any, raw: Any, row: int, broken: list[str], most: int | None) -> str:
@@ -125,7 +132,7 @@ def _wrong(space: FeatureSpace, factual: Any, raw: Any, row: int, broken: list[s
         return "; ".join(broken)
     found = changes(space, factual, raw, row)
     if not found:
-        return "in its own units nothing changes"
+        return "nothing changes after rounding to raw units"
     if most is not None and len(found) > most:
         return f"it changes {len(found)} features, at most {most} may change"
     return ""
@@ -134,13 +141,3 @@ def _wrong(space: FeatureSpace, factual: Any, raw: Any, row: int, broken: list[s
 def _told(space: FeatureSpace, factual: Any, raw: Any, row: int) -> str:
     found = changes(space, factual, raw, row)
     return sentence(found) if 0 < len(found) <= TOLD else f"{len(found) or 'no'} changes"
-
-
-def _put(table: dict[str, np.ndarray], name: str, row: int, value: Any) -> None:
-    """One cell; the column becomes one of objects or floats where the value does not fit its type."""
-    column = table[name]
-    if column.dtype.kind in "US":
-        table[name] = column = column.astype(object)
-    elif column.dtype.kind in "iu" and float(value) != int(value):
-        table[name] = column = column.astype(np.float64)
-    column[row] = value

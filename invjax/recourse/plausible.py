@@ -4,14 +4,14 @@ A kernel density of the rows of each class, cut at the α-quantile of the class'
 :func:`invjax.densities.hinge`.
 Two choices make it work on any table:
 
-* bandwidth ``h = max(leave-one-out, ½ m₅ / √D)``, m₅ the median distance of a row to its fifth nearest in its class:
-  tables are full of copies and of rows that differ in one unit of one feature, and the leave-one-out likelihood then
-  falls for kernels as narrow as those gaps, in which no new row is ever plausible;
-* weight ``τ = 8 h²``: far from the rows ``−log p ≈ d²/2h²``, d the distance to the nearest, so that the objective is
+* bandwidth ``h = max(leave-one-out, ½ m₅ / √D)``, m₅ the median distance of a row to its fifth nearest in its class.
+  Tables are full of copies, and of rows that differ in one unit of one feature. The leave-one-out likelihood then
+  prefers kernels as narrow as those gaps, and no new row would ever be plausible;
+* weight ``τ = 8 h²``. Far from the rows ``−log p ≈ d²/2h²``, d the distance to the nearest, so that the objective is
   ``‖r‖² + 4 (d² − allowed)``: a squared distance to the data beyond what the quantile allows counts four times as much
   as one from x, whatever the scale, the dimension and the bandwidth. (On Boston Housing, wine, German credit and Adult
-  the outlier factor falls little beyond 8 h², and it hardly matters whether h is doubled; a fixed τ would have to
-  differ tenfold between them.)
+  the outlier factor falls little beyond 8 h², and doubling h hardly matters; a fixed τ would have to differ tenfold
+  between them.)
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check
 from invjax.data.tables.table import TabularData
 from invjax.densities import KDE, Hinge, fit_kde, hinge
 
-MOST_ROWS = 2000  # of a class: more add time, not shape
+MOST_ROWS = 2000  # of a class: more would add time, not shape
 WEIGHT = 8.0  # τ in units of h²
 NEAR = 5
 
@@ -55,7 +55,7 @@ def training_rows(data: TabularData, most: int = MOST_ROWS, seed: int = 0) -> np
     for k, name in enumerate(data.classes):
         own = rows[data.label[rows] == k]
         if len(own) < 2:
-            raise BadArgument("data", f"have at least two training rows of every class, {name!r} has {len(own)}")
+            raise BadArgument("data", "have at least two training rows of every class", hint=f"{name!r} has {len(own)}")
         kept.append(own if len(own) <= most else generator.choice(own, most, replace=False))
     return np.sort(np.concatenate(kept))
 
@@ -66,8 +66,7 @@ def plausibility_of(data: TabularData, alpha: float = 0.25, rows: np.ndarray | N
     alpha: the share of each class's own rows that count as not plausible enough, in (0, 1).
     Raises ValueError: alpha, or a class with fewer than two rows.
     """
-    if not 0 < alpha < 1:
-        raise BadArgument("plausibility", "be a share in (0, 1), or 0 for none", alpha)
+    check("alpha", alpha, lambda value: 0 < value < 1, "a share in (0, 1)")
     rows = training_rows(data) if rows is None else rows
     x, y = data.x[rows], data.label[rows]
     found = np.asarray(fit_kde(x, y).bandwidth, np.float64)

@@ -40,10 +40,10 @@ def sentence(found: Sequence[Change]) -> str:
 
 
 def pair(feature: Feature, old: Any, new: Any) -> tuple[str, str]:
-    """Two values of a feature as text, rounded to the same decimals, enough of them to tell the two apart.
+    """Two values of a feature as text, rounded to the same number of decimals, enough to tell the two apart.
 
-    Levels by their names; numbers on a grid with the decimals of the grid; others with three significant digits of the
-    larger and at least two of the difference.
+    Levels are shown by their names, numbers on a grid with the decimals of the grid, other numbers with three
+    significant digits of the larger and at least two of the difference.
     """
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (old, new)):
         return str(old), str(new)
@@ -62,21 +62,21 @@ def pair(feature: Feature, old: Any, new: Any) -> tuple[str, str]:
 
 
 def number(value: float, digits: int = FEW) -> str:
-    """A number with so many significant digits, never as a power of ten below a million."""
+    """A number with this many significant digits; as a power of ten only from a million on."""
     if not math.isfinite(value):
         return "–"
     return f"{value:.{max(digits - 1 - _exponent(value), 0)}f}" if 1e-4 <= abs(value) < 1e6 else f"{value:.{digits}g}"
 
 
 def probability(value: float) -> str:
-    """``0.87``; what would round to 0 or 1 as ``<0.01`` and ``>0.99``."""
+    """``0.87``; ``<0.01`` and ``>0.99`` instead of a rounded 0 or 1."""
     if math.isnan(value):
         return "–"
     return "<0.01" if value < 0.005 else ">0.99" if value > 0.995 else f"{value:.2f}"
 
 
 def costs(space: FeatureSpace, factual: Mapping[str, Any], answer: Mapping[str, Any], encoded: Any) -> np.ndarray:
-    """[N] ``Σ_f cost_f |u_f − x_f|`` in model coordinates, of a category ``cost_f`` times that of its transition.
+    """[N] ``Σ_f cost_f |u_f − x_f|`` in model coordinates; for a category, ``cost_f`` times the cost of its transition.
 
     encoded: the two tables in model coordinates, (x, u), each [N, D].
     """
@@ -103,12 +103,12 @@ def _general(old: float, new: float) -> tuple[str, str]:
 
 
 def _exponent(value: float) -> int:
-    """Of the first significant digit; 0 of 0."""
+    """The exponent of the first significant digit; 0 for 0."""
     return math.floor(math.log10(abs(value))) if value else 0
 
 
 def _decimals(value: float) -> int:
-    """How many a grid needs: 0 of 5, 1 of 0.5, 2 of 0.25."""
+    """How many decimals a grid needs: 0 for 5, 1 for 0.5, 2 for 0.25."""
     if not math.isfinite(value):
         return 0
     return next((n for n in range(MOST) if abs(value * 10**n - round(value * 10**n)) < 1e-9 * max(1, abs(value))), MOST)

@@ -1,4 +1,4 @@
-"""The attack section: for each image the original, then per target what the attack made of it."""
+"""The attack section: for each image the original, then for each target the adversarial image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def attack_section(
     """Pictures of attacks, one card per image: the original, then per attack a strip with a column per target.
 
     A column holds the adversarial image, its perturbation (scaled by its own largest change), the mask of changed
-    pixels, their number and the l2 norm. Where an attack failed the column says how.
+    pixels, their number and the l2 norm. If the attack failed, the column says how.
 
     Args:
         images: [n, H, W, C] clean images in the data range.
@@ -53,9 +53,9 @@ def attack_section(
         title, text, note, facts: of the section, as in :class:`~invjax.report.page.Section`.
         class_names: K names, for classes that are not digits.
         bounds: data range.
-        unit: of the l2 norm, as in :func:`invjax.metrics.l2`; the default is that of the published tables.
-        max_images: at most so many cards; the section says how many images there were.
-        size: about how many CSS pixels a picture is wide.
+        unit: of the l2 norm, as in :func:`invjax.metrics.l2`; the default is the unit of the published tables.
+        max_images: the largest number of cards; the section says how many images there were.
+        size: approximate width of a picture in CSS pixels.
 
     Raises:
         ValueError: shapes that do not fit, naming which.
@@ -93,7 +93,7 @@ def attack_section(
 def _legend(channels: int, unit: str) -> str:
     entries = [("changed pixel (mask)", SUPPORT)]
     if channels == 3:
-        scaling = "perturbation: grey is no change of a channel; scaled to its largest change"
+        scaling = "perturbation: grey means that a channel does not change; scaled to its largest change"
     else:
         entries = [("raised", RAISED), ("lowered", LOWERED), *entries]
         scaling = "perturbations scaled to their largest change"
@@ -157,7 +157,7 @@ def _strip(
             rows["changed"] += "<td></td>"
     counted = int(np.sum(result.status != Status.ALREADY_TARGET))
     found = int(np.sum(result.status == Status.FOUND))
-    if found == 0:  # nothing to draw: one row says why
+    if found == 0:  # nothing to draw: a single row says why
         rows = {"adversarial": rows["adversarial"]}
     body = "".join(f'<tr><th scope="row">{row}</th>{cells}</tr>' for row, cells in rows.items())
     return (

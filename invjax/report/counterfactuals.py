@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from invjax.report.page import Section, escape, inline
+from invjax.recourse.answers import Explanation, Person
+from invjax.recourse.wording import probability
+from invjax.report.page import Section, escape, inline, table_markup
 from invjax.types import Status
 
-if TYPE_CHECKING:
-    from invjax.recourse import Explanation, Person
-
-MOST = 200  # people on the page
+SHOWN = 200  # people on the page
 
 STYLE = """<style>
 td.changes { white-space: normal; min-width: 20em; line-height: 1.75; }
@@ -37,13 +36,13 @@ MEASURES = (  # key of the summary, heading, decimals
 )
 
 NOTE = (
-    "Validity: share of the rows without the wanted class that got an answer which has it, in raw units and by the "
-    "model itself; rows that already had it are in no number. Coverage: share of the same rows that got any answer. "
-    "All other columns are means over the valid answers alone. l2 is in standardised units, a switch of a "
+    "Validity: of the rows that did not have the wanted class, the share with an answer that has it, in raw units and "
+    "by the model itself; rows that already had it are not counted anywhere. Coverage: the share of the same rows with "
+    "any answer. All other columns are means over the valid answers alone. l2 is in standardised units; a switch of a "
     "category counts √2. LOF: local outlier factor with 20 neighbours among the training rows (1: like its neighbours; "
-    "real rows have a little more). Plausible: share of the answers as dense as was asked. Agreeing neighbours: of "
-    "the five nearest training rows, those the model gives the wanted class. Redundant: changes that alone could be "
-    "taken back. Violations of the schema, in raw units."
+    "real rows have a little more). Plausible: share of the answers that are as dense as required. Agreeing "
+    "neighbours: of the five nearest training rows, the share that the model gives the wanted class. Redundant: "
+    "changes that could be undone singly without losing the wanted class. Violations: of the schema, in raw units."
 )
 
 
@@ -52,7 +51,7 @@ def counterfactual_section(explanation: Explanation, *, title: str = "", text: s
 
     Args:
       explanation: what :func:`invjax.recourse.explain_rows` returned; the first 200 people are shown.
-      title, text: of the section; by default they name the data, and the settings.
+      title, text: of the section; by default they name the data and the settings.
       note: added to the small print.
     """
     people = explanation.people
@@ -62,29 +61,29 @@ def counterfactual_section(explanation: Explanation, *, title: str = "", text: s
         facts["already as wanted"] = already
     if refused := explanation.count(Status.INFEASIBLE):
         facts["not possible"] = refused
-    facts["features changed"] = shown(explanation.summary["l0"], 1)
+    facts["features changed"] = _shown(explanation.summary["l0"], 1)
     said = "; ".join(f"{name}: {value}" for name, value in explanation.settings.items())
     return Section(
         title or f"What would have to be different: {explanation.name}",
         text=text or f"{said[:1].upper()}{said[1:]}.",
         facts=facts,
         markup=STYLE
-        + people_table(people[:MOST])
+        + _people_table(people[:SHOWN])
         + _left_out(len(people))
         + _frontier(explanation)
-        + f"<h3>How good the answers are</h3>{_table([measure_row(explanation.summary)])}"
+        + f"<h3>How good the answers are</h3>{table_markup([measure_row(explanation.summary)])}"
         + f"<figcaption>{inline(f'{NOTE} {note}'.strip())}</figcaption>",
     )
 
 
 def measure_row(summary: Mapping[str, float]) -> dict[str, str]:
     """The summary as one row of a table, with headings a reader knows."""
-    row = {"validity": percent(summary["validity"]), "coverage": percent(summary["coverage"])}
-    return row | {heading: shown(summary[key], decimals) for key, heading, decimals in MEASURES}
+    row = {"validity": _percent(summary["validity"]), "coverage": _percent(summary["coverage"])}
+    return row | {heading: _shown(summary[key], decimals) for key, heading, decimals in MEASURES}
 
 
 def frontier_rows(explanation: Explanation) -> list[dict[str, str]]:
-    """One row per number of changes allowed: how many people have an answer, and what it costs them."""
+    """One row per allowed number of changes: how many people have an answer, and what it costs them."""
     rows = []
     for step in explanation.frontier:
         found = [person for person in step.people if person.status == Status.FOUND]
@@ -93,15 +92,15 @@ def frontier_rows(explanation: Explanation) -> list[dict[str, str]]:
             {
                 "changes allowed": str(step.most),
                 "answers": f"{len(found)} of {asked}",
-                "features changed": shown(mean([len(person.changes) for person in found]), 2),
-                "cost": shown(mean([person.cost for person in found]), 2),
-                "probability": shown(mean([person.after for person in found]), 2),
+                "features changed": _shown(_mean([len(person.changes) for person in found]), 2),
+                "cost": _shown(_mean([person.cost for person in found]), 2),
+                "probability": _shown(_mean([person.after for person in found]), 2),
             }
         )
     return rows
 
 
-def people_table(people: Sequence[Person]) -> str:
+def _people_table(people: Sequence[Person]) -> str:
     """HTML: one line per person, the changes as pieces that do not break."""
     head = "".join(f'<th scope="col" class="text">{name}</th>' for name in ("row", "model says", "wanted", "changes"))
     head += '<th scope="col">probability</th>'
@@ -113,7 +112,7 @@ def people_table(people: Sequence[Person]) -> str:
         else:
             pieces = escape(person.text)
         pieces += f"<br><small>{escape(person.proof)}</small>" if person.proof else ""
-        before, after = chance(person.before), chance(person.after)
+        before, after = escape(probability(person.before)), escape(probability(person.after))
         body.append(
             f'<tr class="{"found" if found else "none"}"><td class="text">{escape(person.id)}</td>'
             f'<td class="text">{escape(person.predicted or "–")}</td><td class="text">{escape(person.target)}</td>'
@@ -122,22 +121,15 @@ def people_table(people: Sequence[Person]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
-def shown(value: float, decimals: int) -> str:
+def _shown(value: float, decimals: int) -> str:
     return "–" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
-def percent(value: float) -> str:
+def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f} %".replace(".0 %", " %")
 
 
-def chance(value: float) -> str:
-    """A probability; what would round to 0 or 1 says so."""
-    return (
-        "–" if math.isnan(value) else "&lt;0.01" if value < 0.005 else "&gt;0.99" if value > 0.995 else f"{value:.2f}"
-    )
-
-
-def mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
@@ -146,13 +138,7 @@ def _piece(feature: str, text: str) -> str:
 
 
 def _left_out(count: int) -> str:
-    return f"<figcaption>The first {MOST} of {count} rows are shown.</figcaption>" if count > MOST else ""
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f"<figcaption>The first {SHOWN} of {count} rows are shown.</figcaption>" if count > SHOWN else ""
 
 
 def _frontier(explanation: Explanation) -> str:
@@ -160,7 +146,7 @@ def _frontier(explanation: Explanation) -> str:
     if not rows:
         return ""
     return (
-        f"<h3>How many changes it takes</h3>{_table(rows)}"
-        "<figcaption>The best answers with at most so many changed features. Cost: the change of each feature in "
-        "standard deviations, times the feature's cost; means over the rows with an answer.</figcaption>"
+        f"<h3>How many changes it takes</h3>{table_markup(rows)}"
+        "<figcaption>The best answers with at most this many changed features. Cost: the change of each feature in "
+        "standard deviations, times the feature's cost. Means over the rows with an answer.</figcaption>"
     )

@@ -6,7 +6,6 @@ import html
 import io
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument
+from invjax.core.files import write_atomic
 from invjax.report.png import data_uri, encode_png
 from invjax.report.style import CSS
 
@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """One section: everything but the title may be left out; shown in this order."""
+    """One section, shown in this order. Everything but the title is optional."""
 
     title: str
     text: str = ""  # plain text; a blank line starts a paragraph, `backticks` set code
@@ -55,41 +55,34 @@ def write_report(
     subtitle: str = "",
     footer: str = "",
 ) -> Path:
-    """Write one HTML file that needs nothing else: style and pictures inside, no script, no network.
+    """Write one HTML file that needs nothing else: style and pictures are inside; no script, no network.
 
-    The folder is made if need be. The file appears whole under its name (written beside it, then renamed), so an
-    interrupted or failed call leaves an older report as it was.
+    The folder is created if needed. The file appears whole under its name, so that an interrupted or failed call leaves
+    an older report as it was.
 
     Args:
         path: the file, usually ``….html``.
         sections: in order of appearance.
         title: heading and window title.
         subtitle: one or two sentences under it.
-        footer: small print at the end, versions and device for instance.
+        footer: small print at the end, for instance versions and device.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: ``path`` is a folder or cannot be written, or a picture is none of the accepted kinds.
+        ValueError: ``path`` is a folder or cannot be written, or a picture is not of an accepted kind.
     """
     page = render(sections, title=title, subtitle=subtitle, footer=footer)
     target = Path(path)
     if target.is_dir():
-        raise BadArgument("path", f"name a file, {str(target)!r} is a folder")
+        raise BadArgument("path", "name a file", hint=f"{str(target)!r} is a folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(page)
-            os.chmod(name, 0o644)  # mkstemp makes it private; a report is to be shared
-            os.replace(name, target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_atomic(target, page.encode())
     except OSError as error:
-        raise BadArgument("path", f"be writable, {str(target)!r} is not", hint=str(error.strerror or error)) from error
+        reason = str(error.strerror or error)
+        raise BadArgument("path", "be a file that can be written", str(target), hint=reason) from error
     return target
 
 
@@ -114,7 +107,7 @@ def render(sections: Iterable[Section], *, title: str = "invjax report", subtitl
 
 
 def escape(text: Any) -> str:
-    """Text that cannot become markup."""
+    """Text with every character that could become markup escaped."""
     return html.escape(str(text), quote=True)
 
 
@@ -145,7 +138,7 @@ def image_tag(image: Any, alt: str = "", width: int | None = None) -> str:
 
 
 def shown_width(height: int, width: int, wanted: int) -> int:
-    """The width in CSS pixels at which an image is drawn: a whole multiple of its own size if it is small."""
+    """The width in CSS pixels at which an image is drawn; for a small image a whole multiple of its own width."""
     longest = max(height, width)
     if longest <= SMALL:
         return width * max(1, round(wanted / longest))
@@ -161,7 +154,7 @@ def _section(section: Section, anchor: str) -> str:
         )
         parts.append(f'<dl class="facts">{facts}</dl>')
     if section.table:
-        parts.append(_table(section.table, section.group))
+        parts.append(table_markup(section.table, section.group))
     if section.note:
         parts.append(f"<figcaption>{inline(section.note)}</figcaption>")
     if section.figures:
@@ -175,7 +168,8 @@ def _figure(picture: Picture) -> str:
     return f"<figure>{image_tag(picture.image, picture.caption, picture.width)}{caption}</figure>"
 
 
-def _table(rows: Sequence[Mapping[str, Any]], group: str | None) -> str:
+def table_markup(rows: Sequence[Mapping[str, Any]], group: str | None = None) -> str:
+    """The rows as an HTML table; text to the left, numbers to the right. group: as in :class:`Section`."""
     columns = [c for c in dict.fromkeys(key for row in rows for key in row) if c != group]
     kind = {c: "" if all(_is_number(row.get(c)) for row in rows) else ' class="text"' for c in columns}
     head = "".join(f'<th scope="col"{kind[c]}>{escape(c)}</th>' for c in columns)
@@ -197,7 +191,7 @@ def _cell(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    """Numbers, texts that begin as one ("41.2 s", "98 %"), and the signs for "nothing here"."""
+    """Whether this is a number, a text that begins with one ("41.2 s", "98 %"), or a sign for "nothing here"."""
     return (
         value is None
         or re.fullmatch(r"[–-]?|[-−+±<≤≥~]?\s?\d[\d.,]*(e[-+]?\d+)?(\s?\S{1,3})?", str(_cell(value))) is not None

@@ -1,4 +1,4 @@
-"""A PNG encoder of one screen, so that a report needs neither matplotlib nor pillow for its pixels."""
+"""A PNG encoder of one screen, so that the pixels of a report need neither matplotlib nor pillow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
         raise BadArgument("pixels", "be uint8 [H, W] or [H, W, 1|3|4]", Words(f"{array.dtype} {np.shape(pixels)}"))
     height, width, channels = array.shape
     rows = array.reshape(height, width * channels)
-    # Each row starts with its filter type; 0 is "as it is", which suits flat little pictures.
+    # Each row starts with its filter type; 0 is "unfiltered", which suits small flat pictures.
     data = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPE[channels], 0, 0, 0)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(data, 9)) + _chunk(b"IEND", b"")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax.campaign import attack as bulk
+from invjax import campaign
 from invjax.cli import main as cli
 from invjax.models import mnist_cnn
 from invjax.models.registry import SHIPPED
@@ -124,34 +124,34 @@ def test_labels_and_targets_from_files_and_all_images(digits, tmp_path):
 
 BAD = [
     (["--attack", "nothing"], "--attack must be one of fgsm, pgd, "),
-    (["--model", "vgg"], "--model must be one of cnn, efficientnet_lite0, "),
+    (["--model", "vgg"], "--model must be one of 'cnn', 'efficientnet_lite0', "),
     (["--images", "nowhere.npz"], "--images must be an existing .npz file or tfds:NAME, was 'nowhere.npz'"),
-    (["--images", "{tmp}/wide.npz"], "--images must have the shape that the network 'cnn' takes, were (32, 32, 3): "),
-    (["--images", "{tmp}/unlabelled.npz"], "--labels must be a file or 'predicted': "),
+    (["--images", "{tmp}/wide.npz"], "--images must have the shape that the network 'cnn' takes, was (32, 32, 3); "),
+    (["--images", "{tmp}/unlabelled.npz"], "--labels must be a file or 'predicted'; "),
     (["--weights", "nowhere.npz"], "--weights must be an existing file, was 'nowhere.npz'"),
     (["--weights", "{tmp}/cut.npz"], "--weights must be a readable .npz file; "),
     (["--weights", "{tmp}/cut.npz", "--model", "resnet20"], "--weights must be "),
     (["--weights", "{tmp}/wide.npz"], "--weights must be "),
-    (["--labels", "{tmp}/labels.npy"], "--labels must lie in [0, 10), the classes of the weights; was 11 at index 4"),
+    (["--labels", "{tmp}/labels.npy"], "--labels must lie in [0, 10), the classes of the weights, was 11 at index 4"),
     (["--labels", "nowhere.txt"], "--labels must be an existing file, was 'nowhere.txt'"),
-    (["--targets", "0,1"], "--targets must be different offsets from 1 to 9, were (0, 1)"),
+    (["--targets", "0,1"], "--targets must be different offsets from 1 to 9, was (0, 1)"),
     (["--targets", "some"], "--targets must be all, untargeted, offsets like 1,4,7 or a file, was 'some'"),
-    (["--targets", "{tmp}/labels.npy"], "--targets must lie in [0, 10), the classes of the weights; was 11 for"),
-    (["--start", "12"], "--start must be from 0 to 11, the last image; was 12"),
-    (["--n", "0"], "--n must be at least 1, was 0"),
+    (["--targets", "{tmp}/labels.npy"], "--targets must lie in [0, 10), the classes of the network, was 11 at index 4"),
+    (["--start", "12"], "--start must be a whole number from 0 to 11, was 12"),
+    (["--n", "0"], "--n must be a whole number >= 1, was 0"),
     (["--n", "many"], "--n must be of the kind its help says, was 'many' (see invjax attack --help)"),
     (["--bounds", "0", "x"], "--bounds must be of the kind its help says, was '0', 'x'"),
-    (["--lanes", "0"], "--lanes must be at least 1, was 0"),
+    (["--lanes", "0"], "--lanes must be a whole number >= 1, was 0"),
     (["--eps", "wide"], "--eps must be a number, was 'wide'"),
     (["--eps", "-1"], "PGD.eps must be a radius >= 0, was -1.0"),
     (["--set", "step"], "--set must be NAME=VALUE, was 'step'"),
     (
         ["--set", "pace=1"],
-        "--set must name constants of 'pgd' (eps, step, steps, restarts, norm, loss, random_start, stop_early)",
+        "--set must name constants of attack 'pgd' (eps, step, steps, restarts, norm, loss, random_start, stop_early)",
     ),
     (["--set", "steps=2.5"], "steps must be a whole number, was '2.5'"),
-    (["--attack", "gse"], "--set must name constants of 'gse' "),  # gse has no eps
-    (["--bounds", "1", "0"], "--bounds must be finite with lower < upper, were (1, 0)"),
+    (["--attack", "gse"], "--set must name constants of attack 'gse' "),  # gse has no eps
+    (["--bounds", "1", "0"], "--bounds must be finite with lower < upper, was (1, 0)"),
     (["--std", "0"], "--std must be positive and finite"),
     (["--mean", "0.9", "--std", "-1"], "--std must be positive and finite"),
     (["--out", "{tmp}/cut.npz/out"], "--out must be a folder that can be written, was "),
@@ -190,7 +190,7 @@ def test_weights_of_another_network_get_nothing_right(digits, tmp_path, capsys):
     np.save(tmp_path / "wrong.npy", (np.where(np.arange(12) == 2, true, labels) + 1) % 10)
     assert cli.main(command(digits, tmp_path / "out", "--labels", tmp_path / "wrong.npy")) == 2
     assert (
-        "--images must hold some that the network gets right; of the 12 looked at it gets none"
+        "--images must include some that the network classifies correctly; none of the 12 checked is"
         in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
@@ -213,7 +213,7 @@ def test_ctrl_c_keeps_what_had_ended(digits, tmp_path, capsys, monkeypatch):
         assert cli.main(words) == 130
     said = capsys.readouterr().err.strip()
     assert said.startswith("invjax attack: interrupted; ")
-    assert said.endswith(f"pairs are kept in {tmp_path / 'out' / 'run'}: the same command goes on from there")
+    assert said.endswith(f"pairs are kept in {tmp_path / 'out' / 'run'}: the same command resumes there")
     done = int(said.split("; ")[1].split(" ")[0])
     assert 5 <= done < 15
     assert not (tmp_path / "out" / "results.npz").exists()
@@ -235,22 +235,22 @@ def test_ctrl_c_keeps_what_had_ended(digits, tmp_path, capsys, monkeypatch):
 
 
 def test_constants_are_read_as_their_kind():
-    config = bulk.configure("pgd", {"eps": "8/255", "steps": "7", "random_start": "true", "norm": "l2"})
+    config = campaign.configure("pgd", {"eps": "8/255", "steps": "7", "random_start": "true", "norm": "l2"})
     assert config.eps == 8 / 255
     assert config.steps == 7
     assert isinstance(config.steps, int)
     assert config.random_start is True
     assert config.norm == "l2"
-    assert bulk.configure("gse-published", {"l2_weight": "0.5"}).l2_weight == 0.5
-    assert bulk.configure("gse", {"shrink": "0.25"}).shrink == 0.25
-    with pytest.raises(ValueError, match=r"set must name constants of attack 'gse' \(steps, .*\), was 'mu'"):
-        bulk.configure("gse", {"mu": "0.5"})
+    assert campaign.configure("gse-published", {"l2_weight": "0.5"}).l2_weight == 0.5
+    assert campaign.configure("gse", {"shrink": "0.25"}).shrink == 0.25
+    with pytest.raises(ValueError, match=r"constants must name constants of attack 'gse' \(steps, .*\), was 'mu'"):
+        campaign.configure("gse", {"mu": "0.5"})
     with pytest.raises(ValueError, match=r"GSE.iterations must be given by its new name, steps"):
-        bulk.configure("gse", {"iterations": "50"})
+        campaign.configure("gse", {"iterations": "50"})
     with pytest.raises(ValueError, match="random_start must be true or false, was 'maybe'"):
-        bulk.configure("pgd", {"random_start": "maybe"})
+        campaign.configure("pgd", {"random_start": "maybe"})
     with pytest.raises(ValueError, match="norm must be one of"):
-        bulk.configure("pgd", {"norm": "l7"})
+        campaign.configure("pgd", {"norm": "l7"})
 
 
 @pytest.mark.fast
@@ -266,10 +266,9 @@ def test_version_help_and_unknown_commands(capsys):
     said = capsys.readouterr().err
     assert said == "invjax attack: error: --images, --out must be given (see invjax attack --help)\n"
     assert cli.main(["demo", "--n", "0"]) == 2
-    assert capsys.readouterr().err == "invjax demo: error: --n must be from 1 to 1000 digits, was 0\n"
+    assert capsys.readouterr().err == "invjax demo: error: --n must be a whole number from 1 to 1000, was 0\n"
 
 
-@pytest.mark.fast
 @pytest.mark.fast
 def test_missing_tyro(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tyro", None)

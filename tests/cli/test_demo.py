@@ -7,9 +7,12 @@ import re
 import numpy as np
 import pytest
 
+from invjax import campaign
+from invjax.cli.demo import attacks as demo_attacks
 from invjax.cli.demo import counterfactuals as demo_counterfactuals
 from invjax.cli.demo import digits as demo_digits
 from invjax.cli.demo import main as demo
+from invjax.cli.options import DemoOptions
 from invjax.models import mnist_cnn
 from invjax.report import Section
 from invjax.types import Status
@@ -23,16 +26,16 @@ def made(tmp_path_factory):
     said = []
     out = tmp_path_factory.mktemp("demo") / "new" / "folder"
     runs = []
-    attack = demo.attack
+    attack = campaign.attack_pairs
 
     def watched(*args, **options):
         runs.append(attack(*args, **options))
         return runs[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "attack", watched)
+        patch.setattr(campaign, "attack_pairs", watched)
         patch.setattr(demo, "PARTS", demo.PARTS[:1])  # the others: below
-        result = demo.run_demo(out, images=3, seed=1, progress=False, say=said.append)
+        result = demo.run_demo(DemoOptions(out, n=3, seed=1, no_progress=True), said.append)
     return result, "\n".join(said), (out / "report.html").read_text(), runs
 
 
@@ -48,7 +51,7 @@ def test_gse_reaches_all_targets_with_few_pixels(made):
     # The answers are true: the network, asked anew, gives the target, and every pixel is in the box.
     logits = mnist_cnn()
     x = gse.result.x.reshape(-1, 28, 28, 1)
-    labels = np.asarray(demo.choose_digits(logits, 3, 1)[0].labels)
+    labels = np.asarray(demo_attacks.choose_digits(logits, 3, 1)[0].labels)
     wanted = (labels[:, None] + np.arange(1, 10)) % 10
     np.testing.assert_array_equal(np.asarray(logits(x)).argmax(1), wanted.reshape(-1))
     assert x.min() >= 0
@@ -78,25 +81,25 @@ def test_page_is_whole_and_needs_nothing_else(made):
 
 
 def test_parts_can_be_added(tmp_path, monkeypatch):
-    def extra(settings):
-        return demo.Part((Section("Another part", facts={"digits": len(settings.digits.index)}),), "another text")
+    def extra(setting):
+        return demo.Part((Section("Another part", facts={"digits": len(setting.digits.index)}),), "another text")
 
     monkeypatch.setattr(demo, "PARTS", [extra])
     said = []
-    demo.run_demo(tmp_path, images=2, say=said.append)
+    demo.run_demo(DemoOptions(tmp_path, n=2), said.append)
     assert "another text" in "\n".join(said)
     assert "Another part" in (tmp_path / "report.html").read_text()
 
 
 def test_choice_of_digits():
     logits = mnist_cnn()
-    chosen, accuracy, available = demo.choose_digits(logits, 23, 0)
+    chosen, accuracy, available = demo_attacks.choose_digits(logits, 23, 0)
     assert available == 5000
     assert 0.98 < accuracy <= 1
     np.testing.assert_array_equal(chosen.labels[:20], np.tile(np.arange(10), 2))
     assert len(set(chosen.index.tolist())) == 23
     np.testing.assert_array_equal(np.asarray(logits(chosen.images)).argmax(1), chosen.labels)
-    again, other = demo.choose_digits(logits, 23, 0)[0], demo.choose_digits(logits, 23, 1)[0]
+    again, other = demo_attacks.choose_digits(logits, 23, 0)[0], demo_attacks.choose_digits(logits, 23, 1)[0]
     np.testing.assert_array_equal(again.index, chosen.index)
     assert not np.array_equal(other.index, chosen.index)
 
@@ -167,7 +170,7 @@ def test_demo_has_both_parts(monkeypatch):
     assert [demo.attack_part, demo.counterfactual_part] == demo.PARTS
     for name in ("housing_section", "plane_section", "digits_section"):
         monkeypatch.setattr(demo, name, lambda *_, name=name: (Section(name), f"text of {name}"))
-    part = demo.counterfactual_part(demo.Settings(None, None, 1.0, 1, 1, None, None, print))
+    part = demo.counterfactual_part(demo.Setting(None, None, DemoOptions(), print))
     assert [section.title for section in part.sections] == ["housing_section", "plane_section", "digits_section"]
     assert part.text == "text of housing_section\n\ntext of plane_section\n\ntext of digits_section"
 
@@ -175,13 +178,13 @@ def test_demo_has_both_parts(monkeypatch):
 @pytest.mark.fast
 def test_bad_arguments_write_nothing(tmp_path):
     for options, message in (
-        ({"images": 0}, "n must be from 1 to 1000 digits, was 0"),
+        ({"n": 0}, "n must be a whole number from 1 to 1000, was 0"),
         ({"lanes": 0}, "lanes must be"),
     ):
         with pytest.raises(ValueError, match=message):
-            demo.run_demo(tmp_path / "out", **options)
+            demo.run_demo(DemoOptions(tmp_path / "out", **options))
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(ValueError, match="out must be a folder that can be written"):
-        demo.run_demo(file / "out")
+        demo.run_demo(DemoOptions(file / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

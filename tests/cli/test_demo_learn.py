@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib")
 from invjax import viz
 from invjax.cli.demo import learn as demo_learn
 from invjax.cli.demo import main as demo
+from invjax.cli.options import DemoOptions
 from invjax.learn import Perturbed
 from invjax.learn.study import load_task
 from invjax.report import write_report
@@ -43,7 +44,7 @@ def test_only_where_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "PARTS", [])
     monkeypatch.setattr(demo, "learn_part", part)
     for learn in (False, True):
-        made = demo.run_demo(tmp_path / str(learn), images=1, learn=learn, progress=False, say=lambda line: None)
+        made = demo.run_demo(DemoOptions(tmp_path / str(learn), n=1, learn=learn, no_progress=True), lambda line: None)
         assert len(made.parts) == len(asked) == int(learn)
         assert ("The study" in made.report.read_text()) == learn
 

@@ -175,7 +175,7 @@ def test_not_found_says_what_was_tried(loans):
     assert person.status == Status.NOT_FOUND
     assert "no allowed change of at most 1 feature that leads to 'no'" in person.reason
     assert "tried: job" in person.reason
-    assert "only with probability 0." in person.reason
+    assert "only probability 0." in person.reason
     assert not person.changes
     np.testing.assert_array_equal(only_job.result.delta, 0)
     assert only_job.summary["coverage"] == 0
@@ -196,7 +196,7 @@ def test_judge_rejects_what_rounding_breaks(loans):
     claims = np.repeat(x[:, None], 2, 1)
     claims[0, 0, 2] = 0.4 / 12  # rounds back to 40: nothing changes
     claims[1, 0, 2] = 1 / 12  # true
-    claims[1, 1, 2] = 2 / 12  # true as well, but dearer
+    claims[1, 1, 2] = 2 / 12  # true as well, but costlier
     claims[2, 0, 2], claims[2, 0, 0] = 1 / 12, -5  # out of range: decoded onto it, which breaks debt <= income
     claims[3, 0, 2] = -1 / 12  # age falls, and another class
     claims[4, 0, [0, 2]] = 0.5, 0.4 / 12  # valid in columns alone
@@ -209,12 +209,12 @@ def test_judge_rejects_what_rounding_breaks(loans):
     assert judged.table["age"].tolist() == [40, 41, 40, 40, 40, 40]
     np.testing.assert_allclose(judged.cost[1], 1 / 12, rtol=1e-5)
     for n, words in enumerate(
-        ("nothing changes", "", "debt <= income", "may only rise", "only with probability", "it changes 3 features")
+        ("nothing changes", "", "debt <= income", "may only rise", "only probability", "it changes 3 features")
     ):
         assert words in judged.why[n]
     assert judged.why[1] == ""
     sure = judge(data.space, model, question._replace(probability=0.9999999), claims, claimed)
-    assert "has a probability of" in sure.why[1] or sure.accepted[1]
+    assert "has only probability" in sure.why[1] or sure.accepted[1]
 
 
 def test_a_method_that_lies(loans, monkeypatch):
@@ -266,10 +266,10 @@ def test_targets_and_arguments(plain):
     for words, options in {
         "target must be one of the classes no, yes, was 'maybe'": {"target": "maybe"},
         r"target must be one class or one for each of the 2 rows": {"target": [0, 1, 0]},
-        "method must be one of s-cfe, .*, was 'x'": {"method": "x"},
+        "method must be one of 's-cfe', .*, was 'x'": {"method": "x"},
         "max_changes must be left out for the method 'wachter'": {"method": "wachter", "max_changes": 2},
         "tau must be left out for the method 'face'": {"method": "face", "tau": 1.0},
-        "max_changes must be a whole number of features, at least 1, was 0": {"max_changes": 0},
+        "max_changes must be a whole number >= 1, was 0": {"max_changes": 0},
         "max_changes must be set in the configuration": {"method": config, "max_changes": 2},
         "plausibility must be a share": {"plausibility": 1.0},
         "tau must be a weight >= 0": {"tau": -1.0},
@@ -296,7 +296,7 @@ def test_plausibility(loans):
     )
     assert (np.asarray(plausibility_of(doubled).kde.bandwidth) > 0.1 * h).all()
     lonely = data._replace(label=np.where(np.arange(60) == 3, 0, 1).astype(np.int32))
-    with pytest.raises(ValueError, match="at least two training rows of every class, 'no' has 1"):
+    with pytest.raises(ValueError, match="at least two training rows of every class; 'no' has 1"):
         plausibility_of(lonely)
 
 
@@ -337,7 +337,7 @@ def test_frontier_and_section(plain):
     assert page.count('<tr class="found">') == explained.count(Status.FOUND)
     assert page.count('<tr class="none">') == explained.count(Status.ALREADY_TARGET)
     assert "How many changes it takes" in page
-    assert "rows that already had it are in no number" in page
+    assert "rows that already had it are not counted anywhere" in page
     table = explained.to_pandas()
     assert table["status"].tolist() == [person.status.name for person in explained.people]
     assert table["income"].tolist() == explained.table["income"].tolist()
@@ -458,7 +458,7 @@ def test_command_with_a_forest(files, tmp_path, gradient):
         (("--csv", "LOANS", "--label", "paid", "--model", "no.npz"), "--model must be the npz"),
         (("--csv", "LOANS", "--label", "paid", "--model", "no_such:thing"), "--model must be module:name"),
         (("--csv", "LOANS", "--label", "paid", "--gradient", "x"), "--gradient must be one of"),
-        (("--csv", "LOANS", "--label", "paid", "--lanes", "0"), "--lanes must be at least 1"),
+        (("--csv", "LOANS", "--label", "paid", "--lanes", "0"), "--lanes must be a whole number >= 1"),
         (("--csv", "LOANS", "--label", "paid", "--model", "logistic", "--target", "x"), "--target must be one of"),
         (("--csv", "LOANS", "--label", "paid", "--max-changes", "two"), "--max-changes must be"),
     ],

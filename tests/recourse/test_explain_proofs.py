@@ -59,7 +59,7 @@ def test_nothing_leads_there():
     )
     found = explain_rows(data(space=space), model(), [0], plausibility=0, certify=True, target="yes")
     assert found.people[0].status == Status.NOT_FOUND
-    assert found.people[0].proof == "proved: nothing that is allowed leads there"
+    assert found.people[0].proof == "proved: no allowed change leads there"
 
 
 def test_a_network_that_cannot_be_certified():

@@ -231,7 +231,7 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="path must name a file"):
         write_report(tmp_path, [])
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match=r"path must be writable, .*file/report.html"):
+    with pytest.raises(ValueError, match=r"path must be a file that can be written, .*file/report.html"):
         write_report(tmp_path / "file" / "report.html", [])
 
 

@@ -22,12 +22,12 @@ from invjax.engine import solve
 from invjax.recourse import classifier, explain_rows
 from invjax.report import Picture, Section, counterfactual_section
 from invjax.report.text import text_table
-from invjax.types import Status
+from invjax.types import Density, Status
 from invjax.viz import plane
 
 Say = Callable[[str], None]
 
-HOUSING: dict[str, tuple[str, dict[str, Any]]] = {  # column of the data -> its name here, and what may become of it
+HOUSING: dict[str, tuple[str, dict[str, Any]]] = {  # column of the data -> its name here, and how it may change
     "CRIM": ("crime", {"direction": "down"}),
     "ZN": ("large lots", {"direction": "none"}),
     "INDUS": ("industry", {"direction": "down"}),
@@ -48,28 +48,29 @@ PLANE_TAU = 20.0
 DENSE = 0.5  # the dense region holds this share of the class's own rows
 
 _HOUSING_TEXT = (
-    "Each line is a suburb of Boston (1970) whose houses cost less than the median, by the data and by a small network "
-    "that was trained on 406 suburbs. S-CFE looks for the nearest suburb that the network calls dear, with at most "
-    "three features changed, and as like the dear ones of the data as these and the rules below let it be.\n\n"
-    "What may change is declared in raw units: crime, industry, nitric oxides and pupils per teacher may only fall, "
-    "rooms only grow; the tax is a whole number; the place itself and who lives there may not change. Every answer is "
-    "checked as it is printed: rounded, against these rules, and by the network."
+    "Each line is a suburb of Boston (1970) whose houses cost less than the median, both in the data and in the view "
+    "of a small network that was trained on 406 suburbs. S-CFE looks for the nearest suburb that the network calls "
+    "expensive, with at most three features changed. It should also resemble the expensive suburbs in the data as "
+    "closely as these limits and the rules below allow.\n\n"
+    "The rules say in raw units what may change: crime, industry, nitric oxides and pupils per teacher may only fall, "
+    "rooms may only grow, and the tax is a whole number. Where the suburb lies and who lives there may not change. "
+    "Every answer is checked as it is printed: rounded, against these rules, and by the network."
 )
 _HOUSING_NOTE = (
-    "Crime and pupils per teacher are rates, tax is dollars per 10,000 of value, rooms are the mean per house, nitric "
-    "oxides parts per 10 million. Probability: of a dear suburb, as the network holds it, before and after. All this "
-    "says what the network reacts to, not what makes houses dear."
+    "Crime and pupils per teacher are rates, tax is in dollars per 10,000 of value, rooms are the mean per house, "
+    "nitric oxides are in parts per 10 million. Probability: that the suburb is expensive, according to the network, "
+    "before and after the change. All this says what the network reacts to, not what makes houses expensive."
 )
 _PLANE_TEXT = (
-    "Two features of 178 wines. The dashed line is a logistic regression that tells cultivar 0 (amber) from the rest "
-    "(blue). Each black point is the counterfactual of one of the other wines, tied to it by a line.\n\n"
-    "Without plausibility the answers stop just across the dashed line, also where no wine of that cultivar is. With "
-    "it they go on until they look like one: into the region (amber line) that is as dense as the denser half of that "
-    "cultivar's own wines. They are farther away: that is the price."
+    "Two features of 178 wines. The dashed line is a logistic regression that separates cultivar 0 (amber) from the "
+    "rest (blue). Each black point is the counterfactual of one of the other wines, and a line connects the two.\n\n"
+    "Without plausibility the answers stop just beyond the dashed line, even where there is no wine of that cultivar. "
+    "With plausibility they move on until they look like one: into the region (amber line) that is as dense as the "
+    "denser half of that cultivar's own wines. The price is a larger distance."
 )
 _PLANE_NOTE = (
-    f"S-CFE, τ = 0 and τ = {PLANE_TAU:g}, kernel density of each class cut at its median (leave-one-out). Shades: the "
-    "density of cultivar 0. Distances in standard deviations."
+    f"S-CFE with τ = 0 and τ = {PLANE_TAU:g}; kernel density of each class, cut at its median (leave-one-out). Shades: "
+    "the density of cultivar 0. Distances are in standard deviations."
 )
 
 
@@ -77,7 +78,7 @@ _PLANE_NOTE = (
 
 
 def suburb_data() -> TabularData:
-    """Boston Housing with names to read and with what a suburb can change; grids in raw units."""
+    """Boston Housing with readable names and with what a suburb can change; grids in raw units."""
     data = load_tabular("housing")
     table = {name: data.table[column] for column, (name, _) in HOUSING.items()}
     features = [
@@ -88,14 +89,14 @@ def suburb_data() -> TabularData:
 
 
 def housing_section(say: Say) -> tuple[Section, str]:
-    """What would have to change for a suburb's houses to be dear."""
+    """What would have to change for a suburb's houses to be expensive."""
     data = suburb_data()
     chosen = classifier(data, "mlp")
-    logits = np.asarray(chosen.model(data.x[data.test]))
+    logits = np.asarray(chosen.model(jnp.asarray(data.x[data.test])))
     cheap = data.test[(logits.argmax(1) == 0) & (data.label[data.test] == 0)][:SUBURBS]
     say(f"Housing: {len(cheap)} suburbs, at most {MOST} changes each")
     told = explain_rows(data, chosen.model, cheap, target=1, max_changes=MOST)
-    title = "What would have to change for the houses of a suburb to be dear?"
+    title = "What would have to change for a suburb's houses to be expensive?"
     section = counterfactual_section(told, title=title, text=_HOUSING_TEXT, note=_HOUSING_NOTE)
     return section, told.text()
 
@@ -112,12 +113,12 @@ class Plane(NamedTuple):
     x: np.ndarray  # [N, 2]
     answers: dict[str, np.ndarray]  # [N, 2]
     dense: dict[str, float]  # share of the answers within the dense region
-    density: Any  # before the cut
+    density: Density  # before the cut
     level: float  # log density at the border of the dense region
 
 
 def in_the_plane(data: TabularData) -> Plane:
-    """S-CFE over :data:`PLANE` with a line as classifier, without and with the density of the target class."""
+    """S-CFE over :data:`PLANE`, with a line as classifier, without and with the density of the target class."""
     columns = [data.space.names.index(name) for name in PLANE]
     points, label = data.x[:, columns], data.label
     weights, offset = fit_line(points, label)
@@ -182,10 +183,9 @@ def plane_section(say: Say) -> tuple[Section, str]:
         }
         for name, end in drawn.answers.items()
     ]
-    section = Section(
-        "Valid is not yet plausible", _PLANE_TEXT, table=lines, note=_PLANE_NOTE, figures=(Picture(figure, width=820),)
-    )
-    return section, text_table(lines)
+    picture = Picture(figure, width=820)
+    title = "Valid is not the same as plausible"
+    return Section(title, _PLANE_TEXT, table=lines, note=_PLANE_NOTE, figures=(picture,)), text_table(lines)
 
 
 def _line(params: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from invjax.engine import solve
 from invjax.metrics import changed_pixels, density_rank
 from invjax.report import Picture, Section
 from invjax.report.text import text_table
-from invjax.types import Result, Status
+from invjax.types import Density, LogitsFn, Result, Status
 from invjax.viz import ways
 
 FROM, TO = 9, 4
@@ -26,21 +26,22 @@ ALL = 28 * 28
 KERNEL = 2.0  # bandwidth: Euclidean distance of pictures in [0, 1]
 TAU = 14.0
 CONFIDENT = 0.9  # probability of the target
-GREY = 1 / 255  # a change up to here cannot be seen
+GREY = 1 / 255  # a change up to here is invisible
 
 _TEXT = (
-    "The same network as above reads these nines correctly. Every answer is a picture that it reads as a four with "
-    f"probability {CONFIDENT:g} or more.\n\n"
+    "The network from above reads these nines correctly. Every answer is a picture that it reads as a four with a "
+    f"probability of {CONFIDENT:g} or more.\n\n"
     f"Sparsity only (at most {PIXELS} pixels) scatters dots that mean nothing to a reader: an adversarial example. "
     "Plausibility only (a density of digits, any number of pixels) smears the picture. Both together change few "
-    "pixels, where a four differs: the stroke that closes the nine fades. Of the widest nines it fades only in part."
+    "pixels, and where a four differs: the stroke that closes the nine fades. In the widest nines it fades only partly."
 )
 _NOTE = (
     f"S-CFE with a kernel density of 2,500 digits, bandwidth {KERNEL:g}, τ = {TAU:g}. Both were chosen by eye: with a "
     "narrow kernel plausibility alone redraws the picture as one particular four, with a larger τ as a blurred four. "
-    "Log density and last column: a Gaussian mixture of other fours, which no method was given; the share of further "
-    "real fours that it finds less likely than the answer. Wachter's method minimises the l1 norm by gradient steps, "
-    "which leaves tiny changes in many pixels. Pictures of a change: red is brighter, blue darker, all of one scale."
+    "Log density and last column come from a Gaussian mixture of other fours, which no method was given; the last "
+    "column is the share of further real fours that it finds less likely than the answer. Wachter's method minimises "
+    "the l1 norm by gradient steps, which leaves tiny changes in many pixels. Pictures of a change: red is brighter, "
+    "blue darker, all on one scale."
 )
 
 
@@ -48,16 +49,16 @@ class Digits(NamedTuple):
     """Nines made fours, N of them, per way."""
 
     x: np.ndarray  # [N, 28, 28, 1]
-    results: dict[str, Result]  # of WAYS and "Wachter"
+    results: dict[str, Result]  # for each of WAYS and "Wachter"
     rows: list[dict[str, str]]  # the table
-    rank: dict[str, np.ndarray]  # [N] of a density that no way was given; 0 where nothing was found
+    rank: dict[str, np.ndarray]  # [N] by a density that no way was given; 0 where nothing was found
 
 
-def nine_to_four(logits: Any, count: int = DRAWN, **constants: Any) -> Digits:
+def nine_to_four(logits: LogitsFn, count: int = DRAWN, **constants: Any) -> Digits:
     """Nines made fours by sparsity alone, plausibility alone, both; and by Wachter's method for comparison.
 
-    The density of the ways knows the digits of even number, the nines and the judging density come from the others.
-    constants: of S-CFE, for all ways.
+    The density given to the ways is fitted to the digits with an even number; the nines and the judging density come
+    from the others. constants: of S-CFE, for all ways.
     """
     data = mnist_digits()
     assert data.labels is not None
@@ -89,8 +90,8 @@ def nine_to_four(logits: Any, count: int = DRAWN, **constants: Any) -> Digits:
     return Digits(x, results, rows, ranks)
 
 
-def judging_density(fours: np.ndarray) -> tuple[Any, np.ndarray]:
-    """A mixture of two thirds of the fours, and the last third, which nothing was fitted to, to rank answers among."""
+def judging_density(fours: np.ndarray) -> tuple[Density, np.ndarray]:
+    """A mixture fitted to two thirds of the fours, and the last third, among which answers are ranked."""
     third = np.arange(len(fours)) % 3 == 2
     ones = np.zeros(int((~third).sum()), np.int32)
     return fit_gmm(fours[~third], ones, components=8, covariance="diag", floor=0.1, restarts=1), fours[third]
@@ -112,8 +113,8 @@ def _median(values: np.ndarray) -> str:
     return f"{np.median(values):.0f}" if len(values) else "–"
 
 
-def digits_section(logits: Any, say: Callable[[str], None]) -> tuple[Section, str]:
-    """The three ways of the slides' figure."""
+def digits_section(logits: LogitsFn, say: Callable[[str], None]) -> tuple[Section, str]:
+    """Nines made fours in three ways, as pictures and as a table."""
     say(f"Digits: {DRAWN} nines made fours in three ways")
     made = nine_to_four(logits)
     figure = ways(made.x, {name: made.results[name] for name in WAYS})

@@ -1,6 +1,6 @@
 """The demo's study: networks trained on counterfactuals of digits that carry a misleading strip of pixels.
 
-Not part of the page unless asked for (``invjax demo --learn``): most of a minute, by far the longest part.
+Part of the page only if asked for (``invjax demo --learn``): it takes most of a minute, by far the longest part.
 """
 
 from __future__ import annotations
@@ -21,24 +21,27 @@ DRAWN = ("pgd-l2", "cfe-l2", "p-cfe", "density-only")
 IMAGES = 8
 
 _TEXT = (
-    "Digits 0–4 against 5–9. Under each digit is a strip of pixels that in training agrees with the class 95 times of "
-    "100, and in the test half of the time. A network that reads the strip is right on average and wrong on the groups "
-    "where strip and class disagree: the worst group tells.\n\n"
-    "Each method changes the training images towards classes drawn at random; a fresh network learns from the changed "
-    "images, labelled with those classes, and is measured on untouched test images. So whatever it knows of the drawn "
-    "classes it has from the changes. The controls say where an effect comes from: labels alone (`random-labels`), the "
-    "density of the classes alone (`density-only`), a density of the wrong class (`permuted-density`)."
+    "Digits 0–4 against 5–9. Under each digit is a strip of pixels that agrees with the class in 95 of 100 training "
+    "images, and in half of the test images. A network that reads the strip is right on average and wrong on the "
+    "groups in which strip and class disagree, which the accuracy of the worst group shows.\n\n"
+    "Each method changes the training images towards classes drawn at random. A fresh network learns from the changed "
+    "images, labelled with those classes, and is measured on untouched test images. So whatever it knows about the "
+    "drawn classes, it has learnt from the changes. The controls show where an effect comes from: labels alone "
+    "(`random-labels`), the density of the classes alone (`density-only`), the density of a wrong class "
+    "(`permuted-density`)."
 )
 _NOTE = (
     "Test accuracies in per cent, mean over {seeds} draws of data, weights and targets; ± half a 95 % interval of "
     "Student's t. Targets are uniform over both classes; an example whose target is its own class stays as it is. "
-    "Density: the pull towards the five nearest digits of the class. A small study of a toy set: it shows how such a "
-    "comparison is made, not what holds for photographs."
+    "Density: the pull towards the five nearest digits of the class. This is a small study of a toy data set: it shows "
+    "how such a comparison is made, not what holds for photographs."
 )
 
 
-def learn_section(say: Callable[[str], None], task: Task | None = None, seeds: Sequence[int] = SEEDS) -> Any:
-    """(section, text for the terminal). task, seeds: smaller ones for tests."""
+def learn_section(
+    say: Callable[[str], None], task: Task | None = None, seeds: Sequence[int] = SEEDS
+) -> tuple[Section, str]:
+    """The study as a section, and as text for the terminal. task, seeds: smaller ones for tests."""
     task = load_task("digits-spurious") if task is None else task
     say(f"Learning from counterfactuals: {len(METHODS)} methods x {len(seeds)} seeds on {task.name}")
     first: list[Study] = []
@@ -90,5 +93,5 @@ def _pictures(study: Study) -> tuple[Picture, ...]:
     made = next(iter(sets.values()))
     rows = made.source[np.flatnonzero(made.y != made.label)][:IMAGES].tolist()
     titles = [f"→ {study.data.classes[k]}" for k in made.y[np.isin(made.source, rows)]]
-    caption = "Training images, what became of them, and the change: red is brighter, blue darker, all of one scale."
+    caption = "Training images, their changed versions, and the change: red is brighter, blue darker, all on one scale."
     return (Picture(perturbed(study.x, sets, rows, titles=titles), caption, width=860),)

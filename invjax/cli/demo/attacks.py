@@ -1,0 +1,97 @@
+"""The demo's attacks: real digits, each towards all other classes, by a sparse, a sparser and two dense attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from invjax import campaign
+from invjax.campaign import ChosenImages
+from invjax.data import mnist_digits
+from invjax.report import Section, attack_section
+from invjax.report.text import text_table
+from invjax.types import Bounds, LogitsFn
+
+BOUNDS = Bounds(0.0, 1.0)
+CLASSES = 10
+ATTACKS: dict[str, tuple[str, dict[str, str | float]]] = {
+    "GSE": ("gse", {}),
+    "σ-zero": ("sigma-zero", {"iterations": 60}),
+    "PGD": ("pgd", {"eps": 0.3, "step": 0.02, "steps": 60}),
+    "FGSM": ("fgsm", {"eps": 0.3}),
+}
+PICTURED = ("GSE", "σ-zero", "PGD")
+PICTURED_DIGITS = 20
+
+_TEXT = (
+    "A small convolutional network reads each digit below correctly. For every other digit we look for a change of the "
+    "picture that makes the network read that digit instead.\n\n"
+    "GSE changes few pixels, in few connected groups, and leaves all others exactly as they are. σ-zero changes even "
+    "fewer, but each of them strongly, and scattered over the image. PGD may change every pixel by up to 0.3 (of a "
+    "range from 0 to 1) and does change most of them, each by little, so that the l2 length of the whole change is "
+    "smaller. FGSM is one step of PGD: cheap, but it misses many targets."
+)
+
+
+def attacks_section(
+    logits: LogitsFn, digits: ChosenImages, say: Callable[[str], None], **options: Any
+) -> tuple[Section, str]:
+    """Every digit towards all nine other classes, by each of :data:`ATTACKS`; the section and the table as text.
+
+    options: of :func:`invjax.solve` (lanes, key, progress).
+    """
+    pairs = campaign.make_pairs(digits.labels, CLASSES)
+    runs = {}
+    for title, (name, constants) in ATTACKS.items():
+        say(f"{title}: {len(digits.index)} digits x {pairs.shape[1]} targets")
+        config = campaign.configure(name, constants)
+        runs[title] = campaign.attack_pairs(title, logits, digits.images, pairs, config, BOUNDS, **options)
+    rows = campaign.table_rows(list(runs.values()))
+    gse, sparse, pgd = (runs[title] for title in PICTURED)
+    section = attack_section(
+        digits.images,
+        digits.labels,
+        pairs.target_table,
+        {title: runs[title].result for title in PICTURED},
+        rows,
+        title="Make the classifier read another digit",
+        text=_TEXT,
+        facts={
+            "digits × targets": f"{pairs.shape[0]} × {pairs.shape[1]}",
+            "targets GSE reaches": campaign.share_reached(gse),
+            f"pixels GSE changes, of {digits.images[0].size} (median)": campaign.median_pixels(gse),
+            "pixels σ-zero changes (median)": campaign.median_pixels(sparse),
+            "pixels PGD changes (median)": campaign.median_pixels(pgd),
+            "gradients GSE needs per pair": f"{gse.table['evaluations']['average']:.0f}",
+        },
+        note=f"{campaign.NOTE} {_constants_note()}",
+        max_images=PICTURED_DIGITS,
+    )
+    return section, text_table(rows, group="case")
+
+
+def choose_digits(logits: LogitsFn, n: int, seed: int) -> tuple[ChosenImages, float, int]:
+    """``n`` digits read correctly, the classes in turn, drawn by ``seed``; accuracy on, and number of, all digits."""
+    data = mnist_digits()
+    assert data.labels is not None
+    right = campaign.classify(logits, data.images) == data.labels
+    order = np.random.default_rng(seed).permutation(len(right))
+    order = order[right[order]]
+    # The first of each class, then the second of each class, and so on: 0 1 2 ... 9 0 1 2 ...
+    rank = np.zeros(len(order), int)
+    for digit in range(CLASSES):
+        of_class = data.labels[order] == digit
+        rank[of_class] = np.arange(of_class.sum())
+    index = order[np.lexsort((data.labels[order], rank))][:n]
+    return ChosenImages(index, data.images[index], data.labels[index]), float(right.mean()), len(right)
+
+
+def _constants_note() -> str:
+    used = "; ".join(
+        f"{title} {', '.join(f'{name} = {value:g}' for name, value in constants.items())}"
+        for title, (_, constants) in ATTACKS.items()
+        if constants
+    )
+    return f"Constants: {used}; all others, and those of GSE, are the defaults."

@@ -1,0 +1,107 @@
+"""From a method's claims to what is reported: judged answers, and the rows that no method has seen, put together."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from invjax.data.tables.table import Table
+from invjax.recourse.answers import Person
+from invjax.recourse.judging import Judged, Question, judge, placed, share_of
+from invjax.recourse.plan import Plan
+from invjax.recourse.reading import Rows
+from invjax.recourse.wording import changes
+from invjax.types import Result, Status
+
+
+class Answers(NamedTuple):
+    """What came of N rows."""
+
+    people: tuple[Person, ...]  # N
+    table: Table  # the answers in raw units; the row as it is where there is none
+    result: Result  # [N] the same in model coordinates
+
+
+def conclude(plan: Plan, rows: Rows, result: Result | None, most: int | None) -> Answers:
+    """Judge a method's answers to the rows that need one (None: no row does). most: features that may change."""
+    data, todo = plan.data, rows.question()[0]
+    status, reasons = rows.status.copy(), list(rows.reasons)
+    table, x = {name: np.asarray(rows.table[name]).copy() for name in data.space.names}, rows.x.copy()
+    after, cost = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    attempt, counts = x.copy(), np.zeros((2, len(x)), np.int32)
+    if result is not None:
+        judged, last, points = _judged(plan, rows, result, most)
+        for i, n in enumerate(todo):
+            if judged.accepted[i] or last.accepted[i]:
+                status[n] = Status.FOUND
+            else:
+                status[n] = _ended(result.status[i])
+                target = data.classes[rows.target[n]]
+                reasons[n] = _why(judged.why[i], last.why[i], Status(int(status[n])), target, most)
+        judged = _either(judged, last)
+        table = {name: placed(column, todo, judged.table[name]) for name, column in table.items()}
+        x[todo] = judged.x
+        after[todo], cost[todo] = judged.probability, judged.cost
+        attempt[todo] = points
+        counts[:, todo] = np.asarray(result.evaluations), np.asarray(result.forwards)
+    before = np.full(len(x), np.nan)
+    known = rows.predicted >= 0
+    before[known] = share_of(rows.logits[known], rows.target[known])
+    people = []
+    for n, name in enumerate(rows.names):
+        found = status[n] == Status.FOUND
+        predicted = data.classes[rows.predicted[n]] if known[n] else ""
+        changed = changes(data.space, rows.table, table, n) if found else ()
+        people.append(
+            Person(
+                name, Status(int(status[n])), "" if found else reasons[n], predicted, data.classes[rows.target[n]],
+                changed, float(before[n]), float(after[n] if found else before[n]), float(cost[n]),
+            )
+        )  # fmt: skip
+    return Answers(tuple(people), table, Result(x, x - rows.x, status, counts[0], counts[1], attempt))
+
+
+def _judged(plan: Plan, rows: Rows, result: Result, most: int | None) -> tuple[Judged, Judged, np.ndarray]:
+    """What was claimed, judged; what was tried last where nothing was accepted, judged; and that point [n, D]."""
+    todo, start, _, target = rows.question()
+    factual = {name: np.asarray(rows.table[name])[todo] for name in plan.data.space.names}
+    question = Question(start, factual, target, most, plan.probability)
+    candidates, status = np.asarray(result.x), np.asarray(result.status)
+    if status.ndim == 1:  # one answer per row
+        candidates, status = candidates[:, None], status[:, None]
+    judged = judge(plan.data.space, plan.network, question, candidates, status == Status.FOUND)
+    points = np.asarray(result.attempt).reshape(len(todo), -1, start.shape[1])[:, :1]
+    points = np.where(np.isfinite(points), points, start[:, None])
+    moved = (points[:, 0] != start).any(1) & ~judged.accepted
+    return judged, judge(plan.data.space, plan.network, question, points, moved[:, None]), points[:, 0]
+
+
+def _ended(own: Any) -> int:
+    """The status of a row without an accepted answer, which FOUND no longer is."""
+    for status in (Status.INFEASIBLE, Status.NONFINITE):
+        if (np.asarray(own) == status).all():
+            return int(status)
+    return int(Status.NOT_FOUND)
+
+
+def _either(first: Judged, second: Judged) -> Judged:
+    """The rows of ``second`` where it accepted, of ``first`` elsewhere."""
+    rows = np.flatnonzero(second.accepted)
+    table = {name: placed(column, rows, second.table[name][rows]) for name, column in first.table.items()}
+    part = {name: getattr(first, name).copy() for name in ("accepted", "x", "probability", "cost")}
+    for name, array in part.items():
+        array[rows] = getattr(second, name)[rows]
+    return first._replace(table=table, **part)
+
+
+def _why(rejected: str, tried: str, status: Status, target: str, most: int | None) -> str:
+    if status == Status.NONFINITE:
+        return "the model gave no finite numbers near this row"
+    if status == Status.INFEASIBLE:
+        return "the constraints admit no answer"
+    if rejected:
+        return f"an answer was rejected: {rejected}"
+    limit = "" if most is None else f" of at most {most} feature{'s' * (most != 1)}"
+    best = f"; tried: {tried}" if tried else ""
+    return f"no allowed change{limit} that leads to {target!r} was found{best}"

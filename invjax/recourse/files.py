@@ -1,0 +1,80 @@
+"""Files of an explanation: people in, the table of counterfactuals out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invjax.constraints.table import numbers
+from invjax.core.errors import BadArgument, Words
+from invjax.data.tables.csv_file import read_cells
+from invjax.data.tables.table import Table, TabularData
+from invjax.recourse.answers import Explanation
+from invjax.types import Status
+
+COLUMNS = (
+    "id", "status", "reason", "predicted", "target", "changed", "cost", "probability", "probability_after", "proof",
+)  # fmt: skip
+
+
+def csv_text(explanation: Explanation) -> str:
+    """The text of counterfactuals.csv: a row per person with :data:`COLUMNS` and each feature's NAME (from), NAME (to).
+
+    NAME (to) is empty where there is no answer.
+    """
+    names = list(explanation.table)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *(f"{name} ({side})" for name in names for side in ("from", "to"))])
+    for n, person in enumerate(explanation.people):
+        found = person.status == Status.FOUND
+        cells: list[Any] = []
+        for name in names:
+            cells += [_cell(explanation.factual[name][n]), _cell(explanation.table[name][n]) if found else ""]
+        measures = (person.cost, person.before, person.after if found else math.nan)
+        shown = ["" if math.isnan(value) else f"{value:.6g}" for value in measures]
+        writer.writerow(
+            [person.id, person.status.name.lower(), person.reason, person.predicted, person.target,
+             len(person.changes), *shown, person.proof, *cells]
+        )  # fmt: skip
+    return text.getvalue()
+
+
+def read_people(path: str | Path, data: TabularData) -> tuple[Table, list[str]]:
+    """Rows to explain from a CSV file with the columns of the data, and their names: the column ``id``, or positions.
+
+    A cell that is missing or is not a number stays as it is: its row becomes INFEASIBLE, for that reason.
+    Raises ValueError: the file cannot be read, or lacks a feature's column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadArgument("people", "be an existing CSV file", str(path))
+    try:
+        cells = read_cells(path)
+    except ValueError as error:
+        raise BadArgument("people", "be a CSV file with a header", hint=str(error)) from error
+    table: Table = {}
+    for feature in data.space.features:
+        if feature.name not in cells.columns:
+            raise BadArgument("people", f"have a column {feature.name!r}", Words(f"{path.name} without it"))
+        column = np.asarray(cells.columns[feature.name], object)
+        if not feature.levelled:
+            values = numbers(feature, column)
+            if np.isfinite(values).all():
+                whole = (values == np.rint(values)).all() and (np.abs(values) < 2**53).all()
+                column = values.astype(np.int64) if whole and feature.kind == "integer" else values
+            else:
+                column[:] = [float(v) if np.isfinite(v) else cell for v, cell in zip(values, column, strict=True)]
+        table[feature.name] = column
+    named = "id" in cells.columns and "id" not in data.space.names
+    return table, cells.columns["id"] if named else [str(n) for n in range(len(cells.lines))]
+
+
+def _cell(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return "" if isinstance(value, float) and math.isnan(value) else value

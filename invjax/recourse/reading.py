@@ -1,0 +1,111 @@
+"""The rows in question as they come in: columns, targets, and which of them need no method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax.constraints import FeatureSpace
+from invjax.constraints.table import columns
+from invjax.core.errors import BadArgument, Words
+from invjax.data.tables.table import Table, TabularData
+from invjax.recourse.judging import classes_of, logits_of
+from invjax.recourse.plan import Plan
+from invjax.types import Status
+
+
+class Rows(NamedTuple):
+    """N rows before any method has seen them."""
+
+    names: list[str]
+    table: Table  # raw units
+    x: np.ndarray  # [N, D] float32, the same encoded
+    logits: np.ndarray  # [N, K] float64, NaN where the network gives no numbers
+    predicted: np.ndarray  # [N] class, -1 for none
+    target: np.ndarray  # [N] wanted class
+    status: np.ndarray  # [N] int32, PENDING for the rows that need a method
+    reasons: list[str]  # why another row has no answer
+
+    def question(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The n rows that need a method: their indices [n], x [n, D], label and target [n] int32."""
+        todo = np.flatnonzero(self.status == Status.PENDING)
+        return todo, self.x[todo], self.predicted[todo].astype(np.int32), self.target[todo].astype(np.int32)
+
+
+def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> Rows:
+    """Rows of the table, or a table of others, with what can be said of each without a method.
+
+    Arguments as in :func:`invjax.recourse.explain_rows`. Raises ValueError naming the argument.
+    """
+    data, space = plan.data, plan.data.space
+    table, names = _table(data, rows, ids)
+    x, reasons = space.encode(table), space.reasons(table)
+    for n, row in enumerate(x):
+        if not reasons[n] and not np.isfinite(row).all():
+            reasons[n] = "a cell is not a number"
+    logits = logits_of(plan.network, x)
+    predicted = classes_of(logits)
+    wanted = _targets(data, target, logits, predicted)
+    status = np.full(len(names), Status.PENDING, np.int32)
+    status[predicted < 0] = Status.NONFINITE
+    status[predicted == wanted] = Status.ALREADY_TARGET
+    bound = _nothing_may_change(space, x)
+    for n in range(len(names)):
+        if reasons[n]:
+            status[n] = Status.INFEASIBLE
+        elif status[n] == Status.PENDING and bound[n]:
+            status[n], reasons[n] = Status.INFEASIBLE, "no feature of this row may change, or has room to"
+        elif status[n] == Status.NONFINITE:
+            reasons[n] = "the model gives no finite numbers for this row"
+        elif status[n] == Status.ALREADY_TARGET:
+            reasons[n] = f"the model already says {data.classes[wanted[n]]!r}"
+    return Rows(names, table, x, logits, predicted, wanted, status, reasons)
+
+
+def _table(data: TabularData, rows: Any, ids: Sequence[Any] | None) -> tuple[Table, list[str]]:
+    """The rows as columns, and their names."""
+    if isinstance(rows, Mapping) or (hasattr(rows, "columns") and hasattr(rows, "iloc")):
+        table = columns(rows, data.space.names)
+        index = getattr(rows, "index", None)
+        found = range(len(next(iter(table.values())))) if index is None else index
+    else:
+        chosen = data.test if rows is None else rows
+        try:
+            found = np.atleast_1d(np.arange(len(data.label))[chosen])
+        except (IndexError, TypeError) as error:
+            raise BadArgument("rows", f"be rows of the {len(data.label)} of the table, or a table", rows) from error
+        table = data.rows(found)
+    names = [str(name) for name in (found if ids is None else ids)]
+    count = len(next(iter(table.values())))
+    if not names or len(names) != count:
+        raise BadArgument("ids", f"name each of the {count} rows", len(names))
+    return table, names
+
+
+def _targets(data: TabularData, target: Any, logits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """[N] wanted classes."""
+    count = len(predicted)
+    if target is None:  # the runner-up
+        rest = np.where(np.isnan(logits), -np.inf, logits)
+        rest[np.arange(count), predicted] = -np.inf
+        return rest.argmax(1).astype(np.int32)
+    given = np.atleast_1d(np.asarray(target))
+    if given.shape not in ((1,), (count,)):
+        raise BadArgument("target", f"be one class or one for each of the {count} rows", Words(f"shape {given.shape}"))
+    wanted = []
+    for one in given.tolist():
+        by_name = [k for k, name in enumerate(data.classes) if name == str(one)]
+        if not by_name and not (isinstance(one, int) and 0 <= one < len(data.classes)):
+            raise BadArgument("target", f"be one of the classes {', '.join(data.classes)}", one)
+        wanted.append(one if isinstance(one, int) and not isinstance(target, str) else by_name[0])
+    return np.broadcast_to(np.asarray(wanted, np.int32), (count,)).copy()
+
+
+def _nothing_may_change(space: FeatureSpace, x: np.ndarray) -> np.ndarray:
+    """[N] bool: no column has room."""
+    low, high = jax.vmap(space.compile(np.float32).limits)(jnp.asarray(np.where(np.isfinite(x), x, 0), np.float32))
+    return np.all(np.asarray(low) >= np.asarray(high), axis=1)
