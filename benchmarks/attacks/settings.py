@@ -31,11 +31,11 @@ class Entry(NamedTuple):
 CIFAR10: dict[str, Entry] = {
     "gse": Entry("gse", {}),
     "gse-released": Entry("gse-released", {}, {"phase_one_steps": 30}, released=(2000, 4001)),
-    "strattack": Entry("strattack", {"trials": 4, "iterations": 60, "retrain_trials": 3}),
-    "fwnucl": Entry("fwnucl", {"trials": 4, "iterations": 60, "steps": 4}),
-    "homotopy": Entry("homotopy", {"eps": 0.5, "iterations": 200, "inner": 10, "max_update": 3}),
+    "strattack": Entry("strattack", {"trials": 4, "steps": 60, "retrain_trials": 3}),
+    "fwnucl": Entry("fwnucl", {"trials": 4, "steps": 60, "probes": 4}),
+    "homotopy": Entry("homotopy", {"eps": 0.5, "steps": 200, "inner_steps": 10, "max_update": 3}),
     "sapf": Entry("sapf", {}),
-    "saif": Entry("saif", {"max_changes": 150}, {"max_changes": 75}),
+    "saif": Entry("saif", {"k": 150}, {"k": 75}),
     "sigma-zero": Entry("sigma-zero", {"iterations": 60}),
     "fmn": Entry("fmn", {"iterations": 60}),
     "fmn-pixel": Entry("fmn", {"iterations": 60, "unit": "pixel"}),
@@ -49,7 +49,7 @@ CIFAR10: dict[str, Entry] = {
     "one-pixel": Entry("one-pixel", {"k": 5, "population": 100, "generations": 30}),
     "local-search": Entry("local-search", {"rounds": 20}),
     "corner-search": Entry("corner-search", {"samples": 50}),
-    "sparse-rs": Entry("sparse-rs", {"k": 90, "queries": 2000, "alpha": 0.8}, {"k": 40}),
+    "sparse-rs": Entry("sparse-rs", {"k": 90, "queries": 2000, "initial_share": 0.8}, {"k": 40}),
     "sparse-rs-patch": Entry("sparse-rs-patch", {"size": 10, "queries": 2000}, {"size": 6}),
     "sparse-rs-frame": Entry("sparse-rs-frame", {"width": 2, "queries": 2000}, {"width": 1}),
 }
@@ -63,11 +63,11 @@ CIFAR10_FIDELITY: dict[str, Entry] = {
     "sapf": Entry(
         "sapf",
         {
-            "c": 1e-3,
+            "initial_weight": 1e-3,
             "trials": 10,
             "rounds": 10,
             "steps": 200,
-            "final": 100,
+            "final_steps": 100,
             "decay_every": 50,
             "rho_growth": 1.01,
             "order": "alternate",
@@ -75,21 +75,23 @@ CIFAR10_FIDELITY: dict[str, Entry] = {
         superpixels=150,
         released=(41000, 41000),
     ),
-    "saif": Entry("saif", {"max_changes": 50}, {"max_changes": 25}),
+    "saif": Entry("saif", {"k": 50}, {"k": 25}),
     "pgd0": Entry("pgd0", {"k": 90, "restarts": 5, "steps": 200}, released=(1000, 2005)),
-    "sparse-rs": Entry("sparse-rs", {"k": 90, "queries": 10000, "alpha": 0.8, "restarts": 10}, released=(0, 100000)),
+    "sparse-rs": Entry(
+        "sparse-rs", {"k": 90, "queries": 10000, "initial_share": 0.8, "restarts": 10}, released=(0, 100000)
+    ),
 }
 
 # 224 px, with budgets for a handful of images on a CPU.
 IMAGENET: dict[str, Entry] = {
     "gse": Entry("gse", {}),
-    "strattack": Entry("strattack", {"c": 2.5, "trials": 3, "iterations": 60, "retrain_trials": 2}),
-    "fwnucl": Entry("fwnucl", {"eps": 5.0, "trials": 3, "iterations": 40, "steps": 4}),
+    "strattack": Entry("strattack", {"initial_weight": 2.5, "trials": 3, "steps": 60, "retrain_trials": 2}),
+    "fwnucl": Entry("fwnucl", {"eps": 5.0, "trials": 3, "steps": 40, "probes": 4}),
     "sigma-zero": Entry("sigma-zero", {"iterations": 100}),
     "fmn-pixel": Entry("fmn", {"iterations": 100, "unit": "pixel"}),
     "spgd": Entry("spgd", {"k": 1000, "iterations": 100}),
     "spgd-group": Entry("spgd", {"k": 20, "iterations": 100, "unit": "window", "patch": 8}),
-    "saif": Entry("saif", {"max_changes": 5000}),
+    "saif": Entry("saif", {"k": 5000}),
     "sparse-rs": Entry("sparse-rs", {"k": 1000, "queries": 2000}),
 }
 
@@ -99,7 +101,7 @@ IMAGENET_FIDELITY: dict[str, Entry] = {
         {"l2_weight": 0.1, "step_size": 0.05, "phase_one_steps": 50, "far_divisor": 0.9},
         released=(2000, 4001),
     ),
-    "strattack": Entry("strattack", {"c": 2.5}, released=(3200, 6400)),
+    "strattack": Entry("strattack", {"initial_weight": 2.5}, released=(3200, 6400)),
     "fwnucl": Entry("fwnucl", {"eps": 5.0, "trials": 1, "stop_early": "false"}, released=(200, 10200)),
 }
 

@@ -2,20 +2,20 @@
 
     min_r  ‖r‖_0 = number of changed units,   each changed unit at a corner of the box,   f(x + r) in the wanted class
 
-1. Every one-unit corner change is asked (a pixel with C channels has 2^C). A first success ends the search with 1.
+1. The scan asks every change of one unit to a corner (a pixel with C channels has 2^C). A success ends the search.
 2. R rankings keep the best N of these changes: one by the gap of the logits, and one for each of the R − 1 strongest
    rivals c on x, by Z_y − Z_c (untargeted, y the label) or Z_c − Z_t (t the target), the smallest first.
-3. For k = 2, 3, … and each ranking: the best corner of each of its first k *different* units; of the first success one
-   unit after the other goes back to x where the wanted class survives it.
-4. For k = 2, 3, … below what 3. found and each ranking: ``samples`` draws of k of the N, with replacement, of rank
-   ρ = N − 1 − ⌊N √u⌋, u uniform, so that P(ρ) = (2 (N − ρ) − 1)/N². Of two corners of one unit the better ranked
-   counts. Ends at the first success, from which units go back as in 3.: no smaller k had one.
+3. For k = 2, 3, … and each ranking the search asks the best corner of each of its first k *different* units. After the
+   first success one unit after the other goes back to x, where the wanted class survives it.
+4. For k = 2, 3, … below what step 3 found, and for each ranking, the search asks ``samples`` draws of k of the N
+   changes, with replacement, of rank ρ = N − 1 − ⌊N √u⌋, u uniform, so that P(ρ) = (2 (N − ρ) − 1)/N². Of two corners
+   of one unit the better ranked counts. The search ends at the first success, from which units go back as in step 3.
 
-The paper and its code have 1, 2 and 4, by a table over all corners and for ten classes. Here the scan keeps R running
-lists of N numbers, and skips corners that equal x. 3. asks at most R (k − 1) + k points and is exact where f is linear
-and the attack untargeted: against one rival the fewest units are those that gain most. (Sure to be listed are the first
-⌈N/2^C⌉ units, 13 of three channels by default; where several corners of a unit do little, many more.) What 3. and the
-going back add can only lower ‖r‖_0. Targeted and untargeted; queries only.
+The paper and its code have steps 1, 2 and 4, with a table over all corners and for ten classes. Here the scan keeps R
+running lists of N numbers, and skips corners that equal x. Step 3 asks at most R (k − 1) + k points. It is exact where
+f is linear and the attack untargeted: against one rival, the fewest units are those that gain most. (The first
+⌈N/2^C⌉ units are sure to be listed, 13 of three channels by default; many more where several corners of a unit do
+little.) Step 3 and the going back can only lower ‖r‖_0. Targeted and untargeted; queries only.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts import corners
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require, require_at_least, require_choice
 from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import num_classes
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
-CLEAN, SCAN, LEADING, TRIM, SAMPLES, PRUNE, OVER = range(7)  # the steps of the search
+CLEAN, SCAN, LEADING, TRIM, SAMPLES, PRUNE, OVER = range(7)  # the phases of the search
 NONE = -1  # the code of an empty place in a list
 
 
@@ -43,82 +43,71 @@ class CornerSearch:
     """The attack's constants; the defaults are the published ones.
 
     Fields:
-      max_changes: the largest k, >= 1, at most ``listed``. (Paper: 50 at 32 px.)
-      samples: draws per k and ranking, >= 0.
+      k: the most units that may change, >= 1, at most ``listed``. (Paper: 50 at 32 px.)
+      samples: draws for each number of units and each ranking, >= 0.
       listed: N, one-unit changes that each ranking keeps, >= 1 (static).
-      rankings: R, at most this many rankings, >= 1; ten classes have ten (static).
+      rankings: R, the most rankings, >= 1; K classes have K of them (static).
       unit: what is counted: "pixel" or "feature" (static).
 
     Forward evaluations per example: 1 (the clean input) + at most U·2^C of step 1, for U units of C channels (8192 at
-    32x32x3, 401,408 at 224x224x3), + R (max_changes − 1) (samples + 1) + 2 max_changes; no gradients.
+    32x32x3, 401,408 at 224x224x3), + R (k − 1) (samples + 1) + 2 k; no gradients.
     """
 
-    max_changes: int = 10
+    k: int = 10
     samples: int = 1000
     listed: int = field(default=100, metadata=STATIC)
     rankings: int = field(default=10, metadata=STATIC)
     unit: str = field(default="pixel", metadata=STATIC)
 
+    RENAMED: ClassVar = {"max_changes": "k"}
     method: ClassVar[Method]
 
     def check(self) -> None:
-        require(self, "listed", lambda v: v >= 1, "at least 1")
-        require(self, "max_changes", lambda v: 1 <= v <= self.listed, f"in [1, listed] = [1, {self.listed}]")
-        require(self, "samples", lambda v: v >= 0, "at least 0")
-        require(self, "rankings", lambda v: v >= 1, "at least 1")
+        require_at_least(self, 1, "listed", "rankings")
+        require(self, "k", lambda v: 1 <= v <= self.listed, f"in [1, listed] = [1, {self.listed}]")
+        require_at_least(self, 0, "samples")
         require_choice(self, "unit", corners.UNITS)
 
 
 class CornerState(NamedTuple):
     asked: Array  # [N] int32, the codes of the next candidate, in any places; NONE elsewhere
-    picked: Array  # [N] int32, those of the best
+    picked: Array  # [N] int32, the codes of the best point
     scores: Array  # [R, N] ascending; infinity where the list is not full
     codes: Array  # [R, N] int32, unit · 2^C + colour of each; NONE where the list is not full
     rivals: Array  # [R - 1] int32, the rankings' classes
-    told: Array  # [] int32, queries answered
+    count: Array  # [] int32, queries answered
     phase: Array  # [] int32
     cursor: Array  # [] int32, SCAN: the code asked
-    k: Array  # [] int32, LEADING and SAMPLES: how many units
+    size: Array  # [] int32, LEADING and SAMPLES: how many units
     row: Array  # [] int32, LEADING and SAMPLES: the ranking
     number: Array  # [] int32, SAMPLES: the draw; TRIM, PRUNE: the place that goes back
-    limit: Array  # [] int32, k stays below
+    limit: Array  # [] int32, the size stays below it
     best: Best  # scored by its changed units
-    near: Best  # of the changed points the one of least gap, scored by it: the attempt of a failure
+    near: Best  # the changed point of least gap, scored by it: the attempt of a failure
     status: Array  # [] int32, PENDING until decided
 
 
 def _shape(problem: Problem, config: CornerSearch) -> tuple[int, int]:
     count, channels = corners.shape_of(problem, config.unit, "CornerSearch")
     if channels > 30 or count * 2**channels >= 2**31:
-        raise BadArgument(
-            "x", "have fewer than 2^31 one-unit corners for CornerSearch", Words(f"{count} x 2^{channels}")
-        )
+        was = Words(f"{count} x 2^{channels}")
+        raise BadArgument("x", "have fewer than 2^31 one-unit corners for CornerSearch", was)
     return count, channels
 
 
 def _init(ctx: Context, problem: Problem, config: CornerSearch) -> CornerState:
     count, _ = _shape(problem, config)
     classes = num_classes(ctx.logits, problem.x.shape, problem.x.dtype)
-    rows = 1 if classes == 2 else min(config.rankings, classes)  # of two classes the gap is the one ranking
-    none = jnp.full(config.listed, NONE, jnp.int32)
-    largest = jnp.minimum(jnp.asarray(config.max_changes, jnp.int32), count)
+    rows = 1 if classes == 2 else min(config.rankings, classes)  # with two classes every ranking is that by the gap
+    none, zero = jnp.full(config.listed, NONE, jnp.int32), jnp.int32(0)
+    largest = jnp.minimum(jnp.asarray(config.k, jnp.int32), count)
     return CornerState(
-        asked=none,
-        picked=none,
-        scores=jnp.full((rows, config.listed), jnp.inf, problem.x.dtype),
-        codes=jnp.broadcast_to(none, (rows, config.listed)),
-        rivals=jnp.zeros(rows - 1, jnp.int32),
-        told=jnp.int32(0),
-        phase=jnp.int32(CLEAN),
-        cursor=jnp.int32(0),
-        k=jnp.int32(2),
-        row=jnp.int32(0),
-        number=jnp.int32(0),
-        limit=(largest + 1).astype(jnp.int32),
-        best=nothing(problem),
-        near=nothing(problem),
+        asked=none, picked=none, scores=jnp.full((rows, config.listed), jnp.inf, problem.x.dtype),
+        codes=jnp.broadcast_to(none, (rows, config.listed)), rivals=jnp.zeros(rows - 1, jnp.int32), count=zero,
+        phase=jnp.int32(CLEAN), cursor=zero, size=jnp.int32(2), row=zero, number=zero,
+        limit=(largest + 1).astype(jnp.int32), best=nothing(problem), near=nothing(problem),
         status=jnp.int32(Status.PENDING),
-    )
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -131,13 +120,13 @@ def _ends(problem: Problem, shape: tuple[int, int]) -> tuple[Array, Array, Array
 
 
 def _next(problem: Problem, shape: tuple[int, int], code: Array) -> Array:
-    """The first code from ``code`` on whose corner differs from x and from those before it; the total if none does."""
+    """The first code >= ``code`` whose corner differs from x and from those before it; the total if none does."""
     total = shape[0] << shape[1]
     x, low, high = _ends(problem, shape)
 
     def idle(code: Array) -> Array:
         unit, bits = code >> shape[1], corners.bits_of(code, shape[1])
-        fixed = low[unit] == high[unit]  # its bit changes nothing: 0 stands for both
+        fixed = low[unit] == high[unit]  # the bit changes nothing there: only 0 is asked
         same = jnp.where(bits, high[unit], low[unit]) == x[unit]
         return jnp.all(same) | jnp.any(bits & fixed)
 
@@ -145,7 +134,7 @@ def _next(problem: Problem, shape: tuple[int, int], code: Array) -> Array:
 
 
 def _render(problem: Problem, shape: tuple[int, int], codes: Array) -> Array:
-    """x with units at the corners of these codes [N], no two of one unit; NONE: nothing. [*S]"""
+    """x with units at the corners of these codes [N], no two of one unit; NONE stands for no unit. [*S]"""
     x, low, high = _ends(problem, shape)
     unit = jnp.where(codes == NONE, 0, codes) >> shape[1]
     values = jnp.where(corners.bits_of(codes, shape[1]), high[unit], low[unit])
@@ -153,7 +142,7 @@ def _render(problem: Problem, shape: tuple[int, int], codes: Array) -> Array:
 
 
 def _apart(codes: Array, channels: int, wanted: Array) -> Array:
-    """Bool [N]: the wanted places but those whose unit a wanted place before them has."""
+    """Bool [N]: the wanted places, except those whose unit an earlier wanted place has."""
     unit, place = codes >> channels, jnp.arange(codes.size)
     before = (unit[:, None] == unit[None, :]) & (place[:, None] > place[None, :]) & wanted[None, :]
     return wanted & ~before.any(1)
@@ -167,15 +156,15 @@ def skewed(key: Array, size: int, filled: Array) -> Array:
 
 
 def _choice(problem: Problem, shape: tuple[int, int], state: CornerState) -> Array:
-    """The codes [N] of the candidate that the state's counters stand for."""
+    """The codes [N] of the candidate that the state's counters describe."""
     codes, place = state.codes[state.row], jnp.arange(state.codes.shape[1])
     listed = codes != NONE
     first = _apart(codes, shape[1], listed)
-    ranks = skewed(jax.random.fold_in(problem.key, state.told), codes.size, jnp.maximum(jnp.sum(listed), 1))
-    drawn = jnp.zeros(codes.size, bool).at[jnp.where(place < state.k, ranks, codes.size)].set(True, mode="drop")
+    ranks = skewed(jax.random.fold_in(problem.key, state.count), codes.size, jnp.maximum(jnp.sum(listed), 1))
+    drawn = jnp.zeros(codes.size, bool).at[jnp.where(place < state.size, ranks, codes.size)].set(True, mode="drop")
     cases = [
         (SCAN, place == 0, state.cursor),
-        (LEADING, first & (jnp.cumsum(first) <= state.k), codes),
+        (LEADING, first & (jnp.cumsum(first) <= state.size), codes),
         (SAMPLES, _apart(codes, shape[1], drawn), codes),
         (TRIM, place != state.number, state.picked),
         (PRUNE, place != state.number, state.picked),
@@ -200,14 +189,14 @@ def _loss(
 # What an answer changes
 # ---------------------------------------------------------------------------------------------------------------------
 def _strongest(problem: Problem, logits: Array, count: int) -> Array:
-    """[count] int32: the classes with the largest logits but the target; untargeted but the label."""
+    """[count] int32: the classes with the largest logits, without the target; untargeted, without the label."""
     aim = jnp.where(problem.target >= 0, problem.target, problem.label)
     others = jnp.where(jnp.arange(logits.size) == aim, -jnp.inf, logits)
     return jnp.argsort(-others)[:count].astype(jnp.int32)
 
 
 def _insert(problem: Problem, state: CornerState, logits: Array, gap: Array) -> tuple[Array, Array]:
-    """The lists with the code under the cursor in its place in each; of equal scores the older is first."""
+    """The lists with the code under the cursor put in its place; of equal scores the older comes first."""
     targeted = problem.target >= 0
     own = jnp.take(logits, jnp.where(targeted, problem.target, problem.label), mode="clip")
     ahead = own - logits[state.rivals]
@@ -223,8 +212,8 @@ def _insert(problem: Problem, state: CornerState, logits: Array, gap: Array) -> 
 def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerState, ev: Eval) -> CornerState:
     shape, clean, scan = _shape(problem, config), state.phase == CLEAN, state.phase == SCAN
     reached = losses.reached(ev.logits, problem.label, problem.target)
-    count = jnp.sum(state.asked != NONE, dtype=jnp.int32)
-    best = state.best.offer(ev.point, count, reached & ~clean)
+    changed = jnp.sum(state.asked != NONE, dtype=jnp.int32)
+    best = state.best.offer(ev.point, changed, reached & ~clean)
     better = best.score < state.best.score
     rivals = jnp.where(clean, _strongest(problem, ev.logits, state.rivals.size), state.rivals)
     scores, codes = _insert(problem, state, ev.logits, ev.value)
@@ -233,42 +222,42 @@ def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerSta
         scores=jnp.where(scan, scores, state.scores),
         codes=jnp.where(scan, codes, state.codes),
         rivals=rivals,
-        told=state.told + jnp.int32(1),
+        count=state.count + jnp.int32(1),
         cursor=_next(problem, shape, state.cursor + scan),
         best=best,
         near=state.near.offer(ev.point, ev.value, ~clean),
     )
-    state = _turn(told, shape[0] << shape[1], better, count, config.samples)
+    state = _turn(told, shape[0] << shape[1], better, changed, config.samples)
     over = (clean & reached) | (state.phase == OVER)
     state = state._replace(status=best.status(clean & reached, over))
     return state._replace(asked=_choice(problem, shape, state))
 
 
-def _turn(state: CornerState, total: int, better: Array, count: Array, samples: Array | int) -> CornerState:
-    """The counters of the next candidate. better: what was asked, of ``count`` units, is the best so far."""
+def _turn(state: CornerState, total: int, better: Array, changed: Array, samples: Array | int) -> CornerState:
+    """The counters of the next candidate. better: the point just asked, of ``changed`` units, is the best so far."""
     rows, samples = state.codes.shape[0], jnp.asarray(samples, jnp.int32)
     begin, scan, leading, trim, sampling, prune = (
         state.phase == phase for phase in (CLEAN, SCAN, LEADING, TRIM, SAMPLES, PRUNE)
     )
 
-    # Draws first, then rankings, then k.
+    # The draws turn fastest, then the rankings, then the size.
     number = state.number + sampling
     next_row = leading | (sampling & (number >= samples))
     row = state.row + next_row
-    next_k = row >= rows
-    k, row = state.k + next_k, jnp.where(next_k, 0, row)
+    larger = row >= rows
+    size, row = state.size + larger, jnp.where(larger, 0, row)
     number = jnp.where(next_row, 0, number)
 
-    limit = jnp.where(better, count, state.limit)
+    limit = jnp.where(better, changed, state.limit)
     scanned = (begin | scan) & (state.cursor >= total)
     phase = jnp.where(begin, SCAN, state.phase)
     phase = jnp.where(scanned, jnp.where((limit > 2) & (state.codes[0, 0] != NONE), LEADING, OVER), phase)
     phase = jnp.where(scan & better, OVER, phase)
-    phase = jnp.where(leading & (better | (k >= limit)), TRIM, phase)
-    phase = jnp.where(sampling & (k >= limit), OVER, phase)
+    phase = jnp.where(leading & (better | (size >= limit)), TRIM, phase)
+    phase = jnp.where(sampling & (size >= limit), OVER, phase)
     phase = jnp.where(sampling & better, PRUNE, phase)
 
-    # One unit after the other goes back; but of two none can: every single one has been asked.
+    # One unit after the other goes back. Of two units none can: every single one has been asked.
     cutting = (phase == TRIM) | (phase == PRUNE)
     place, start = jnp.arange(state.picked.size), jnp.where(trim | prune, state.number + 1, 0)
     left = (state.picked != NONE) & (place >= start)
@@ -276,8 +265,8 @@ def _turn(state: CornerState, total: int, better: Array, count: Array, samples: 
     stop = cutting & (~left.any() | (limit <= 2))
     draws = stop & (phase == TRIM) & (limit > 2) & (samples > 0)
     phase = jnp.where(stop, jnp.where(draws, SAMPLES, OVER), phase)
-    k, row, number = (jnp.where(draws, first, value) for first, value in ((2, k), (0, row), (0, number)))
-    counters = {"phase": phase, "k": k, "row": row, "number": number, "limit": limit}
+    size, row, number = (jnp.where(draws, first, value) for first, value in ((2, size), (0, row), (0, number)))
+    counters = {"phase": phase, "size": size, "row": row, "number": number, "limit": limit}
     return state._replace(**{name: value.astype(jnp.int32) for name, value in counters.items()})
 
 

@@ -8,18 +8,18 @@ Values are v in [-1/2, 1/2], the box. One round, from the image so far Î and a 
 
 until the label is not among the k most likely classes. The first list is drawn at random.
 
-Targeted: (1) is the negated log-odds of the target, and k says nothing. The paper scores by probabilities, which order
-in the same way but round where the network is sure. It is silent on long lists: here at most ``candidates`` of (3),
-drawn at random, are scored, as in the re-implementation of advertorch. Deviations: points outside the box, which
-p > 1/2 makes, are clipped to it, as a real classifier would refuse them; so each point of (1) is an input like any
-other, and the search also ends at one of these that has the wanted class. The sign of 0 is +1. On a vector a pixel is
-a feature.
+With a target, (1) is the negated log-odds of the target, and k has no effect. The paper scores by probabilities, which
+give the same order but round to 0 or 1 where the network is sure. It does not say what to do with long lists: here at
+most ``candidates`` of (3), drawn at random, are scored, as in advertorch's re-implementation. Deviations: points
+outside the box, which p > 1/2 makes, are clipped to it, since a real classifier would refuse them. So each point of (1)
+is an input like any other, and the search also ends where one of them has the wanted class. The sign of 0 is +1. On a
+vector a pixel is a feature.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,10 @@ import numpy as np
 
 from invjax import losses
 from invjax.attacks.parts import pixels
-from invjax.core.config import STATIC, config, require
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
+from invjax.core.errors import check_whole
 from invjax.core.numerics import safe_divide
+from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 
@@ -37,53 +39,57 @@ class LocalSearch:
     """The constants of (1)-(3). Targeted and untargeted.
 
     Fields:
-      p: |v| of a pixel that is scored, > 0; from 1/2 on an end of the box.
-      r: factor of the cyclic change, in [0, 2]; 1 changes nothing.
-      k: untargeted: so many classes must beat the label, >= 1.
-      rounds: at most, >= 1 (advertorch: 10).
-      d: half side of a neighbourhood, pixels, >= 0 (static: it shapes the list).
-      t: pixels changed in a round, >= 1 (static, likewise).
-      candidates: pixels scored in a round, >= t (static).
+      perturbation: p, the |v| of a pixel that is scored, > 0; from 1/2 on it is an end of the box.
+      cyclic_factor: r, in [0, 2]; 1 changes nothing.
+      top: k, untargeted: the label must not be among so many most likely classes, >= 1.
+      rounds: rounds at most, >= 1 (advertorch: 10).
+      half_side: d, half the side of a neighbourhood in pixels, >= 0 (static: it shapes the list).
+      pixels_per_round: t, pixels changed in a round, >= 1 (static, likewise).
+      candidates: pixels scored in a round, >= pixels_per_round (static).
 
     Queries per example (``Result.forwards``): candidates + 1 per round, at most rounds + 1 times, as the image after
-    the last round is looked at as well. Memory per lane: candidates + 1 images.
+    the last round is classified as well. Memory per lane: candidates + 1 images.
     """
 
-    p: float = 1.0
-    r: float = 1.5
-    k: int = 1
+    perturbation: float = 1.0
+    cyclic_factor: float = 1.5
+    top: int = 1
     rounds: int = 150
-    d: int = field(default=5, metadata=STATIC)
-    t: int = field(default=5, metadata=STATIC)
+    half_side: int = field(default=5, metadata=STATIC)
+    pixels_per_round: int = field(default=5, metadata=STATIC)
     candidates: int = field(default=128, metadata=STATIC)
+
+    RENAMED: ClassVar = {"p": "perturbation", "r": "cyclic_factor", "k": "top", "d": "half_side",
+                         "t": "pixels_per_round"}  # fmt: skip
 
     @property
     def method(self) -> Method:
-        """The method of this list's length."""
-        # A round is one call of the network: the image itself and its candidates, which do not depend on one another.
+        """The method for this length of the list: a property, as the number of points asked at once is a static shape.
+
+        A round is one call of the network: the image itself and its candidates, which do not depend on one another.
+        """
         return _METHOD._replace(width=self.candidates + 1)
 
     def check(self) -> None:
-        require(self, "p", lambda v: v > 0, "above 0")
-        require(self, "r", lambda v: 0 <= v <= 2, "in [0, 2]")
-        require(self, "k", lambda v: v >= 1, "at least 1")
-        require(self, "rounds", lambda v: v >= 1, "at least 1")
-        require(self, "d", lambda v: isinstance(v, int) and v >= 0, "a whole number >= 0")
-        require(self, "t", lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1")
-        least = self.t
-        require(self, "candidates", lambda v: isinstance(v, int) and v >= least, f"a whole number >= t = {least}")
+        require_above(self, 0, "perturbation")
+        require(self, "cyclic_factor", lambda v: 0 <= v <= 2, "in [0, 2]")
+        require_at_least(self, 1, "top", "rounds")
+        check_whole("LocalSearch.half_side", self.half_side, 0)
+        least = check_whole("LocalSearch.pixels_per_round", self.pixels_per_round)
+        wanted = f"a whole number >= pixels_per_round = {least}"
+        require(self, "candidates", lambda v: isinstance(v, int) and v >= least, wanted)
 
 
 class LocalSearchState(NamedTuple):
     image: Array  # [*S] Î
-    pixels: Array  # [L] int32, the list: row · W + column; H · W: no pixel
-    k: Array  # [] int32, rounds made
-    best: Array  # [*S] the point that has the wanted class; x before
+    pixels: Array  # [L] int32, the list: row · W + column, or H · W for no pixel
+    count: Array  # [] int32, rounds made
+    best: Best  # the first success, scored 0
     status: Array  # [] int32, PENDING until decided
 
 
-def _draw(problem: Problem, config: LocalSearch, among: Array, none: int, rounds: Array) -> Array:
-    """[L] at most L of the pixels ``among`` [n], at random; ``none`` stands for no pixel, and fills up."""
+def draw(problem: Problem, config: LocalSearch, among: Array, none: int, rounds: Array) -> Array:
+    """[L] int32: at most L of the pixels ``among`` [n], at random, filled up with ``none`` (no pixel)."""
     among = jnp.pad(among, (0, max(0, config.candidates - among.size)), constant_values=none)
     ticket = jax.random.uniform(jax.random.fold_in(problem.key, rounds), among.shape, jnp.float32)
     chosen = jax.lax.top_k(jnp.where(among == none, -1.0, ticket), config.candidates)[1]
@@ -93,8 +99,8 @@ def _draw(problem: Problem, config: LocalSearch, among: Array, none: int, rounds
 def _init(ctx: Context, problem: Problem, config: LocalSearch) -> LocalSearchState:
     free = pixels.grid(problem).free.reshape(-1)
     everywhere = jnp.where(free, jnp.arange(free.size, dtype=jnp.int32), free.size)
-    first = _draw(problem, config, everywhere, free.size, jnp.int32(0))
-    return LocalSearchState(problem.x, first, jnp.int32(0), problem.x, jnp.int32(Status.PENDING))
+    first = draw(problem, config, everywhere, free.size, jnp.int32(0))
+    return LocalSearchState(problem.x, first, jnp.int32(0), nothing(problem), jnp.int32(Status.PENDING))
 
 
 def _values(image: pixels.Grid, row: Array, column: Array) -> tuple[Array, Array, Array]:
@@ -107,7 +113,7 @@ def _ask(ctx: Context, problem: Problem, config: LocalSearch, state: LocalSearch
     image = pixels.grid(problem)._replace(x=state.image.reshape(pixels.shape_of(problem.x.shape)))
     row, column = jnp.divmod(state.pixels, image.x.shape[1])
     v, lower, upper = _values(image, row, column)
-    ends = pixels.from_share(lower, upper, jnp.where(v < 0, -config.p, config.p) + 0.5)
+    ends = pixels.from_share(lower, upper, jnp.where(v < 0, -config.perturbation, config.perturbation) + 0.5)
     probes = jax.vmap(lambda i, j, value: image.x.at[i, j].set(value, mode="drop"))(row, column, ends)
     return jnp.concatenate([state.image[None], probes.reshape(-1, *problem.x.shape)])
 
@@ -119,27 +125,25 @@ def _loss(
 
 
 def _wanted(problem: Problem, config: LocalSearch, logits: Array) -> Array:
-    """[] bool: the target wins; untargeted k classes beat the label."""
-    above = jnp.sum(logits > logits[problem.label], dtype=jnp.int32)
-    return jnp.where(
-        problem.target >= 0, losses.reached(logits, problem.label, problem.target), above >= jnp.int32(config.k)
-    )
+    """[] bool: the target wins; or, without a target, k classes beat the label."""
+    beaten = jnp.sum(logits > logits[problem.label], dtype=jnp.int32) >= jnp.int32(config.top)
+    return jnp.where(problem.target >= 0, losses.reached(logits, problem.label, problem.target), beaten)
 
 
-def cyclic(v: Array, r: Array | float) -> Array:
-    """(2): in [-1/2, 1/2] for v there and r in [0, 3]."""
-    moved = r * v
+def cyclic(v: Array, factor: Array | float) -> Array:
+    """(2): in [-1/2, 1/2] for v in the same interval and a factor in [0, 3]."""
+    moved = factor * v
     return moved + jnp.where(moved < -0.5, 1, jnp.where(moved > 0.5, -1, 0)).astype(v.dtype)
 
 
-def _neighbours(free: Array, chosen: Array, d: int) -> Array:
-    """(3) [t (2d+1)²] int32: each free pixel near one of ``chosen`` [t] once; free.size: none."""
+def neighbours(free: Array, chosen: Array, half_side: int) -> Array:
+    """(3) [t (2d+1)²] int32: each free pixel near one of ``chosen`` [t] once, filled up with free.size for no pixel."""
     height, width = free.shape
-    offset = np.arange(-d, d + 1, dtype=np.int32)
+    offset = np.arange(-half_side, half_side + 1, dtype=np.int32)
     row, column = (part[:, None, None] for part in jnp.divmod(chosen, width))
     row, column = jnp.broadcast_arrays(row + offset[:, None], column + offset)
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width) & (chosen < free.size)[:, None, None]
-    # An index below 0 would count from the end: it is out of the image by ``inside`` alone.
+    # ``inside`` rules out the negative indices, which would count from the end of the image.
     inside &= free.at[row, column].get(mode="clip")
     place = jnp.sort(jnp.where(inside, row * width + column, free.size).reshape(-1))
     again = jnp.concatenate([jnp.zeros(1, bool), place[1:] == place[:-1]])
@@ -148,37 +152,34 @@ def _neighbours(free: Array, chosen: Array, d: int) -> Array:
 
 def _tell(ctx: Context, problem: Problem, config: LocalSearch, state: LocalSearchState, ev: Eval) -> LocalSearchState:
     wanted = jax.vmap(lambda z: _wanted(problem, config, z))(ev.logits)
-    first = state.k == 0
-    clean = first & wanted[0]
+    clean = (state.count == 0) & wanted[0]
     wanted &= (ev.point != problem.x).reshape(wanted.shape[0], -1).any(1)
 
     image = pixels.grid(problem)
     free, none = image.free, image.free.size
     score = jnp.where(state.pixels < none, ev.value[1:], jnp.inf)
-    lowest = jax.lax.top_k(-score, config.t)[1]
-    chosen = state.pixels[lowest]
+    chosen = state.pixels[jax.lax.top_k(-score, config.pixels_per_round)[1]]
     row, column = jnp.divmod(chosen, free.shape[1])
     now = image._replace(x=ev.point[0].reshape(image.x.shape))
     v, lower, upper = _values(now, row, column)
-    moved = now.x.at[row, column].set(pixels.from_share(lower, upper, cyclic(v, config.r) + 0.5), mode="drop")
+    share = cyclic(v, config.cyclic_factor) + 0.5
+    moved = now.x.at[row, column].set(pixels.from_share(lower, upper, share), mode="drop")
 
-    rounds = state.k + jnp.int32(1)
-    success, spent = wanted.any(), rounds > config.rounds
-    status = jnp.where(success, Status.FOUND, jnp.where(spent, Status.NOT_FOUND, Status.PENDING))
-    status = jnp.where(clean, Status.ALREADY_TARGET, status).astype(jnp.int32)
-    going = status == Status.PENDING
+    rounds = state.count + jnp.int32(1)
+    success = wanted.any() & ~clean
+    best = state.best.offer(ev.point[jnp.argmax(wanted)], 0, success)  # Î itself comes before its candidates
+    status = best.status(clean, success | (rounds > config.rounds))
     return LocalSearchState(
-        image=jnp.where(going, moved.reshape(problem.x.shape), state.image),
-        pixels=_draw(problem, config, _neighbours(free, chosen, config.d), none, rounds),
-        k=rounds,
-        best=jnp.where(success, ev.point[jnp.argmax(wanted)], state.best),  # Î itself before its candidates
+        image=jnp.where(status == Status.PENDING, moved.reshape(problem.x.shape), state.image),
+        pixels=draw(problem, config, neighbours(free, chosen, config.half_side), none, rounds),
+        count=rounds,
+        best=best,
         status=status,
     )
 
 
 def _result(ctx: Context, problem: Problem, config: LocalSearch, state: LocalSearchState) -> Outcome:
-    found = state.status == Status.FOUND
-    return Outcome(state.best, state.status, jnp.where(found, state.best, state.image))
+    return state.best.outcome(state.status, state.image)
 
 
 _METHOD = Method("local-search", _init, _ask, _loss, _tell, result=_result, width=129, needs_grad=False)

@@ -1,17 +1,17 @@
-"""One pixel: k pixels found by differential evolution, from queries alone (Su, Vargas & Sakurai, 2019).
+"""One pixel: differential evolution looks for k pixels, from queries alone (Su, Vargas & Sakurai, 2019).
 
     min_m  L(f(x with k pixels set by m), t),       m = (row, column, C values) × k  in [0, 1]^{k (2 + C)}        (1)
 
 with L the negated log-odds of the target, or the log-odds of the label. A population of P such m evolves by
 :mod:`invjax.solvers.differential_evolution` with F drawn for each block; the search ends at the first query that
 has the wanted class. The paper minimises the probability, which orders candidates in the same way, but rounds to 0 or
-1 where the network is sure. Row and column are a share of the free rows, and of the free pixels of that row: no query
-is spent where the mask forbids a change. On a vector a pixel is a feature, and the row stands idle.
+1 where the network is sure. The row is a share of the free rows, the column a share of the free pixels of that row: no
+query is spent where the mask forbids a change. On a vector a pixel is a feature, and the row has no effect.
 
-The paper mutates random members, with F = 1/2; here as in SciPy and the re-implementations that use it: the best
-member, F in [1/2, 1], a Latin hypercube as the first population. Deviations from these: the population is updated after
-every block, between SciPy's "immediate" and "deferred" (equal to the latter for ``block = population``); no test of
-convergence (theirs, with atol = −1, never holds).
+The paper mutates random members with F = 1/2. This code follows SciPy and the re-implementations built on it: it
+mutates the best member, draws F from [1/2, 1], and begins with a Latin hypercube. Deviations from these: the population
+is updated after every block, between SciPy's "immediate" and "deferred" (equal to the latter for ``block =
+population``); there is no test of convergence (theirs, with atol = −1, never holds).
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts import pixels
-from invjax.core.config import STATIC, config, require
+from invjax.core.config import STATIC, config, require, require_at_least
+from invjax.core.errors import check_whole
 from invjax.solvers import differential_evolution as evolution
+from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 
@@ -35,8 +37,9 @@ class OnePixel:
 
     Fields:
       k: pixels that may change, >= 1 (static: it shapes the population).
-      generations: after the first population, >= 0.
-      weakest, strongest: F of a block is uniform between them, 0 <= weakest <= strongest <= 2.
+      generations: generations after the first population, >= 0.
+      weakest: least F, in [0, strongest]; F of a block is uniform between the two.
+      strongest: greatest F, in [0, 2].
       recombination: probability that a parameter comes from the mutant, in [0, 1].
       population: P, >= 4 (static).
       block: candidates per call of the network, 1 … population (static).
@@ -51,38 +54,36 @@ class OnePixel:
     strongest: float = 1.0
     recombination: float = 1.0
     population: int = field(default=400, metadata=STATIC)
-    # One candidate per call would leave a device idle, above all with few lanes; a whole generation would ask up to
-    # 399 queries more than needed after a success, and hold 400 images (240 MB at 224 px) per lane.
+    # One candidate per call would leave a device idle, above all with few lanes. A whole generation would ask up to 399
+    # queries more than needed after a success, and hold 400 images (240 MB at 224 px) per lane.
     block: int = field(default=50, metadata=STATIC)
 
     @property
     def method(self) -> Method:
-        """The method of this block's size."""
+        """The method for this block size: a property, as the number of points asked at once is a static shape."""
         return _METHOD._replace(width=self.block)
 
     def check(self) -> None:
-        require(self, "k", lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1")
-        require(self, "generations", lambda v: v >= 0, "at least 0")
+        check_whole("OnePixel.k", self.k)
+        require_at_least(self, 0, "generations")
         require(self, "weakest", lambda v: 0 <= v <= self.strongest, f"in [0, strongest = {self.strongest}]")
         require(self, "strongest", lambda v: 0 <= v <= 2, "in [0, 2]")
         require(self, "recombination", lambda v: 0 <= v <= 1, "a probability")
-        require(self, "population", lambda v: isinstance(v, int) and v >= 4, "a whole number >= 4")
-        most = self.population
-        require(self, "block", lambda v: isinstance(v, int) and 1 <= v <= most, f"a whole number from 1 to {most}")
+        check_whole("OnePixel.block", self.block, 1, check_whole("OnePixel.population", self.population, 4))
 
 
 class OnePixelState(NamedTuple):
     members: Array  # [P, k(2+C)] the population
     odds: Array  # [P] L of each; infinity before it was asked
     tried: Array  # [b, k(2+C)] the candidates to ask next
-    k: Array  # [] int32, blocks asked
-    best: Array  # [*S] the point that has the wanted class; until then the one of the least L
-    least: Array  # [] its L
+    count: Array  # [] int32, blocks asked
+    best: Best  # the first success, scored 0
+    near: Best  # the point of least L, scored by it: the attempt of a failure
     status: Array  # [] int32, PENDING until decided
 
 
 def _numbers(config: OnePixel, blocks: Array) -> Array:
-    """[b] the number of each candidate after so many blocks: member + P · generation. The very first, −1, is x."""
+    """[b] the number of each candidate after so many blocks: member + P · generation. The first of all, −1, is x."""
     return blocks * config.block - 1 + jnp.arange(config.block, dtype=jnp.int32)
 
 
@@ -92,10 +93,10 @@ def _init(ctx: Context, problem: Problem, config: OnePixel) -> OnePixelState:
     return OnePixelState(
         members=members,
         odds=jnp.full(config.population, jnp.inf, problem.x.dtype),
-        tried=members[_numbers(config, jnp.int32(0))],  # the place of x is filled by any member
-        k=jnp.int32(0),
-        best=problem.x,
-        least=jnp.full((), jnp.inf, problem.x.dtype),
+        tried=members[_numbers(config, jnp.int32(0))],  # any member fills the place of x
+        count=jnp.int32(0),
+        best=nothing(problem),
+        near=nothing(problem),
         status=jnp.int32(Status.PENDING),
     )
 
@@ -119,7 +120,7 @@ def _points(problem: Problem, config: OnePixel, tried: Array) -> Array:
 
 def _ask(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState) -> Array:
     points = _points(problem, config, state.tried)
-    is_clean = (_numbers(config, state.k) < 0).reshape(-1, *(1 for _ in problem.x.shape))
+    is_clean = (_numbers(config, state.count) < 0).reshape(-1, *(1 for _ in problem.x.shape))
     return jnp.where(is_clean, problem.x, points)
 
 
@@ -137,7 +138,7 @@ def _next(problem: Problem, config: OnePixel, members: Array, odds: Array, block
 
 
 def _tell(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState, ev: Eval) -> OnePixelState:
-    numbers = _numbers(config, state.k)
+    numbers = _numbers(config, state.count)
     candidate = numbers >= 0
     reached = jax.vmap(lambda z: losses.reached(z, problem.label, problem.target))(ev.logits)
     clean = jnp.any(reached & ~candidate)
@@ -145,28 +146,27 @@ def _tell(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState
 
     index = jnp.where(candidate, numbers % config.population, config.population)
     members, odds = evolution.survive(state.members, state.odds, index, state.tried, ev.value)
-    blocks = state.k + jnp.int32(1)
+    blocks = state.count + jnp.int32(1)
 
     success = won.any()
     value = jnp.where(success & ~won | ~candidate, jnp.inf, ev.value)
     winner = jnp.argmin(value)
-    better = success | (value[winner] < state.least)
-    # Of the budget less than a block may be left over, never overdrawn.
+    best = state.best.offer(ev.point[winner], 0, success & ~clean)
+    # Less than a block of the budget may be left over; it is never overdrawn.
     spent = (blocks + 1) * config.block > config.population * (config.generations + 1)
-    status = jnp.where(success, Status.FOUND, jnp.where(spent, Status.NOT_FOUND, Status.PENDING))
     return OnePixelState(
         members=members,
         odds=odds,
         tried=_next(problem, config, members, odds, blocks),
-        k=blocks,
-        best=jnp.where(better, ev.point[winner], state.best),
-        least=jnp.where(better, value[winner], state.least),
-        status=jnp.where(clean, Status.ALREADY_TARGET, status).astype(jnp.int32),
+        count=blocks,
+        best=best,
+        near=state.near.offer(ev.point[winner], value[winner], jnp.bool_(True)),
+        status=best.status(clean, success | spent),
     )
 
 
 def _result(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState) -> Outcome:
-    return Outcome(state.best, state.status, state.best)
+    return state.best.outcome(state.status, state.near.x)
 
 
 _METHOD = Method("one-pixel", _init, _ask, _loss, _tell, result=_result, width=50, needs_grad=False)

@@ -2,22 +2,23 @@
 
     min_{M, r}  L(f(x + r))   over sets M of k units and r that sends each unit of M to a corner of the box          (1)
 
-Query i keeps (M, r) but for k_i = max(⌊α_i k⌋, 1) random units of M, which return to x, and k_i random others, which
-get a random corner each; the candidate is kept if L is smaller. α_i = α / β_i falls in ten stages, on a scale of 10,000
-queries:
+Query i changes (M, r) in k_i = max(⌊α_i k⌋, 1) random units of M, which return to x, and in k_i random others, which
+get a random corner each. The candidate is kept if L is smaller. α_i = α / β_i falls in ten stages, on a scale of
+10,000 queries:
 
     from query           0   1  51  201  501  1001  2001  4001  6001  8001
     β                    1   2   4    5    6     8    10    12    15    20                                           (2)
 
-L is the gap of the logits untargeted and the cross-entropy of the target (as released), or one of them for both. The
-search stops at the first point that has the wanted class. Each start draws a new M. Queries only.
+As released, L is the gap of the logits without a target and the cross-entropy of the target with one; either may serve
+both. The search stops at the first point that has the wanted class. Each start draws a new M. Queries only.
 
-Deviations from the released code: a new corner always differs from the value it replaces (there only where k_i = 1,
-by drawing until it does); where fewer than k_i units are left outside of M, the remaining ones of the k_i stay in M and
-get a new corner, so that k may be as large as the image; the stages begin at exact shares of the budget. The
+Deviations from the released code: a new corner always differs from the value it replaces (theirs does only where
+k_i = 1, by drawing until it does); where fewer than k_i units are left outside of M, the remaining ones of the k_i stay
+in M and get a new corner, so that k may be as large as the image; the stages begin at exact shares of the budget. The
 re-implementation in the GSE repository draws nothing but black, can loop forever, and delays the first halving.
 
-:func:`random_search` is the loop; :mod:`invjax.attacks.sparse_rs_patches` has patches and frames in the same loop.
+:func:`random_search` builds the method, because patches and frames (:mod:`invjax.attacks.sparse_rs_patches`) run in the
+same loop.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts import corners
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require, require_at_least, require_choice
 from invjax.core.numerics import select
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
+Ints = tuple[int, ...]
 LOSSES = ("released", "margin", "cross_entropy")
 SCALE = 10_000  # queries to which the published breakpoints belong
 BREAKS = (0, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # the last query of each stage but the last
@@ -46,10 +48,10 @@ class SparseRS:
     """The attack's constants; the defaults are the published ones for untargeted attacks at 224 px.
 
     Fields:
-      k: how many units may change, >= 1. More than the image has: all of them. (The GSE comparison: 90 at 32 px, 6600
-        at 224 px, with alpha 0.8 and 10 restarts.)
-      queries: the budget of one start, >= 1, on whose length (2) is scaled. Targeted: 100,000 with alpha 0.1.
-      alpha: α, share of M that the first query would change, in (0, 1].
+      k: units that may change, >= 1; all of them if x has fewer. (The GSE comparison: 90 at 32 px, 6600 at 224 px, with
+        initial_share 0.8 and 10 restarts.)
+      queries: the budget of one start, >= 1, to which (2) is scaled. Targeted: 100,000 with initial_share 0.1.
+      initial_share: α, the share of M that the first query would change, in (0, 1].
       restarts: starts, >= 1.
       loss: "released" (margin untargeted, cross-entropy targeted), "margin" or "cross_entropy" (static).
       unit: what k counts: "pixel" or "feature" (static).
@@ -59,48 +61,42 @@ class SparseRS:
 
     k: int = 150
     queries: int = 10_000
-    alpha: float = 0.3
+    initial_share: float = 0.3
     restarts: int = 1
     loss: str = field(default="released", metadata=STATIC)
     unit: str = field(default="pixel", metadata=STATIC)
 
+    RENAMED: ClassVar = {"alpha": "initial_share"}
     method: ClassVar[Method]
 
     def check(self) -> None:
-        require(self, "k", lambda v: v >= 1, "at least 1")
-        require(self, "alpha", lambda v: 0 < v <= 1, "in (0, 1]")
+        require_at_least(self, 1, "k")
+        require(self, "initial_share", lambda v: 0 < v <= 1, "in (0, 1]")
         require_choice(self, "unit", corners.UNITS)
         check_search(self)
 
 
 def check_search(owner: Any) -> None:
-    """The constants that every form of the search has."""
-    require(owner, "queries", lambda v: v >= 1, "at least 1")
-    require(owner, "restarts", lambda v: v >= 1, "at least 1")
+    """Check the constants that every form of the search has."""
+    require_at_least(owner, 1, "queries", "restarts")
     require_choice(owner, "loss", LOSSES)
 
 
-def starts(queries: ArrayLike, breaks: tuple[int, ...]) -> Array:
-    """[J] int32: the first query of each stage but the first, ``⌈(break + 1) queries / 10,000⌉``, without overflow."""
+def starts(queries: ArrayLike, breaks: Ints) -> Array:
+    """[J] int32: the first query of each later stage, ``⌈(break + 1) queries / 10,000⌉``, without overflow."""
     whole, rest = jnp.asarray(queries) // SCALE, jnp.asarray(queries) % SCALE
     after = jnp.asarray(breaks, jnp.int32) + 1
     return (after * whole + (after * rest + SCALE - 1) // SCALE).astype(jnp.int32)
 
 
-def schedule(
-    query: Array,
-    queries: ArrayLike,
-    alpha: Array,
-    breaks: tuple[int, ...] = BREAKS,
-    divisors: tuple[int, ...] = DIVISORS,
-) -> Array:
-    """α_i of (2). query: [] int32 in [0, queries), queries: [] int32, alpha: [] float -> [] float."""
+def schedule(query: Array, queries: ArrayLike, share: Array, breaks: Ints = BREAKS, divisors: Ints = DIVISORS) -> Array:
+    """α_i of (2). query: [] int32 in [0, queries), queries: [] int32, share: [] float, α -> [] float."""
     stage = jnp.sum(query >= starts(queries, breaks))
-    return jnp.asarray(alpha) / jnp.asarray(divisors, jnp.result_type(alpha))[stage]
+    return jnp.asarray(share) / jnp.asarray(divisors, jnp.result_type(share))[stage]
 
 
 def whole(value: Array) -> Array:
-    """``max(⌊value⌋, 1)``, int32, of a product whose rounding may have taken it just below a whole number."""
+    """``max(⌊value⌋, 1)``, int32, of a product that rounding may have taken just below a whole number."""
     return jnp.maximum(jnp.floor(value * (1 + 1e-5)), 1).astype(jnp.int32)
 
 
@@ -122,11 +118,14 @@ def random_search(
     propose: Callable[[Problem, Any, Any, Array, Array], Any],
     render: Callable[[Problem, Any, Any], Array],
 ) -> Method:
-    """The method that keeps whichever pattern has the smallest loss.
+    """The method that keeps the pattern with the smallest loss. It keeps a pattern where others keep a point (a Best).
 
-    ``blank(problem, config)``: a pattern of the right shapes, which renders as x. ``propose(problem, config, kept,
-    trial, query)``: the candidate of this query, a first one (whatever ``kept``) at query 0; its randomness comes from
-    the problem's key, the trial and the query alone. ``render(problem, config, pattern)``: the point [*S].
+    Args:
+      name: the method's name.
+      blank: ``blank(problem, config)`` gives a pattern of the right shapes, which renders as x.
+      propose: ``propose(problem, config, kept, trial, query)`` gives the candidate of this query; at query 0 a first
+        one, whatever ``kept`` is. Its randomness comes from the problem's key, the trial and the query alone.
+      render: ``render(problem, config, pattern)`` gives the point [*S].
     """
 
     def init(ctx: Context, problem: Problem, config: Any) -> SearchState:
@@ -151,7 +150,7 @@ def random_search(
         kept = select(better, state.tried, state.kept)
         query = state.query + 1
         ended = query >= config.queries
-        trial = state.trial + ended
+        trial = (state.trial + ended).astype(jnp.int32)
         won = jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
         lost = jnp.where(trial >= config.restarts, Status.NOT_FOUND, Status.PENDING)
         query = jnp.where(ended, 0, query).astype(jnp.int32)
@@ -160,22 +159,19 @@ def random_search(
             kept=kept,
             loss=jnp.where(ended, jnp.inf, jnp.where(better, ev.value, state.loss)).astype(state.loss.dtype),
             query=query,
-            trial=trial.astype(jnp.int32),
+            trial=trial,
             status=jnp.where(reached, won, lost).astype(jnp.int32),
         )
-
-    def done(ctx: Context, problem: Problem, config: Any, state: SearchState) -> Array:
-        return state.status != Status.PENDING
 
     def result(ctx: Context, problem: Problem, config: Any, state: SearchState) -> Outcome:
         point = render(problem, config, state.kept)
         return Outcome(point, state.status, point)
 
-    return Method(name, init, ask, loss, tell, done, result, needs_grad=False)
+    return Method(name, init, ask, loss, tell, result=result, needs_grad=False)
 
 
 def key_of(problem: Problem, config: Any, trial: Array, query: Array) -> Array:
-    """The key of one query, of which each has its own."""
+    """The key of one query: each query has its own."""
     return jax.random.fold_in(problem.key, trial * config.queries + query)
 
 
@@ -187,12 +183,14 @@ class Chosen(NamedTuple):
     chosen: Array  # [U] bool, M
 
 
-def _blank(problem: Problem, config: SparseRS) -> Chosen:
+def blank(problem: Problem, config: SparseRS) -> Chosen:
+    """No unit is chosen."""
     count, _ = corners.shape_of(problem, config.unit, "SparseRS")
     return Chosen(problem.x, jnp.zeros(count, bool))
 
 
-def _propose(problem: Problem, config: SparseRS, kept: Chosen, trial: Array, query: Array) -> Chosen:
+def propose(problem: Problem, config: SparseRS, kept: Chosen, trial: Array, query: Array) -> Chosen:
+    """The candidate of a query, from the best pattern so far."""
     shape = corners.shape_of(problem, config.unit, "SparseRS")
     low, high, x, point = (a.reshape(shape) for a in (*corners.ends(problem), problem.x, kept.point))
     size = corners.length(shape[1])
@@ -205,9 +203,9 @@ def _propose(problem: Problem, config: SparseRS, kept: Chosen, trial: Array, que
 
     outside = free & ~inside
     k = jnp.minimum(config.k, jnp.sum(free))
-    update = whole(schedule(query, config.queries, jnp.asarray(config.alpha)) * k)
+    update = whole(schedule(query, config.queries, jnp.asarray(config.initial_share)) * k)
     swapped = jnp.minimum(update, jnp.sum(outside))
-    # At a start M is empty: all k come in, and nothing can go.
+    # At a start M is empty: all k units come in, and none can leave.
     among = jnp.stack([inside, inside, outside])
     counts = jnp.stack([update, swapped, jnp.where(start, k, swapped)])
     touched, back, new = jax.vmap(corners.subset, (None, 0, 0))(order, among, counts)
@@ -220,8 +218,4 @@ def _propose(problem: Problem, config: SparseRS, kept: Chosen, trial: Array, que
     return Chosen(moved.reshape(problem.x.shape), (inside & ~back) | new)
 
 
-def _render(problem: Problem, config: SparseRS, pattern: Chosen) -> Array:
-    return pattern.point
-
-
-SparseRS.method = random_search("sparse-rs", _blank, _propose, _render)
+SparseRS.method = random_search("sparse-rs", blank, propose, lambda problem, config, pattern: pattern.point)

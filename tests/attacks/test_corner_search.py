@@ -23,8 +23,8 @@ from invjax.engine.solve import prepare
 
 SHAPE, COUNT = (4, 4, 3), 16
 CHANNELS = {"pixel": 3, "feature": 1}
-PIXEL = CornerSearch(samples=10, listed=48, max_changes=12)
-FEATURE = CornerSearch(samples=10, listed=48, max_changes=12, unit="feature")
+PIXEL = CornerSearch(samples=10, listed=48, k=12)
+FEATURE = CornerSearch(samples=10, listed=48, k=12, unit="feature")
 fast = pytest.mark.fast
 
 
@@ -139,7 +139,7 @@ def brute_force(net: invjax.LogitsModel, x: np.ndarray, wins) -> int:
 def test_against_brute_force() -> None:
     """A non-linear net on 2x3 images, at all 3^6 combinations of corners: what is found has the fewest pixels."""
     shape, seen = (2, 3, 1), []
-    config = CornerSearch(max_changes=6, samples=30, listed=12)
+    config = CornerSearch(k=6, samples=30, listed=12)
     for seed in range(2):
         params = nets.mlp(shape, seed=seed).params
         net = invjax.LogitsModel({**params, "w1": 2 * params["w1"]}, _centered)
@@ -251,8 +251,8 @@ def test_bad_input() -> None:
     flat = instance(0, 1.0)
     with pytest.raises(ValueError, match=r"images \[N, H, W, C\] for CornerSearch"):
         solve(flat._replace(x=flat.x.reshape(COUNT, -1)), PIXEL)
-    with pytest.raises(ValueError, match=r"max_changes must be in .* 100"):
-        solve(instance(0, 1.0), CornerSearch(max_changes=101))
+    with pytest.raises(ValueError, match=r"k must be in .* 100"):
+        solve(instance(0, 1.0), CornerSearch(k=101))
     for bad in (CornerSearch(unit="group"), CornerSearch(listed=0), CornerSearch(samples=-1), CornerSearch(rankings=0)):
         with pytest.raises(ValueError, match="CornerSearch"):
             solve(instance(0, 1.0), bad)

@@ -25,10 +25,10 @@ from invjax.types import Problem
 
 COUNT = 16
 CONFIGS: dict[str, Any] = {
-    "strattack": StrAttack(c=1.0, iterations=25, trials=4, retrain_trials=2, tau=0.5, gamma=0.2),
-    "fwnucl": FWnucl(eps=2.0, iterations=10, trials=4),
-    "homotopy": Homotopy(eps=0.5, iterations=60, inner=10, start=0.5, decay=0.5, polish=3),
-    "saif": SAIF(max_changes=12, steps=20),
+    "strattack": StrAttack(initial_weight=1.0, steps=25, trials=4, retrain_trials=2, group_weight=0.5, l2_weight=0.2),
+    "fwnucl": FWnucl(eps=2.0, steps=10, trials=4),
+    "homotopy": Homotopy(eps=0.5, steps=60, inner_steps=10, initial_weight=0.5, decay=0.5, polish=3),
+    "saif": SAIF(k=12, steps=20),
 }
 every = pytest.mark.parametrize("name", CONFIGS)
 
@@ -70,9 +70,9 @@ def test_finds(name: str, targeted: bool) -> None:
     assert (np.asarray(result.status) == Status.FOUND).mean() >= 0.5
     config = CONFIGS[name]
     budget = {
-        "strattack": lambda: (config.trials + config.retrain_trials) * config.iterations,
-        "fwnucl": lambda: config.trials * config.iterations,
-        "homotopy": lambda: config.iterations + config.polish,
+        "strattack": lambda: (config.trials + config.retrain_trials) * config.steps,
+        "fwnucl": lambda: config.trials * config.steps,
+        "homotopy": lambda: config.steps + config.polish,
         "saif": lambda: config.steps + 1,
     }[name]()
     assert (np.asarray(result.evaluations) <= budget).all()
@@ -141,7 +141,7 @@ def test_strattack_with_groups_of_a_table() -> None:
     """Rows of 12 features in 4 given groups: whole groups stay untouched; without groups it is an error."""
     task = nets.task(nets.mlp((12,)), (12,), count=6)
     groups = np.repeat(np.arange(4), 3).astype(np.int32)
-    config = dataclasses.replace(CONFIGS["strattack"], tau=2.0)
+    config = dataclasses.replace(CONFIGS["strattack"], group_weight=2.0)
     result = invjax.solve(
         task.net, task.x, task.label, target=None, groups=groups, method=config, lanes=8, progress=False
     )
@@ -155,12 +155,12 @@ def test_strattack_with_groups_of_a_table() -> None:
 
 def test_strattack_overlapping_groups() -> None:
     """Windows of 4 every 2 pixels: what is 0 is a union of windows, so changes reach to 2 x 2 cells."""
-    config = dataclasses.replace(CONFIGS["strattack"], patch=4, stride=2, retrain_trials=0, tau=0.1)
+    config = dataclasses.replace(CONFIGS["strattack"], patch=4, stride=2, retrain_trials=0, group_weight=0.1)
     result = invjax.solve(base().net, base().x, base().label, target=None, method=config, lanes=COUNT, progress=False)
     check(base(), result, False)
     delta = np.asarray(result.delta)[np.asarray(result.status) == Status.FOUND]
     assert len(delta) >= 4
-    assert strattack._sizes(_problem(), config)[2] == 4
+    assert strattack.sizes(_problem(), config)[2] == 4
     cells = delta.reshape(-1, 4, 2, 4, 2) != 0
     whole = cells.all((2, 4)) | ~cells.any((2, 4))
     assert whole.mean() > 0.9  # but for entries that the box pins to 0
@@ -219,7 +219,7 @@ def test_homotopy_map_and_start(unit: str) -> None:
         "feature": np.arange(np.prod(shape)).reshape(shape),
     }[unit]  # fmt: skip
     count = labels.max() + 1
-    mapped = jax.jit(lambda v, w, m: homotopy._map(problem, config, v, w, m))
+    mapped = jax.jit(lambda v, w, m: homotopy.proximal_map(problem, config, v, w, m))
     for _ in range(6):
         v, weight, limit = rng.normal(size=shape).astype(np.float32), rng.uniform(0.05, 0.6), int(rng.integers(1, 4))
         best = (np.inf, np.zeros(shape))
@@ -252,7 +252,7 @@ def test_limits_are_kept() -> None:
         (FWnucl(eps=0.0), "FWnucl.eps"),
         (Homotopy(unit="cube"), "Homotopy.unit"),
         (Homotopy(decay=1.0), "Homotopy.decay"),
-        (SAIF(max_changes=0), "SAIF.max_changes"),
+        (SAIF(k=0), "SAIF.k"),
         (SAIF(unit="group"), "SAIF.unit"),
     ],
 )

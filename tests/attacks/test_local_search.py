@@ -43,7 +43,7 @@ def plain(x: np.ndarray, label: int, target: int, mask: np.ndarray, c: LocalSear
     def wanted(p: np.ndarray) -> bool:
         if target != UNTARGETED:
             return p.argmax() == target
-        return label not in np.argsort(-p)[: c.k]
+        return label not in np.argsort(-p)[: c.top]
 
     def put(image: np.ndarray, i: int, j: int, value: np.ndarray) -> np.ndarray:
         image = image.copy()
@@ -55,7 +55,7 @@ def plain(x: np.ndarray, label: int, target: int, mask: np.ndarray, c: LocalSear
     for turn in range(c.rounds + 1):
         unit = (image.astype(np.float64) - 1) / 4
         order = sorted(places)
-        points = [put(image, i, j, np.where(unit[i, j] < 0, -c.p, c.p)) for i, j in order]
+        points = [put(image, i, j, np.where(unit[i, j] < 0, -c.perturbation, c.perturbation)) for i, j in order]
         p = probabilities([image, *points])
         if turn == 0 and wanted(p[0]):
             return Status.ALREADY_TARGET, x, 1
@@ -67,21 +67,30 @@ def plain(x: np.ndarray, label: int, target: int, mask: np.ndarray, c: LocalSear
             return Status.NOT_FOUND, image, turn + 1
         score = p[1:, label] if target == UNTARGETED else -p[1:, target]
         places = set()
-        for index in np.argsort(score)[: c.t]:
+        for index in np.argsort(score)[: c.pixels_per_round]:
             i, j = order[index]
-            moved = c.r * unit[i, j]
+            moved = c.cyclic_factor * unit[i, j]
             image = put(image, i, j, np.where(moved < -0.5, moved + 1, np.where(moved > 0.5, moved - 1, moved)))
-            near = [(a, b) for a in range(i - c.d, i + c.d + 1) for b in range(j - c.d, j + c.d + 1)]
+            d = c.half_side
+            near = [(a, b) for a in range(i - d, i + d + 1) for b in range(j - d, j + d + 1)]
             places |= {(a, b) for a, b in near if 0 <= a < height and 0 <= b < width and mask[a, b].any()}
     raise AssertionError
 
 
-BASE: dict[str, Any] = {"p": 0.3, "rounds": 4, "d": 1, "t": 3, "candidates": 30}
+BASE: dict[str, Any] = {
+    "perturbation": 0.3, "rounds": 4, "half_side": 1, "pixels_per_round": 3, "candidates": 30
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("fields", "targeted"),
-    [({}, False), ({}, True), ({"k": 2}, False), ({"p": 2.0, "r": 0.4}, False), ({"r": 1.9, "rounds": 7}, True)],
+    [
+        ({}, False),
+        ({}, True),
+        ({"top": 2}, False),
+        ({"perturbation": 2.0, "cyclic_factor": 0.4}, False),
+        ({"cyclic_factor": 1.9, "rounds": 7}, True),
+    ],
 )
 def test_against_numpy(fields: dict[str, Any], targeted: bool) -> None:
     """Lists long enough for all pixels: nothing is left to chance. One program for all of these."""
@@ -136,7 +145,7 @@ def test_cyclic() -> None:
 def test_neighbourhoods_are_unions_of_squares(d: int) -> None:
     free = np.random.default_rng(d).random((6, 9)) < 0.8
     chosen = np.asarray([0, 53, 13, 14, 54], np.int32)  # two corners, two that overlap, and none
-    got = np.asarray(local_search._neighbours(jnp.asarray(free), jnp.asarray(chosen), d))
+    got = np.asarray(local_search.neighbours(jnp.asarray(free), jnp.asarray(chosen), d))
     expected = {
         i * 9 + j
         for i in range(6)
@@ -151,10 +160,10 @@ def test_neighbourhoods_are_unions_of_squares(d: int) -> None:
 def test_lists_are_random_and_without_repetition() -> None:
     problem = _problem((6, 7, 1))
     among = np.asarray([3, 42, 8, 20, 42, 11, 30], np.int32)
-    draw = jax.jit(lambda config, k: local_search._draw(problem, config, jnp.asarray(among), 42, k))
+    draw = jax.jit(lambda config, k: local_search.draw(problem, config, jnp.asarray(among), 42, k))
     counts = np.zeros(43)
     for k in range(60):
-        got = np.asarray(draw(LocalSearch(t=2, candidates=3), k))
+        got = np.asarray(draw(LocalSearch(pixels_per_round=2, candidates=3), k))
         assert len(set(got)) == 3
         assert 42 not in got
         counts[got] += 1
@@ -176,10 +185,10 @@ def test_no_table_over_all_pixels() -> None:
     shape, method = (224, 224, 3), LocalSearch(candidates=8)
     net = nets.linear(shape, 2)
     problem, ctx = _problem(shape), Context(net)
-    state = jax.eval_shape(lambda: local_search._init(ctx, problem, method))
+    state = jax.eval_shape(lambda: method.method.init(ctx, problem, method))
     large = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.size > 8]
     assert large == [shape, shape]
-    neighbours = jax.make_jaxpr(lambda free, chosen: local_search._neighbours(free, chosen, 5))
+    neighbours = jax.make_jaxpr(lambda free, chosen: local_search.neighbours(free, chosen, 5))
     program = neighbours(jnp.ones((224, 224), bool), jnp.zeros(5, jnp.int32))
     sizes = [out.aval.size for eqn in program.jaxpr.eqns for out in eqn.outvars]
     assert max(sizes) <= 2 * 5 * 121  # rows and columns side by side
@@ -188,7 +197,7 @@ def test_no_table_over_all_pixels() -> None:
 def test_short_lists_and_vectors() -> None:
     """A list shorter than the neighbourhoods; a vector, whose features are pixels of one row."""
     task = nets.task(nets.linear((9,), 3), (9,), count=12)
-    method = LocalSearch(rounds=6, d=2, t=2, candidates=4)
+    method = LocalSearch(rounds=6, half_side=2, pixels_per_round=2, candidates=4)
     result = invjax.solve(task.net, task.x, task.label, method=method)
     found = np.asarray(result.status) == Status.FOUND
     assert found.any()
@@ -199,13 +208,13 @@ def test_short_lists_and_vectors() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"p": 0.0}, "LocalSearch.p must be above 0"),
-        ({"r": 2.5}, "LocalSearch.r must be in"),
-        ({"k": 0}, "LocalSearch.k must be at least 1"),
+        ({"perturbation": 0.0}, "LocalSearch.perturbation must be above 0"),
+        ({"cyclic_factor": 2.5}, "LocalSearch.cyclic_factor must be in"),
+        ({"top": 0}, "LocalSearch.top must be at least 1"),
         ({"rounds": 0}, "LocalSearch.rounds must be at least 1"),
-        ({"d": -1}, "LocalSearch.d must be a whole number >= 0, was -1"),
-        ({"t": 0}, "LocalSearch.t must be a whole number >= 1"),
-        ({"candidates": 4}, "LocalSearch.candidates must be a whole number >= t = 5, was 4"),
+        ({"half_side": -1}, "LocalSearch.half_side must be a whole number >= 0, was -1"),
+        ({"pixels_per_round": 0}, "LocalSearch.pixels_per_round must be a whole number >= 1"),
+        ({"candidates": 4}, "LocalSearch.candidates must be a whole number >= pixels_per_round = 5, was 4"),
     ],
 )
 def test_bad_constants(fields: dict[str, Any], message: str) -> None:

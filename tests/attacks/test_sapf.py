@@ -19,7 +19,7 @@ from invjax.attacks import sapf
 from invjax.attacks.sapf import PUBLISHED, SAPF, SAPFState
 from invjax.core.groups import patch_groups
 
-CONFIG = SAPF(k=16, steps=24, trials=3, final=6, rho_growth=1.4, decay_every=6, tau=1.0)
+CONFIG = SAPF(k=16, steps=24, trials=3, final_steps=6, rho_growth=1.4, decay_every=6, group_weight=1.0)
 SIDE = 3  # the tiles of a small image
 
 
@@ -46,7 +46,7 @@ class Plain:
         self.free = np.ones(x.size, bool) if mask is None else mask.ravel()
         self.delta, self.G = np.zeros(x.size), self.free.astype(float)
         self.rho = np.array([config.rho] * 3 + [config.rho_count])
-        self.rates = [config.rate, config.rate]
+        self.rates = [config.step_size, config.step_size]
         self.fresh()
 
     def fresh(self) -> None:
@@ -54,7 +54,7 @@ class Plain:
 
     def slope(self, grad: np.ndarray, factor: np.ndarray) -> np.ndarray:
         r = self.delta * self.G
-        return self.config.c * factor * grad * ((r >= self.low) & (r <= self.high))
+        return self.config.initial_weight * factor * grad * ((r >= self.low) & (r <= self.high))
 
     def step_delta(self, grad: np.ndarray) -> np.ndarray:
         moved = self.delta - self.rates[0] * self.slope(grad, self.G)
@@ -69,7 +69,7 @@ class Plain:
         for label in np.unique(self.labels[free]):
             own = self.labels[free] == label
             norm = np.linalg.norm(v[2][own])
-            y[2][own] *= max(0.0, 1 - self.config.tau / (r[2] * norm)) if norm > 0 else 0.0
+            y[2][own] *= max(0.0, 1 - self.config.group_weight / (r[2] * norm)) if norm > 0 else 0.0
         aim = min(self.config.k, n) / n
         d = 2 * G * delta**2 + self.slope(grad, self.delta)[free] + self.z4 + r[3] * (G.mean() - aim)
         for i in range(3):
@@ -116,7 +116,7 @@ def run_plain(plain: Plain, grads: list[np.ndarray]) -> Iterator[int]:
                 yield step
         plain.fresh()
     plain.G = plain.binary()
-    for local in range(config.final):
+    for local in range(config.final_steps):
         plain.delta = plain.step_delta(next(given))
         plain.decay(0, local)
         step += 1
@@ -134,20 +134,23 @@ def x64() -> Any:
 @pytest.mark.parametrize(("order", "masked"), [("joint", True), ("alternate", False)])
 def test_steps_against_the_equations(order: str, masked: bool, x64: None) -> None:
     """Two rounds and the last steps, with random gradients and weights under which everything is at work."""
-    config = SAPF(k=17, c=3.0, rounds=2, steps=9, final=5, tau=0.3, decay_every=4, rho_growth=1.5, order=order)
+    config = SAPF(
+        k=17, initial_weight=3.0, rounds=2, steps=9, final_steps=5, group_weight=0.3, decay_every=4, rho_growth=1.5,
+        order=order,
+    )  # fmt: skip
     task = nets.task(nets.linear(), count=2, dtype=np.float64)
     rng = np.random.default_rng(3)
     mask = rng.uniform(size=nets.SMALL) < 0.7 if masked else None
     ctx, problem, typed = problem_of(task, method=config, mask=mask)
     plain = Plain(config, problem, mask)
-    count = config.rounds * config.steps * sapf.TURNS[order] + config.final
+    count = config.rounds * config.steps * sapf.TURNS[order] + config.final_steps
     grads = [rng.normal(size=64) for _ in range(count)]
 
     @jax.jit
     def step(state: SAPFState, grad: Any) -> SAPFState:
         return sapf.advance(problem, typed, state, grad)
 
-    state, binary = sapf.SAPF.method.init(ctx, problem, typed), count - config.final
+    state, binary = sapf.SAPF.method.init(ctx, problem, typed), count - config.final_steps
     for number in run_plain(plain, grads):
         state = step(state, jnp.asarray(grads[number - 1].reshape(nets.SMALL)))
         np.testing.assert_allclose(state.delta.ravel(), plain.delta, atol=1e-12)
@@ -156,12 +159,12 @@ def test_steps_against_the_equations(order: str, masked: bool, x64: None) -> Non
         np.testing.assert_allclose(state.rho, plain.rho)
     assert set(np.unique(state.choice)) == {0.0, 1.0}
     assert 0 < state.choice.sum() <= 17
-    np.testing.assert_allclose(state.rates, plain.rates)
+    np.testing.assert_allclose(state.sizes, plain.rates)
 
 
 def test_small_steps_are_the_published_ones(x64: None) -> None:
     """With rates → 0 the implicit steps (2) and (4) are the released explicit ones: δ − η ∇_δ and G − η ∇_G of (1)."""
-    config = dataclasses.replace(CONFIG, rate=1e-7, c=2.0, order="alternate", steps=1)
+    config = dataclasses.replace(CONFIG, step_size=1e-7, initial_weight=2.0, order="alternate", steps=1)
     task = nets.task(nets.linear(), count=2, dtype=np.float64)
     ctx, problem, config = problem_of(task, method=config)
     rng = np.random.default_rng(4)
@@ -171,17 +174,17 @@ def test_small_steps_are_the_published_ones(x64: None) -> None:
     state = state._replace(delta=jnp.asarray(delta), choice=jnp.asarray(G), duals=jnp.asarray(z))
     advance = jax.jit(partial(sapf.advance, problem, config))
     first = advance(state, jnp.asarray(grad))
-    explicit = 2 * delta * G**2 + config.c * G * grad
+    explicit = 2 * delta * G**2 + config.initial_weight * G * grad
     np.testing.assert_allclose((delta - first.delta) / 1e-7, explicit, atol=1e-5)
-    second = advance(state._replace(k=jnp.int32(1)), jnp.asarray(grad))
+    second = advance(state._replace(count=jnp.int32(1)), jnp.asarray(grad))
     v = G + z / config.rho
-    room = sapf._room(problem, config)
-    y = np.asarray(jax.jit(lambda v: sapf.copies(v, config.tau / config.rho, room))(jnp.asarray(v)))
+    room = sapf.room_of(problem, config)
+    y = np.asarray(jax.jit(lambda v: sapf.copies(v, config.group_weight / config.rho, room))(jnp.asarray(v)))
     # The released count: ρ_4 (ΣG − k), with ρ_4 = 1e-4 at 3072 entries.
     count = config.rho_count / 64 * (G.sum() - config.k)
-    explicit = 2 * G * delta**2 + config.c * delta * grad + (z + config.rho * (G - y)).sum(0) + count
+    explicit = 2 * G * delta**2 + config.initial_weight * delta * grad + (z + config.rho * (G - y)).sum(0) + count
     # Rounding follows at once here: so the step is looked at before it.
-    moved, *_ = jax.jit(lambda g: sapf._move_choice(config, state, room, g))(config.c * jnp.asarray(grad))
+    moved, *_ = jax.jit(lambda g: sapf.move_choice(config, state, room, g))(config.initial_weight * jnp.asarray(grad))
     np.testing.assert_allclose((G - moved) / 1e-7, explicit, atol=1e-5)
     np.testing.assert_array_equal(second.choice, np.round(np.clip(second.choice, 0, 1)))
 
@@ -218,7 +221,7 @@ def test_published_cost() -> None:
 
     def cost(config: SAPF) -> int:
         steps = config.rounds * config.steps * sapf.TURNS[config.order]
-        return config.trials * (steps + config.final + 1)
+        return config.trials * (steps + config.final_steps + 1)
 
     assert cost(PUBLISHED) == 10 * (10 * (200 + 200) + 100) + 10 == 41_010
     assert cost(dataclasses.replace(PUBLISHED, order="joint")) == 21_010
@@ -246,8 +249,11 @@ def test_groups(answers: Any) -> None:
     """The group term concentrates the change: fewer of the problem's groups (stripes) are touched, and these fully."""
     _, solve = answers
     touched, full = [], []
-    for tau in (0.0, 10.0):
-        result = solve(SAPF(k=32, steps=60, trials=3, final=10, rho_growth=1.15, decay_every=15, tau=tau))
+    for weight in (0.0, 10.0):
+        config = SAPF(
+            k=32, steps=60, trials=3, final_steps=10, rho_growth=1.15, decay_every=15, group_weight=weight
+        )  # fmt: skip
+        result = solve(config)
         ok = np.asarray(result.status) == Status.FOUND
         assert ok.mean() > 0.5
         share = (np.asarray(result.delta)[ok].reshape(ok.sum(), 4, 16) != 0).mean(2)
@@ -261,7 +267,7 @@ def test_configuration() -> None:
     task = nets.task(nets.linear((6,)), (6,), count=2)
     with pytest.raises(ValueError, match=r"x must be images .*or come with groups.* for SAPF"):
         invjax.solve(task.net, task.x, task.label, method=SAPF())
-    for name, value in (("k", 0), ("c", 0.0), ("growth", 1.0), ("decay", 1.5), ("rho_growth", 0.9), ("order", "both"),
-                        ("patch", 0), ("tau", -1.0), ("final", 0)):  # fmt: skip
+    for name, value in (("k", 0), ("initial_weight", 0.0), ("growth", 1.0), ("decay", 1.5), ("rho_growth", 0.9),
+                        ("order", "both"), ("patch", 0), ("group_weight", -1.0), ("final_steps", 0)):  # fmt: skip
         with pytest.raises(ValueError, match=rf"SAPF.{name} must be"):
             invjax.solve(task.net, task.x, task.label, method=dataclasses.replace(SAPF(), **{name: value}))

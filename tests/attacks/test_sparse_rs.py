@@ -92,15 +92,15 @@ def test_colours_are_uniform(channels: int) -> None:
 # k units
 # ---------------------------------------------------------------------------------------------------------------------
 FIRST = np.zeros(1000, np.int32)
-PROPOSE = jax.jit(jax.vmap(sparse_rs._propose, (None, None, None, 0, 0)))
+PROPOSE = jax.jit(jax.vmap(sparse_rs.propose, (None, None, None, 0, 0)))
 
 
 def test_a_query_swaps_k_i_pixels() -> None:
     """k pixels at corners always; from query to query k_i of them go back to x and k_i others come; all 8 colours."""
-    shape, config = (6, 7, 3), SparseRS(k=20, queries=400, alpha=0.8)
+    shape, config = (6, 7, 3), SparseRS(k=20, queries=400, initial_share=0.8)
     problem = problem_of(np.random.default_rng(1).uniform(0.1, 0.9, shape).astype(np.float32))
     queries = np.arange(400, dtype=np.int32)
-    blank = sparse_rs._blank(problem, config)
+    blank = sparse_rs.blank(problem, config)
     begun = jax.tree.map(lambda a: a[0], PROPOSE(problem, config, blank, FIRST[:400], queries))
     assert begun.chosen.sum() == 20
     tried = PROPOSE(problem, config, begun, FIRST[:400], queries)
@@ -126,10 +126,10 @@ def test_a_query_swaps_k_i_pixels() -> None:
 
 def test_more_units_than_pixels_and_one_channel() -> None:
     """All pixels stay changed and k_i of them change colour; on a black image every new colour is another one."""
-    problem, config = problem_of(np.zeros((3, 4, 1), np.float32)), SparseRS(k=50, queries=400, alpha=0.5)
+    problem, config = problem_of(np.zeros((3, 4, 1), np.float32)), SparseRS(k=50, queries=400, initial_share=0.5)
     queries = np.arange(400, dtype=np.int32)
     begun = jax.tree.map(
-        lambda a: a[0], PROPOSE(problem, config, sparse_rs._blank(problem, config), FIRST[:400], queries)
+        lambda a: a[0], PROPOSE(problem, config, sparse_rs.blank(problem, config), FIRST[:400], queries)
     )
     assert (np.asarray(begun.point) == 1).all()
     tried = PROPOSE(problem, config, begun, FIRST[:400], queries)
@@ -137,7 +137,7 @@ def test_more_units_than_pixels_and_one_channel() -> None:
     turned = (np.asarray(tried.point)[1:] != np.asarray(begun.point)).sum((1, 2, 3))
     stage = [next((b for e, b in TABLE if i * 25 <= e), 20) for i in range(1, 400)]
     np.testing.assert_array_equal(turned, [max(int(0.5 / beta * 12 + 1e-9), 1) for beta in stage])
-    one = SparseRS(k=1, queries=400, alpha=0.5)
+    one = SparseRS(k=1, queries=400, initial_share=0.5)
     alone = PROPOSE(problem, one, Chosen(problem.x.at[0, 0].set(1), jnp.arange(12) == 0), FIRST[:400], queries)
     assert (np.asarray(alone.point).sum((1, 2, 3)) == 1).all()
     assert len(np.unique(np.asarray(alone.point)[1:].reshape(399, 12).argmax(1))) == 11
@@ -189,10 +189,10 @@ def test_losses() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Patches and frames
 # ---------------------------------------------------------------------------------------------------------------------
-PATCH = jax.jit(jax.vmap(sparse_rs_patches._propose_patch, (None, None, None, 0, 0)))
-FRAME = jax.jit(jax.vmap(sparse_rs_patches._propose_frame, (None, None, None, 0, 0)))
-SHOW = jax.jit(jax.vmap(sparse_rs_patches._render_patch, (None, None, 0)))
-SHOW_FRAME = jax.jit(jax.vmap(sparse_rs_patches._render_frame, (None, None, 0)))
+PATCH = jax.jit(jax.vmap(sparse_rs_patches.propose_patch, (None, None, None, 0, 0)))
+FRAME = jax.jit(jax.vmap(sparse_rs_patches.propose_frame, (None, None, None, 0, 0)))
+SHOW = jax.jit(jax.vmap(sparse_rs_patches.render_patch, (None, None, 0)))
+SHOW_FRAME = jax.jit(jax.vmap(sparse_rs_patches.render_frame, (None, None, 0)))
 WIDE, QUERIES = (9, 12, 3), np.arange(1000, dtype=np.int32)
 MIDDLE = problem_of(np.full(WIDE, 0.5, np.float32))
 
@@ -206,7 +206,7 @@ def spans(changed: np.ndarray) -> np.ndarray:
 
 
 def test_patch() -> None:
-    config = SparseRSPatch(size=4, queries=1000, alpha=0.4, period=4)
+    config = SparseRSPatch(size=4, queries=1000, initial_share=0.4, period=4)
     blank = Painted(jnp.zeros(WIDE, bool), jnp.zeros(2, jnp.int32), jnp.zeros((), bool))
     starts = PATCH(MIDDLE, config, blank, QUERIES, FIRST)
     shown = spans(np.asarray(SHOW(MIDDLE, config, starts) != MIDDLE.x).all(-1))
@@ -244,7 +244,7 @@ def test_patch() -> None:
 
 
 def test_frame() -> None:
-    config = SparseRSFrame(width=2, queries=1000, alpha=1.0)
+    config = SparseRSFrame(width=2, queries=1000, initial_share=1.0)
     edge = np.ones(WIDE[:2], bool)
     edge[2:-2, 2:-2] = False
     np.testing.assert_array_equal(np.asarray(sparse_rs_patches.frame(WIDE, 2))[..., 0], edge)
@@ -298,11 +298,11 @@ def test_bad_input() -> None:
         with pytest.raises(ValueError, match=r"images \[N, H, W, C\] for SparseRS"):
             invjax.solve(net, x, label, method=config)
     for bad, field in (
-        (SparseRS(k=0), "k"), (SparseRS(alpha=0.0), "alpha"), (SparseRS(alpha=1.5), "alpha"),
-        (SparseRS(queries=0), "queries"), (SparseRS(restarts=0), "restarts"),
+        (SparseRS(k=0), "k"), (SparseRS(initial_share=0.0), "initial_share"),
+        (SparseRS(initial_share=1.5), "initial_share"), (SparseRS(queries=0), "queries"), (SparseRS(restarts=0), "restarts"),
         (SparseRS(loss="hinge"), "loss"), (SparseRS(unit="group"), "unit"),
         (SparseRSPatch(size=0), "size"), (SparseRSPatch(period=0), "period"), (SparseRSFrame(width=0), "width"),
-        (SparseRSFrame(alpha=0.0), "alpha"), (SparseRSFrame(queries=0), "queries"),
+        (SparseRSFrame(initial_share=0.0), "initial_share"), (SparseRSFrame(queries=0), "queries"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=rf"{type(bad).__name__}\.{field} must be"):
             invjax.solve(net, x, label, method=bad)

@@ -164,13 +164,13 @@ def test_classes_are_compared_once_each() -> None:
     one = task(2, 5)
     more = {}
     for classes in (2, 3, 5, 50):
-        result = solve(one, SparseFool(classes=classes, prune=0, factor=1.0, iterations=1))
+        result = solve(one, SparseFool(classes=classes, prune=0, factor=1.0, steps=1))
         more[classes] = np.asarray(result.evaluations)
         assert more[classes].min() >= 2
     np.testing.assert_array_equal(more[5], more[50])
     assert (more[3] >= more[2]).all()
     assert more[5].min() >= 4 + 1
-    always = solve(one, SparseFool(prune=0, factor=1.0, iterations=1, compare=1_000_000))
+    always = solve(one, SparseFool(prune=0, factor=1.0, steps=1, compare=1_000_000))
     assert np.asarray(always.evaluations).mean() > more[5].mean()
 
 
@@ -192,7 +192,9 @@ def test_nothing_to_gain() -> None:
 
 
 @fast
-@pytest.mark.parametrize("wrong", [{"order": "best"}, {"factor": 0.5}, {"classes": 1}, {"prune": -1}, {"inner": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"order": "best"}, {"factor": 0.5}, {"classes": 1}, {"prune": -1}, {"inner_steps": 0}]
+)
 def test_bad_constants(wrong: dict[str, Any]) -> None:
     one = task(0, 2)
     with pytest.raises(ValueError, match=f"SparseFool.{next(iter(wrong))} must be"):

@@ -52,10 +52,14 @@ CONFIGS: dict[str, Callable[[float], Any]] = {
     "gse": lambda s: GSE(steps=12, patience=3, window=4, blur=5, blur_sigma=1.2),
     "gse-released": lambda s: GSEReleased(steps=40, phase_one_steps=8, trials=4, step_size=0.02, l2_weight=0.1),
     "gse-published": lambda s: GSEPublished(steps=24, phase_one_steps=8, trials=3, step_size=0.02, l2_weight=0.1),
-    "strattack": lambda s: StrAttack(c=1.0, iterations=20, trials=3, retrain_trials=2, tau=0.5, gamma=0.2),
-    "fwnucl": lambda s: FWnucl(iterations=10, trials=3),
-    "homotopy": lambda s: Homotopy(eps=0.5, iterations=60, inner=10, start=0.5, decay=0.5, polish=2, unit="pixel"),
-    "saif": lambda s: SAIF(max_changes=6, steps=15),
+    "strattack": lambda s: StrAttack(
+        initial_weight=1.0, steps=20, trials=3, retrain_trials=2, group_weight=0.5, l2_weight=0.2
+    ),
+    "fwnucl": lambda s: FWnucl(steps=10, trials=3),
+    "homotopy": lambda s: Homotopy(
+        eps=0.5, steps=60, inner_steps=10, initial_weight=0.5, decay=0.5, polish=2, unit="pixel"
+    ),
+    "saif": lambda s: SAIF(k=6, steps=15),
     "sigma-zero": lambda s: SigmaZero(iterations=30),
     "fmn": lambda s: FMN(iterations=30),
     "pgd0": lambda s: PGD0(k=6, steps=6, restarts=2),
@@ -63,14 +67,14 @@ CONFIGS: dict[str, Callable[[float], Any]] = {
     "spgd": lambda s: SparsePGD(k=6, iterations=20),
     "ead": lambda s: EAD(beta=0.05, start=0.1, trials=3, iterations=12, step=0.05),
     "jsma": lambda s: JSMA(share=0.5),
-    "sparsefool": lambda s: SparseFool(iterations=4, inner=5, prune=6),
-    "sapf": lambda s: SAPF(k=16, steps=24, trials=3, final=6, rho_growth=1.4, decay_every=6, tau=1.0),
-    "sparse-rs": lambda s: SparseRS(k=12, queries=60, alpha=0.8),
+    "sparsefool": lambda s: SparseFool(steps=4, inner_steps=5, prune=6),
+    "sapf": lambda s: SAPF(k=16, steps=24, trials=3, final_steps=6, rho_growth=1.4, decay_every=6, group_weight=1.0),
+    "sparse-rs": lambda s: SparseRS(k=12, queries=60, initial_share=0.8),
     "sparse-rs-patch": lambda s: SparseRSPatch(size=4, queries=80),
     "sparse-rs-frame": lambda s: SparseRSFrame(width=1, queries=80),
-    "corner-search": lambda s: CornerSearch(max_changes=4, samples=20, listed=16, rankings=4),
+    "corner-search": lambda s: CornerSearch(k=4, samples=20, listed=16, rankings=4),
     "one-pixel": lambda s: OnePixel(k=5, generations=10, population=32, block=8, recombination=0.9),
-    "local-search": lambda s: LocalSearch(rounds=10, d=2, t=4, candidates=24),
+    "local-search": lambda s: LocalSearch(rounds=10, half_side=2, pixels_per_round=4, candidates=24),
 }
 # Those of the fast part. The others run in the whole suite.
 QUICK = {"fgsm", "pgd", "forward-backward", "gse"}
@@ -79,7 +83,7 @@ QUICK = {"fgsm", "pgd", "forward-backward", "gse"}
 KINDS = (*sorted(QUICK), "strattack", "sparsefool", "sparse-rs", "one-pixel")
 # More paths through the same attacks.
 CONFIGS |= {
-    "homotopy/groups": lambda s: Homotopy(eps=0.5, iterations=60, inner=10, start=0.5, decay=0.5, polish=2),
+    "homotopy/groups": lambda s: Homotopy(eps=0.5, steps=60, inner_steps=10, initial_weight=0.5, decay=0.5, polish=2),
     "pgd/random-l2": lambda s: PGD(eps=0.5 * s, step=0.2 * s, steps=3, restarts=2, norm="l2", random_start=True),
     "pgd/margin": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, loss="margin"),
     "pgd/to-the-end": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, stop_early=False),

@@ -98,6 +98,11 @@ def overlapping(shape: tuple[int, ...], size: int, stride: int) -> Layout:
     return Layout(split, join, {"axis": (1, 2, 3)})
 
 
+def patch_side(shape: tuple[int, ...], patch: int | None, small: int, large: int, most: int = 32) -> int:
+    """``patch``; None stands for ``small`` where no side of x is longer than ``most`` pixels, else for ``large``."""
+    return patch or (small if max(shape[:2], default=0) <= most else large)
+
+
 def layout(problem: Problem, size: int, name: str) -> Layout:
     """The problem's own groups where it has any, else :func:`patches` of ``size`` pixels.
 
