@@ -299,8 +299,8 @@ def test_bad_input() -> None:
             invjax.solve(net, x, label, method=config)
     for bad, field in (
         (SparseRS(k=0), "k"), (SparseRS(initial_share=0.0), "initial_share"),
-        (SparseRS(initial_share=1.5), "initial_share"), (SparseRS(queries=0), "queries"), (SparseRS(restarts=0), "restarts"),
-        (SparseRS(loss="hinge"), "loss"), (SparseRS(unit="group"), "unit"),
+        (SparseRS(initial_share=1.5), "initial_share"), (SparseRS(queries=0), "queries"),
+        (SparseRS(restarts=0), "restarts"), (SparseRS(loss="hinge"), "loss"), (SparseRS(unit="group"), "unit"),
         (SparseRSPatch(size=0), "size"), (SparseRSPatch(period=0), "period"), (SparseRSFrame(width=0), "width"),
         (SparseRSFrame(initial_share=0.0), "initial_share"), (SparseRSFrame(queries=0), "queries"),
     ):  # fmt: skip
