@@ -17,7 +17,7 @@ import numpy as np
 from invjax import campaign
 from invjax.campaign import ChosenImages, Pairs, Run
 from invjax.cli.options import AttackOptions
-from invjax.core.errors import BadArgument, Words, check_choice, check_whole, first_index
+from invjax.core.errors import BadArgument, Words, check_choice, check_whole
 from invjax.core.files import check_folder
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
@@ -147,8 +147,8 @@ def _labelled(
     """The source with labels that are checked against the number of classes, or a list of labels for it."""
 
     def checked(labels: np.ndarray, offset: int = 0) -> np.ndarray:
-        if (wrong := labels >= classes).any():
-            at = first_index(wrong)
+        if (wrong := np.flatnonzero(labels >= classes)).size:
+            at = int(wrong[0])
             raise BadArgument("labels", f"lie in [0, {classes}), the classes of the weights", labels[at], offset + at)
         return labels
 
