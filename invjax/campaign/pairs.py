@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check_entries, of_shape
 from invjax.types import UNTARGETED, ArrayLike
 
 
@@ -73,14 +73,10 @@ def listed_pairs(label: ArrayLike, targets: ArrayLike, num_classes: int) -> Pair
     label, rows = np.asarray(label, np.int32), np.asarray(targets)
     rows = rows[:, None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or len(rows) != len(label) or not rows.shape[1]:
-        raise BadArgument("targets", f"have the shape ({len(label)},) or ({len(label)}, T)", Words(np.shape(targets)))
-    for wrong, what in (
-        ((rows < 0) | (rows >= num_classes), f"lie in [0, {num_classes}), the classes of the network"),
-        (rows == label[:, None], "differ from the label"),
-    ):
-        if wrong.any():
-            i, t = np.argwhere(wrong)[0]
-            raise BadArgument("targets", what, rows[i, t], i)
+        raise BadArgument("targets", f"have the shape ({len(label)},) or ({len(label)}, T)", of_shape(np.shape(targets)))
+    outside = (rows < 0) | (rows >= num_classes)
+    check_entries("targets", rows, outside, f"lie in [0, {num_classes}), the classes of the network")
+    check_entries("targets", rows, rows == label[:, None], "differ from the label")
     each = rows.shape[1]
     image = np.repeat(np.arange(len(rows)), each)
     return Pairs(image, label[image], rows.reshape(-1).astype(np.int32), tuple(range(each)))

@@ -179,4 +179,5 @@ def _pairs(options: AttackOptions, chosen: ChosenImages, count: int, classes: in
     except BadArgument as error:
         if error.index is None:
             raise
-        raise BadArgument(error.name, error.wanted, error.was, chosen.index[error.index]) from error
+        image, which = error.index
+        raise BadArgument(error.name, error.wanted, error.was, (chosen.index[image], which)) from error
