@@ -73,7 +73,7 @@ def listed_pairs(label: ArrayLike, targets: ArrayLike, num_classes: int) -> Pair
     label, rows = np.asarray(label, np.int32), np.asarray(targets)
     rows = rows[:, None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or len(rows) != len(label) or not rows.shape[1]:
-        raise BadArgument("targets", f"have the shape ({len(label)},) or ({len(label)}, T)", of_shape(np.shape(targets)))
+        raise BadArgument("targets", f"be [{len(label)}] or [{len(label)}, T]", of_shape(np.shape(targets)))
     outside = (rows < 0) | (rows >= num_classes)
     check_entries("targets", rows, outside, f"lie in [0, {num_classes}), the classes of the network")
     check_entries("targets", rows, rows == label[:, None], "differ from the label")

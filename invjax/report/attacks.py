@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, of_shape, of_shape
 from invjax.metrics import changed_pixels, l2
 from invjax.report.page import Section, escape, image_tag, shown_width
 from invjax.types import UNTARGETED, Result, Status
@@ -64,14 +64,14 @@ def attack_section(
     if pictures.ndim != 4:
         raise BadArgument("images", "be [n, H, W, C]", of_shape(pictures.shape))
     if classes.shape != pictures.shape[:1]:
-        raise BadArgument("labels", f"be of shape {pictures.shape[:1]}", Words(classes.shape))
+        raise BadArgument("labels", f"be of shape {pictures.shape[:1]}", of_shape(classes.shape))
     if wanted.ndim != 2 or len(wanted) != len(pictures):
         raise BadArgument("targets", f"be [{len(pictures)}, T]", of_shape(wanted.shape))
     host = {name: Result(*(np.asarray(part) for part in result)) for name, result in results.items()}
     for name, result in host.items():
         if result.delta.shape != (*wanted.shape, *pictures.shape[1:]):
             expected = (*wanted.shape, *pictures.shape[1:])
-            raise BadArgument(f"results[{name!r}].delta", f"be of shape {expected}", Words(result.delta.shape))
+            raise BadArgument(f"results[{name!r}].delta", f"be of shape {expected}", of_shape(result.delta.shape))
     shown = min(len(pictures), max_images)
     norms = {name: l2(result.delta[:shown], unit, bounds) for name, result in host.items()}
     strips = [{name: (result.rows(n), norms[name][n]) for name, result in host.items()} for n in range(shown)]

@@ -136,7 +136,7 @@ BAD = [
     (["--labels", "nowhere.txt"], "--labels must be an existing file, was 'nowhere.txt'"),
     (["--targets", "0,1"], "--targets must be different offsets from 1 to 9, was (0, 1)"),
     (["--targets", "some"], "--targets must be all, untargeted, offsets like 1,4,7 or a file, was 'some'"),
-    (["--targets", "{tmp}/labels.npy"], "--targets must lie in [0, 10), the classes of the network, was 11 at index (4, 0)"),
+    (["--targets", "{tmp}/labels.npy"], "--targets must lie in [0, 10), the classes of the network, was 11 at"),
     (["--start", "12"], "--start must be a whole number from 0 to 11, was 12"),
     (["--n", "0"], "--n must be a whole number >= 1, was 0"),
     (["--n", "many"], "--n must be of the kind its help says, was 'many' (see invjax attack --help)"),
