@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, of_shape, of_shape
+from invjax.core.errors import BadArgument, of_shape
 from invjax.metrics import changed_pixels, l2
 from invjax.report.page import Section, escape, image_tag, shown_width
 from invjax.types import UNTARGETED, Result, Status
