@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import gc
 import os
@@ -59,29 +61,33 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MOST_MAPS = 25_000  # Linux allows a process 65,530 memory maps; every compiled program takes some, and no one is told
+MOST_MEMORY = 1_000  # MiB of a process: two workers and what they start are to fit a laptop
 
 
-def _memory_maps() -> int:
+def _is_full() -> bool:
     try:
-        with open("/proc/self/maps", "rb") as file:
-            return file.read().count(b"\n")
+        with open("/proc/self/maps", "rb") as maps, open("/proc/self/statm", "rb") as memory:
+            pages = int(memory.read().split()[1])
+            return maps.read().count(b"\n") > MOST_MAPS or pages * os.sysconf("SC_PAGESIZE") >> 20 > MOST_MEMORY
     except OSError:  # no Linux
-        return 0
+        return False
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
     """Forget compiled programs before there are too many: the suite has thousands, and XLA crashes at the limit.
 
-    The tests' own ``@cache``s go with them: what they hold was to have warmed jax's.
+    The tests' own ``@cache``s are forgotten too: what they hold was to have warmed jax's.
     """
-    if _memory_maps() < MOST_MAPS:
+    if not _is_full():
         return
     for kept in gc.get_objects():
         if isinstance(kept, functools._lru_cache_wrapper) and str(getattr(kept, "__module__", "")) in TESTS:
             kept.cache_clear()
     jax.clear_caches()
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # hand freed memory back: glibc alone does so
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 TESTS = {path.stem for path in Path(__file__).parent.rglob("*.py")}

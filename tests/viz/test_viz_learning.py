@@ -93,3 +93,5 @@ def test_worst_groups() -> None:
     points = {line.get_label(): line.get_xdata() for line in axis.lines if line.get_marker() == "o"}
     np.testing.assert_allclose(np.asarray(points["all test images"]), [80, 90])
     np.testing.assert_allclose(np.asarray(points["worst group"]), [50, 60])
+    bars = [line for line in axis.lines if line.get_marker() != "o" and len(set(line.get_ydata())) == 1]
+    assert len(bars) == 2  # one of each method, where there is an interval
