@@ -61,16 +61,26 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MOST_MAPS = 25_000  # Linux allows a process 65,530 memory maps; every compiled program takes some, and no one is told
-MOST_MEMORY = 1_000  # MiB of a process: two workers and what they start are to fit a laptop
+MOST_MEMORY = 900  # MiB of a process: two workers and what they start are to fit a laptop
+GROWTH = 250  # MiB more than after the last time, where what cannot be forgotten is above that already
+_after = 0  # MiB in use when programs were last forgotten
 
 
-def _is_full() -> bool:
+def _used() -> int:
+    """MiB of this process; 0 where the system does not say."""
     try:
-        with open("/proc/self/maps", "rb") as maps, open("/proc/self/statm", "rb") as memory:
-            pages = int(memory.read().split()[1])
-            return maps.read().count(b"\n") > MOST_MAPS or pages * os.sysconf("SC_PAGESIZE") >> 20 > MOST_MEMORY
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
     except OSError:  # no Linux
-        return False
+        return 0
+
+
+def _maps() -> int:
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return file.read().count(b"\n")
+    except OSError:
+        return 0
 
 
 @pytest.hookimpl(trylast=True)
@@ -79,7 +89,8 @@ def pytest_runtest_teardown() -> None:
 
     The tests' own ``@cache``s are forgotten too: what they hold was to have warmed jax's.
     """
-    if not _is_full():
+    global _after
+    if _used() < max(MOST_MEMORY, _after + GROWTH) and _maps() < MOST_MAPS:
         return
     for kept in gc.get_objects():
         if isinstance(kept, functools._lru_cache_wrapper) and str(getattr(kept, "__module__", "")) in TESTS:
@@ -88,6 +99,7 @@ def pytest_runtest_teardown() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # hand freed memory back: glibc alone does so
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _after = _used()
 
 
 TESTS = {path.stem for path in Path(__file__).parent.rglob("*.py")}
