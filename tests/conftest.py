@@ -60,6 +60,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# Longest first, so that the workers end together; each of these tests is a program of its own.
+APART = ("test_docs", "test_notebooks", "test_protocol", "test_shapes")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file, of the protocol those of one attack, share a worker and so the programs it has compiled."""
+
+    def group(item: pytest.Item) -> str:
+        if item.path.stem not in APART:
+            return item.path.stem
+        name = getattr(item, "callspec", None) and item.callspec.params.get("name")  # type: ignore[attr-defined]
+        return f"{item.path.stem}-{name.split('/')[0]}" if isinstance(name, str) else item.nodeid
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: APART.index(item.path.stem) if item.path.stem in APART else len(APART))
+
+
 MOST_MAPS = 25_000  # Linux allows a process 65,530 memory maps; every compiled program takes some, and no one is told
 MOST_MEMORY = 900  # MiB of a process: two workers and what they start are to fit a laptop
 GROWTH = 250  # MiB more than after the last time, where what cannot be forgotten is above that already
