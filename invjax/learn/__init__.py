@@ -1,4 +1,7 @@
-"""Learning: networks trained on arrays, on perturbed data and with the groups in mind."""
+"""Learning: networks trained on arrays, on perturbed data sets, and for accuracy in every group.
+
+The study of learning from counterfactuals, which compares all of this by the worst group, is :mod:`invjax.learn.study`.
+"""
 
 from invjax.learn.adversarial import Adversary, RobustAccuracy, robust_accuracy, train_at
 from invjax.learn.evaluate import evaluate, predict

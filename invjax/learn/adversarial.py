@@ -1,15 +1,16 @@
-"""Adversarial training (Madry et al. 2018) in an l2 or linf ball, and how accurate a network is in one.
+"""Adversarial training (Madry et al. 2018) in an l2 or linf ball, and accuracy under an attack in such a ball.
 
     min_w  E max_{‖r‖_p <= ε, x + r in the box}  l(f_w(x + r), y)
 
-The inner maximum is approximated inside the compiled step by projected gradient ascent of a fixed number of steps of
-length ``ratio · ε / steps``, from a random point of the ball, in all steps of the same length: no example stops early,
-unlike in the attack :class:`invjax.attacks.PGD`, which asks for a wrong answer and no more. The rule 2.5 ε / steps and
-7 steps are those of Engstrom et al. 2019 (robustness), who also run the network in evaluation mode here.
+The inner maximum is approximated inside the compiled step by projected gradient ascent from a random point of the ball,
+with a fixed number of steps of length ``ratio · ε / steps``. No example stops early, unlike in the attack
+:class:`invjax.attacks.PGD`, which only needs a wrong answer. The length 2.5 ε / steps and the 7 steps are those of
+Engstrom et al. 2019 (robustness), who also run the network in evaluation mode here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import field
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.attacks.pgd import NORMS, PGD, direction, onto_ball, random_in_ball
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.engine import solve
 from invjax.learn.evaluate import predict
 from invjax.learn.step import cross_entropy, scaled
@@ -32,15 +33,15 @@ from invjax.types import Array, Bounds
 
 @config
 class Adversary:
-    """The inner maximum, for ``fit(…, adversary=Adversary(eps=0.5))``. All numbers are traced: an ε grid compiles once.
+    """The inner maximum, for ``fit(…, adversary=Adversary(eps=0.5))``. Its numbers are traced: a sweep compiles once.
 
     Fields:
-      eps: radius ε >= 0, data units; 0: x stays as it is (training then is plain training, at the cost of this).
+      eps: radius ε >= 0, data units. At 0 training is plain training at the cost of adversarial training.
       steps: steps of ascent, >= 1.
-      ratio: a step has the length ``ratio · ε / steps``, > 0.
+      ratio: > 0; a step has the length ``ratio · ε / steps``.
       lower, upper: the box of the data.
-      norm: "l2" or "linf" (static).
-      random_start: begin at a random point of the ball (static).
+      norm: "l2" or "linf"; static.
+      random_start: begin at a random point of the ball; static.
     """
 
     eps: float = 0.5
@@ -52,9 +53,9 @@ class Adversary:
     random_start: bool = field(default=True, metadata=STATIC)
 
     def check(self) -> None:
-        require(self, "eps", lambda v: v >= 0, "a radius >= 0")
-        require(self, "steps", lambda v: v >= 1, "at least 1")
-        require(self, "ratio", lambda v: v > 0, "positive")
+        require_at_least(self, 0, "eps")
+        require_at_least(self, 1, "steps")
+        require_above(self, 0, "ratio")
         require(self, "upper", lambda v: v > self.lower, f"above lower, {self.lower!r}")
         require_choice(self, "norm", NORMS)
 
@@ -78,13 +79,13 @@ class Adversary:
 
 
 class RobustAccuracy(NamedTuple):
-    """Right answers that stay right."""
+    """Accuracy on clean inputs and under attack."""
 
     clean: float  # accuracy on x itself
-    robust: float  # share that is right and stays so under the attack
+    robust: float  # share that is right and stays right under the attack
     low: float  # Wilson interval of ``robust``
     high: float
-    right: np.ndarray  # [N] bool
+    right: np.ndarray  # [N] bool, right under the attack
 
 
 def robust_accuracy(
@@ -104,8 +105,8 @@ def robust_accuracy(
 ) -> RobustAccuracy:
     """The share of x [N, *S] that is classified as y [N] and stays so under untargeted PGD of radius ``eps``.
 
-    An upper bound of the true robust accuracy, as every attack gives. steps, restarts, ratio: of the attack, whose
-    steps have length ``ratio · eps / steps``; its first start is random where there are several or a key is given.
+    Like every attack, it gives an upper bound of the true robust accuracy. steps, restarts, ratio: of the attack, whose
+    steps have length ``ratio · eps / steps``. Its first start is random if a key is given; further ones always are.
     """
     labels = np.asarray(y).astype(np.int32)
     right = predict(model, x, batch=lanes).argmax(1) == labels
@@ -137,12 +138,11 @@ def train_at(
     """One network per radius, ``fit(make(), x, y, adversary=… with this eps, …)``; the step is compiled once.
 
     Args:
-      make: the fresh network; the same one every time, if the radius is to be the only difference.
-      eps: radii, data units. Radius 0 is trained without an adversary.
-      adversary: its other numbers; None: the defaults. fitted: the other arguments of :func:`invjax.learn.fit`.
+      make: gives the fresh network, the same one every time if only the radius is to differ.
+      eps: radii, data units. Radius 0 trains without an adversary.
+      adversary: its other numbers; None takes the defaults.
+      fitted: the other arguments of :func:`invjax.learn.fit`.
     """
-    import dataclasses
-
     form = Adversary() if adversary is None else adversary
     return {
         radius: fit(make(), x, y, adversary=dataclasses.replace(form, eps=radius) if radius else None, **fitted)

@@ -1,8 +1,8 @@
-"""A training's folder: ``manifest.json`` says which training it is, orbax keeps the last two states and the history.
+"""The folder of a training: ``manifest.json`` identifies it, orbax keeps the last two states and the history.
 
-What makes two trainings the same is written down (all numbers, the first weights, the data, the key); a folder of
-another training is refused with what differs. The steps between two saves are lost when a run is killed, and done again
-exactly as before: the order of the examples and all random numbers depend on the key and the step alone.
+The manifest holds everything that makes two trainings the same (all numbers, the first weights, the data, the key). A
+folder of another training is refused, and the error names the difference. A killed run loses the steps since its last
+save and repeats them exactly: the order of the examples and all random numbers depend on the key and the step alone.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from invjax.core.errors import BadArgument
 from invjax.engine.folder import digest, open_folder
 
-KEPT = 2  # a save that is cut short leaves the one before
-SAMPLE = 16  # examples that stand for data too large to be held: files that are read when asked for
+KEPT = 2  # if a save is cut short, the one before is left
+SAMPLE = 16  # examples that stand for data read from files on demand
 
 
 def _orbax() -> Any:
@@ -30,7 +30,7 @@ def _orbax() -> Any:
 
 
 def fingerprint(x: Any) -> str:
-    """A hash of the inputs [N, *S]: of all bytes of an array, of a sample where they are files."""
+    """A hash of the inputs [N, *S]: of all bytes of an array, of a sample if they are files."""
     if isinstance(x, np.ndarray | jax.Array):
         return digest(x)
     rows = np.unique(np.linspace(0, len(x) - 1, SAMPLE).astype(np.int64))
@@ -38,7 +38,7 @@ def fingerprint(x: Any) -> str:
 
 
 def _plain(leaf: Any) -> Any:
-    """Typed keys do not go into files: their data does."""
+    """Typed keys cannot be written to files, but their data can."""
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(leaf)
     return leaf
@@ -51,7 +51,7 @@ def _typed(plain: Any, like: Any) -> Any:
 
 
 class Checkpoints:
-    """The saved states of one training. A pytree goes in as its leaves: orbax need know no class of ours."""
+    """The saved states of one training. A pytree is stored as its leaves, so orbax needs no class of this library."""
 
     def __init__(self, folder: str | Path, manifest: dict[str, Any]) -> None:
         ocp = _orbax()
@@ -61,20 +61,18 @@ class Checkpoints:
         self.folder, self._manager, self._args = path, ocp.CheckpointManager(path / "steps", options=options), ocp.args
 
     def save(self, step: int, state: Any, history: list[dict[str, Any]]) -> None:
-        """Write the state after ``step`` steps; a second call for the same step does nothing."""
+        """Write the state after ``step`` steps. A second call for the same step does nothing."""
         if step in self._manager.all_steps():
             return
         leaves = {str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-        self._manager.save(
-            step,
-            args=self._args.Composite(state=self._args.StandardSave(leaves), history=self._args.JsonSave(history)),
-        )
+        args = self._args.Composite(state=self._args.StandardSave(leaves), history=self._args.JsonSave(history))
+        self._manager.save(step, args=args)
 
     def restore(self, like: Any) -> tuple[Any, list[dict[str, Any]]] | None:
-        """The newest state that can be read, with the shapes, types and devices of ``like``, and its history; or None.
+        """The newest readable state, with the shapes, types and devices of ``like``, and its history; None if new.
 
         Raises:
-          ValueError: there are saved states and none of them can be read.
+          ValueError: there are saved states, but none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         leaves, structure = jax.tree.flatten(like)
@@ -90,11 +88,8 @@ class Checkpoints:
             typed = [_typed(found.state[str(i)], leaf) for i, leaf in enumerate(leaves)]
             return jax.tree.unflatten(structure, typed), list(found.history)
         if reason is not None:
-            raise BadArgument(
-                "checkpoint",
-                "hold a state that can be read",
-                hint=f"none of the steps {steps} in {str(self.folder)!r} can: {reason}",
-            ) from reason
+            hint = f"none of the steps {steps} in {str(self.folder)!r} can: {reason}"
+            raise BadArgument("checkpoint", "hold a state that can be read", hint=hint) from reason
         return None
 
     def close(self) -> None:

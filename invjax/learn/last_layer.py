@@ -1,8 +1,8 @@
-"""The last linear layer of a network: what goes in, and a network with another one.
+"""The last linear layer of a network: its inputs, and the network with another such layer.
 
-    f(x) = W^T φ(x) + b        φ(x) [D]: what the layer is given,   W [D, K],  b [K]
+    f(x) = W^T φ(x) + b        φ(x) [D]: the inputs of the layer,   W [D, K],  b [K]
 
-Any NNX module has one that ends in an ``nnx.Linear`` with nothing behind it; the layer is found by trying.
+Every NNX module that ends in an ``nnx.Linear`` has one; the layer is found by trial.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.learn.evaluate import predict
 from invjax.types import Array, ArrayLike
 
 
 class LastLayer(NamedTuple):
-    """Where it is, and its arrays."""
+    """The place of the layer in its module, and its arrays."""
 
     path: tuple[Any, ...]  # attribute path within the module
     kernel: np.ndarray  # [D, K]
-    bias: np.ndarray  # [K], zeros where the layer has none
+    bias: np.ndarray  # [K], zeros if the layer has none
 
 
 class _Identity(nnx.Module):
@@ -44,21 +44,17 @@ def _replaced(model: nnx.Module, path: tuple[Any, ...], layer: nnx.Module) -> nn
     return copy
 
 
-def _layer(model: nnx.Module, path: tuple[Any, ...]) -> nnx.Linear:
-    return next(node for where, node in nnx.iter_graph(model) if tuple(where) == path)
-
-
 def last_layer(model: nnx.Module, example: Any) -> LastLayer:
-    """The last linear layer. example: a few inputs [B, *S]; the search runs on them.
+    """Find the last linear layer. example: a few inputs [B, *S], on which the search runs.
 
     Raises:
-      ValueError: no ``nnx.Linear`` gives the logits as they are.
+      ValueError: no ``nnx.Linear`` gives the logits.
     """
     if not isinstance(model, nnx.Module):
         raise BadArgument("model", "be an nnx.Module", Words(type(model).__name__))
     few = np.asarray(example)
     logits = predict(model, few)
-    # Found by its bias: added to that of the last layer, and of no other, these come out of the network as they are.
+    # A shift of its bias identifies the layer: only that of the last one comes out of the network unchanged.
     shift = np.arange(1, logits.shape[1] + 1, dtype=np.float32) * (np.abs(logits).max() + 1) / logits.shape[1]
     for path, node in nnx.iter_graph(model):
         if not (isinstance(node, nnx.Linear) and node.out_features == logits.shape[1]):
@@ -69,9 +65,7 @@ def last_layer(model: nnx.Module, example: Any) -> LastLayer:
         moved = predict(with_last_layer(model, layer, kernel, bias + shift), few) - logits
         if np.allclose(moved, shift, rtol=0, atol=1e-2 * shift[0]):
             return layer
-    raise BadArgument(
-        "model", "end in an nnx.Linear that gives the logits", hint=f"{type(model).__name__} has none that does"
-    )
+    raise BadArgument("model", "end in an nnx.Linear that gives the logits", Words(type(model).__name__))
 
 
 def feature_network(model: nnx.Module, layer: LastLayer) -> nnx.Module:
@@ -80,19 +74,17 @@ def feature_network(model: nnx.Module, layer: LastLayer) -> nnx.Module:
 
 
 def penultimate(model: nnx.Module, x: Any, layer: LastLayer, *, batch: int = 256) -> np.ndarray:
-    """φ(x), what the last layer is given: [N, *S] -> [N, D] float32."""
+    """φ(x), the inputs of the last layer: [N, *S] -> [N, D] float32."""
     return predict(feature_network(model, layer), x, batch=batch)
 
 
 def with_last_layer(model: nnx.Module, layer: LastLayer, kernel: ArrayLike, bias: ArrayLike) -> nnx.Module:
-    """A copy of ``model``, in evaluation mode, with W [D, K] and b [K] in the place of its own."""
+    """A copy of ``model``, in evaluation mode, whose last layer has W [D, K] and b [K]."""
     copy: Any = nnx.clone(model)
-    own = _layer(copy, layer.path)
-    if np.shape(kernel) != layer.kernel.shape or np.shape(bias) != layer.bias.shape:
-        raise ValueError(
-            f"kernel and bias must be of shapes {layer.kernel.shape} and {layer.bias.shape}; they were "
-            f"{np.shape(kernel)} and {np.shape(bias)}"
-        )
+    own: Any = next(node for where, node in nnx.iter_graph(copy) if tuple(where) == layer.path)
+    for name, value, wanted in (("kernel", kernel, layer.kernel.shape), ("bias", bias, layer.bias.shape)):
+        if np.shape(value) != wanted:
+            raise BadArgument(name, f"be of shape {wanted}", of_shape(np.shape(value)))
     own.kernel[...] = jnp.asarray(kernel, own.kernel[...].dtype)
     if own.bias is None:
         own.bias = nnx.Param(jnp.asarray(bias, own.kernel[...].dtype))

@@ -5,8 +5,8 @@ With the gradient g (clipped to norm ``clip``), the weights w, the rate σ_t of 
     sgd      v ← μ v + (g + δ w),   w ← w − σ_t v          (nesterov: the step is along g + δ w + μ v)
     adam     w ← w − σ_t Adam(g + δ w)                     adamw    w ← w − σ_t (Adam(g) + δ w)
 
-as torch has them: δ acts on every weight, biases and normalisations included, and after the clipping. Of optax's own
-transformations any can be used in the place of :class:`Optimiser`.
+as in torch: δ acts on every weight, biases and normalisations included, and after the clipping. Any optax
+transformation can take the place of an :class:`Optimiser`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.core.errors import BadArgument
 from invjax.types import Array, ArrayLike
 
@@ -33,14 +33,14 @@ def norm_of(tree: Any) -> Array:
 
 
 class Updates(Protocol):
-    """What a training step needs of an optimiser; a pytree of its numbers."""
+    """The protocol of an optimiser: a pytree of its numbers with two functions."""
 
     def init(self, weights: Any) -> Any:
         """The memory for these weights."""
         ...
 
     def update(self, gradient: Any, memory: Any, weights: Any, step: Array, total: Array) -> tuple[Any, Any]:
-        """(what to add to the weights, memory) at step 0, …, total − 1."""
+        """(what to add to the weights, the new memory) at step 0, …, total − 1."""
         ...
 
 
@@ -50,14 +50,14 @@ class Optimiser:
 
     Fields:
       rate: learning rate σ, > 0.
-      momentum: μ of SGD, in [0, 1); 0.9 is what the recipes for WaterBirds use.
+      momentum: μ of SGD, in [0, 1); the recipes for WaterBirds use 0.9.
       weight_decay: δ >= 0, per step and unit of rate.
-      clip: largest 2-norm of the whole gradient; infinity: none.
-      warmup: steps over which the rate rises linearly to σ; 0: none.
+      clip: largest 2-norm of the whole gradient; infinity switches it off.
+      warmup: steps over which the rate rises linearly to σ; 0 switches it off.
       beta1, beta2, epsilon: Adam's.
-      rule: "sgd", "adam" (δ inside the gradient) or "adamw" (δ beside it) (static).
-      schedule: "constant", or "cosine": σ_t = σ (1 + cos(π t / T)) / 2 (static).
-      nesterov: of SGD (static).
+      rule: "sgd", "adam" (δ inside the gradient) or "adamw" (δ beside it); static.
+      schedule: "constant", or "cosine": σ_t = σ (1 + cos(π t / T)) / 2; static.
+      nesterov: Nesterov's form of SGD; static.
     """
 
     rate: float = 1e-3
@@ -73,13 +73,10 @@ class Optimiser:
     nesterov: bool = field(default=False, metadata=STATIC)
 
     def check(self) -> None:
-        require(self, "rate", lambda v: v > 0, "a rate > 0")
-        require(self, "weight_decay", lambda v: v >= 0, "a decay >= 0")
-        require(self, "clip", lambda v: v > 0, "a norm > 0")
-        require(self, "warmup", lambda v: v >= 0, "a number of steps >= 0")
+        require_above(self, 0, "rate", "clip", "epsilon")
+        require_at_least(self, 0, "weight_decay", "warmup")
         for name in ("momentum", "beta1", "beta2"):
             require(self, name, lambda v: 0 <= v < 1, "in [0, 1)")
-        require(self, "epsilon", lambda v: v > 0, "positive")
         require_choice(self, "rule", RULES)
         require_choice(self, "schedule", SCHEDULES)
 
@@ -101,7 +98,7 @@ class Optimiser:
 
     def update(self, gradient: Any, memory: Any, weights: Any, step: Array, total: Array) -> tuple[Any, Any]:
         norm = norm_of(gradient)
-        # NaN stays NaN: a broken step must show in the loss, not end as a step of length 0.
+        # NaN stays NaN: a broken step must show in the loss and not become a step of length 0.
         shrink = jnp.where(norm > self.clip, self.clip / jnp.maximum(norm, 1e-30), 1.0)
         gradient = jax.tree.map(lambda g: g * shrink.astype(g.dtype), gradient)
 
@@ -119,7 +116,7 @@ class Optimiser:
 
 @config
 class Optax:
-    """An optax transformation as it is. Another object compiles another program: make it once and use it again."""
+    """An optax transformation as it is. Each object compiles its own program, so make it once and reuse it."""
 
     transformation: optax.GradientTransformation = field(metadata=STATIC)
 
@@ -135,7 +132,7 @@ class Optax:
 
 
 def as_optimiser(given: Any) -> Any:
-    """None: plain defaults; an optax transformation is wrapped. Raises ValueError for anything else."""
+    """An optimiser from what the user gave: None is the default, an optax transformation is wrapped."""
     if given is None:
         return Optimiser()
     if isinstance(given, optax.GradientTransformation):

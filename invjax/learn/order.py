@@ -1,8 +1,8 @@
-"""Which examples step t sees: a pure function of the key and t, so a resumed run needs no iterator's state.
+"""Which examples step t sees: a pure function of the key and t, so a resumed run needs no state of an iterator.
 
-Without weights the steps walk through an endless list of permutations, one for each pass over the data, a batch may
-reach from one into the next: so every example is seen equally often whatever the batch size. With weights each example
-of each batch is drawn with replacement, with probability proportional to its weight.
+Without weights the steps walk through an endless list of permutations, one per pass over the data. A batch may reach
+from one permutation into the next, so every example is seen equally often whatever the batch size. With weights each
+example of a batch is drawn with replacement, with probability proportional to its weight.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Order:
 
     Args:
       key: a typed key. count: N. batch: B <= N without weights.
-      weights: [N] >= 0, not all 0: draw with these; None: permutations.
+      weights: [N] >= 0, not all 0, to draw with; None walks through permutations.
     """
 
     def __init__(self, key: Array, count: int, batch: int, weights: Any = None) -> None:

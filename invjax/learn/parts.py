@@ -1,6 +1,6 @@
-"""An NNX module as what a compiled step needs: two graphs (training and evaluation) and three states.
+"""An NNX module taken apart for a compiled step: two graphs (training and evaluation) and three states.
 
-The graphs are hashable and equal for equal architectures, so that the next seed finds the compiled program again.
+The graphs are hashable and equal for equal architectures, so the next seed finds the compiled program again.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, check_choice
 from invjax.core.nnx import comparable
 from invjax.types import Array
 
 BATCH_NORM = ("train", "frozen")
 
-Freeze = Callable[[str], bool]  # whether the weight of this attribute path ("stem.conv.kernel") stays as it is
+Freeze = Callable[[str], bool]  # whether the weight at this attribute path ("stem.conv.kernel") stays fixed
 
 
 class Graphs(NamedTuple):
-    """Static: the module without its arrays."""
+    """The module without its arrays; static."""
 
     train: Any  # nnx.GraphDef: dropout on, batch normalisation by the batch (or frozen)
     evaluation: Any  # nnx.GraphDef: dropout off, batch normalisation by the running statistics
@@ -36,19 +36,20 @@ class States(NamedTuple):
     rest: Any  # running statistics, and the state of random numbers
 
 
-def split(module: nnx.Module, key: Array, batch_norm: str = "train", freeze: Freeze | None = None) -> tuple[Any, Any]:
+def split_module(
+    module: nnx.Module, key: Array, batch_norm: str = "train", freeze: Freeze | None = None
+) -> tuple[Graphs, States]:
     """``(Graphs, States)`` of a copy of ``module``; its random numbers (dropout) start from ``key``.
 
-    batch_norm: "train" (the statistics of the batch, which update the running ones) or "frozen" (the running statistics
-    are used and stay; scale and shift learn unless frozen by name).
+    batch_norm: "train" uses the statistics of the batch, which update the running ones. "frozen" uses the running
+    statistics and leaves them as they are; scale and shift still learn unless frozen by name.
 
     Raises:
-      ValueError: no NNX module, an unknown mode, a module without weights to learn.
+      ValueError: not an NNX module, an unknown mode, or no weights that learn.
     """
     if not isinstance(module, nnx.Module):
         raise BadArgument("model", "be an nnx.Module, so that it can be trained", Words(type(module).__name__))
-    if batch_norm not in BATCH_NORM:
-        raise BadArgument("batch_norm", f"be one of {', '.join(map(repr, BATCH_NORM))}", batch_norm)
+    check_choice("batch_norm", batch_norm, BATCH_NORM)
 
     def free(path: tuple[Any, ...], value: Any) -> bool:
         del value
@@ -70,7 +71,7 @@ def split(module: nnx.Module, key: Array, batch_norm: str = "train", freeze: Fre
 
 
 def _reseed(rest: Any, key: Array) -> Any:
-    """The random-number state from ``key``: keys drawn anew, counters as they are."""
+    """The random-number state with fresh keys drawn from ``key``; counters stay as they are."""
     leaves, structure = jax.tree.flatten(rest)
     for i, leaf in enumerate(leaves):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -1,26 +1,26 @@
-"""Perturbed data sets: every example moved towards another class by a method of the library, labelled with that class.
+"""Perturbed data sets: a method of the library moves every example towards a class and labels it with that class.
 
     S = {(x_n, y_n)}  →  S̃ = {(x̃_n, ỹ_n)},     ỹ_n = policy(y_n),     x̃_n = generator(x_n, ỹ_n)                    (1)
 
-What a fresh network learns from S̃ it learns from the perturbations alone (Ilyas et al. 2019; Kumano et al. 2024), or
-from what makes a counterfactual plausible (Sadiku et al. 2025). Three choices decide what such a study says, so they
-are arguments: the target policy, what becomes of failures, and the generator, which may also be a *control*, a plain
+A fresh network learns from S̃ only through the perturbations (Ilyas et al. 2019; Kumano et al. 2024), or through what
+makes a counterfactual plausible (Sadiku et al. 2025). Three choices decide what such a study shows, so they are
+arguments: the target policy, the treatment of failures, and the generator, which may also be a *control*, a plain
 function that moves x without asking the classifier.
 
-The set is made in shards, and what is done stays in a folder: a killed run goes on, another configuration is refused.
+The set is made in shards. With a folder finished shards are kept, so a killed run resumes; a folder of another
+configuration is refused.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check_choice, check_whole, of_shape
 from invjax.core.files import write_atomic
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.images.source import to_range
@@ -28,29 +28,27 @@ from invjax.engine import solve
 from invjax.engine.folder import describe, digest, open_folder, packed
 from invjax.learn.checkpoint import fingerprint
 from invjax.learn.evaluate import predict
-from invjax.types import Bounds, Method, Status
+from invjax.types import Bounds, Density, LogitsFn, Method, Status
 
 POLICIES = ("other", "all", "next", "fixed")
 FAILURES = ("keep", "clean", "drop")
-SHARD = 1024  # examples of a shard: at 224 px 0.6 GB, three times while it is made
-
-Control = Callable[[np.ndarray, np.ndarray, np.ndarray, jax.Array], Any]
+SHARD = 1024  # examples of a shard: 0.6 GB at 224 px, three times as much while it is made
 
 
 class Perturbed(NamedTuple):
     """A perturbed data set: M <= N examples, in the order of the originals."""
 
     x: np.ndarray  # [M, *S] float32, x̃
-    y: np.ndarray  # [M] int32, ỹ: what to train on
+    y: np.ndarray  # [M] int32, ỹ: the labels to train on
     source: np.ndarray  # [M] int, row of the original
     label: np.ndarray  # [M] int32, y
     status: np.ndarray  # [M] int32, of :class:`~invjax.types.Status`
-    evaluations: np.ndarray  # [M] int32, gradients that the example cost
-    dropped: int  # failures that were left out
+    evaluations: np.ndarray  # [M] int32, gradients spent on the example
+    dropped: int  # failures left out
 
     @property
     def reached(self) -> float:
-        """Share of all N attempts that have their target, those whose target was their class before included."""
+        """Share of all N examples that have their target, including those whose target was their own class."""
         found = np.isin(self.status, (Status.FOUND, Status.ALREADY_TARGET)).sum()
         return float(found / max(1, len(self.y) + self.dropped))
 
@@ -63,11 +61,14 @@ def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: j
     """ỹ of (1). [N] int -> [N] int32.
 
     Args:
-      policy: "other": uniform over the other classes. "all": uniform over all classes, so that ỹ may be y and the
-        example then stays as it is (with two classes: half of them). "next": ``(y + 1) mod K``. ("fixed", k): class k.
-      label: [N] int in [0, K). classes: K. key: of the draws.
+      policy: "other" draws uniformly from the other classes. "all" draws uniformly from all classes, so that ỹ may be y
+        and the example then stays as it is (half of them if there are two classes). "next" is ``(y + 1) mod K``.
+        ("fixed", k) is class k.
+      label: [N] int in [0, K).
+      classes: K.
+      key: of the draws.
 
-    Raises ValueError: an unknown policy, or a fixed class that is none.
+    Raises ValueError: an unknown policy, or a fixed class outside [0, K).
     """
     name, *rest = (policy,) if isinstance(policy, str) else policy
     if name not in POLICIES or len(rest) != (name == "fixed"):
@@ -87,47 +88,47 @@ def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: j
 def make_perturbed_dataset(
     generator: Any,
     target_policy: str | tuple[str, int],
-    logits: Any,
+    logits: LogitsFn,
     x: Any,
     y: Any,
     *,
     failures: str = "keep",
     key: jax.Array | None = None,
     bounds: Bounds | tuple[Any, Any] = (0.0, 1.0),
-    density: Any = None,
+    density: Density | None = None,
     out: str | Path | None = None,
     name: str = "model",
     shard: int = SHARD,
     **options: Any,
 ) -> Perturbed:
-    """S̃ of (1), by any attack or counterfactual method on the engine, or by a control.
+    """S̃ of (1), made by any attack or counterfactual method of the engine, or by a control.
 
     Args:
       generator: a method's configuration (``PGD(eps=3.0, norm="l2", stop_early=False)``, ``FixedWeights(…)``), or a
         function ``(x [n, *S], label [n], target [n], keys [n]) -> x̃ [n, *S]``.
       target_policy: see :func:`draw_targets`.
       logits: the classifier to be fooled, [B, *S] -> [B, K].
-      x: [N, *S] inputs: floats in the data range, uint8 pixels (then 0 … 255 become the bounds' first and last), or
-        anything with rows that numpy can index, such as images on disk.
+      x: [N, *S] inputs: floats in the data range, uint8 pixels (0 … 255 then become the two bounds), or anything with
+        rows that numpy can index, such as images on disk.
       y: [N] int, their classes.
-      failures: what becomes of an example that does not reach its target: "keep" what was tried last, with its
-        target; "clean": the input as it was, with its target (label noise, as the released code makes it); "drop" it.
-      key: of targets and methods; each example's draws depend on its row alone.
-      bounds: of the data. density: for methods with one.
-      out: folder in which finished shards stay. name: what to call the network there.
+      failures: the treatment of an example that misses its target. "keep" takes the last attempt, "clean" the input as
+        it was (label noise, as in the released code), both with the target as label; "drop" leaves it out.
+      key: of targets and methods; the draws of an example depend on its row alone.
+      bounds: of the data.
+      density: for methods that need one.
+      out: folder that keeps finished shards.
+      name: of the network, for the manifest in that folder.
       shard: examples per shard.
       options: further arguments of :func:`invjax.solve`: lanes, mesh, evaluator, progress.
 
-    Examples whose target is their own class keep their x and have the status ALREADY_TARGET.
+    An example whose target is its own class keeps its x and has the status ALREADY_TARGET.
     Raises ValueError: an unknown policy, lists that do not fit, or a folder that holds another run.
     """
-    if failures not in FAILURES:
-        raise BadArgument("failures", f"be one of {', '.join(map(repr, FAILURES))}", failures)
-    if shard < 1:
-        raise BadArgument("shard", "be a number of examples >= 1", shard)
+    check_choice("failures", failures, FAILURES)
+    shard = check_whole("shard", shard)
     label = np.asarray(y, np.int32)
     if label.ndim != 1 or len(label) != len(x) or not len(label):
-        raise ValueError(f"x and y must be lists of one length >= 1; had {len(x)} and shape {label.shape}")
+        raise BadArgument("y", f"be classes [{len(x)}], one per example, and not empty", of_shape(label.shape))
     key = jax.random.key(0) if key is None else key
     first = _floats(x, slice(0, 1), bounds)
     network = as_logits_fn(logits)
@@ -155,13 +156,16 @@ def make_perturbed_dataset(
                 write_atomic(path, packed(done))
                 shutil.rmtree(running, ignore_errors=True)
         shards.append(_chosen(done, _floats(x, rows, bounds), failures))
-    joined = [np.concatenate(parts) for parts in zip(*shards, strict=True)]
-    moved, source, status, evaluations = joined
+    moved, source, status, evaluations = (np.concatenate(parts) for parts in zip(*shards, strict=True))
     return Perturbed(moved, target[source], source, label[source], status, evaluations, len(label) - len(source))
 
 
+def _is_method(generator: Any) -> bool:
+    return isinstance(getattr(generator, "method", None), Method)
+
+
 def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """A shard that is done, or None. A damaged file counts as none: the shard is made again."""
+    """A finished shard, or None. A damaged file counts as missing, so its shard is made again."""
     try:
         with np.load(path) as file:
             return {name: file[name] for name in ("delta", "status", "evaluations", "rows")}
@@ -186,7 +190,7 @@ def _one_shard(
     moves = np.flatnonzero(target != label)
     if len(moves):
         part = x[moves], label[moves], target[moves]
-        if isinstance(getattr(generator, "method", None), Method):
+        if _is_method(generator):
             found = solve(
                 network, part[0], part[1], target=part[2], method=generator, bounds=bounds, density=density, key=key,
                 ids=rows[moves], **options,
@@ -204,7 +208,7 @@ def _one_shard(
 
 
 def _chosen(done: dict[str, np.ndarray], x: np.ndarray, failures: str) -> tuple[np.ndarray, ...]:
-    """x̃, rows, status and evaluations of a shard, failures as they are to be."""
+    """x̃, rows, status and evaluations of a shard, with failures treated as asked."""
     failed = ~np.isin(done["status"], (Status.FOUND, Status.ALREADY_TARGET))
     moved = x + done["delta"]
     if failures == "clean":
@@ -216,12 +220,11 @@ def _chosen(done: dict[str, np.ndarray], x: np.ndarray, failures: str) -> tuple[
 def _manifest(
     generator: Any, network: Any, x: Any, label: Any, target: Any, key: Any, density: Any, name: str, shard: int
 ) -> dict[str, Any]:
-    """What makes two runs the same."""
-    plain = not isinstance(getattr(generator, "method", None), Method)
+    """What identifies a run in its folder."""
     return {
         "format": 1,
         "generator": getattr(generator, "__qualname__", type(generator).__name__),
-        "constants": {} if plain else describe(generator),
+        "constants": describe(generator) if _is_method(generator) else {},
         "model": name,
         "weights": digest((network, density)),
         "inputs": [fingerprint(x), digest((label, target, key))],

@@ -1,9 +1,9 @@
-"""Recipes for perturbed data sets: generator, target policy and what becomes of failures, as published.
+"""Published recipes for perturbed data sets: the generator, the target policy and the treatment of failures.
 
     recipe = preset("kumano", norm="l2", targets="rand", data="mnist")
     made = make_perturbed_dataset(*recipe[:2], logits, x, y, failures=recipe.failures, key=key)
 
-All act in [0, 1] pixel units. Where our generator differs from the released code, the docstring of the preset says how.
+All act in [0, 1] pixel units. The docstring of a preset says where our generator differs from the released code.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from invjax.attacks import PGD
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check_choice
 from invjax.counterfactuals import FixedWeights, SCFEReleased
 
 
 class Recipe(NamedTuple):
-    """What :func:`~invjax.learn.make_perturbed_dataset` needs beside the data."""
+    """The arguments of :func:`~invjax.learn.make_perturbed_dataset` beside the data."""
 
     generator: Any
     target_policy: str
@@ -27,7 +27,8 @@ class Recipe(NamedTuple):
 def ilyas(targets: str = "rand") -> Recipe:
     """D_rand and D_det of Ilyas et al. 2019 (CIFAR-10): targeted PGD-l2, ε 0.5, 100 steps of 0.1.
 
-    targets: "rand": uniform over all classes, their own included (which then stay as they are); "det": the next class.
+    targets: "rand" draws uniformly from all classes (an example whose target is its own class stays as it is); "det"
+    takes the next class.
     """
     policies = {"rand": "all", "det": "next"}
     attack = PGD(eps=0.5, step=0.1, steps=100, norm="l2", stop_early=False)
@@ -44,8 +45,9 @@ KUMANO_EPS = {
 def kumano(norm: str = "l2", targets: str = "rand", data: str = "mnist") -> Recipe:
     """The natural protocol of Kumano et al. 2024: targeted PGD, 100 steps of ε/5, the point of least loss kept.
 
-    norm: "l2" or "linf" (theirs divides the gradient by its largest entry, ours takes its sign). targets: "rand":
-    uniform over the other classes; "det": the next one. data: "mnist", "fashion-mnist" or "cifar10", for ε.
+    norm: "l2" or "linf" (their code divides the gradient by its largest entry, ours takes its sign). targets: "rand"
+    draws uniformly from the other classes, "det" takes the next class. data: "mnist", "fashion-mnist" or "cifar10",
+    which decides ε.
     """
     eps = _of(_of(KUMANO_EPS, "data", data), "norm", norm)
     policies = {"rand": "other", "det": "next"}
@@ -56,16 +58,16 @@ def kumano(norm: str = "l2", targets: str = "rand", data: str = "mnist") -> Reci
 def pcfe_slides(gamma: float = 100.0, tau: float = 1.0, beta: float = 1e-3, iterations: int = 100) -> Recipe:
     """p-CFE as defined: ‖x' − x‖² + γL − τ log q + β‖x' − x‖_0 towards another class (needs a density).
 
-    The weights are not published for the set at hand; they are the constants of :class:`FixedWeights`, data units.
+    The weights for this data set are not published. The arguments are constants of :class:`FixedWeights` in data units.
     """
     return Recipe(FixedWeights(gamma=gamma, tau=tau, beta=beta, iterations=iterations), "other", "keep")
 
 
 def pcfe_released() -> Recipe:
-    """The public code at the paper's date (WaterBirds): l0 without any density, λ doubled or halved four times.
+    """The public code at the paper's date (WaterBirds): l0 without a density, λ doubled or halved four times.
 
-    Targets are drawn from both classes, the right one included, and a failure goes into the set as the clean image
-    with its random label. Ours moves pixels both ways; the released code can only brighten them.
+    Targets are drawn from both classes, the right one included. A failure enters the set as the clean image with its
+    random label. Ours moves pixels both ways, while the released code can only brighten them.
     """
     return Recipe(SCFEReleased(gamma=1.0, tau=0.0, beta=0.5, iterations=100, trials=4, step=1e-3), "all", "clean")
 
@@ -73,8 +75,8 @@ def pcfe_released() -> Recipe:
 def waterbirds(method: str = "pgd-l2", steps: int = 100) -> Recipe:
     """The rivals of p-CFE on WaterBirds and SpuCo: "pgd-l2" (ε 3), "pgd-linf" (ε 0.03) or "cfe-l2"; other classes.
 
-    steps: 100 as published; fewer for a small budget, the step stays ε/5. CFE-l2 is ‖x' − x‖² + γ L with γ = 100 (the
-    released code minimises the mean of both with Adam).
+    steps: 100 as published, fewer for a small budget; the step size stays ε/5. CFE-l2 is ‖x' − x‖² + γ L with γ = 100
+    (the released code minimises the mean of both with Adam).
     """
     recipes = {
         "pgd-l2": PGD(eps=3.0, step=0.6, steps=steps, norm="l2", stop_early=False),
@@ -99,6 +101,4 @@ def preset(name: str, **choices: Any) -> Recipe:
 
 
 def _of(table: dict[str, Any], argument: str, value: str) -> Any:
-    if value not in table:
-        raise BadArgument(argument, f"be one of {', '.join(map(repr, table))}", value)
-    return table[value]
+    return table[check_choice(argument, value, table)]

@@ -1,12 +1,13 @@
-"""Retraining the last layer on what the rest of a network has learnt: DFR and AFR.
+"""Retraining the last layer of a network: DFR and AFR.
 
-With the features φ(x) [D] that the last linear layer is given,
+With the features φ(x) [D], the inputs of the last linear layer,
 
     DFR (Kirichenko et al. 2023)    min_{W,b}  (1/n) Σ_i l(W^T z_i + b, y_i) + ‖W‖_1 / (C n)      balanced, held out
     AFR (Qiu et al. 2023)           min_{W,b}  Σ_i μ_i l(W^T φ_i + b, y_i) + λ ‖(W, b) − (W_0, b_0)‖²
 
-both convex, solved by the library's own accelerated methods to a tolerance. DFR needs group labels of the held-out
-data, AFR none: its weights μ_i ∝ exp(−γ p_i) are large where the first network gives the true class a small p_i.
+Both are convex and solved to a tolerance by the library's own accelerated methods. DFR needs group labels of the
+held-out data. AFR needs none: its weights μ_i ∝ exp(−γ p_i) are large where the first network gives the true class a
+small probability p_i.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ import numpy as np
 from flax import nnx
 
 from invjax import prox, solvers
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check, check_whole
 from invjax.learn.last_layer import last_layer, penultimate, with_last_layer
 from invjax.learn.rules import start_of
 from invjax.learn.step import cross_entropy
 from invjax.metrics.group import group_accuracies
 from invjax.types import Array, ArrayLike
 
-GRID = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C, of the released code
+GRID = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # of C, as in the released code
 
 
 class Logistic(NamedTuple):
-    """A linear classifier on features; leading axes where several were fitted at once."""
+    """A linear classifier on features; several that were fitted at once have leading axes."""
 
     kernel: Array  # [D, K]
     bias: Array  # [K]
@@ -62,8 +63,8 @@ def l1_logistic(
 ) -> Logistic:
     """``min (1/n) Σ l(W^T z_i + b, y_i) + ‖W‖_1 / (C n)``, l the cross-entropy, by FISTA with restarts.
 
-    C is that of scikit-learn (inverse strength). The bias is not penalised (liblinear, which the released code calls,
-    does penalise it). Of two classes one column is fitted, their difference, and given back as ``(−w/2, w/2)``.
+    C is the inverse strength, as in scikit-learn. The bias is not penalised (liblinear, which the released code calls,
+    penalises it). For two classes only their difference w is fitted; the kernel is then ``(−w/2, w/2)``.
 
     Args:
       features: [n, D]; y: [n] int in [0, K). classes: K >= 2 (static). tol, max_steps: of :func:`solvers.minimize`.
@@ -85,7 +86,7 @@ def l1_logistic(
 
 @partial(jax.jit, static_argnames="classes")
 def _many(features: Array, y: Array, rows: Array, C: Array, tol: Array, max_steps: Array, *, classes: int) -> Logistic:
-    """One fit per row of ``rows`` [R, n] and C [R]."""
+    """R fits at once: one per row of ``rows`` [R, n] and C [R]."""
 
     def one(rows: Array, C: Array) -> Logistic:
         return l1_logistic(features[rows], y[rows], C, classes=classes, tol=tol, max_steps=max_steps)
@@ -94,7 +95,7 @@ def _many(features: Array, y: Array, rows: Array, C: Array, tol: Array, max_step
 
 
 class Retrained(NamedTuple):
-    """A network with a new last layer, and how it came about."""
+    """A network with a new last layer, and a report of the fit."""
 
     model: nnx.Module  # in evaluation mode
     report: dict[str, Any]
@@ -115,69 +116,66 @@ def dfr(
     tol: float = 1e-4,
     max_steps: int = 2000,
 ) -> Retrained:
-    """Deep feature reweighting: the last layer anew, by sparse logistic regression on group-balanced held-out data.
+    """Deep feature reweighting: refit the last layer by sparse logistic regression on group-balanced held-out data.
 
-    One scaler (mean and standard deviation of each feature over all of x) serves the choice of C and the final fits.
-    C is chosen on a random half of x: fitted on a balanced draw of the other half, that with the best worst group (of
-    equal ones the smallest C). Then W and b are the means over ``retrains`` fits, each on another balanced draw of x:
-    as many examples of each group as the smallest has. The scaler is folded into the layer that is given back.
+    One scaler (mean and standard deviation of each feature over all of x) serves the choice of C and the final fits. To
+    choose C, each candidate is fitted on a balanced draw from a random half of x; the best worst group on the other
+    half wins, and of equal ones the smallest C. Then W and b are the means over ``retrains`` fits, each on another
+    balanced draw of x: as many examples of each group as the smallest has. The scaler is folded into the new layer.
 
     Args:
       model: the trained network; it is not changed.
-      x, y, groups: held-out data [N, *S], [N], [N] (DFR_val; the training data for DFR_tr). groups None: the classes,
-        which needs no attribute (and balances them alone).
-      key: of the halves and draws. num_groups: G; a group without examples is an error.
-      C: inverse strength; None: chosen from ``grid``. retrains: 20 in the paper.
+      x, y, groups: held-out data [N, *S], [N], [N] (DFR_val; the training data for DFR_tr). If groups is None, the
+        classes take their place, which needs no attribute.
+      key: of the halves and draws.
+      num_groups: G; a group without examples is an error.
+      C: inverse strength; None chooses it from ``grid``.
+      retrains: number of final fits, 20 in the paper.
 
     Returns:
-      The network and {"C", "worst_by_C" (of the half held out), "nonzero" (share of W), "converged" (share of fits),
+      The network and {"C", "worst_by_C" (on the other half), "nonzero" (share of W), "converged" (share of fits),
       "examples" (of one fit)}.
 
     Raises:
-      ValueError: a wrong argument, no last linear layer, a group too small to be halved.
+      ValueError: a wrong argument, a network without a last linear layer, a group too small to be halved.
     """
-    if retrains < 1 or batch < 1:
-        raise ValueError(f"retrains and batch must be at least 1; they were {retrains!r} and {batch!r}")
-    if (C is not None and not C > 0) or not all(c > 0 for c in grid) or not grid:
-        raise ValueError(f"C and grid must be positive; they were {C!r} and {grid!r}")
+    for name, value in (("retrains", retrains), ("batch", batch)):
+        check_whole(name, value)
+    for name, values in (("C", () if C is None else (C,)), ("grid", grid)):
+        if not all(value > 0 for value in values) or (name == "grid" and not values):
+            raise BadArgument(name, "be positive", values if name == "grid" else C)
     labels = np.asarray(y).astype(np.int32)
     member = labels if groups is None else np.asarray(groups)
-    if not len(x) == len(labels) == len(member):
-        raise ValueError(
-            f"x, y and groups must be lists of one length; they had {len(x)}, {len(labels)}, {len(member)}"
-        )
+    for name, values in (("y", labels), ("groups", member)):
+        if len(values) != len(x):
+            raise BadArgument(name, f"hold one number per example, {len(x)}", len(values))
     start_of(member, num_groups, "error")
     if C is None and np.bincount(member).min() < 2:
         raise BadArgument("groups", "have at least 2 examples each, so that C can be chosen on half of them")
-    layer = last_layer(model, x[np.arange(min(8, len(labels)))])
+    layer = last_layer(model, x[np.arange(min(8, len(x)))])
     features = penultimate(model, x, layer, batch=batch)
     mean, std = features.mean(0), features.std(0)
     std = np.where(std > 1e-8, std, 1.0)  # a dead feature stays 0
-    scaled, device_y = jnp.asarray((features - mean) / std), jnp.asarray(labels)
+    scaled = (features - mean) / std
     rng, classes = np.random.default_rng(np.asarray(jax.random.key_data(key))), layer.kernel.shape[1]
+    numbers = jnp.asarray(tol, jnp.float32), jnp.asarray(max_steps, jnp.int32)
 
     def run(rows: np.ndarray, strengths: np.ndarray) -> Logistic:
-        limits = jnp.asarray(tol, jnp.float32), jnp.asarray(max_steps, jnp.int32)
-        fitted = _many(
-            scaled, device_y, jnp.asarray(rows), jnp.asarray(strengths, jnp.float32), *limits, classes=classes
-        )
-        return jax.tree.map(np.asarray, fitted)
+        given = (jnp.asarray(array) for array in (scaled, labels, rows))
+        return jax.tree.map(np.asarray, _many(*given, jnp.asarray(strengths, jnp.float32), *numbers, classes=classes))
 
     report: dict[str, Any] = {}
+    everything = np.arange(len(labels))
     if C is None:
-        half = np.concatenate(
-            [rng.permutation(np.flatnonzero(member == g))[: int(np.sum(member == g)) // 2] for g in np.unique(member)]
-        )
-        rest = np.setdiff1d(np.arange(len(labels)), half)
-        strengths = np.asarray(grid)
+        own = [rng.permutation(np.flatnonzero(member == g)) for g in np.unique(member)]
+        half = np.concatenate([rows[: len(rows) // 2] for rows in own])
+        rest, strengths = np.setdiff1d(everything, half), np.asarray(grid)
         drawn = _balanced(member, half, rng)
         fitted = run(np.broadcast_to(drawn, (len(grid), len(drawn))), strengths)
-        said = np.einsum("nd,rdk->rnk", np.asarray(scaled)[rest], fitted.kernel) + fitted.bias[:, None]
+        said = np.einsum("nd,rdk->rnk", scaled[rest], fitted.kernel) + fitted.bias[:, None]
         worst = [group_accuracies(one.argmax(1) == labels[rest], member[rest], resamples=1).worst for one in said]
-        order = np.lexsort((strengths, -np.asarray(worst)))
-        C = float(strengths[order[0]])
+        C = float(strengths[np.lexsort((strengths, -np.asarray(worst)))[0]])
         report["worst_by_C"] = dict(zip(map(float, grid), worst, strict=True))
-    everything = np.arange(len(labels))
     draws = np.stack([_balanced(member, everything, rng) for _ in range(retrains)])
     fitted = run(draws, np.full(retrains, C))
     kernel, bias = fitted.kernel.mean(0), fitted.bias.mean(0)
@@ -192,7 +190,7 @@ def dfr(
 
 
 def _balanced(member: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As many of ``rows`` from each group as the smallest has there, drawn without replacement."""
+    """Draw from ``rows``, without replacement, as many of each group as the smallest has."""
     each = [rows[member[rows] == g] for g in np.unique(member[rows])]
     least = min(map(len, each))
     return np.concatenate([rng.permutation(one)[:least] for one in each])
@@ -228,33 +226,33 @@ def afr(
     tol: float = 1e-5,
     max_steps: int = 500,
 ) -> Retrained:
-    """Automatic feature reweighting: the last layer again, weighted towards what the network gets wrong; no groups.
+    """Automatic feature reweighting: refit the last layer with weight on the network's errors. It needs no groups.
 
-    The paper trains the network on 80 % of the training data and gives this the other 20 %: on data it has learnt by
-    heart all p_i are near 1 and the weights say nothing. It takes 500 steps of full-batch gradient descent and picks γ
-    and λ by the worst group of validation data; here the convex problem is solved (Nesterov's method) until ``tol``,
-    at most ``max_steps`` steps, and the defaults of γ and λ are this library's: choose them likewise.
+    The paper trains the network on 80 % of the training data and refits on the other 20 %: on memorised data all p_i
+    are near 1 and the weights say nothing. It takes 500 steps of full-batch gradient descent and chooses γ and λ by the
+    worst group of validation data. Here Nesterov's method solves the convex problem to ``tol``, in at most
+    ``max_steps`` steps. The defaults of γ and λ are this library's; choose them by validation data, too.
 
     Args:
-      model: the trained network; it is not changed. x, y: data it has not seen, [N, *S], [N].
-      gamma: γ >= 0; 0 is a class-balanced fit. penalty: λ >= 0.
+      model: the trained network; it is not changed.
+      x, y: data it has not seen, [N, *S], [N].
+      gamma: γ >= 0; 0 is a class-balanced fit.
+      penalty: λ >= 0.
 
     Returns:
-      The network and {"steps", "converged", "effective": 1 / (N Σ μ_i²), the share of x that carries the fit}.
+      The network and {"steps", "converged", "effective": 1 / (N Σ μ_i²), the effective share of x in the fit}.
     """
     for name, value in (("gamma", gamma), ("penalty", penalty)):
-        if not value >= 0:
-            raise BadArgument(name, "be at least 0", value)
+        check(name, value, lambda number: number >= 0, "at least 0")
     labels = np.asarray(y).astype(np.int32)
     if len(x) != len(labels):
-        raise BadArgument("y", f"hold one class per example, {len(x)}", hint=f"it held {len(labels)}")
-    layer = last_layer(model, x[np.arange(min(8, len(labels)))])
+        raise BadArgument("y", f"hold one class per example, {len(x)}", len(labels))
+    layer = last_layer(model, x[np.arange(min(8, len(x)))])
     features = penultimate(model, x, layer, batch=batch)
     mu = afr_weights(features @ layer.kernel + layer.bias, labels, gamma)
     start = np.concatenate([layer.kernel, layer.bias[None]])
     numbers = (jnp.asarray(value, jnp.float32) for value in (mu, start, penalty, tol))
-    mu_, start_, penalty_, tol_ = numbers
-    found = _towards(features, labels, mu_, start_, penalty_, tol_, jnp.asarray(max_steps, jnp.int32))
+    found = _towards(features, labels, *numbers, jnp.asarray(max_steps, jnp.int32))
     report = {
         "steps": int(found.steps),
         "converged": bool(found.converged),

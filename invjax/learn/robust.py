@@ -1,15 +1,13 @@
-"""Training that minds the groups: what :func:`invjax.learn.fit` is to be told for it.
-
-Each function gives a dict of arguments of ``fit``, so that a method is what it is and no more:
+"""Group-robust training: each method is a dict of arguments for :func:`invjax.learn.fit`.
 
     model, history = fit(net, x, y, steps=1000, key=key, **group_dro(groups))
 
     resample      draw i with probability 1 / (G n_g(i))                                  group labels in training
     reweight      minimise Σ_i w_i l_i with w_i = N / (G n_g(i))                                       the same
     group_dro     minimise max_q Σ_g q_g L_g (:class:`invjax.learn.GroupDRO`)                          the same
-    jtt           train, then train anew with the errors of the first λ times as likely        none in training
+    jtt           train, then train anew with the first network's errors λ times as likely     none in training
 
-After training come :func:`invjax.learn.dfr` and :func:`invjax.learn.afr`, which retrain the last layer alone.
+:func:`invjax.learn.dfr` and :func:`invjax.learn.afr` follow a training and retrain the last layer alone.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, Words, check, check_choice
 from invjax.learn.evaluate import predict
 from invjax.learn.rules import GroupDRO, start_of
 from invjax.learn.train import fit
@@ -30,25 +28,27 @@ CONVENTIONS = ("released", "wilds")
 
 
 def _shares(groups: Any, num_groups: int | None, empty: Empty) -> np.ndarray:
-    """1 / (G n_g(i)), [N]: sums to 1, every group that is there to 1 / G."""
+    """1 / (G n_g(i)), [N]: the sum over each group that has examples is 1 / G."""
     present, counts = start_of(groups, num_groups, empty)
     return 1.0 / (present.sum() * counts[np.asarray(groups)])
 
 
 def resample(groups: Any, num_groups: int | None = None, empty: Empty = "error") -> dict[str, Any]:
-    """Groups equally likely in every batch, examples drawn with replacement.
+    """Draw examples with replacement, every group equally likely in every batch.
 
     Args:
       groups: [N] int, of the training set.
-      num_groups: G; None: the largest index plus 1. empty: what a group without examples is, "error" or "skip".
+      num_groups: G; None takes the largest index plus 1.
+      empty: whether a group without examples is an "error" or to "skip".
     """
     return {"sampling": _shares(groups, num_groups, empty)}
 
 
 def reweight(groups: Any, num_groups: int | None = None, empty: Empty = "error") -> dict[str, Any]:
-    """The loss of every group counts the same, by weights of mean 1; arguments as for :func:`resample`.
+    """Weigh the losses, with mean 1, so that every group counts the same; arguments as for :func:`resample`.
 
-    The same objective as :func:`resample`, with steps of another noise: a rare group comes seldom, and then with force.
+    The objective is that of :func:`resample`, but the noise of the steps differs: a rare group appears seldom, and then
+    with a large weight.
     """
     shares = _shares(groups, num_groups, empty)
     return {"weights": shares * len(shares)}
@@ -66,18 +66,18 @@ def group_dro(
 ) -> dict[str, Any]:
     """GroupDRO in one of its two conventions.
 
-    The update of q is the same in both (see :class:`invjax.learn.GroupDRO`); what differs is how batches are drawn:
+    The update of q is the same in both (see :class:`invjax.learn.GroupDRO`); the batches are drawn differently:
 
-    * "released" (Sagawa et al. 2020, the code's default): each example in turn, so that a rare group is absent from
-      most batches and its q hardly moves. The recipe in its README adds ``--reweight_groups``, which is "wilds".
-    * "wilds" (Koh et al. 2021, where anything else is refused; also SpuCo): groups equally likely in every batch.
+    * "released" (Sagawa et al. 2020, the default of its code): each example in turn, so that a rare group is absent
+      from most batches and its q hardly moves. The recipe in its README adds ``--reweight_groups``, which is "wilds".
+    * "wilds" (Koh et al. 2021, which refuses anything else; also SpuCo): groups equally likely in every batch.
 
     Args:
       groups, num_groups, empty: as for :func:`resample`; under "skip" the missing groups have q = 0, as in WILDS.
-      eta, adjustment, normalise: of the rule.
+      eta, adjustment, normalise: constants of the rule.
+      convention: "released" or "wilds".
     """
-    if convention not in CONVENTIONS:
-        raise BadArgument("convention", f"be one of {', '.join(map(repr, CONVENTIONS))}", convention)
+    check_choice("convention", convention, CONVENTIONS)
     start, counts = start_of(groups, num_groups, empty)
     rule = GroupDRO(start, counts.astype(np.float32), eta, adjustment, normalise)
     sampling = resample(groups, num_groups, empty) if convention == "wilds" else {}
@@ -85,7 +85,7 @@ def group_dro(
 
 
 def errors_of(model: Any, x: Any, y: Any, *, batch: int = 256) -> np.ndarray:
-    """[N] bool, where ``model`` is wrong: JTT's identification set."""
+    """[N] bool, True where ``model`` is wrong: JTT's identification set."""
     return predict(model, x, batch=batch).argmax(1) != np.asarray(y)
 
 
@@ -99,30 +99,28 @@ def jtt(
     key: jax.Array,
     **identification: Any,
 ) -> dict[str, Any]:
-    """Just Train Twice (Liu et al. 2021): what the second training is to be told, after the first has been run.
+    """Just Train Twice (Liu et al. 2021): run the first training and return the arguments of the second.
 
         E = {i: the first network is wrong on i},       second:  λ Σ_{i in E} l_i + Σ_{i not in E} l_i
 
     Args:
       net: the network of the first training; the second usually starts from the same.
       upweight: λ > 0 (100 on WaterBirds).
-      how: "sampling": errors are drawn λ times as often, as in the released code, which repeats them; "weights": they
-        weigh λ times as much (of mean 1).
-      key: of the first training. identification: its other arguments, those of ``fit``: ``epochs`` and ``optimiser``
-        above all (60 epochs on WaterBirds, and a strong weight decay, so that it does not learn the rare by heart).
+      how: "sampling" draws errors λ times as often, like the released code, which repeats them; "weights" gives them λ
+        times the weight (with mean 1).
+      key: of the first training.
+      identification: the other arguments of the first training, those of ``fit``, above all ``epochs`` and
+        ``optimiser`` (60 epochs on WaterBirds with a strong weight decay, so that rare examples are not memorised).
 
     Raises:
-      ValueError: a wrong argument, or a first network that makes no error: then there is nothing to tell.
+      ValueError: a wrong argument, or a first network that makes no error, so that there is nothing to upweight.
     """
-    if not upweight > 0:
-        raise BadArgument("upweight", "be positive", upweight)
-    if how not in ("sampling", "weights"):
-        raise BadArgument("how", 'be "sampling" or "weights"', how)
+    check("upweight", upweight, lambda value: value > 0, "positive")
+    check_choice("how", how, ("sampling", "weights"))
     first = fit(net, x, y, key=key, **identification).model
     wrong = errors_of(first, x, y)
     if not wrong.any():
-        raise BadArgument(
-            "identification", "leave errors", hint=f"its network is right on all {len(wrong)} examples: stop earlier"
-        )
+        was = Words(f"right on all {len(wrong)} examples")
+        raise BadArgument("identification", "leave errors", was, hint="stop it earlier")
     factors = np.where(wrong, upweight, 1.0)
     return {how: factors if how == "sampling" else factors / factors.mean()}

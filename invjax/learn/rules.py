@@ -1,9 +1,9 @@
-"""How the losses of a batch become one number: the rule of a training.
+"""Rules: how the losses of a batch become one number.
 
     objective = Σ_i c_i l_i,        (c, state) = rule.weigh(state, l, g, w)
 
-with the losses l [B], the groups g [B] and the weights w [B] of the examples. The coefficients are constants of the
-gradient. A rule is a pytree of its numbers with pure functions, like everything that a compiled step is given.
+with the losses l [B], the groups g [B] and the weights w [B] of the examples. No gradient flows through the
+coefficients. A rule is a pytree of its numbers with pure functions, like every argument of a compiled step.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.config import STATIC, config, require
-from invjax.core.errors import BadArgument
+from invjax.core.config import STATIC, config, require, require_at_least
+from invjax.core.errors import BadArgument, Words, check_choice
 from invjax.core.numerics import safe_divide
-from invjax.metrics.group import group_counts
+from invjax.metrics.group import EMPTY, group_counts
 from invjax.types import Array, ArrayLike
 
 
 class Rule(Protocol):
-    """See the module's head."""
+    """The protocol of a rule; the head of this module has the formula."""
 
     def init(self) -> Any:
         """The state before the first step: a pytree of arrays."""
@@ -34,7 +34,7 @@ class Rule(Protocol):
         ...
 
     def report(self, state: Any) -> dict[str, Array]:
-        """What of the state belongs in the history: arrays by name."""
+        """The part of the state that belongs in the history: arrays by name."""
         ...
 
 
@@ -57,23 +57,23 @@ class ERM:
 @config
 class GroupDRO:
     """Group distributionally robust optimisation (Sagawa et al. 2020, algorithm 1): the loss of a mixture of groups
-    whose weights q follow the losses.
+    whose weights q grow where the loss is high.
 
-        L_g = Σ_{i in g} w_i l_i / Σ_{i in g} w_i  (0 where the batch has none of g)
+        L_g = Σ_{i in g} w_i l_i / Σ_{i in g} w_i  (0 if the batch has none of g)
         q_g ← q_g exp(η (L_g + C / sqrt(n_g))),  q ← q / Σ q,        objective = Σ_g q_g L_g
 
     Fields:
-      start: [G] q before the first step, >= 0; groups that start at 0 stay there.
-      counts: [G] n_g, training examples of each group; read only where C > 0.
+      start: [G] q before the first step, >= 0. A group that starts at 0 stays at 0.
+      counts: [G] n_g, training examples of each group; used only if C > 0.
       eta: step size η >= 0 (0.01 in the released code).
       adjustment: C >= 0, the generalisation adjustment.
-      normalise: divide ``L_g + C / sqrt(n_g)`` by its sum before the exponential, an option of the released code
-        (static).
+      normalise: divide ``L_g + C / sqrt(n_g)`` by its sum before the exponential, an option of the released code;
+        static.
 
     The update is the same in the released code, in WILDS (Koh et al. 2021), SpuCo and SubpopBench: multiplying by
-    exp(η 0) leaves a group without examples where it is, and a factor of the first q falls out. They differ in what
-    feeds it; see :func:`invjax.learn.group_dro`. Of the released code, deliberately not followed: there C acts
-    only where it is positive for all groups, in place, so that the reported losses carry it too.
+    exp(η 0) leaves a group without examples unchanged, and a common factor of the first q cancels. They differ in the
+    batches that feed it; see :func:`invjax.learn.group_dro`. One deliberate departure: in the released code C acts
+    only if it is positive for all groups, and in place, so that the reported losses include it.
     """
 
     start: ArrayLike
@@ -83,8 +83,7 @@ class GroupDRO:
     normalise: bool = field(default=False, metadata=STATIC)
 
     def check(self) -> None:
-        require(self, "eta", lambda v: v >= 0, "a step size >= 0")
-        require(self, "adjustment", lambda v: v >= 0, "a constant >= 0")
+        require_at_least(self, 0, "eta", "adjustment")
         require(self, "start", lambda v: np.ndim(v) == 1 and np.min(v) >= 0 < np.sum(v), "weights [G] >= 0, not all 0")
         require(self, "counts", lambda v: np.shape(v) == np.shape(self.start), "one number per group")
 
@@ -109,17 +108,13 @@ class GroupDRO:
 
 
 def start_of(groups: Any, num_groups: int | None, empty: str) -> tuple[np.ndarray, np.ndarray]:
-    """(1 for each group that training has and 0 for the others, examples of each group), both [G].
+    """(1 for each group with training examples, else 0; number of examples of each group), both [G].
 
-    Raises ValueError where a group has no example, unless ``empty`` is "skip".
+    Raises ValueError if a group has no example, unless ``empty`` is "skip".
     """
-    if empty not in ("error", "skip"):
-        raise BadArgument("empty", 'be "error" or "skip"', empty)
+    check_choice("empty", empty, EMPTY)
     counts = group_counts(groups, num_groups)
     if empty == "error" and not (counts.size and counts.all()):
-        raise BadArgument(
-            "groups",
-            f"have training examples of each of the {len(counts)} groups",
-            hint=f"none of {np.flatnonzero(counts == 0).tolist()}",
-        )
+        none = Words(f"without any of {np.flatnonzero(counts == 0).tolist()}")
+        raise BadArgument("groups", f"have training examples of each of the {len(counts)} groups", none)
     return (counts > 0).astype(np.float32), counts

@@ -1,10 +1,10 @@
-"""One training step as one compiled program.
+"""A training step as one compiled program.
 
     x' = adversary(x)  (or x),    l_i = loss(f_w(x'_i), y_i),    c = rule(l, g, w),    w ← w + update(∇_w Σ_i c_i l_i)
 
-A step is one call of a compiled function, not a turn of a ``lax.scan``: see :mod:`invjax.learn.train` for what that
-costs and saves. Everything that is a number (rates, radii, weights, the network itself) is an argument; what shapes the
-program (graphs, functions, the precision) is static.
+A step is one call of a compiled function, not an iteration of a ``lax.scan``; :mod:`invjax.learn.train` says what that
+costs and saves. All numbers (rates, radii, weights, the network itself) are arguments. Only what shapes the program
+(graphs, functions, the precision) is static.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Augment = Callable[[Array, Array], Array]  # (key, x [B, *S]) -> [B, *S]
 
 
 class Progress(NamedTuple):
-    """What a training carries from step to step, and what a checkpoint holds."""
+    """The state of a training between steps; a checkpoint holds it."""
 
     step: Array  # [] int32, steps done
     states: States  # of the network
@@ -49,18 +49,18 @@ class Batch(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The numbers of a training that are no state: traced, a new value compiles nothing."""
+    """The constants of a training. They are traced, so a new value compiles nothing."""
 
     optimiser: Any
     rule: Any
     adversary: Any  # (logits, x, y, key) -> x', or None
-    total: Array  # [] int32, T
+    total: Array  # [] int32, T, steps in all
     key: Array  # []
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What shapes the program."""
+    """The static part of a step: it shapes the program."""
 
     graphs: Graphs
     loss: Loss
@@ -79,7 +79,7 @@ def scaled(x: Array) -> Array:
 
 
 def narrow(tree: Any, precision: str) -> Any:
-    """Floating leaves in the type in which the network computes."""
+    """Floating leaves cast to the type in which the network computes."""
     if precision == "float32":
         return tree
     return jax.tree.map(lambda leaf: leaf.astype(precision) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
@@ -89,10 +89,10 @@ def narrow(tree: Any, precision: str) -> Any:
 def train_step(
     progress: Progress, batch: Batch, numbers: Numbers, *, choices: Choices
 ) -> tuple[Progress, dict[str, Any]]:
-    """One step: the new progress (the old one's memory is used up) and the step's numbers, each [].
+    """One step: the new progress (the arrays of the old one are reused) and the measures of the step, each [].
 
-    They are of the batch before the step: ``loss`` (the plain mean of l), ``objective`` (Σ c l), ``accuracy``,
-    ``gradient`` (its 2-norm before clipping); with what the rule reports.
+    They are measured on the batch before the step: ``loss`` (the plain mean of l), ``objective`` (Σ c l), ``accuracy``,
+    ``gradient`` (its 2-norm before clipping), and whatever the rule reports.
     """
     graphs, precision = choices.graphs, choices.precision
     states, key = progress.states, jax.random.fold_in(numbers.key, progress.step)
@@ -108,7 +108,7 @@ def train_step(
         x = jax.lax.stop_gradient(x)
 
     def objective(weights: Any) -> tuple[Array, tuple[Any, Any, dict[str, Array]]]:
-        # Rebuilt at this level of the trace: flax lets no module update variables that were made outside.
+        # Rebuilt at this level of the trace: flax forbids a module to update variables that were made outside.
         rest = jax.tree.map(lambda leaf: leaf, states.rest)
         module = nnx.merge(graphs.train, narrow(weights, precision), frozen, rest)
         logits = at_least_float32(module(narrow(x, precision)))
@@ -118,7 +118,7 @@ def train_step(
         value = jnp.sum(shares * losses)
         right = jnp.mean((jnp.argmax(logits, -1) == batch.y).astype(jnp.float32))
         rest = nnx.state(module, nnx.Not(nnx.Param))
-        # Running statistics stay in their own type, whatever the network computes in.
+        # Running statistics keep their own type, whatever the network computes in.
         rest = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, states.rest)
         return value, (rest, rule, {"loss": constant.mean(), "objective": value, "accuracy": right})
 

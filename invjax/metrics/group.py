@@ -30,6 +30,7 @@ from scipy import special
 from invjax.core.errors import BadArgument, Words, of_shape
 
 Empty = Literal["error", "skip"]
+EMPTY: tuple[Empty, ...] = ("error", "skip")
 
 
 class GroupAccuracies(NamedTuple):

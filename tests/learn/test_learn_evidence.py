@@ -37,7 +37,7 @@ def test_cosines_of_known_vectors() -> None:
     b = np.array([[0.0, 3], [1, 0], [1, 0], [-5, 0]])
     np.testing.assert_allclose(cosine(a, b), [0, np.sqrt(0.5), np.nan, -1], atol=1e-15)
     np.testing.assert_allclose(cosine(1e-30 * a[:1], 1e-30 * a[:1]), 1)
-    with pytest.raises(ValueError, match=r"b must be of the shape of a, \(4, 2\); it was \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"b must be of the shape of a, \(4, 2\), was of shape \(3, 2\)"):
         cosine(a, b[:3])
 
 
@@ -68,8 +68,8 @@ def test_tangent_space_is_local() -> None:
     assert abs(noise.mean() - 0.3) < 4 * noise.std() / np.sqrt(400)
     given: dict[str, Any] = {"x": cloud[:2], "reference": cloud, "neighbours": 9, "dims": 3}
     for wrong, message in (
-        ({"dims": 0}, "dims must be from 1 to 10, the coordinates; was 0"),
-        ({"neighbours": 3}, "neighbours must be from 4 to 500, the reference points; was 3"),
+        ({"dims": 0}, "dims must be from 1 to 10, the coordinates, was 0"),
+        ({"neighbours": 3}, "neighbours must be from 4 to 500, the reference points, was 3"),
         ({"x": cloud[:, :4]}, "reference must be points of shape"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -133,7 +133,7 @@ def test_directions_of_a_linear_network() -> None:
                 model, x[:1], y[:1], target[:1], attack=attack, counterfactual=FixedWeights(), density=None,
                 means=corners,
             )  # fmt: skip
-    with pytest.raises(ValueError, match=r"y must have points of each of the 4 classes, has none of \[3\]"):
+    with pytest.raises(ValueError, match=r"y must have points of each of the 4 classes, was none of \[3\]"):
         class_means(x, y, 4)
 
 
@@ -185,7 +185,7 @@ def test_mass_on_the_object() -> None:
     assert found["none"].to_dict()["mass"]["n"] == 0
     with pytest.raises(ValueError, match=r"changes\['m'\] must be \[n, H, W, C\]"):
         mass_evidence({"m": (r, [0])}, MASK)
-    with pytest.raises(ValueError, match=r"changes\['m'\] must have rows of mask, 0 to 2; had 3"):
+    with pytest.raises(ValueError, match=r"changes\['m'\] must have rows of mask, 0 to 2, was 3"):
         mass_evidence({"m": (r[:1], [3])}, MASK)
 
 

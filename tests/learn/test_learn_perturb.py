@@ -173,5 +173,5 @@ def test_bad_input(task: nets.Task, change: dict[str, Any], message: str) -> Non
 
 
 def test_lists_must_fit(task: nets.Task) -> None:
-    with pytest.raises(ValueError, match="x and y must be lists of one length"):
+    with pytest.raises(ValueError, match="y must be classes"):
         make(task._replace(label=task.label[1:]))

@@ -16,8 +16,8 @@ from flax import nnx
 from nets import compilations
 
 from invjax import learn
-from invjax.learn import parts
 from invjax.learn.order import Order
+from invjax.learn.parts import split_module
 from invjax.models import MLP
 from invjax.models.normalised import Normalised
 
@@ -389,8 +389,8 @@ def test_predict_in_batches() -> None:
 
 def test_random_numbers_come_from_the_key() -> None:
     """Dropout does not depend on how the module was made."""
-    first, second = (parts.split(Net(0), key)[1].rest for key in (KEY, jax.random.key(8)))
-    third = parts.split(Net(0), KEY)[1].rest
+    first, second = (split_module(Net(0), key)[1].rest for key in (KEY, jax.random.key(8)))
+    third = split_module(Net(0), KEY)[1].rest
     draws = [jax.random.key_data(one["drop"]["rngs"]["key"][...]) for one in (first, second, third)]
     assert np.array_equal(draws[0], draws[2])
     assert not np.array_equal(draws[0], draws[1])
@@ -399,11 +399,11 @@ def test_random_numbers_come_from_the_key() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"steps": None}, "steps or epochs must be given"),
-        ({"epochs": 2}, "steps or epochs must be given"),
+        ({"steps": None}, "steps must be given, or else epochs"),
+        ({"epochs": 2}, "steps must be given, or else epochs, was 1 with epochs=2"),
         ({"steps": 0}, "steps must be a whole number"),
         ({"steps": None, "epochs": 0}, "epochs must be positive"),
-        ({"batch": 97}, "batch must be from 1 to the 96"),
+        ({"batch": 97}, "batch must be a whole number from 1 to 96, was 97"),
         ({"y": Y[:5]}, "x must hold one input per label"),
         ({"y": Y.astype(float)}, "y must be classes"),
         ({"y": Y - 1}, "y must be classes"),
@@ -413,7 +413,7 @@ def test_random_numbers_come_from_the_key() -> None:
         ({"sampling": np.zeros(96)}, "sampling must be 96 finite numbers"),
         ({"precision": "float16"}, "precision must be one of"),
         ({"batch_norm": "off"}, "batch_norm must be one of"),
-        ({"every": 0}, "every must be at least 1"),
+        ({"every": 0}, "every must be a whole number >= 1"),
         ({"freeze": lambda name: True}, "model must have weights that learn"),
         ({"model": lambda x: x}, "model must be an nnx.Module"),
         ({"optimiser": 0.1}, "optimiser must be an Optimiser or an optax"),
