@@ -1,10 +1,10 @@
-"""``cfe-certify``: how far S-CFE is from the certified optimum, on the small networks of the counterfactual protocol.
+"""``cfe-certify``: the distance of S-CFE from the certified optimum, on the small networks of the cfe protocol.
 
     min_{x'}  ‖x' − x‖_0  or  ‖x' − x‖_1     subject to  margin of the target at x' >= κ,  x' in the box             (1)
 
-S-CFE minimises no pure norm, so it is asked with τ = 0: for l0 the whole frontier m = 1 … D, of which the smallest m
-that has an answer counts; for l1 its penalty with several weights β (``‖r‖² + β ‖r‖_1``), of which the least l1 norm
-counts. The same box and the same κ go into the mixed-integer program.
+S-CFE minimises neither norm alone, so it runs without plausibility (τ = 0). For l0 it computes the whole frontier
+m = 1 … D, and the smallest m with an answer counts. For l1 it minimises ``‖r‖² + β ‖r‖_1`` with several weights β, and
+the least l1 norm counts. The mixed-integer program gets the same box and the same κ.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 import invjax
 from benchmarks.common import check_json, write_json
 from benchmarks.counterfactuals.tasks import Task, load_task
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check_number, check_whole
 from invjax.counterfactuals import SCFE, certify, frontier
 from invjax.counterfactuals.milp import Certificate
 from invjax.types import Status
 
 NORMS = ("l0", "l1")
-# (β, first step, iterations): the larger β, the less the square counts, and the shorter a step may be.
+# (β, first step, iterations): with a larger β the square counts less, and the step has to be shorter.
 TRIED = ((10.0, 0.1, 60), (30.0, 0.01, 60), (100.0, 0.01, 200), (1000.0, 0.001, 300))
-WHOLE = 2**30  # max_changes: no limit
+UNLIMITED = 2**30  # max_changes without a limit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,15 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=20, help="the first N test rows")
     parser.add_argument("--norms", default="l0,l1", help="l0, l1 or both")
     parser.add_argument("--kappa", type=float, default=0.05, help="margin, logit units")
-    parser.add_argument("--seed", type=int, default=0, help="of the network")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the network")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds of proof per row and norm")
-    parser.add_argument("--workers", type=int, default=0, help="processes for the proofs; 0: this one")
+    parser.add_argument("--workers", type=int, default=0, help="processes for the proofs; 0 uses this one")
     parser.add_argument("--json", help="file for the record")
     parser.add_argument("--no-progress", action="store_true")
 
 
 def sparsest(task: Task, kappa: float) -> tuple[np.ndarray, np.ndarray]:
-    """Answers [N, D] with the fewest changes of the frontier, and whether there is one [N]."""
+    """The answers [N, D] of the frontier with the fewest changes, and which rows have one, [N]."""
     size = task.x.shape[1]
     path = frontier(
         task.model, task.x, task.label, target=task.target, max_changes=range(1, size + 1),
@@ -56,9 +56,9 @@ def sparsest(task: Task, kappa: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def least_l1(task: Task, kappa: float) -> tuple[np.ndarray, np.ndarray]:
-    """Answers [N, D] with the least l1 norm over the weights β, and whether there is one [N]."""
+    """The answers [N, D] with the least l1 norm over the weights β, and which rows have one, [N]."""
     best, value = task.x.copy(), np.full(len(task.x), np.inf)
-    usual = SCFE(kappa=kappa, penalty="l1", max_changes=WHOLE, polish=30)
+    usual = SCFE(kappa=kappa, penalty="l1", max_changes=UNLIMITED, polish=30)
     for beta, size, iterations in TRIED:
         config = dataclasses.replace(usual, beta=beta, step=size, iterations=iterations)
         result = invjax.solve(
@@ -71,10 +71,10 @@ def least_l1(task: Task, kappa: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judged(certificate: Certificate) -> dict[str, Any]:
-    """What certificates say: counts, and gaps over the rows that both have an answer and are proven.
+    """Counts of certificates, and gaps over the proven rows that have an answer.
 
-    All rows but those with the status "unknown" are proven; ``optimal_share`` is of these. A row with the status "gap"
-    whose bound is not tight counts with the gap to the bound: the gaps are upper limits.
+    Every row is proven unless its status is "unknown", and ``optimal_share`` is a share of the proven rows. Where the
+    bound of a "gap" row is not tight, the gap to the bound counts, so the gaps are upper limits.
     """
     kinds = {kind: int((certificate.status == kind).sum()) for kind in ("optimal", "gap", "infeasible", "unknown")}
     proven = np.isin(certificate.status, ("optimal", "gap", "infeasible"))
@@ -106,7 +106,7 @@ def certified(task: Task, norm: str, *, kappa: float, time_limit: float, workers
     begin = time.perf_counter()
     points, found = (sparsest if norm == "l0" else least_l1)(task, kappa)
     solve_s = time.perf_counter() - begin
-    # An answer that is none is the row itself, which misses the margin: the certificate does not count it.
+    # Where nothing was found, the row itself is passed: it misses the margin, so the certificate does not count it.
     certificate = certify(
         task.model, task.x, task.label, task.target, np.where(found[:, None], points, task.x), norm=norm, kappa=kappa,
         time_limit=time_limit, workers=workers, **task.limits,
@@ -120,12 +120,9 @@ def run(options: argparse.Namespace) -> int:
     norms = list(dict.fromkeys(name.strip() for name in options.norms.split(",") if name.strip()))
     if not norms or set(norms) - set(NORMS):
         raise BadArgument("norms", f"be among {', '.join(NORMS)}", options.norms)
-    if not 0 <= options.kappa < np.inf:
-        raise BadArgument("kappa", "be a margin >= 0", Words(options.kappa))
-    if not 0 < options.time_limit < np.inf:
-        raise ValueError(f"time-limit must be positive seconds, was {options.time_limit}")
-    if options.workers < 0:
-        raise BadArgument("workers", "be at least 0", Words(options.workers))
+    check_number("kappa", options.kappa, lambda value: value >= 0, "a margin >= 0")
+    check_number("time_limit", options.time_limit, lambda value: value > 0, "a number of seconds > 0")
+    check_whole("workers", options.workers, 0)
     task = load_task(options.data, n=options.n, seed=options.seed)
     sizes = "-".join(str(len(bias)) for _, bias in task.weights or ())
     print(f"{task.name}: {len(task.x)} rows, network {task.x.shape[1]}-{sizes}, accuracy {task.accuracy:.3f}\n")
@@ -135,9 +132,7 @@ def run(options: argparse.Namespace) -> int:
     )
     record: dict[str, Any] = {}
     for norm in norms:
-        row = certified(
-            task, norm, kappa=options.kappa, time_limit=options.time_limit, workers=options.workers
-        )  # fmt: skip
+        row = certified(task, norm, kappa=options.kappa, time_limit=options.time_limit, workers=options.workers)
         record[norm] = row
         print(
             f"{norm:4s} {row['optimal_share']:9.1%} {row['gap']:5d} {row['missed']:7d} {row['unknown']:8d} "
@@ -145,7 +140,8 @@ def run(options: argparse.Namespace) -> int:
             flush=True,
         )
     print(
-        "\ngaps: (found - proven bound) / bound, over proven rows with an answer; missed: an answer exists, none found"
+        "\ngaps: (found - proven bound) / bound, over proven rows with an answer; missed: rows with an answer that was "
+        "not found"
     )
     settings = {"kappa": options.kappa, "seed": options.seed, "time_limit": options.time_limit, "tried": TRIED}
     write_json(options.json, {"data": task.name, "rows": len(task.x), "settings": settings, "norms": record})

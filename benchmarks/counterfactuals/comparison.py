@@ -1,7 +1,7 @@
 """``cfe``: counterfactual methods side by side, on tables and on pictures.
 
-The measures are those of :mod:`invjax.metrics.counterfactual`, means over the valid rows; validity of tables is judged
-by the network in float64. ``rows_per_s`` is from NumPy to NumPy, warm: the median of repeated calls.
+The measures are means over the valid rows (:mod:`invjax.metrics.counterfactual`); on tables the network in float64
+decides what is valid. ``rows_per_s`` is measured from NumPy to NumPy, warm, as the median of repeated calls.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from benchmarks.counterfactuals.methods import (
 )
 from benchmarks.counterfactuals.tasks import NAMES, Task, load_task
 from benchmarks.counterfactuals.timing import Gradient, Took, median, timed
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import check_number, check_whole
 from invjax.metrics import measure_counterfactuals, summarize_counterfactuals
 from invjax.types import Result
 
 MEASURES = ("validity", "coverage", "l2", "l0", "lof_target", "lof_all", "logdensity_rank", "violations")
-COLUMNS = (*MEASURES, "rows_per_s", "evaluations")  # of the table, and keys of each method in the record
-REPEATS, ENOUGH = 9, 4.0  # warm calls at the most; none is begun after so many seconds
+COLUMNS = (*MEASURES, "rows_per_s", "evaluations")  # columns of the table, and keys of each method in the record
+REPEATS, ENOUGH = 9, 4.0  # most warm calls, and the seconds after which none is begun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--data", choices=NAMES, default="housing")
-    parser.add_argument("--methods", default="all", help="all, or names separated by commas (default: all)")
+    parser.add_argument("--methods", default="all", help="all (the default), or names separated by commas")
     parser.add_argument("--n", type=int, help="the first N rows (default: 100; adult 200, mnist 50)")
     parser.add_argument("--max-changes", type=int, help="features S-CFE may change (default: 3; mnist 30 pixels)")
     parser.add_argument("--tau", type=float, help="weight of the log density in S-CFE (default: by data)")
-    parser.add_argument("--bandwidth", type=float, help="of the kernel density, model units (default: by data)")
-    parser.add_argument("--seed", type=int, default=0, help="of the network of a table, and of random methods")
+    parser.add_argument("--bandwidth", type=float, help="width of the kernel density, model units (default: by data)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the network of a table, and of random methods")
     parser.add_argument("--json", help="file for the record")
     parser.add_argument("--no-progress", action="store_true")
 
 
 def measure(task: Task, answer: Result | np.ndarray, rows: int) -> dict[str, float]:
-    """The measures of answers to the first ``rows`` rows."""
+    """The measures of the answers to the first ``rows`` rows."""
     table = None if task.table is None else {name: values[:rows] for name, values in task.table.items()}
     record = measure_counterfactuals(
         task.x[:rows], answer, task.target[:rows], predict=task.predict, space=task.space, table=table,
         train_x=task.reference_x, train_y=task.reference_y, density=task.judge,
     )  # fmt: skip
     summary = summarize_counterfactuals(record)
-    if task.space is None:  # pictures: pixels out of the box
+    if task.space is None:  # pictures: pixels outside of the box
         summary["violations"] = _outside(task, answer, rows)
     return {name: summary[name] for name in (*MEASURES, "logdensity", "ynn", "redundancy", "trivial")}
 
@@ -65,7 +65,7 @@ def _outside(task: Task, answer: Result | np.ndarray, rows: int) -> float:
 
 
 def run_method(name: str, task: Task, fitted: Fitted, settings: Settings) -> dict[str, Any]:
-    """One entry of the record: measures, and times with compilation apart."""
+    """One entry of the record: the measures, and the times with compilation apart."""
     prepared = prepare_method(name, task, fitted, settings)
     answer, first = timed(prepared.call)
     clock = None
@@ -97,7 +97,7 @@ def run_method(name: str, task: Task, fitted: Fitted, settings: Settings) -> dic
 
 
 def _relative(warm: Took, steps: float, clock: Gradient) -> dict[str, float]:
-    """What a batched evaluation costs in units of the bare gradient of h, everything included."""
+    """The cost of one batched evaluation, everything included, in units of the bare gradient of h."""
     call, loop = median(clock.calls), median(clock.loops)
     return {
         "gradient_us": 1e6 * call.wall,
@@ -110,7 +110,7 @@ def _relative(warm: Took, steps: float, clock: Gradient) -> dict[str, float]:
     }
 
 
-SHAPE = (  # of the table: title, width, format, key
+SHAPE = (  # the table's columns: title, width, format, key
     ("cover", 6, ".2f", "coverage"),
     ("l2", 7, ".3f", "l2"),
     ("l0", 7, ".2f", "l0"),
@@ -135,18 +135,14 @@ def line(name: str, row: dict[str, Any]) -> str:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings, checked, with the defaults of the data.
-
-    Raises:
-      ValueError: naming the option, what it must be and what it was.
-    """
+    """The settings, checked, with the defaults of the data set. Raises BadArgument."""
     usual = DEFAULTS[options.data]
-    if options.max_changes is not None and options.max_changes < 1:
-        raise ValueError(f"max-changes must be at least 1, was {options.max_changes}")
-    if options.tau is not None and not 0 <= options.tau < np.inf:
-        raise BadArgument("tau", "be a weight >= 0", Words(options.tau))
-    if options.bandwidth is not None and not 0 < options.bandwidth < np.inf:
-        raise BadArgument("bandwidth", "be a length > 0", Words(options.bandwidth))
+    if options.max_changes is not None:
+        check_whole("max_changes", options.max_changes)
+    if options.tau is not None:
+        check_number("tau", options.tau, lambda value: value >= 0, "a weight >= 0")
+    if options.bandwidth is not None:
+        check_number("bandwidth", options.bandwidth, lambda value: value > 0, "a length > 0")
     return Settings(
         usual.max_changes if options.max_changes is None else options.max_changes,
         usual.tau if options.tau is None else options.tau,
@@ -170,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
     for name in names:
         try:
             methods[name] = run_method(name, task, fitted, settings)
-        except (ValueError, ImportError) as error:  # of one method: the others' numbers are not lost
+        except (ValueError, ImportError) as error:  # only this method fails: the others' numbers are not lost
             methods[name] = {"error": str(error)}
             print(f"{name:14s} failed: {error}", flush=True)
             continue
@@ -198,5 +194,5 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _plain_numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """NaN is no JSON: what was not measured is null."""
+    """JSON has no NaN: what was not measured is null."""
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""The methods of the counterfactual benchmark and their constants: each a call from NumPy rows to answers."""
+"""The methods of the counterfactual benchmark and their constants, each as a call from NumPy rows to answers."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from invjax.counterfactuals import (
 from invjax.densities import fit_gmm, fit_kde, fit_knn
 from invjax.densities.released import fit_released_kde
 from invjax.metrics import nearest_accepted_row
-from invjax.types import Result, Status
+from invjax.types import Config, Density, Result, Status
 
-NEAREST = "nearest"  # the baseline: the nearest training row of the target class which the network accepts
+NEAREST = "nearest"  # the baseline: the nearest training row of the target class that the network accepts
 TABLES = ("housing", "wine", "adult", "german")
-EXACT_ROWS = 10  # at most, of the methods that need seconds a row
-WIDE = (-1e4, 1e4)  # the released code takes gradients outside of its box
+EXACT_ROWS = 10  # most rows for methods that need seconds per row
+WIDE = (-1e4, 1e4)  # box of the released code, which takes gradients outside of the data's
 
 
 class Settings(NamedTuple):
-    """What the command line says; None: the default of the data."""
+    """The options that methods read."""
 
     max_changes: int
     tau: float
-    bandwidth: float | None  # of the kernels; None: by leave-one-out likelihood
+    bandwidth: float | None  # width of the kernels; None chooses it by leave-one-out likelihood
     seed: int = 0
     progress: bool | None = None
 
 
 class Defaults(NamedTuple):
-    """max_changes, tau and bandwidth of a data set."""
+    """Constants of a data set for the options that are not given."""
 
     max_changes: int
     tau: float
@@ -65,7 +65,7 @@ DEFAULTS = {
 
 
 class Fitted:
-    """The densities of a task, each fitted when a method first asks for it."""
+    """The densities of a task, each fitted when a method asks for it first."""
 
     def __init__(self, task: Task, settings: Settings):
         self._rows = (task.reference_x, task.reference_y)
@@ -79,29 +79,29 @@ class Fitted:
 
     def _gmm(self) -> Any:
         count = min(5, self._fewest)
-        if self._name == "mnist":  # a pixel of small variance would outweigh all others
+        if self._name == "mnist":  # without the floor a pixel of small variance would outweigh all others
             return fit_gmm(*self._rows, components=count, covariance="diag", floor=0.1)
         return fit_gmm(*self._rows, components=count)
 
     def plausible(self) -> Any:
-        """The density S-CFE is given: kernels on tables, a diagonal mixture on pictures."""
+        """The density that S-CFE gets: kernels on tables, a diagonal mixture on pictures."""
         return self.gmm() if self._name == "mnist" else self.kde()
 
 
 class Prepared(NamedTuple):
-    """A method with everything fitted: what is timed is ``call``."""
+    """A method with everything fitted, so that only ``call`` is timed."""
 
     call: Callable[[], Result | np.ndarray]  # a Result, or answers [N, *S]
-    rows: int  # of the task's, the first
-    density: Any = None  # what S-CFE was given
+    rows: int  # how many of the task's rows it answers, the first ones
+    density: Density | None = None  # that of S-CFE
     config: Any = None
 
 
 Maker = Callable[[Task, Fitted, Settings], Prepared]
 
 
-def _engine(config: Any, density: Any = None, **changed: Any) -> Callable[[Task, Settings], Prepared]:
-    """Prepared from a configuration of :func:`invjax.solve`."""
+def _engine(config: Config, density: Density | None = None, **changed: Any) -> Callable[[Task, Settings], Prepared]:
+    """The maker of a method that :func:`invjax.solve` runs."""
 
     def make(task: Task, settings: Settings) -> Prepared:
         rows = len(task.x)
@@ -139,12 +139,12 @@ def _released(task: Task, fitted: Fitted, settings: Settings) -> Prepared:
 
 
 def _wachter(task: Task, fitted: Fitted, settings: Settings) -> Prepared:
-    # On pictures most deviations are 0 or close to it: the plain l1 norm.
+    # On pictures most deviations are 0 or close to it, so the plain l1 norm measures proximity.
     config = Wachter() if task.space is None else Wachter(proximity=fit_mad(task.train_x))
     return _engine(config)(task, settings)
 
 
-def _plain(config: Any) -> Maker:
+def _plain(config: Config) -> Maker:
     return lambda task, fitted, settings: _engine(config)(task, settings)
 
 
@@ -160,7 +160,7 @@ def _dice(kind: Any) -> Maker:
 
 
 def _pcfe(task: Task, fitted: Fitted, settings: Settings) -> Prepared:
-    # A convex program per component, with all columns of a category: seconds a row.
+    # A convex program per component, with all columns of a category, takes seconds per row.
     count = min(len(task.x), EXACT_ROWS) if "space" in task.limits else len(task.x)
     given = {"gmm": fitted.gmm(), "train_x": task.reference_x, "train_y": task.reference_y, **task.limits}
     rows = (task.x[:count], task.label[:count], task.target[:count])
@@ -203,14 +203,13 @@ METHODS: dict[str, Maker] = {
     "face": _face,
     "mip": _mip,
 }
-PICTURES = ("scfe", "scfe-nodensity", "wachter", "cfe-l2", "cem", "dcfe")  # what "all" is on mnist
+PICTURES = ("scfe", "scfe-nodensity", "wachter", "cfe-l2", "cem", "dcfe")  # the methods of mnist
 
 
 def chosen_methods(names: str, data: str) -> list[str]:
-    """The methods of ``--methods`` ("all", or names separated by commas), in the order given, the baseline last.
+    """The methods of ``--methods`` ("all", or names separated by commas), in the given order, the baseline last.
 
-    Raises:
-      ValueError: an unknown name, or none; one that is not run on pictures.
+    Raises BadArgument for no name, an unknown one, or one that does not run on pictures.
     """
     possible = list(METHODS) if data in TABLES else list(PICTURES)
     wanted = [name.strip() for name in names.split(",") if name.strip() and name.strip() != NEAREST]
@@ -228,7 +227,7 @@ def prepare_method(name: str, task: Task, fitted: Fitted, settings: Settings) ->
 
 
 def found_rows(answer: Result | np.ndarray, x: np.ndarray) -> int:
-    """How many rows the method itself says that it found; of a set one member is enough."""
+    """How many rows have an answer by the method's own account; of a set one member is enough."""
     if isinstance(answer, Result):
         found = np.asarray(answer.status) == Status.FOUND
         return int((found.any(1) if found.ndim == 2 else found).sum())

@@ -1,4 +1,4 @@
-"""Rows, network and limits of the counterfactual tables: one split and one small network for every method and peer."""
+"""Rows, network and limits of the counterfactual tables: one split and one small network for all methods and peers."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Weights = list[tuple[Array, Array]]
 
 HIDDEN = (20, 20)
 EPOCHS, BATCH, RATE = 80, 32, 5e-3
-LAST_RATE = 0.01  # of the last step, as a share of the first
+LAST_RATE = 0.01  # rate of the last step over that of the first
 
 
 def protocol(name: str, *, seed: int = 0) -> Exchange:
-    """The protocol: numbers z-scored over all rows, numpy's ``RandomState(1)`` permutation, last 100 rows to explain.
+    """The protocol: features z-scored over all rows, NumPy's ``RandomState(1)`` permutation, last 100 rows to explain.
 
-    The network is the rectifier network D-20-20-1 (80 epochs of Adam on cross-entropy, batches of 32, the rate falling
-    linearly from .005 to a hundredth of it), the target of every row the class it is not given: no row is trivial. The
-    limits are the least and greatest value of a feature over all rows.
+    The network is the rectifier network D-20-20-1, trained with Adam on cross-entropy: 80 epochs, batches of 32, a rate
+    that falls linearly from .005 to a hundredth of it. The target of a row is the class that the network does not give
+    it, so no row is trivial. The limits are the least and the greatest value of each feature over all rows.
 
     Args:
-      name: of a data set of two classes, "housing" or "wine" (:func:`invjax.data.tables.table.load_tabular`).
-      seed: of the network.
+      name: a data set of two classes, "housing" or "wine" (:func:`invjax.data.load_tabular`).
+      seed: seed of the network.
 
     Raises:
-      ValueError: no such data, or it is not there; ImportError: the package with the data is missing.
+      BadArgument: the data set is unknown, absent, or of more classes. ImportError: its package is missing.
     """
     data = load_tabular(name)
     if len(data.classes) != 2:
-        raise BadArgument("name", "be a data set of two classes", Words(f"{name!r} with {len(data.classes)}"))
+        raise BadArgument("data", "be a set of two classes", Words(f"{name!r} with {len(data.classes)}"))
     train_x, train_y, test_x = data.x[data.train], data.label[data.train], data.x[data.test]
     weights = train_network(train_x, train_y, seed=seed)
     predicted = (network(weights, test_x) > 0).astype(np.int32)
@@ -47,14 +47,14 @@ def protocol(name: str, *, seed: int = 0) -> Exchange:
 def train_network(
     x: np.ndarray, y: np.ndarray, *, seed: int = 0, epochs: int = EPOCHS
 ) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Weights ((W [in, out], b [out]), ...) of the network, float32.
+    """Train the network; its weights ((W [in, out], b [out]), ...), float32.
 
-    Weights and biases start uniform within 1/sqrt(in) of zero, as PyTorch's linear layers do; the last, incomplete
-    batch of an epoch is used too, like there.
+    As in PyTorch, weights and biases start uniform within 1/sqrt(in) of zero, and the last, incomplete batch of an
+    epoch is used.
 
     Args:
       x: [M, D] rows. y: [M] labels, 0 or 1.
-      seed: of the first weights and the order of the rows. epochs: passes over the rows, >= 1.
+      seed: seed of the first weights and of the order of the rows. epochs: passes over the rows, >= 1.
     """
     key = jax.random.key(seed)
     sizes = (x.shape[1], *HIDDEN, 1)
@@ -63,7 +63,7 @@ def train_network(
         draw = partial(jax.random.uniform, minval=-(sizes[i] ** -0.5), maxval=sizes[i] ** -0.5)
         kernel_key, bias_key = jax.random.split(jax.random.fold_in(key, i))
         weights.append((draw(kernel_key, (sizes[i], sizes[i + 1])), draw(bias_key, (sizes[i + 1],))))
-    # Each epoch's order, filled up with the row number M, whose weight in the loss is 0.
+    # The order of each epoch is padded with the row number M, which has no weight in the loss.
     generator, batches = np.random.default_rng(seed), -(-len(x) // BATCH)
     order = np.stack([generator.permutation(len(x)) for _ in range(epochs)])
     order = np.pad(order, ((0, 0), (0, batches * BATCH - len(x))), constant_values=len(x)).reshape(-1, BATCH)
@@ -72,13 +72,13 @@ def train_network(
 
 
 def accuracy(weights: tuple[tuple[np.ndarray, np.ndarray], ...], x: np.ndarray, y: np.ndarray) -> float:
-    """Share of rows x [N, D] whose class y [N] the network says."""
+    """Share of the rows x [N, D] to which the network gives their class y [N]."""
     return float(((network(weights, x) > 0) == (np.asarray(y) == 1)).mean())
 
 
 @jax.jit
 def _train(weights: Weights, x: Array, y: Array, order: Array) -> Weights:
-    """Adam over the batches ``order`` [steps, BATCH] of row numbers; the number M stands for no row."""
+    """Adam over the batches ``order`` [steps, BATCH] of row numbers, in which M stands for no row."""
     optimiser = optax.adam(optax.linear_schedule(RATE, LAST_RATE * RATE, len(order)))
 
     def loss_of(weights: Weights, rows: Array) -> Array:

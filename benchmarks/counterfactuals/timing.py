@@ -1,4 +1,4 @@
-"""Timing of counterfactual methods: warm calls, and the gradient a step of S-CFE cannot do without."""
+"""Timing of counterfactual methods: warm calls, and the gradient that every step of S-CFE needs."""
 
 from __future__ import annotations
 
@@ -11,38 +11,41 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from benchmarks.counterfactuals.tasks import Task
 from invjax import losses
-from invjax.types import Array
+from invjax.types import Array, Density, LogitsFn
 
 LOOP = 50  # gradients in the compiled loop
 
 
 class Took(NamedTuple):
-    """Seconds of one thing."""
+    """Seconds of one call."""
 
     wall: float
-    cpu: float  # of all threads of this process: what other processes do hardly shows in it
+    cpu: float  # summed over the threads of this process, so other processes hardly show in it
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, Took]:
-    """What ``call`` returns, once it is there, and what it took."""
+    """The answer of ``call``, once it is there, and the seconds it took."""
     wall, cpu = time.perf_counter(), time.process_time()
     answer = jax.block_until_ready(call())
     return answer, Took(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def median(times: list[Took]) -> Took:
-    """Each number's own median."""
+    """The median wall time and the median CPU time."""
     return Took(statistics.median(t.wall for t in times), statistics.median(t.cpu for t in times))
 
 
 @jax.jit
-def bare_gradient(model: Any, density: Any, u: Array, x: Array, label: Array, target: Array, tau: Array) -> Any:
-    """Value and gradient of h of B rows, what S-CFE descends, and nothing else.
+def bare_gradient(
+    model: LogitsFn, density: Density | None, u: Array, x: Array, label: Array, target: Array, tau: Array
+) -> tuple[Array, Array]:
+    """Value and gradient of h of B rows, the function that S-CFE descends, and nothing else.
 
         h(u) = gap(u, t) + ‖u − x‖² − τ log q(u, t)                                                              (1)
 
-    Without a density the last term is missing. u, x: [B, *S] -> ([B], [B, *S]).
+    density None leaves out the last term. u, x: [B, *S] -> ([B], [B, *S]).
     """
 
     def total(u: Array) -> tuple[Array, Array]:
@@ -57,8 +60,10 @@ def bare_gradient(model: Any, density: Any, u: Array, x: Array, label: Array, ta
 
 
 @partial(jax.jit, static_argnames=("count",))
-def gradient_loop(model: Any, density: Any, u: Array, x: Array, label: Array, target: Array, tau: Array, count: int):
-    """``count`` of them in one compiled loop, each at the point the one before moved to: no dispatch counted."""
+def gradient_loop(
+    model: LogitsFn, density: Density | None, u: Array, x: Array, label: Array, target: Array, tau: Array, count: int
+) -> Array:
+    """``count`` gradients in one compiled loop, each at the point that the last one moved to, free of dispatch."""
 
     def body(_: Array, u: Array) -> Array:
         return u - 1e-4 * bare_gradient(model, density, u, x, label, target, tau)[1]
@@ -67,11 +72,11 @@ def gradient_loop(model: Any, density: Any, u: Array, x: Array, label: Array, ta
 
 
 class Gradient:
-    """Times of the gradient (1) on the rows of a task, taken between the runs: the same machine, the same load."""
+    """Times the gradient (1) on the rows of a task between the runs: on the same machine, under the same load."""
 
-    def __init__(self, task: Any, density: Any, tau: float):
+    def __init__(self, task: Task, density: Density | None, tau: float):
         x = jnp.asarray(task.x)
-        # Not at x itself: the same cost, but no special case of distances.
+        # Away from x itself, where distances are a special case.
         self._arguments = (
             task.model, density, x + 1e-2, x, jnp.asarray(task.label), jnp.asarray(task.target),
             jnp.asarray(tau, x.dtype),
@@ -82,7 +87,7 @@ class Gradient:
         self.loops: list[Took] = []
 
     def tick(self) -> None:
-        """Time some calls, and as many gradients in the loop."""
+        """Time :data:`LOOP` calls, and as many gradients in the loop."""
         _, took = timed(lambda: [jax.block_until_ready(bare_gradient(*self._arguments)) for _ in range(LOOP)])
         self.calls.append(Took(took.wall / LOOP, took.cpu / LOOP))
         _, took = timed(lambda: gradient_loop(*self._arguments, count=LOOP))
