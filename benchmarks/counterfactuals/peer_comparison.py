@@ -1,4 +1,8 @@
-"""``cfe-peers``: DiCE and jax-relax on the rows, the network and the limits of the counterfactual protocol."""
+"""``cfe-peers``: DiCE and jax-relax on the rows, the network and the limits of the ``cfe`` protocol.
+
+Each peer runs in an environment of its own, which is made where it does not exist. A peer that cannot be installed or
+run is skipped with the reason.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +20,29 @@ import numpy as np
 from benchmarks.common import check_json, write_json
 from benchmarks.counterfactuals.peers import exchange as files
 from benchmarks.counterfactuals.peers.exchange import Exchange, Outcome
-from invjax.core.errors import BadArgument, Words
+from benchmarks.counterfactuals.protocol import protocol
+from invjax.core.errors import BadArgument, check_whole
 
 SCRIPTS = Path(files.__file__).parent
-NEIGHBOURS = 20  # k of the local outlier factor
+NEIGHBOURS = 20  # of the local outlier factor
 TOLERANCE = 1e-4  # a feature that moved by less has not changed
 
 
 class Peer(NamedTuple):
     """How one peer is installed and run."""
 
-    environment: str  # folder below --envs; peers of the same environment share it
+    environment: str  # folder below --envs, which peers may share
     requirements: tuple[str, ...]  # what pip installs there
-    imports: str  # a statement that must run there
+    imports: str  # a statement that shows whether the environment works
     script: str
     method: str
-    rows: int | None = None  # rows when --n is not given: for those that need many seconds a row
+    rows: int | None = None  # default of --n for a peer that needs many seconds per row; None for all
 
 
-# Releases that are pinned are those the numbers were first taken with. jax-relax imports fastcore and nbdev without
-# declaring them, and needs pydantic 1 and Keras before 3.4.
+# The pinned releases are the ones first measured. jax-relax imports fastcore and nbdev without declaring them, and
+# needs pydantic 1 and Keras before 3.4.
 _DICE = ("dice-ml==0.12",)
-_TORCH = "torch==2.13.0"  # for the gradient alone; where pip finds no CPU build it takes one of several gigabytes
+_TORCH = "torch==2.13.0"  # for the gradient; where pip finds no CPU build, it downloads several gigabytes
 _RELAX = ("jax-relax==0.2.9", "pydantic<2", "keras>=3.0.3,<3.4", "fastcore", "nbdev")
 
 PEERS = {
@@ -52,31 +57,26 @@ PEERS = {
 
 
 class Skipped(Exception):
-    """A peer cannot be run; the message says why."""
+    """A peer cannot run; the message says why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--data", choices=["housing", "wine"], default="housing")
-    parser.add_argument("--exchange", help="npz of data and network to use instead of --data (see peers/exchange.py)")
+    parser.add_argument("--exchange", help="npz of rows and network instead of --data (see peers/exchange.py)")
     parser.add_argument("--peers", default=",".join(PEERS), help="names separated by commas: " + ", ".join(PEERS))
     parser.add_argument(
         "--n",
         type=int,
-        help="the first N test rows only (default: all; 20 for dice-gradient, which needs seconds a row)",
+        help="only the first N test rows (default: all; 20 for dice-gradient, which needs seconds per row)",
     )
     parser.add_argument("--envs", help="folder of the environments, kept for the next run (default: a temporary one)")
-    parser.add_argument("--no-install", action="store_true", help="use what --envs has, install nothing")
-    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds a peer may run, and an installation")
-    parser.add_argument("--seed", type=int, default=0, help="of the peers")
+    parser.add_argument("--no-install", action="store_true", help="use the environments of --envs and install nothing")
+    parser.add_argument(
+        "--timeout", type=float, default=3600.0, help="most seconds of a peer's run, and of an installation"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the peers")
     parser.add_argument("--json", help="file for the record")
-
-
-def protocol_exchange(name: str) -> Exchange:
-    """The rows, the network and the limits of the benchmark ``cfe``, as the peers get them."""
-    from benchmarks.counterfactuals.protocol import protocol
-
-    return protocol(name)
 
 
 # --- environments -----------------------------------------------------------------------------------------------------
@@ -87,12 +87,12 @@ def _python(folder: Path) -> Path:
 
 
 def _clean_environment() -> dict[str, str]:
-    """This process's variables without those by which its own packages would leak into another environment."""
+    """This process's variables without the ones that would let its packages into another environment."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
 def _call(command: Sequence[str | Path], what: str, timeout: float) -> None:
-    """Run a command, or say in one line why it failed."""
+    """Run a command. Raises Skipped, with the reason in one line."""
     try:
         done = subprocess.run(
             [str(word) for word in command], capture_output=True, text=True, timeout=timeout, env=_clean_environment()
@@ -108,10 +108,9 @@ def _call(command: Sequence[str | Path], what: str, timeout: float) -> None:
 
 
 def environment(peer: Peer, envs: Path, *, install: bool = True, timeout: float = 3600.0) -> Path:
-    """The interpreter of the peer's environment, which is made where it does not yet work.
+    """The interpreter of the peer's environment, which is made unless it works already.
 
-    Raises:
-      Skipped: it cannot be made, or what it has cannot be imported.
+    Raises Skipped: it cannot be made, or its packages cannot be imported.
     """
     folder = envs / peer.environment
     python = _python(folder)
@@ -133,8 +132,7 @@ def environment(peer: Peer, envs: Path, *, install: bool = True, timeout: float 
 def run_peer(python: Path, peer: Peer, given: Exchange, *, seed: int = 0, timeout: float = 3600.0) -> Outcome:
     """Run the peer's script on the rows.
 
-    Raises:
-      Skipped: it failed, took too long, or what it wrote does not fit the rows.
+    Raises Skipped: it failed, it took too long, or its result does not fit the rows.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "exchange.npz"), Path(folder, "outcome.npz")
@@ -153,18 +151,17 @@ def run_peer(python: Path, peer: Peer, given: Exchange, *, seed: int = 0, timeou
 
 
 def judge(given: Exchange, x: np.ndarray, found: np.ndarray) -> dict[str, Any]:
-    """What counterfactuals x [N, D] are worth; means over the valid rows, NaN where none is valid.
+    """Measures of counterfactuals x [N, D]: means over the valid rows, NaN if none is valid.
 
         valid_i = found_i and sign z(x'_i) is the target's, z in float64                                            (1)
         l2 = |x' - x|_2,    l0 = #{j: |x'_j - x_j| > 1e-4}
-        LOF = local outlier factor (k = 20) among the target class's training rows; 1 is inside, larger outside
+        LOF = local outlier factor (k = 20) among the target class's training rows: 1 inside, larger outside
 
     Returns:
       ``rows``, ``found`` and ``valid`` (counts), ``outside`` (valid rows that leave the limits by more than 1e-4),
       ``l2``, ``l0``, ``lof``, and ``per_row`` with the lists.
 
-    Raises:
-      ImportError: scikit-learn is missing.
+    Raises ImportError if scikit-learn is missing.
     """
     try:
         from sklearn.neighbors import LocalOutlierFactor
@@ -197,11 +194,10 @@ def judge(given: Exchange, x: np.ndarray, found: np.ndarray) -> dict[str, Any]:
 
 
 def real_rows(given: Exchange) -> dict[str, Any]:
-    """Two rows of the table that no method made: the test rows themselves, and the nearest real counterfactuals.
+    """The two baselines of the table: ``{"real": ..., "nearest": ...}``.
 
-    Returns:
-      ``{"real": ..., "nearest": ...}``. real: the test rows judged in the class the network gives them. nearest: for
-      each row the nearest training row of the target class which the network accepts.
+    real: the test rows themselves, judged in the class that the network gives them. nearest: for each row the nearest
+    training row of the target class that the network accepts.
     """
     own = judge(given._replace(target=given.predicted), given.test_x, np.ones(len(given.test_x), bool))
     x, found = given.test_x.astype(np.float64), np.zeros(len(given.test_x), bool)
@@ -237,7 +233,7 @@ def _line(name: str, row: dict[str, Any]) -> str:
 def compare(
     given: Exchange, names: Sequence[str], envs: Path, *, n: int | None, install: bool, timeout: float, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Run the named peers, one after another, and judge them; prints a line as each ends."""
+    """Run the named peers one after another and judge them; print a line as each ends."""
     record = real_rows(given.first(n))
     print(f"{'':14s}  {'valid':>9s}  {'l2':>6s}  {'l0':>6s}  {'LOF':>6s}  {'rows/s':>10s}  {'first, s':>9s}")
     for name, row in record.items():
@@ -265,17 +261,19 @@ def run(options: argparse.Namespace) -> int:
     """The benchmark of the command line."""
     check_json(options.json)
     names = _chosen(options.peers)
-    if options.n is not None and options.n < 1:
-        raise BadArgument("n", "be at least 1", Words(options.n))
+    if options.n is not None:
+        check_whole("n", options.n)
     if options.no_install and options.envs is None:
-        raise ValueError("no-install needs envs, the folder of environments that exist")
+        raise BadArgument("envs", "be the folder of existing environments", hint="--no-install makes none")
     if options.exchange is None:
-        given = protocol_exchange(options.data)
+        given = protocol(options.data)
     else:
         try:
             given = files.read_exchange(options.exchange)
         except OSError as error:
-            raise BadArgument("exchange", "be a file that can be read", options.exchange) from error
+            raise BadArgument(
+                "exchange", "be a file that can be read", options.exchange, hint=error.strerror
+            ) from error
     settings = {"n": options.n, "install": not options.no_install, "timeout": options.timeout, "seed": options.seed}
     print(f"{options.exchange or options.data}: {len(given.train_x)} training rows, {len(given.test_x)} to explain")
     if options.envs is None:

@@ -188,12 +188,12 @@ def test_command(
 
     for extra, message in (
         (["--peers", "alibi"], "peers must be among"),
-        (["--n", "0"], "n must be at least 1"),
+        (["--n", "0"], "n must be a whole number >= 1"),
         (["--exchange", str(tmp_path / "none.npz")], "exchange must be a file"),
     ):
         with pytest.raises(ValueError, match=message):
             cfe_peers.run(parser.parse_args([*words, *extra]))
-    with pytest.raises(ValueError, match="no-install needs envs"):
+    with pytest.raises(ValueError, match="envs must be the folder of existing environments"):
         cfe_peers.run(parser.parse_args(["--no-install"]))
 
 

@@ -1,11 +1,12 @@
 """DiCE on the rows of an exchange file: ``python run_dice.py EXCHANGE.npz OUT.npz --method gradient|genetic|random``.
 
-One counterfactual per row with the library's own settings, within the permitted range, through its public call, one row
-after another (the library's own loop does the same). gradient needs torch; the others get the network as an object
-with scikit-learn's ``predict_proba``. Nothing is compiled, so there is no first call to set apart.
+One counterfactual per row within the permitted range, with the library's own settings, through its public call and row
+by row, as its own loop does. The method ``gradient`` needs torch; the others get the network as an object with
+scikit-learn's ``predict_proba``. Nothing is compiled, so no first call is set apart.
 
-Two settings are not the library's: numbers have four decimals (its guess from z-scored data, seven or eight, makes the
-linear search that follows a result run for minutes), and for gradient that search is the library's binary one.
+Two settings differ from the library's. Numbers have four decimals: from z-scored data it would infer seven or eight,
+with which the linear search after each result runs for minutes. For ``gradient`` that search is the library's binary
+one.
 
 R. K. Mothilal, A. Sharma, C. Tan: Explaining Machine Learning Classifiers through Diverse Counterfactual Explanations,
 FAT* 2020.
@@ -26,11 +27,11 @@ import pandas as pd
 from exchange import Exchange, Outcome, arguments, network, read_exchange, sigmoid, versions_of, write_outcome
 
 OUTCOME = "outcome"
-DECIMALS = 4  # rounding by half of 1e-4 stays below the tolerance with which changed features are counted
+DECIMALS = 4  # rounding moves a value by at most half of 1e-4, the tolerance of a changed feature
 
 
 class Classifier:
-    """The network with the two methods DiCE asks of a scikit-learn classifier."""
+    """The network with the two methods that DiCE needs of a scikit-learn classifier."""
 
     def __init__(self, weights: Any):
         self.weights = weights
@@ -61,7 +62,7 @@ def torch_network(weights: Any) -> Any:
 
 
 def explainer(exchange: Exchange, method: str, names: list[str]) -> Any:
-    """DiCE's explainer of the network, with the training rows as its data."""
+    """DiCE's explainer of the network, given the training rows."""
     rows = pd.DataFrame(exchange.train_x.astype(np.float64), columns=names)
     limits = zip(names, exchange.lower, exchange.upper, strict=True)
     ranges = {name: [float(low), float(high)] for name, low, high in limits}
@@ -81,7 +82,7 @@ def explainer(exchange: Exchange, method: str, names: list[str]) -> Any:
 
 
 def main() -> None:
-    """Run one method on every row, and write the outcome."""
+    """Run one method on every row and write the outcome."""
     options = arguments(__doc__, ["gradient", "genetic", "random"])
     exchange = read_exchange(options.exchange)
     names = [f"x{i}" for i in range(exchange.test_x.shape[1])]
@@ -94,7 +95,7 @@ def main() -> None:
         import torch
 
         torch.manual_seed(options.seed)
-        torch.set_num_threads(1)  # a network this small is slower on more
+        torch.set_num_threads(1)  # more threads slow down a network this small
         settings["posthoc_sparsity_algorithm"] = "binary"
         packages.append("torch")
 
@@ -109,7 +110,7 @@ def main() -> None:
                 answer = explain.generate_counterfactuals(
                     query[i : i + 1], total_CFs=1, desired_class=int(exchange.target[i]), **settings
                 )
-            except Exception as error:  # DiCE raises its own UserConfigValidationException where it finds nothing
+            except Exception as error:  # where DiCE finds nothing, it raises an exception of its own
                 if "counterfactual" not in str(error).lower():
                     raise
                 continue

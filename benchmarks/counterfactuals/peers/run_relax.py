@@ -2,12 +2,12 @@
 
 vanilla        VanillaCF with its defaults (KL divergence, 100 steps of RMSprop, step .1), through the library's own
                ``generate_cf_explanations``, which traces and compiles anew in every call
-vanilla-jit    the same with the whole call under one jit: what the method could do
+vanilla-jit    the same with the whole call under one jit, which shows what the method itself costs
 bce, bce-jit   VanillaCF with binary cross-entropy and 1,000 steps, likewise
 
-The library works on numbers scaled to [0, 1] and keeps them there, so the permitted range of the exchange file is what
-it is scaled by. Its target is 1 - p(x), as it sets it itself. Compilation is in ``first_s``; ``seconds`` is the
-least time of the calls after it.
+The library works on numbers in [0, 1] and keeps them there, so rows are scaled by the permitted range of the exchange
+file. The target is 1 - p(x), the library's own choice. ``first_s`` includes compilation; ``seconds`` is the least time
+of the calls after it.
 
 H. Guo, X. Xiong, W. Zhang, A. Yadav: ReLax: Efficient and Scalable Recourse Explanation Benchmark using JAX, 2023.
 """
@@ -31,11 +31,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "vanilla": {},
     "bce": {"validity_fn": "BinaryCrossentropy", "n_steps": 1000},
 }
-REPEAT, ENOUGH = 6, 2.0  # a call of milliseconds is repeated, for this many seconds at the most; the least time counts
+REPEAT, ENOUGH = 6, 2.0  # most calls, and the seconds after which none is begun
 
 
 def predictor(exchange: Exchange) -> Callable[[jax.Array], jax.Array]:
-    """The network as the library wants it: [B, D] in [0, 1] -> [B, 1] probability of class 1."""
+    """The network in the library's form: [B, D] in [0, 1] -> [B, 1] probability of class 1."""
     weights = [(jnp.asarray(kernel), jnp.asarray(bias)) for kernel, bias in exchange.weights]
     lower, width = jnp.asarray(exchange.lower), jnp.asarray(exchange.upper - exchange.lower)
 
@@ -58,20 +58,20 @@ def library_call(exchange: Exchange, module: Any, predict: Any, seed: int) -> Ca
     from relax import DataModule, Feature, FeaturesList, generate_cf_explanations
 
     unit, raw = scaled(exchange), exchange.test_x
-    # The scaled values are given, since the library would scale by the least and greatest of just these rows.
+    # Values are passed scaled: the library would scale by the least and the greatest value of these rows alone.
     columns = [
         Feature(f"x{j}", raw[:, j : j + 1], "minmax", transformed_data=unit[:, j : j + 1]) for j in range(raw.shape[1])
     ]
     label = [Feature("label", exchange.predicted[:, None].astype(np.float32), "identity")]
     data = DataModule.from_features(FeaturesList(columns), FeaturesList(label), name="rows")
     if not np.array_equal(np.asarray(data.xs), unit):
-        raise RuntimeError("this version of jax-relax scales given features anew: its rows would be other rows")
+        raise RuntimeError("this jax-relax rescales features that are scaled already: its rows would differ")
     key = jax.random.PRNGKey(seed)
     return lambda: generate_cf_explanations(module, data, predict, rng_key=key).cfs[:, 0]
 
 
 def jitted_call(exchange: Exchange, module: Any, predict: Any, seed: int) -> Callable[[], jax.Array]:
-    """The method of all rows as one compiled program, with the keys and targets of the library's path."""
+    """The method on all rows as one compiled program, with the keys and targets of the library's path."""
     keys = jax.random.split(jax.random.PRNGKey(seed), len(exchange.test_x))
     rows = jnp.asarray(scaled(exchange))
     module.set_apply_constraints_fn(lambda x, cf, hard=False, **_: jnp.clip(cf, 0.0, 1.0))  # what minmax features do
@@ -86,7 +86,7 @@ def jitted_call(exchange: Exchange, module: Any, predict: Any, seed: int) -> Cal
 
 
 def main() -> None:
-    """Run one method on every row, and write the outcome."""
+    """Run one method on every row and write the outcome."""
     options = arguments(__doc__, ["vanilla", "vanilla-jit", "bce", "bce-jit"])
     exchange = read_exchange(options.exchange)
     warnings.filterwarnings("ignore")
