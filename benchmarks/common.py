@@ -7,6 +7,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +57,17 @@ def check_json(path: str | Path | None) -> None:
     """Refuse a JSON path before the long run rather than after it."""
     if path is not None and not Path(path).absolute().parent.is_dir():
         raise BadArgument("json", "lie in an existing folder", str(path))
+
+
+def pick(option: str, text: str, known: Collection[str]) -> list[str]:
+    """The names of a comma-separated list, each once, in the given order; "all" stands for every known name.
+
+    Raises BadArgument, about ``option``, for an unknown name or none.
+    """
+    words = known if text.strip() == "all" else [word.strip() for word in text.split(",") if word.strip()]
+    if not words or not set(words) <= set(known):
+        raise BadArgument(option, f"be 'all' or some of {', '.join(known)}", text)
+    return list(dict.fromkeys(words))
 
 
 @jax.jit

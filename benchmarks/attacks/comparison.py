@@ -21,9 +21,9 @@ import numpy as np
 from benchmarks.attacks import figures as attack_figures
 from benchmarks.attacks.attribution import attribution_record, print_scores
 from benchmarks.attacks.records import SHOWN, attempted, record_of
-from benchmarks.attacks.settings import Entry, brief, chosen, configuration
+from benchmarks.attacks.settings import Entry, brief, configuration
 from benchmarks.attacks.suites import SUITES, Suite
-from benchmarks.common import Timed, check_json, timed_run, write_json
+from benchmarks.common import Timed, check_json, pick, timed_run, write_json
 from invjax.attribution import grad_cams
 from invjax.campaign import ChosenImages, choose, constants_text
 from invjax.campaign.pairs import Pairs, make_pairs
@@ -101,7 +101,8 @@ def run(options: argparse.Namespace) -> int:
     suite = SUITES[options.data]
     options = _with_defaults(options, suite)
     figures = None if options.figures is None else check_folder(options.figures, "figures")
-    entries = chosen(suite.modes[options.mode], options.attacks)
+    table = suite.modes[options.mode]
+    entries = {name: table[name] for name in pick("attacks", options.attacks, table)}
     untargeted = options.targets == "untargeted"
     settings = dict(one.partition("=")[::2] for one in options.set)
     configs = {name: configuration(entry, untargeted, settings) for name, entry in entries.items()}

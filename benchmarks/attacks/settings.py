@@ -13,7 +13,6 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from invjax.campaign import configure
-from invjax.core.errors import BadArgument
 from invjax.types import Config
 
 
@@ -104,17 +103,6 @@ IMAGENET_FIDELITY: dict[str, Entry] = {
     "strattack": Entry("strattack", {"initial_weight": 2.5}, released=(3200, 6400)),
     "fwnucl": Entry("fwnucl", {"eps": 5.0, "trials": 1, "stop_early": "false"}, released=(200, 10200)),
 }
-
-
-def chosen(table: dict[str, Entry], names: str) -> dict[str, Entry]:
-    """The entries of a table named by ``"all"`` or ``"a,b"``. Raises BadArgument for an unknown one."""
-    if names == "all":
-        return table
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    wrong = [name for name in wanted if name not in table]
-    if wrong or not wanted:
-        raise BadArgument("attacks", f"be 'all' or some of {', '.join(table)}", names)
-    return {name: table[name] for name in wanted}
 
 
 def configuration(entry: Entry, untargeted: bool, settings: dict[str, str]) -> Config:

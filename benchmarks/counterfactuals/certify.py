@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 import invjax
-from benchmarks.common import check_json, write_json
+from benchmarks.common import check_json, pick, write_json
 from benchmarks.counterfactuals.tasks import Task, load_task
-from invjax.core.errors import BadArgument, check_number, check_whole
+from invjax.core.errors import check_number, check_whole
 from invjax.counterfactuals import SCFE, certify, frontier
 from invjax.counterfactuals.milp import Certificate
 from invjax.types import Status
@@ -117,9 +117,7 @@ def certified(task: Task, norm: str, *, kappa: float, time_limit: float, workers
 def run(options: argparse.Namespace) -> int:
     """The benchmark of the command line."""
     check_json(options.json)
-    norms = list(dict.fromkeys(name.strip() for name in options.norms.split(",") if name.strip()))
-    if not norms or set(norms) - set(NORMS):
-        raise BadArgument("norms", f"be among {', '.join(NORMS)}", options.norms)
+    norms = pick("norms", options.norms, NORMS)
     check_number("kappa", options.kappa, lambda value: value >= 0, "a margin >= 0")
     check_number("time_limit", options.time_limit, lambda value: value > 0, "a number of seconds > 0")
     check_whole("workers", options.workers, 0)

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 import invjax
+from benchmarks.common import pick
 from benchmarks.counterfactuals.tasks import Task
-from invjax.core.errors import BadArgument
 from invjax.counterfactuals import (
     CEM,
     CFEL2,
@@ -211,13 +211,8 @@ def chosen_methods(names: str, data: str) -> list[str]:
 
     Raises BadArgument for no name, an unknown one, or one that does not run on pictures.
     """
-    possible = list(METHODS) if data in TABLES else list(PICTURES)
-    wanted = [name.strip() for name in names.split(",") if name.strip() and name.strip() != NEAREST]
-    wanted = possible if names.strip() == "all" else list(dict.fromkeys(wanted))
-    unknown = [name for name in wanted if name not in possible]
-    if unknown or not (wanted or names.strip() == NEAREST):
-        raise BadArgument("methods", f"be 'all' or among {', '.join((*possible, NEAREST))} for {data}", names)
-    return [*wanted, NEAREST]
+    possible = METHODS if data in TABLES else PICTURES
+    return [*(name for name in pick("methods", names, (*possible, NEAREST)) if name != NEAREST), NEAREST]
 
 
 def prepare_method(name: str, task: Task, fitted: Fitted, settings: Settings) -> Prepared:

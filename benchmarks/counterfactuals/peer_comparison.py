@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.common import check_json, write_json
+from benchmarks.common import check_json, pick, write_json
 from benchmarks.counterfactuals.peers import exchange as files
 from benchmarks.counterfactuals.peers.exchange import Exchange, Outcome
 from benchmarks.counterfactuals.protocol import protocol
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--data", choices=["housing", "wine"], default="housing")
     parser.add_argument("--exchange", help="npz of rows and network instead of --data (see peers/exchange.py)")
-    parser.add_argument("--peers", default=",".join(PEERS), help="names separated by commas: " + ", ".join(PEERS))
+    parser.add_argument("--peers", default="all", help="all, or names separated by commas: " + ", ".join(PEERS))
     parser.add_argument(
         "--n",
         type=int,
@@ -214,14 +214,6 @@ def real_rows(given: Exchange) -> dict[str, Any]:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def _chosen(names: str) -> list[str]:
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in wanted if name not in PEERS]
-    if unknown or not wanted:
-        raise BadArgument("peers", f"be among {', '.join(PEERS)}", names)
-    return list(dict.fromkeys(wanted))
-
-
 def _line(name: str, row: dict[str, Any]) -> str:
     if "skipped" in row:
         return f"{name:14s}  skipped: {row['skipped']}"
@@ -260,7 +252,7 @@ def compare(
 def run(options: argparse.Namespace) -> int:
     """The benchmark of the command line."""
     check_json(options.json)
-    names = _chosen(options.peers)
+    names = pick("peers", options.peers, PEERS)
     if options.n is not None:
         check_whole("n", options.n)
     if options.no_install and options.envs is None:

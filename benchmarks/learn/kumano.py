@@ -19,14 +19,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks.common import check_json, write_json
+from benchmarks.common import check_json, pick, write_json
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import check_folder
 from invjax.data.grouped.spuco_mnist import mnist_source
@@ -112,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
     check_json(options.json)
     runs = None if options.runs is None else check_folder(options.runs, "runs")
     scale = _scale(options)
-    norms, targets = _words(options.norms, "norms", NORMS), _words(options.targets, "targets", TARGETS)
+    norms, targets = pick("norms", options.norms, NORMS), pick("targets", options.targets, TARGETS)
     x, y, test_x, test_y = _mnist(scale.train, options.test, options.seed)
     keys = jax.random.split(jax.random.key(options.seed), 5)
 
@@ -186,13 +185,6 @@ def _scale(options: argparse.Namespace) -> Scale:
     if options.lanes < 1:
         raise BadArgument("lanes", "be at least 1", Words(options.lanes))
     return scale
-
-
-def _words(text: str, name: str, known: Sequence[str]) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words or not set(words) <= set(known):
-        raise BadArgument(name, f"be some of {', '.join(known)}", text)
-    return list(dict.fromkeys(words))
 
 
 def _record(trained: Trained, count: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import check_json, write_json
+from benchmarks.common import check_json, pick, write_json
 from invjax.core.errors import BadArgument, check_number, check_whole
 from invjax.data import data_folder
 from invjax.report.text import text_table
@@ -218,9 +218,7 @@ def run(options: argparse.Namespace) -> int:
     for name in ("repeat", "n", "pairs"):
         check_whole(name, getattr(options, name))
     check_number("limit", options.limit, lambda value: value > 0, "a ratio > 0")
-    names = list(MEASURES) if options.only == "all" else [word.strip() for word in options.only.split(",")]
-    if not set(names) <= set(MEASURES):
-        raise BadArgument("only", f"be all or some of {', '.join(MEASURES)}", options.only)
+    names = pick("only", options.only, MEASURES)
     record: dict[str, Any] = {"benchmark": "regression", "base": options.base, "limit": options.limit, "measures": {}}
     rows, wrong = [], []
     with checkout(options.base) as base, tempfile.TemporaryDirectory() as shared:

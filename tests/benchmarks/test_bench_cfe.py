@@ -188,7 +188,7 @@ def test_people(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch)
         (["cfe", "--tau", "-1"], "--tau must be a weight >= 0, was -1.0"),
         (["cfe", "--bandwidth", "nan"], "--bandwidth must be a length > 0, was nan"),
         (["cfe", "--json", "nowhere/record.json"], "--json must lie in an existing folder"),
-        (["cfe-certify", "--norms", "l2"], "--norms must be among"),
+        (["cfe-certify", "--norms", "l2"], "--norms must be 'all' or some of l0, l1"),
         (["cfe-certify", "--time-limit", "0"], "--time-limit must be a number of seconds > 0, was 0.0"),
         (["cfe-certify", "--kappa", "-1"], "--kappa must be a margin >= 0"),
         (["cfe-certify", "--workers", "-1"], "--workers must be a whole number >= 0, was -1"),

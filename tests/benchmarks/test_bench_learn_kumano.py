@@ -60,8 +60,8 @@ def test_kumano_refuses(digits: None, capsys: pytest.CaptureFixture[str]) -> Non
         (["--train", "41"], "train must be from 2 to the 40 images that are there, was 41"),
         (["--train", "24", "--test", "21"], "test must be from 2 to the 20 images that are there, was 21"),
         (["--width", "0"], "width must be positive, was 0"),
-        (["--norms", "l1"], "norms must be some of l2, linf, was 'l1'"),
-        (["--targets", ","], "targets must be some of rand, det"),
+        (["--norms", "l1"], "--norms must be 'all' or some of l2, linf, was 'l1'"),
+        (["--targets", ","], "--targets must be 'all' or some of rand, det"),
         (["--lanes", "0"], "lanes must be at least 1, was 0"),
     ):
         assert main(["learn-kumano", *words]) == 2

@@ -187,7 +187,7 @@ def test_command(
     assert "4/5" in out
 
     for extra, message in (
-        (["--peers", "alibi"], "peers must be among"),
+        (["--peers", "alibi"], "peers must be 'all' or some of"),
         (["--n", "0"], "n must be a whole number >= 1"),
         (["--exchange", str(tmp_path / "none.npz")], "exchange must be a file"),
     ):

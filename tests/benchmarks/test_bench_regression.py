@@ -89,7 +89,7 @@ def test_regression_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     for words, message in (
         (["--base", str(tmp_path)], "--base must be the folder of a checkout"),
         (["--base", "no-such-commit"], "--base must be a folder or a commit of this repository, was 'no-such-commit'"),
-        (["--base", str(HERE), "--only", "speed"], "--only must be all or some of import, scfe"),
+        (["--base", str(HERE), "--only", "speed"], "--only must be 'all' or some of import, scfe"),
         (["--base", str(HERE), "--repeat", "0"], "--repeat must be a whole number >= 1, was 0"),
         (["--base", str(HERE), "--limit", "nan"], "--limit must be a ratio > 0, was nan"),
     ):
