@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import statistics
@@ -125,6 +126,14 @@ class Clock:
         return statistics.fmean(self.forwards)
 
 
+def brief(config: Config) -> Config:
+    """The same program with as few iterations as its numbers allow: it is run once to compile."""
+    counts = ("iterations", "steps", "queries", "generations", "trials", "restarts", "rounds", "patience")
+    static = {field.name for field in dataclasses.fields(config) if field.metadata.get("static")}
+    known = {field.name for field in dataclasses.fields(config)} - static
+    return dataclasses.replace(config, **{name: 1 for name in counts if name in known})
+
+
 class Timed(NamedTuple):
     """A timed run."""
 
@@ -150,7 +159,6 @@ def timed_run(
     target: np.ndarray | None,
     *,
     method: Config,
-    brief: Config,
     lanes: int,
     progress: bool | None,
     out: Path | None = None,
@@ -161,7 +169,6 @@ def timed_run(
     Args:
       logits: [B, *S] -> [B, K]. x: [N, *S] inputs of the pairs. label, target: [N] (target None: untargeted).
       method: the configuration that is timed.
-      brief: the same with as few iterations as its numbers allow. They are traced, so both share their programs.
       lanes: B.
       progress: as in :func:`invjax.solve`.
       out: folder that keeps what has ended and from which an interrupted run resumes; the times are then those of
@@ -178,7 +185,7 @@ def timed_run(
         )  # fmt: skip
 
     begin = time.perf_counter()
-    first = prepared(brief, slice(0, lanes + 1))  # one more than the lanes, so that refilling is compiled too
+    first = prepared(brief(method), slice(0, lanes + 1))  # one more than the lanes, so that refilling is compiled too
     run_queue(*first[:3], method=first.method, key=first.key, lanes=lanes)
     compile_s = time.perf_counter() - begin
     ctx, problems, config = first.batch()

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.attacks import figures as attack_figures
 from benchmarks.attacks.attribution import attribution_record, print_scores
 from benchmarks.attacks.records import SHOWN, attempted, record_of
-from benchmarks.attacks.settings import Entry, brief, configuration
+from benchmarks.attacks.settings import Entry, configuration
 from benchmarks.attacks.suites import SUITES, Suite
 from benchmarks.common import Timed, check_json, pick, timed_run, write_json
 from invjax.attribution import grad_cams
@@ -160,7 +160,7 @@ def _one(
         folder = check_folder(options.runs, "runs") / which
     print(f"{name}: {constants_text(config)}", flush=True)
     timed = timed_run(
-        logits, images.images[pairs.image], pairs.label, pairs.target, method=config, brief=brief(config),
+        logits, images.images[pairs.image], pairs.label, pairs.target, method=config,
         lanes=options.lanes, progress=False if options.no_progress else None, out=folder, **problem,
     )  # fmt: skip
     return timed if folder is None else _with_ledger(timed, folder)

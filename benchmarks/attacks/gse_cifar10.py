@@ -1,4 +1,4 @@
-"""``gse-cifar10``: the GSE table on CIFAR-10, re-measured beside the published one."""
+"""``gse-cifar10``: GSE on CIFAR-10, beside the published table."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ import numpy as np
 
 from benchmarks.attacks import published
 from benchmarks.attacks.records import record_of
-from benchmarks.attacks.settings import brief
 from benchmarks.common import check_json, timed_run, write_json
 from invjax.campaign import choose, configure
 from invjax.campaign.pairs import make_pairs
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.logits import num_classes
 from invjax.data import open_images
 from invjax.metrics.attack import MEASURES, attack_table
 from invjax.models import load
 from invjax.models.params_file import load_arrays
+from invjax.types import Config
 
 VARIANTS = {"fast": "gse", "released": "gse-released", "published": "gse-published"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
     parser.add_argument("--images", required=True, help="npz with images [N,32,32,3] uint8 and labels [N]")
     parser.add_argument("--weights", required=True, help="torch weights of ResNet20 (.safetensors or .pth)")
-    parser.add_argument("--start", type=int, default=0, help="index of the first image looked at")
-    parser.add_argument("--n", type=int, default=24, help="how many correctly classified images")
+    parser.add_argument("--start", type=int, default=0, help="index of the first image considered")
+    parser.add_argument("--n", type=int, default=24, help="number of correctly classified images")
     parser.add_argument("--targets", default="all", help="all, or offsets added to the label: 1,4,7")
     parser.add_argument("--untargeted", action="store_true", help="any class but the label")
     parser.add_argument(
         "--variant", choices=list(VARIANTS), default="fast", help="fast: ours; or the authors' code, or the paper"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another constant of GSE")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a constant of GSE")
     parser.add_argument("--lanes", type=int, default=64, help="examples worked on at once")
     parser.add_argument("--mean", type=float, nargs="+", default=[0.5], help="the network's input normalisation")
     parser.add_argument("--std", type=float, nargs="+", default=[0.5])
@@ -42,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-progress", action="store_true")
 
 
-def configuration(variant: str, untargeted: bool, settings: list[str]) -> Any:
-    """The variant's constants with those of ``--set NAME=VALUE`` replaced."""
+def configuration(variant: str, untargeted: bool, settings: list[str]) -> Config:
+    """The configuration of a variant, with ``--set NAME=VALUE`` on top."""
     constants: dict[str, str | float] = {}
     if untargeted and variant == "released":
         constants["phase_one_steps"] = 30  # the released settings differ
@@ -54,19 +55,17 @@ def configuration(variant: str, untargeted: bool, settings: list[str]) -> Any:
 
 
 def compare(path: str, record: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Ratio of the means and share of equal examples, against the per-example numbers of another code."""
+    """Ratio of the means to those of another code, and share of the examples on which both agree."""
     other = load_arrays(path)
     if not {*MEASURES, "image_index"} <= set(other):
         raise BadArgument("compare", f"be an npz with {', '.join((*MEASURES, 'image_index'))}", Words(sorted(other)))
     if other["image_index"].tolist() != record["image_index"]:
-        raise BadArgument("compare", "be of the images of this run", hint="--start and --n choose others")
+        raise BadArgument("compare", "have the images of this run", hint="--start and --n choose others")
     found = {}
     for name in MEASURES:
         ours, theirs = np.asarray(record["per_example"][name], np.float64), other[name].T
         if ours.shape != theirs.shape:
-            raise BadArgument(
-                "compare", "be of the targets of this run", hint=f"{theirs.shape[1]}, not {ours.shape[1]}"
-            )
+            raise BadArgument("compare", f"have arrays of shape {ours.T.shape}", of_shape(theirs.T.shape))
         equal = np.isclose(ours, theirs, rtol=1e-4, atol=0)
         ratio = ours.mean() / theirs.mean() if theirs.any() else float("nan")
         found[name] = {"ratio": float(ratio), "equal": float(equal.mean())}
@@ -74,6 +73,7 @@ def compare(path: str, record: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def run(options: argparse.Namespace) -> int:
+    """The benchmark of the command line."""
     check_json(options.json)
     source = open_images(options.images)
     logits = load("resnet20", options.weights, mean=options.mean, std=options.std)
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     pairs = make_pairs(chosen.labels, classes, "untargeted" if options.untargeted else options.targets)
     x = chosen.images[pairs.image]
     timed = timed_run(
-        logits, x, pairs.label, pairs.target, method=config, brief=brief(config), lanes=options.lanes,
+        logits, x, pairs.label, pairs.target, method=config, lanes=options.lanes,
         progress=False if options.no_progress else None,
     )  # fmt: skip
     record = {"variant": options.variant, "lanes": timed.lanes, **record_of(timed, pairs)}

@@ -9,7 +9,6 @@ it.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 from invjax.campaign import configure
@@ -108,11 +107,3 @@ IMAGENET_FIDELITY: dict[str, Entry] = {
 def configuration(entry: Entry, untargeted: bool, settings: dict[str, str]) -> Config:
     """The entry's configuration, with ``--set`` on top. Raises BadArgument for an unknown or bad constant."""
     return configure(entry.attack, {**entry.constants, **(entry.untargeted if untargeted else {}), **settings})
-
-
-def brief(config: Config) -> Config:
-    """The same program with as few iterations as its numbers allow: it is run once to compile."""
-    counts = ("iterations", "steps", "queries", "generations", "trials", "restarts", "rounds", "patience")
-    static = {field.name for field in dataclasses.fields(config) if field.metadata.get("static")}
-    known = {field.name for field in dataclasses.fields(config)} - static
-    return dataclasses.replace(config, **{name: 1 for name in counts if name in known})

@@ -1,4 +1,4 @@
-"""``conv-loop``: an input gradient inside a compiled loop against the same gradient outside, NHWC and NCHW."""
+"""``conv-loop``: an input gradient inside a compiled loop over the same gradient outside, for NHWC and NCHW."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from benchmarks.common import check_json, write_json
 from invjax.engine import install_canonical_convolutions, uninstall_canonical_convolutions
 from invjax.types import Array
 
-STEPS = 4
+STEPS = 4  # gradients per call of the loop
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=32, help="side of the image in pixels")
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument(
-        "--depth", type=int, default=6, help="3x3 convolutions of the network, every second of stride 2"
+        "--depth", type=int, default=6, help="3x3 convolutions of the network, every second one of stride 2"
     )
     parser.add_argument("--repeat", type=int, default=20)
     parser.add_argument("--json", help="file for the record")
@@ -45,7 +46,7 @@ def network(layout: str) -> Callable[[list[Array], Array], Array]:
 
 
 def _seconds(functions: list[Callable[..., Array]], arguments: tuple, repeat: int) -> list[float]:
-    """Median seconds of each function, asked in turn: whatever else the machine does, it does to all of them."""
+    """Median seconds of each function, called in turn so that a change of the machine's load hits all of them."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(repeat):
         for function, taken in zip(functions, times, strict=True):
@@ -56,7 +57,7 @@ def _seconds(functions: list[Callable[..., Array]], arguments: tuple, repeat: in
 
 
 def measure(layout: str, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds per gradient outside a loop and inside."""
+    """Seconds per gradient outside of a loop and inside, and their ratio."""
     key, channels, apply = jax.random.key(0), options.channels, network(layout)
     shape = (options.batch, options.size, options.size, channels)
     window = (3, 3, channels, channels)
@@ -78,8 +79,9 @@ def measure(layout: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def run(options: argparse.Namespace) -> int:
+    """The benchmark of the command line."""
     check_json(options.json)
-    jnp.zeros(())  # the backend starts before anything is timed
+    jnp.zeros(())  # starts the backend before anything is timed
     record: dict[str, dict[str, float]] = {}
     print("layout  remedy  outside, ms  inside, ms  inside/outside")
     for remedy, switch in (("off", uninstall_canonical_convolutions), ("on", install_canonical_convolutions)):

@@ -1,4 +1,4 @@
-"""``memory``: peak memory of a long list through the queue; it grows with the lanes, not with the list."""
+"""``memory``: peak memory of lists that go through the queue. It grows with the lanes, not with the list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from invjax.models import mnist_cnn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=int, nargs="+", default=[100, 1000, 10000], help="lengths, increasing")
+    """The options of this benchmark."""
+    parser.add_argument("--pairs", type=int, nargs="+", default=[100, 1000, 10000], help="lengths of the lists")
     parser.add_argument("--lanes", type=int, default=64)
     parser.add_argument("--json", help="file for the record")
     parser.add_argument("--no-progress", action="store_true")
@@ -28,6 +29,7 @@ def peak_mib() -> float:
 
 
 def run(options: argparse.Namespace) -> int:
+    """The benchmark of the command line."""
     check_json(options.json)
     logits = mnist_cnn()
     generator = np.random.default_rng(0)

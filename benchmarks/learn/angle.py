@@ -1,10 +1,10 @@
-"""``learn-angle``: do adversarial perturbations point where counterfactuals do, and more so on robust networks?
+"""``learn-angle``: the angle between adversarial perturbations and counterfactuals, on ever more robust networks.
 
     python -m benchmarks learn-angle --data digits --eps 0,0.25,0.5,1 --seeds 3 --json angle.json
 
-Small networks are trained adversarially in l2 balls of several radii. On test images and targets, the same for all of
-them, the targeted PGD perturbation is compared with the plausible counterfactual, see :mod:`invjax.learn.angle`, and
-both with what chance gives: null pairs in the same table. Differences between radii are of the same pairs.
+Small networks are trained adversarially in l2 balls of several radii. On the same test images and targets for all of
+them, the targeted PGD perturbation is compared with the plausible counterfactual (:mod:`invjax.learn.angle`). Null
+pairs in the same table show what chance gives. Differences between radii are taken over the same pairs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flax import nnx
 
 from benchmarks.common import check_json, write_json
 from invjax.attacks import PGD
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check_number, check_whole
 from invjax.counterfactuals import FixedWeights
 from invjax.data.images.fashion_mnist import fashion_mnist
 from invjax.data.images.mnist import mnist_digits
@@ -31,13 +31,13 @@ from invjax.metrics.mean import Mean, bootstrap_mean
 from invjax.models import MLP, SmallCNN
 from invjax.report.text import text_table
 
-REFERENCES = 300  # points of a class that the density knows
+REFERENCES = 300  # points of a class that the density is fitted to
 QUANTITIES = {"cosine": COSINES, "share in the tangent space": SHARES}
 NETWORKS = ("accuracy", "robust", "adversarial", "plausible")
 
 
 class Examples(NamedTuple):
-    """What a seed trains on and measures."""
+    """The images of a seed."""
 
     x: np.ndarray  # [M, H, W, 1] float32 in [0, 1]
     y: np.ndarray  # [M] int32, ten classes
@@ -50,19 +50,18 @@ class Setting(NamedTuple):
 
     load: Callable[[int, int | None], Examples]  # (seed, training images or None)
     build: Callable[[jax.Array], nnx.Module]
-    steps: int  # of each training
+    steps: int  # steps of each training
     attack: float  # radius of the attack
-    gamma: float  # p-CFE
-    tau: float
-    beta: float
-    neighbours: int  # of the local PCA
-    dims: int  # of the tangent space
+    gamma: float  # weights of p-CFE: validity,
+    tau: float  # plausibility,
+    beta: float  # and sparsity
+    neighbours: int  # neighbours in the local PCA
+    dims: int  # dimensions of the tangent space
 
 
 def _split(x: np.ndarray, y: np.ndarray, train: int, seed: int) -> Examples:
-    """The first ``train`` of a permutation to train on, the others to test."""
-    if not 10 <= train < len(y):
-        raise BadArgument("train", f"be from 10 to {len(y) - 1}, the images less one", Words(train))
+    """The first ``train`` images of a permutation for training, the others for testing."""
+    check_whole("train", train, 10, len(y) - 1)
     order = np.random.default_rng(seed).permutation(len(y))
     first, rest = order[:train], order[train:]
     return Examples(x[first], y[first], x[rest], y[rest])
@@ -112,21 +111,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--data", choices=tuple(SETTINGS), default="digits")
     parser.add_argument("--eps", default="0,0.25,0.5,1", help="radii of the adversarial training, data units")
-    parser.add_argument("--seeds", type=int, default=3, help="how many; each draws split, weights, order and targets")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (each draws split, weights, targets)")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--pairs", type=int, default=200, help="test images measured, each with one target")
-    parser.add_argument("--density", choices=("pixel-knn", "pixel-gmm"), default="pixel-knn", help="of p-CFE")
+    parser.add_argument("--pairs", type=int, default=200, help="test images that are measured, each with one target")
+    parser.add_argument("--density", choices=("pixel-knn", "pixel-gmm"), default="pixel-knn", help="density of p-CFE")
     parser.add_argument("--train", type=int, help="training images (default: by data)")
-    parser.add_argument("--steps", type=int, help="of each training (default: by data)")
+    parser.add_argument("--steps", type=int, help="steps of each training (default: by data)")
     parser.add_argument("--iterations", type=int, default=40, help="gradients per perturbation")
     parser.add_argument("--attack-eps", type=float, help="radius of the attack, data units (default: by data)")
     parser.add_argument("--json", help="file for the record")
 
 
 class Cell(NamedTuple):
-    """One network."""
+    """The measures of one network."""
 
-    network: dict[str, float]  # of ``NETWORKS``
+    network: dict[str, float]  # ``NETWORKS`` -> share
     angles: Angles
 
 
@@ -140,7 +139,7 @@ def study(
     train: int | None = None,
     iterations: int = 40,
 ) -> dict[float, Cell]:
-    """One seed: a network per radius, all asked the same pairs of image and target."""
+    """One seed: a network per radius, all measured on the same pairs of image and target."""
     data = setting.load(seed, train)
     keys = jax.random.split(jax.random.key(seed), 3)
     networks = train_at(
@@ -177,17 +176,14 @@ def run(options: argparse.Namespace) -> int:
     """The benchmark of the command line."""
     check_json(options.json)
     radii = _radii(options.eps)
-    for name in ("seeds", "iterations"):
-        if getattr(options, name) < 1:
-            raise BadArgument(name, "be at least 1", Words(getattr(options, name)))
-    if options.pairs < 2:
-        raise BadArgument("pairs", "be at least 2", Words(options.pairs))
+    for name, least in (("seeds", 1), ("iterations", 1), ("pairs", 2)):
+        check_whole(name, getattr(options, name), least)
     setting = SETTINGS[options.data]
-    given = {"steps": options.steps, "attack": options.attack_eps}
-    for name, value in given.items():
-        if value is not None and value <= 0:
-            raise BadArgument(name, "be positive", Words(value))
-    setting = setting._replace(**{name: value for name, value in given.items() if value is not None})
+    if options.steps is not None:
+        setting = setting._replace(steps=check_whole("steps", options.steps))
+    if options.attack_eps is not None:
+        radius = check_number("attack_eps", options.attack_eps, lambda value: value > 0, "a radius > 0")
+        setting = setting._replace(attack=radius)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     how = {name: getattr(options, name) for name in ("pairs", "density", "train", "iterations")}
     cells, begin = [], time.perf_counter()
@@ -218,7 +214,7 @@ def summary(cells: Sequence[dict[float, Cell]], radii: Sequence[float]) -> dict[
     """All seeds together.
 
     ``networks``: radius -> means over the seeds. ``cosine`` and ``share in the tangent space``: name -> radius ->
-    :class:`Mean`, and "rise": the last radius less the first, of the same pairs. ``chance``: m / D.
+    :class:`Mean`, and "rise", the last radius less the first over the same pairs. ``chance``: m / D.
     """
     record: dict[str, Any] = {
         "networks": {
@@ -238,7 +234,7 @@ def summary(cells: Sequence[dict[float, Cell]], radii: Sequence[float]) -> dict[
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """For JSON: radii as text."""
+    """The record for JSON, with radii as text."""
     out = {"networks": {f"{r:g}": row for r, row in record["networks"].items()}, "chance": record["chance"]}
     for what in QUANTITIES:
         out[what] = {
@@ -273,16 +269,16 @@ def _radii(text: str) -> list[float]:
     except ValueError:
         radii = []
     if not radii or min(radii) < 0 or not np.all(np.isfinite(radii)) or len(set(radii)) < len(radii):
-        raise BadArgument("eps", "be different radii >= 0, '0,0.25,0.5,1' say", text)
+        raise BadArgument("eps", "be different radii >= 0, like '0,0.25,0.5,1'", text)
     return radii
 
 
 def _reading(setting: Setting, options: argparse.Namespace, record: dict[str, Any]) -> str:
-    """How the tables are to be read."""
+    """How to read the tables."""
     return (
-        f"Means [95 % bootstrap intervals, over seeds and examples]; all attempts count, whether they reach the target "
-        f"or not. Attack: PGD-l2, radius {setting.attack:g}; robust: right under an untargeted one of that radius. "
-        f"p-CFE: γ {setting.gamma:g}, τ {setting.tau:g}, β {setting.beta:g}, {options.density}. Tangent space: "
-        f"{setting.dims} directions of {setting.neighbours} neighbours; a direction that knows nothing has the share "
+        f"Means [95 % bootstrap intervals over seeds and examples]; all attempts count, whether or not they reach the "
+        f"target. Attack: PGD-l2, radius {setting.attack:g}; robust: right under an untargeted attack of that "
+        f"radius. p-CFE: γ {setting.gamma:g}, τ {setting.tau:g}, β {setting.beta:g}, {options.density}. Tangent space: "
+        f"{setting.dims} directions of {setting.neighbours} neighbours; a random direction has the share "
         f"{record['chance']:.3f}."
     )

@@ -1,12 +1,13 @@
-"""``learn``: networks trained on counterfactuals and on adversarial examples, by the worst group; with controls.
+"""``learn``: networks trained on counterfactuals and on adversarial examples, with controls, by the worst group.
 
     python -m benchmarks learn --data digits-spurious --seeds 3 --json learn.json
 
-For each seed a network is trained on the set as it is, every method moves the training examples towards the targets
-that ``--policy`` draws, and a fresh network is trained on what came out, labelled with the targets. It is measured on
-the untouched test set. ``other`` (ỹ ≠ y) is the definition of the paper (arXiv 2505.16583): what is learnt comes from
-the perturbations alone. ``all`` (ỹ uniform over all classes, so that with two classes half of the examples stay as they
-are, rightly labelled) is what its public code does, and what the published tables are to be compared with; the default.
+For each seed a network is trained on the data set as it is, every method moves the training examples towards the
+targets that ``--policy`` draws, and a fresh network is trained on the moved examples, labelled with their targets. It
+is measured on the untouched test set. The policy ``other`` (ỹ ≠ y) is the definition of the paper (arXiv 2505.16583):
+the fresh network learns from the perturbations alone. The default ``all`` (ỹ uniform over all classes, so that of two
+classes half of the examples keep their image and their right label) is that of its public code, to which the published
+tables compare.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import importlib
 from typing import Any
 
 from benchmarks.common import check_json, write_json
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check_whole
 from invjax.core.files import check_folder
 from invjax.learn.study import (
     DENSITIES,
@@ -41,28 +42,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--data", choices=TASKS, default="digits-spurious")
     parser.add_argument("--zip", help="waterbirds: the zip or folder with metadata.csv (default: INVJAX_DATA)")
-    parser.add_argument("--model", choices=NETWORKS, default="resnet20", help="network of waterbirds")
-    parser.add_argument("--weights", help="of resnet50: ImageNet's, a .pth or .safetensors of torchvision or timm")
-    parser.add_argument("--size", type=int, help="of resnet50's images, pixels (default: 224)")
+    parser.add_argument("--model", choices=NETWORKS, default="resnet20", help="network for waterbirds")
+    parser.add_argument("--weights", help="ImageNet weights of resnet50 (torchvision or timm)")
+    parser.add_argument("--size", type=int, help="side of the images for resnet50, pixels (default: 224)")
     parser.add_argument("--methods", default="all", help=f"all, or some of {', '.join(DESCRIPTIONS)}, p-cfe-grid")
-    parser.add_argument("--policy", choices=POLICIES, default="all", help="targets: all classes, or other ones alone")
-    parser.add_argument("--seeds", type=int, default=3, help="how many; each draws data, weights, order and targets")
+    parser.add_argument(
+        "--policy", choices=POLICIES, default="all", help="targets from all classes, or only from the others"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (each draws data, weights, targets)")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--density", choices=tuple(DENSITIES), help="of p-CFE (default: by data)")
+    parser.add_argument("--density", choices=tuple(DENSITIES), help="density of p-CFE (default: by data)")
     parser.add_argument("--train", type=int, help="training images (default: by data)")
-    parser.add_argument("--steps", type=int, help="of each training (default: by data)")
+    parser.add_argument("--steps", type=int, help="steps of each training (default: by data)")
     parser.add_argument("--iterations", type=int, help="gradients per example (default: by data)")
     parser.add_argument("--throughput", action="store_true", help=f"also time p-CFE on {THROUGHPUT} images")
-    parser.add_argument("--panels", help="folder for Grad-CAM panels and what they measure, of the first seed")
-    parser.add_argument("--runs", help="folder in which what is done stays; the same command goes on from there")
+    parser.add_argument("--panels", help="folder for Grad-CAM panels of the first seed, which are also measured")
+    parser.add_argument("--runs", help="folder that keeps what has ended; the same command resumes there")
     parser.add_argument("--json", help="file for the record")
 
 
 def run(options: argparse.Namespace) -> int:
     """The benchmark of the command line."""
     check_json(options.json)
-    if options.seeds < 1:
-        raise BadArgument("seeds", "be at least 1", Words(options.seeds))
+    check_whole("seeds", options.seeds)
     panels = None if options.panels is None else check_folder(options.panels, "panels")
     runs = None if options.runs is None else check_folder(options.runs, "runs")
     try:
@@ -102,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _reading(task: Task, policy: str, seeds: int) -> str:
-    """How the table is to be read."""
+    """How to read the table."""
     intervals = (
         "± half a 95 % interval of t over the seeds" if seeds > 1 else "95 % intervals: Wilson; bootstrap of the worst"
     )

@@ -1,4 +1,4 @@
-"""The evidence of the ``learn`` benchmark: pictures of where networks look, and how much of it is on the object.
+"""The evidence of the ``learn`` benchmark: pictures of where networks look, and the shares that lie on the object.
 
 Called once, with the :class:`~invjax.learn.study.Study` of the first seed, after its methods have run.
 """
@@ -20,18 +20,18 @@ from invjax.report.text import text_table
 from invjax.types import Status
 from invjax.viz.learning import magnified, panels
 
-SHOWN = ("erm", "pgd-l2", "pgd-linf", "cfe-l2", "p-cfe")  # the columns of the slides; of others the first few
+SHOWN = ("erm", "pgd-l2", "pgd-linf", "cfe-l2", "p-cfe")  # the columns of the published slides
 TITLES = {"erm": "standard", "pgd-l2": "PGD-l2", "pgd-linf": "PGD-linf", "cfe-l2": "CFE-l2", "p-cfe": "p-CFE"}
-COLUMNS = 6
-FACTOR = 40.0
-BATCH = 32
+COLUMNS = 6  # at most, where fewer than two of them ran
+FACTOR = 40.0  # magnification of the perturbations
+BATCH = 32  # images per call of Grad-CAM
 
 
 def write(folder: Path, study: Study) -> dict[str, Any]:
-    """``panels.png`` and ``perturbations.png`` in ``folder``, a table on stdout, and the record of it all.
+    """Write ``panels.png`` and ``perturbations.png`` to ``folder``, print the tables, and return the record.
 
-    Keys: ``files``; ``cam`` and ``mass``, method -> shares on the object, see :mod:`invjax.learn.evidence`; either is
-    None where the data have no masks, ``cam`` also where the network has no plane of features (an MLP).
+    Keys: ``files``; ``cam`` and ``mass``, method -> shares on the object (:mod:`invjax.learn.evidence`). Both are None
+    if the data have no masks, ``cam`` also if the network has no plane of features (an MLP).
     """
     folder.mkdir(parents=True, exist_ok=True)
     models = {name: model for name, model in study.models.items() if _has_plane(model)}
@@ -58,7 +58,7 @@ def write(folder: Path, study: Study) -> dict[str, Any]:
     if study.perturbed:
         drawn, moved = _moved_by_all(study)
         if len(drawn):
-            aims = next(iter(study.perturbed.values()))  # the targets of a seed are the same for all methods
+            aims = next(iter(study.perturbed.values()))  # all methods of a seed have the same targets
             pairs = zip(study.train.y[drawn], aims.y[np.searchsorted(aims.source, drawn)], strict=True)
             titles = [f"{study.data.classes[a]}\n→ {study.data.classes[b]}" for a, b in pairs]
             record["files"].append(
@@ -87,7 +87,7 @@ def _title(name: str) -> str:
 
 
 def _columns(named: Mapping[str, Any]) -> list[str]:
-    """Those of the slides that are there; the first few where fewer than two are."""
+    """The columns of the slides that ran; the first few methods if fewer than two of them did."""
     slides = [name for name in SHOWN if name in named]
     return slides if len(slides) > 1 else list(named)[:COLUMNS]
 
@@ -97,7 +97,7 @@ def _one_of_each_group(group: np.ndarray, most: int = 8) -> np.ndarray:
 
 
 def _changes(study: Study, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The perturbations of a set and whose they are, those left out whose target was their class before."""
+    """The perturbations of a set and their rows, without the examples whose target was their own class."""
     made = study.perturbed[name]
     asked = made.status != Status.ALREADY_TARGET
     rows = made.source[asked]
@@ -105,7 +105,7 @@ def _changes(study: Study, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _moved_by_all(study: Study) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Rows that every set of a column has and was asked to move, one of each group; and what became of them."""
+    """One row of each group that every shown method was to move, and what each made of it."""
     names = _columns(study.perturbed)
     common = np.arange(len(study.train))
     for name in names:

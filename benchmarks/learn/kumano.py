@@ -3,15 +3,15 @@
     python -m benchmarks learn-kumano --runs runs/kumano --json kumano.json       6,000 images, 10 epochs, two cores
     python -m benchmarks learn-kumano --full --json kumano.json                   60,000, 100 epochs, an accelerator
 
-The natural protocol of Kumano, Kera, Yamasaki 2024: a network is trained on MNIST; each training image is moved in an
-l2 ball of radius 2 towards a class drawn from the others (R-l2) or the next one (D-l2), and labelled with it; fresh
-networks learn from these sets, in which no label is right, and are tested on clean images. R-l2 must be learnt from the
-perturbations; in D-l2 what is left of the original class points to a wrong label, the one before.
+The natural protocol of Kumano, Kera, Yamasaki 2024. A network is trained on MNIST. Each training image is moved in an
+l2 ball of radius 2 towards a class drawn from the others (R-l2) or towards the next class (D-l2), and labelled with it.
+Fresh networks learn from these sets, in which no label is right, and are tested on clean images. R-l2 can be learnt
+from the perturbations alone; in D-l2 the remains of the original class point to a wrong label.
 
-The numbers beside ours were read off their released figures, ±.02. Their best is that of the epoch that is best on the
-test set, as they report it: it has seen the test. Deviations: a constant rate (theirs falls when the training loss
-stalls for ten epochs), float32, no batch dropped; by default, for two CPU cores, also fewer images, epochs and steps of
-the attack, a network of a quarter of the width, and Adam in the place of SGD, which would still be at its start.
+The published numbers were read off their released figures, ±.02. Their "best" is the epoch that is best on the test
+set, so it has seen the test. Deviations: a constant rate (theirs falls when the training loss stalls for ten epochs),
+float32, no batch dropped. The default for two CPU cores also has fewer images, epochs and steps of the attack, a
+quarter of the width, and Adam, because SGD would hardly have started.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.common import check_json, pick, write_json
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import check_number, check_whole
 from invjax.core.files import check_folder
 from invjax.data.grouped.spuco_mnist import mnist_source
 from invjax.learn import Optimiser, Trained, evaluate, fit, make_perturbed_dataset, preset
@@ -45,20 +45,20 @@ BATCH = 128
 
 
 class Scale(NamedTuple):
-    """How much of the protocol."""
+    """The size of the protocol."""
 
-    train: int  # images
-    epochs: int  # of each training
-    attack_steps: int
-    width: float  # of the network's layers
-    rule: str  # "sgd" as published, or "adam", which gets somewhere in a few hundred steps
+    train: int  # training images
+    epochs: int  # epochs of each training
+    attack_steps: int  # steps of PGD
+    width: float  # factor of the network's channels
+    rule: str  # "sgd" as published, or "adam", which learns within a few hundred steps
 
 
 CPU, FULL = Scale(6000, 10, 20, 0.25, "adam"), Scale(60000, 100, 100, 1.0, "sgd")
 
 
 class ConvNet(nnx.Module):
-    """Five convolutions of side 3, two of them residual, and global average pooling: [B, 28, 28, 1] -> [B, 10].
+    """Five 3x3 convolutions, two of them residual, and global average pooling: [B, 28, 28, 1] -> [B, 10].
 
     width: factor of the published channels 16, 128, 128, 256, 256.
     """
@@ -91,18 +91,22 @@ class ConvNet(nnx.Module):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--full", action="store_true", help="the published sizes; else those for two CPU cores")
-    for name, what in (("train", "training images"), ("epochs", "of each training"), ("attack-steps", "of PGD")):
+    parser.add_argument("--full", action="store_true", help="the published sizes instead of those for two CPU cores")
+    sizes = {"train": "training images", "epochs": "epochs of each training", "attack-steps": "steps of PGD"}
+    for name, what in sizes.items():
         key = name.replace("-", "_")
-        parser.add_argument(f"--{name}", type=int, help=f"{what}; {getattr(CPU, key)}, full: {getattr(FULL, key)}")
-    parser.add_argument("--width", type=float, help=f"of the network's layers; {CPU.width}, full: {FULL.width}")
-    parser.add_argument("--rule", choices=RULES, help=f"how networks are trained; {CPU.rule}, full: {FULL.rule}")
-    parser.add_argument("--norms", default="l2", help="some of l2, linf")
-    parser.add_argument("--targets", default="rand,det", help="some of rand, det")
-    parser.add_argument("--test", type=int, help="test images; all there are")
+        usual = f"{getattr(CPU, key)}, full: {getattr(FULL, key)}"
+        parser.add_argument(f"--{name}", type=int, help=f"{what} (default: {usual})")
+    parser.add_argument(
+        "--width", type=float, help=f"factor of the network's channels (default: {CPU.width}, full: {FULL.width})"
+    )
+    parser.add_argument("--rule", choices=RULES, help=f"optimiser (default: {CPU.rule}, full: {FULL.rule})")
+    parser.add_argument("--norms", default="l2", help="all, or some of l2, linf")
+    parser.add_argument("--targets", default="rand,det", help="all, or some of rand, det")
+    parser.add_argument("--test", type=int, help="test images (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=BATCH, help="examples attacked at once")
-    parser.add_argument("--runs", help="folder in which what is done stays; the same command goes on from there")
+    parser.add_argument("--runs", help="folder that keeps what has ended; the same command resumes there")
     parser.add_argument("--json", help="file for the record")
 
 
@@ -154,7 +158,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _mnist(train: int, test: int | None, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images and labels, the first ``test`` for the test. Of a source without a test a fifth is that."""
+    """Images and labels for training, then those for testing: a fifth of a source that has no test set."""
     source = mnist_source()
     order = np.random.default_rng(seed).permutation(len(source.labels))
     if source.train is None:
@@ -162,15 +166,14 @@ def _mnist(train: int, test: int | None, seed: int) -> tuple[np.ndarray, np.ndar
     else:
         rest, own = np.arange(source.train, len(source.labels)), order[order < source.train]
     for name, value, pool in (("train", train, own), ("test", len(rest) if test is None else test, rest)):
-        if not 2 <= value <= len(pool):
-            raise BadArgument(name, f"be from 2 to the {len(pool)} images that are there", Words(value))
+        check_whole(name, value, 2, len(pool))
     own, rest = own[:train], rest[:test]
     images = source.images[..., None]
     return images[own], source.labels[own], images[rest], source.labels[rest]
 
 
 def _optimiser(rule: str, rate: float) -> Optimiser:
-    """rate: the published one of SGD."""
+    """rate: that of the published SGD; Adam has its own."""
     if rule == "sgd":
         return Optimiser(rate=rate, weight_decay=5e-4, nesterov=True)
     return Optimiser(rule="adam", rate=2e-3)
@@ -179,16 +182,15 @@ def _optimiser(rule: str, rate: float) -> Optimiser:
 def _scale(options: argparse.Namespace) -> Scale:
     given = {name: getattr(options, name) for name in Scale._fields}
     scale = (FULL if options.full else CPU)._replace(**{k: v for k, v in given.items() if v is not None})
-    for name, value in scale._asdict().items():
-        if not isinstance(value, str) and not value > 0:
-            raise BadArgument(name, "be positive", Words(value))
-    if options.lanes < 1:
-        raise BadArgument("lanes", "be at least 1", Words(options.lanes))
+    for name in ("train", "epochs", "attack_steps"):
+        check_whole(name, getattr(scale, name))
+    check_number("width", scale.width, lambda value: value > 0, "a factor > 0")
+    check_whole("lanes", options.lanes)
     return scale
 
 
 def _record(trained: Trained, count: int) -> dict[str, Any]:
-    """Accuracies on the clean test set: after the last epoch with Wilson's interval, and of the best."""
+    """Accuracies on the clean test set: after the last epoch, with Wilson's interval, and of the best one."""
     curve = [record["test"] for record in trained.history]
     low, high = wilson_interval(round(curve[-1] * count), count)
     return {"final": curve[-1], "interval": [float(low), float(high)], "best": max(curve), "curve": curve}

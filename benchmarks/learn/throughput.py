@@ -1,8 +1,7 @@
-"""How fast p-CFE makes counterfactuals, and what the engine adds to the gradients it cannot do without."""
+"""Counterfactuals of p-CFE per second, and what the engine adds to the time of their gradients."""
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from typing import Any
 
@@ -16,14 +15,14 @@ from invjax.learn import draw_targets
 from invjax.learn.study import Study
 from invjax.models import as_logits
 
-CALLS = 5  # bare gradients before the run and after it
+CALLS = 5  # bare gradients timed before the run, and as many after it
 
 
 def throughput(study: Study, images: int = 256) -> dict[str, Any]:
     """p-CFE with the task's constants on training images of one seed, towards other classes.
 
-    ``overhead`` is the run's time over that of as many bare batched gradients of γL + ‖x' − x‖² − τ log q at the same
-    lanes, which are timed before and after; compilation is apart in both. Images repeat where there are fewer.
+    ``overhead`` is the run time over that of as many bare batched gradients of γL + ‖x' − x‖² − τ log q at the same
+    lanes, timed before and after the run, both without compilation. Images repeat if the task has fewer.
     """
     task, model = study.task, as_logits(study.erm[0])
     rows = np.resize(np.arange(len(study.x)), images)
@@ -38,7 +37,7 @@ def throughput(study: Study, images: int = 256) -> dict[str, Any]:
     jax.block_until_ready(bare_gradient(*arguments))
     bare = [timed(lambda: bare_gradient(*arguments))[1].wall for _ in range(CALLS)]
     run = timed_run(
-        model, x, label, target, method=config, brief=dataclasses.replace(config, iterations=1), lanes=lanes,
+        model, x, label, target, method=config, lanes=lanes,
         progress=False, density=density, key=study.key(4),
     )  # fmt: skip
     bare += [timed(lambda: bare_gradient(*arguments))[1].wall for _ in range(CALLS)]
@@ -60,7 +59,7 @@ def throughput(study: Study, images: int = 256) -> dict[str, Any]:
 
 
 def line(record: dict[str, Any]) -> str:
-    """The record in words."""
+    """The record as a sentence."""
     height, width = record["shape"][:2]
     return (
         f"p-CFE at {height} x {width}: {record['images_per_s']:.2f} images/s on {record['images']} images, "

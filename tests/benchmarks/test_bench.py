@@ -55,7 +55,7 @@ def test_evaluations_add_up(pictures: Path) -> None:
     with np.load(pictures) as file:
         x, label = file["images"].astype(np.float32) / 255, file["labels"]
     method = PGD(eps=1e-4, step=1e-4, steps=6)
-    timed = timed_run(logits, x, label, (label + 1) % 7, method=method, brief=PGD(steps=1), lanes=5, progress=False)
+    timed = timed_run(logits, x, label, (label + 1) % 7, method=method, lanes=5, progress=False)
     asked = int(timed.result.evaluations.sum())
     assert timed.occupancy == pytest.approx(asked / (timed.steps * 5))
     assert timed.steps >= -(-asked // 5)

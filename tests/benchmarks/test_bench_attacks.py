@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.attacks.records import attempted
-from benchmarks.attacks.settings import CIFAR10, CIFAR10_FIDELITY, IMAGENET, IMAGENET_FIDELITY, brief, configuration
+from benchmarks.attacks.settings import CIFAR10, CIFAR10_FIDELITY, IMAGENET, IMAGENET_FIDELITY, configuration
+from benchmarks.common import brief
 from invjax.attacks import REGISTRY
 from invjax.metrics.attribution import PERCENTILES
 from invjax.types import Result

@@ -60,7 +60,7 @@ def test_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     for words, message in (
         (["--methods", "sgd"], "methods must be all or some of erm, "),
         (["--methods", ","], "methods must be all"),
-        (["--seeds", "0"], "seeds must be at least 1, was 0"),
+        (["--seeds", "0"], "--seeds must be a whole number >= 1, was 0"),
         (["--json", str(tmp_path / "no" / "x.json")], "json must lie in an existing folder"),
         (["--train", "2"], "count must be from 4"),
     ):

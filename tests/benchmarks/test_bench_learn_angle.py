@@ -68,10 +68,10 @@ def test_angle_refuses(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
         (["--eps", "0,0"], "eps must be different radii >= 0"),
         (["--eps", "-1"], "eps must be different radii >= 0"),
         (["--eps", "x"], "eps must be different radii >= 0"),
-        (["--seeds", "0"], "seeds must be at least 1, was 0"),
-        (["--pairs", "1"], "pairs must be at least 2, was 1"),
-        (["--steps", "0"], "steps must be positive, was 0"),
-        (["--train", "1797"], "train must be from 10 to 1796"),
+        (["--seeds", "0"], "--seeds must be a whole number >= 1, was 0"),
+        (["--pairs", "1"], "--pairs must be a whole number >= 2, was 1"),
+        (["--steps", "0"], "--steps must be a whole number >= 1, was 0"),
+        (["--train", "1797"], "--train must be a whole number from 10 to 1796, was 1797"),
         (["--data", "fashion-mnist"], "they are in no known place; Debian has them in the package"),
     ):
         assert main(["learn-angle", *words]) == 2

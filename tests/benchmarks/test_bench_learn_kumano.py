@@ -57,12 +57,12 @@ def test_kumano(
 
 def test_kumano_refuses(digits: None, capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
-        (["--train", "41"], "train must be from 2 to the 40 images that are there, was 41"),
-        (["--train", "24", "--test", "21"], "test must be from 2 to the 20 images that are there, was 21"),
-        (["--width", "0"], "width must be positive, was 0"),
+        (["--train", "41"], "--train must be a whole number from 2 to 40, was 41"),
+        (["--train", "24", "--test", "21"], "--test must be a whole number from 2 to 20, was 21"),
+        (["--width", "0"], "--width must be a factor > 0, was 0.0"),
         (["--norms", "l1"], "--norms must be 'all' or some of l2, linf, was 'l1'"),
         (["--targets", ","], "--targets must be 'all' or some of rand, det"),
-        (["--lanes", "0"], "lanes must be at least 1, was 0"),
+        (["--lanes", "0"], "--lanes must be a whole number >= 1, was 0"),
     ):
         assert main(["learn-kumano", *words]) == 2
         assert message in capsys.readouterr().err
