@@ -93,8 +93,8 @@ def test_memory(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--set", "nothing=1"], "set must name constants of"),
-        (["--set", "mu"], "mu must be a number"),
-        (["--set", "mu=-1.0"], "mu must be a weight >= 0"),
+        (["--set", "l2_weight"], "l2_weight must be a number"),
+        (["--set", "l2_weight=-1.0"], "l2_weight must be"),
         (["--targets", "0"], "--targets must be different offsets"),
         (["--n", "0"], "--n must be at least 1"),
         (["--json", "nowhere/record.json"], "benchmarks gse-cifar10: error: --json must lie in an existing folder"),
