@@ -21,7 +21,7 @@ little.) Step 3 and the going back can only lower ‖r‖_0. Targeted and untarg
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -162,26 +162,22 @@ def _choice(problem: Problem, shape: tuple[int, int], state: CornerState) -> Arr
     first = _apart(codes, shape[1], listed)
     ranks = skewed(jax.random.fold_in(problem.key, state.count), codes.size, jnp.maximum(jnp.sum(listed), 1))
     drawn = jnp.zeros(codes.size, bool).at[jnp.where(place < state.size, ranks, codes.size)].set(True, mode="drop")
+    leading, several = first & (jnp.cumsum(first) <= state.size), _apart(codes, shape[1], drawn)
+    phases = [state.phase == phase for phase in (SCAN, LEADING, SAMPLES)]
+    without = jnp.where(place != state.number, state.picked, NONE)  # TRIM and PRUNE
     cases = [
-        (SCAN, place == 0, state.cursor),
-        (LEADING, first & (jnp.cumsum(first) <= state.size), codes),
-        (SAMPLES, _apart(codes, shape[1], drawn), codes),
-        (TRIM, place != state.number, state.picked),
-        (PRUNE, place != state.number, state.picked),
+        jnp.where(place == 0, state.cursor, NONE),
+        jnp.where(leading, codes, NONE),
+        jnp.where(several, codes, NONE),
     ]
-    asked = jnp.full_like(codes, NONE)
-    for phase, chosen, source in cases:
-        asked = jnp.where((state.phase == phase) & chosen, source, asked)
-    return asked
+    return jnp.select(phases, cases, without)
 
 
 def _ask(ctx: Context, problem: Problem, config: CornerSearch, state: CornerState) -> Array:
     return _render(problem, _shape(problem, config), state.asked)
 
 
-def _loss(
-    ctx: Context, problem: Problem, config: CornerSearch, state: CornerState, point: Array, logits: Array
-) -> Array:
+def _loss(ctx: Context, problem: Problem, config: CornerSearch, state: Any, point: Array, logits: Array) -> Array:
     return losses.gap(logits, problem.label, problem.target)
 
 
@@ -215,21 +211,19 @@ def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerSta
     changed = jnp.sum(state.asked != NONE, dtype=jnp.int32)
     best = state.best.offer(ev.point, changed, reached & ~clean)
     better = best.score < state.best.score
-    rivals = jnp.where(clean, _strongest(problem, ev.logits, state.rivals.size), state.rivals)
     scores, codes = _insert(problem, state, ev.logits, ev.value)
     told = state._replace(
         picked=jnp.where(better, state.asked, state.picked),
         scores=jnp.where(scan, scores, state.scores),
         codes=jnp.where(scan, codes, state.codes),
-        rivals=rivals,
+        rivals=jnp.where(clean, _strongest(problem, ev.logits, state.rivals.size), state.rivals),
         count=state.count + jnp.int32(1),
         cursor=_next(problem, shape, state.cursor + scan),
         best=best,
         near=state.near.offer(ev.point, ev.value, ~clean),
     )
     state = _turn(told, shape[0] << shape[1], better, changed, config.samples)
-    over = (clean & reached) | (state.phase == OVER)
-    state = state._replace(status=best.status(clean & reached, over))
+    state = state._replace(status=best.status(clean & reached, state.phase == OVER))
     return state._replace(asked=_choice(problem, shape, state))
 
 

@@ -19,7 +19,7 @@ vector a pixel is a feature.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,9 +118,7 @@ def _ask(ctx: Context, problem: Problem, config: LocalSearch, state: LocalSearch
     return jnp.concatenate([state.image[None], probes.reshape(-1, *problem.x.shape)])
 
 
-def _loss(
-    ctx: Context, problem: Problem, config: LocalSearch, state: LocalSearchState, point: Array, logits: Array
-) -> Array:
+def _loss(ctx: Context, problem: Problem, config: LocalSearch, state: Any, point: Array, logits: Array) -> Array:
     return losses.probability_gap(logits, problem.label, problem.target, 0.5)
 
 

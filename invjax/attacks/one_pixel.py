@@ -90,15 +90,9 @@ def _numbers(config: OnePixel, blocks: Array) -> Array:
 def _init(ctx: Context, problem: Problem, config: OnePixel) -> OnePixelState:
     size = config.k * (2 + pixels.shape_of(problem.x.shape)[-1])
     members = evolution.latin_hypercube(jax.random.fold_in(problem.key, 0), config.population, size, problem.x.dtype)
-    return OnePixelState(
-        members=members,
-        odds=jnp.full(config.population, jnp.inf, problem.x.dtype),
-        tried=members[_numbers(config, jnp.int32(0))],  # any member fills the place of x
-        count=jnp.int32(0),
-        best=nothing(problem),
-        near=nothing(problem),
-        status=jnp.int32(Status.PENDING),
-    )
+    tried = members[_numbers(config, jnp.int32(0))]  # any member fills the place of x
+    odds, best = jnp.full(config.population, jnp.inf, problem.x.dtype), nothing(problem)
+    return OnePixelState(members, odds, tried, jnp.int32(0), best, best, jnp.int32(Status.PENDING))
 
 
 def _points(problem: Problem, config: OnePixel, tried: Array) -> Array:
@@ -120,8 +114,7 @@ def _points(problem: Problem, config: OnePixel, tried: Array) -> Array:
 
 def _ask(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState) -> Array:
     points = _points(problem, config, state.tried)
-    is_clean = (_numbers(config, state.count) < 0).reshape(-1, *(1 for _ in problem.x.shape))
-    return jnp.where(is_clean, problem.x, points)
+    return points.at[0].set(jnp.where(state.count == 0, problem.x, points[0]))
 
 
 def _loss(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState, point: Array, logits: Array) -> Array:

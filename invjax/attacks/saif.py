@@ -22,13 +22,11 @@ import jax.numpy as jnp
 
 from invjax import losses, projections
 from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data
-from invjax.attacks.parts.units import need_image
+from invjax.attacks.parts.units import UNITS, need_image
 from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
 from invjax.solvers import frank_wolfe
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
-
-UNITS = ("feature", "pixel")
 
 
 @config
@@ -63,7 +61,7 @@ class SAIF:
         require_at_least(self, 1, "k", "steps", "probes")
         require_above(self, 0, "eps")
         require_at_least(self, 0, "halvings", "kappa")
-        require_choice(self, "unit", UNITS)
+        require_choice(self, "unit", UNITS[:2])
 
 
 class SAIFState(NamedTuple):

@@ -107,21 +107,16 @@ class Painted(NamedTuple):
     shown: Array  # [] bool: whether the pattern is in the image
 
 
-def _blank(name: str) -> Callable[[Problem, Any], Painted]:
-    def blank(problem: Problem, config: Any) -> Painted:
-        units.need_image(problem, name)
-        return Painted(jnp.zeros(problem.x.shape, bool), jnp.zeros(2, jnp.int32), jnp.zeros((), bool))
-
-    return blank
+def _blank(problem: Problem, config: SparseRSPatch | SparseRSFrame) -> Painted:
+    units.need_image(problem, type(config).__name__)
+    return Painted(jnp.zeros(problem.x.shape, bool), jnp.zeros(2, jnp.int32), jnp.zeros((), bool))
 
 
 def _window(shape: tuple[int, ...], first: Array, sides: Array) -> Array:
     """Bool [H, W, 1]: the pixels of a rectangle. first, sides: [2] int32, rows and columns."""
-    inside = [
-        (jnp.arange(length) >= first[axis]) & (jnp.arange(length) < first[axis] + sides[axis])
-        for axis, length in enumerate(shape[:2])
-    ]
-    return (inside[0][:, None] & inside[1][None, :])[..., None]
+    far = [jnp.arange(length) - first[axis] for axis, length in enumerate(shape[:2])]
+    rows, columns = ((one >= 0) & (one < side) for one, side in zip(far, sides, strict=True))
+    return (rows[:, None] & columns)[..., None]
 
 
 def _paint(problem: Problem, where: Array, bits: Array) -> Array:
@@ -212,7 +207,7 @@ def render_patch(problem: Problem, config: SparseRSPatch, pattern: Painted) -> A
     return _paint(problem, _window(shape, pattern.place, sides) & pattern.shown, bits)
 
 
-SparseRSPatch.method = sparse_rs.random_search("sparse-rs-patch", _blank("SparseRSPatch"), propose_patch, render_patch)
+SparseRSPatch.method = sparse_rs.random_search("sparse-rs-patch", _blank, propose_patch, render_patch)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -254,4 +249,4 @@ def render_frame(problem: Problem, config: SparseRSFrame, pattern: Painted) -> A
     return _paint(problem, frame(problem.x.shape, config.width) & pattern.shown, pattern.bits)
 
 
-SparseRSFrame.method = sparse_rs.random_search("sparse-rs-frame", _blank("SparseRSFrame"), propose_frame, render_frame)
+SparseRSFrame.method = sparse_rs.random_search("sparse-rs-frame", _blank, propose_frame, render_frame)

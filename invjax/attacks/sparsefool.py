@@ -39,7 +39,7 @@ from invjax import losses
 from invjax.attacks.parts import coordinates
 from invjax.attacks.parts.pruning import Pruning, before, bisect, ends, offered
 from invjax.core.config import STATIC, config, require_at_least, require_choice
-from invjax.core.numerics import safe_divide, safe_norm
+from invjax.core.numerics import safe_divide, safe_norm, select
 from invjax.core.ranks import portions
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Problem, Status
@@ -204,14 +204,13 @@ def _tell(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolS
     # Comparing starts at r, crossing at x_i, pruning at 0: one sort serves all three.
     onwards = _onwards(problem, config, jnp.where(crosses, state.start, state.r), w)
     fewer = _pruned(problem, pruning, coordinates.to_units(problem, best.x))
-    way = Way(*(jnp.where(prunes, u, v) for u, v in zip(fewer, onwards, strict=True)))
+    way = select(prunes, fewer, onwards)
     behind = jnp.maximum(config.factor * jnp.sum(w * (state.r - state.start)), 0) + BEYOND * safe_norm(w)
     r, part = go(way, jnp.where(prunes, pruning.m.astype(dtype), jnp.where(crosses, behind, lead)))
 
     distance = _distance(problem, config, onwards, w, part, lead)
     nearer = fresh | (distance < state.rival.distance)
-    rival = Rival(*(jnp.where(nearer, u, v).astype(dtype)
-                    for u, v in zip((w, lead, distance), state.rival, strict=True)))  # fmt: skip
+    rival = select(nearer, Rival(w, lead, distance), state.rival)
     rivals = jnp.where(_compares(problem, config, state), jnp.minimum(config.classes, ev.logits.size) - 1, 1)
     last = state.candidate + 1 >= rivals
 

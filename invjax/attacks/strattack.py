@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from invjax import losses, prox
 from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data, to_units
-from invjax.attacks.parts.units import layout, overlapping, patch_side
+from invjax.attacks.parts.units import Layout, layout, overlapping, patch_side
 from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.numerics import safe_norm, select
 from invjax.core.ranks import largest
@@ -110,20 +110,22 @@ class StrAttackState(NamedTuple):
     status: Array  # [] int32, PENDING until decided
 
 
-def sizes(problem: Problem, config: StrAttack) -> tuple[int, int, int]:
-    """The side and the distance of the groups in pixels, and the number of partitions that hold them all."""
+def partitions(problem: Problem, config: StrAttack) -> tuple[Layout, int]:
+    """The groups, in a layout of one array per partition, and the number m of partitions. split: [m, *S] -> groups."""
     patch = patch_side(problem.x.shape, config.patch, 2, 8)
-    stride = patch if problem.groups is not None else config.stride or patch
-    return patch, stride, (patch // stride) ** 2
+    one = layout(problem, patch, "StrAttack")  # raises where there are no groups
+    if problem.groups is not None:
+        return one._replace(split=lambda a: a[0], join=lambda a: a[None]), 1
+    stride = config.stride or patch
+    return overlapping(problem.x.shape, patch, stride), (patch // stride) ** 2
 
 
 def _init(ctx: Context, problem: Problem, config: StrAttack) -> StrAttackState:
-    patch, _, partitions = sizes(problem, config)
-    layout(problem, patch, "StrAttack")  # raises where there are no groups
+    _, several = partitions(problem, config)
     zero, no = jnp.zeros_like(problem.x), jnp.bool_(False)
     weight = search.init(jnp.asarray(config.initial_weight, zero.dtype))
     return StrAttackState(
-        admm=admm.init(zero, 2 + partitions), y=zero, count=jnp.int32(-1), weight=weight, hit=no, retrain=no,
+        admm=admm.init(zero, 2 + several), y=zero, count=jnp.int32(-1), weight=weight, hit=no, retrain=no,
         free=jnp.zeros(zero.shape, bool), best=nothing(problem), status=jnp.int32(Status.PENDING),
     )  # fmt: skip
 
@@ -138,14 +140,10 @@ def _loss(ctx: Context, problem: Problem, config: StrAttack, state: Any, point: 
 
 def _group_maps(problem: Problem, config: StrAttack, v: Array, low: Array, high: Array) -> Array:
     """The maps of τ Σ_g ‖y_g‖ / ρ within the box, one for each partition. v: [m, *S] -> [m, *S]"""
-    patch, stride, partitions = sizes(problem, config)
+    cut, several = partitions(problem, config)
     weight = jnp.asarray(config.group_weight, v.dtype) / config.rho
-    if problem.groups is not None:
-        groups = layout(problem, patch, "StrAttack").options
-        return prox.group_l2(v[0], weight, lower=low, upper=high, **groups)[None]
-    windows = overlapping(problem.x.shape, patch, stride)
-    low, high = (windows.split(jnp.broadcast_to(side, (partitions, *side.shape))) for side in (low, high))
-    return windows.join(prox.group_l2(windows.split(v), weight, lower=low, upper=high, **windows.options))
+    low, high = (cut.split(jnp.broadcast_to(side, (several, *side.shape))) for side in (low, high))
+    return cut.join(prox.group_l2(cut.split(v), weight, lower=low, upper=high, **cut.options))
 
 
 def _tell(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState, ev: Eval) -> StrAttackState:

@@ -160,7 +160,7 @@ def test_strattack_overlapping_groups() -> None:
     check(base(), result, False)
     delta = np.asarray(result.delta)[np.asarray(result.status) == Status.FOUND]
     assert len(delta) >= 4
-    assert strattack.sizes(_problem(), config)[2] == 4
+    assert strattack.partitions(_problem(), config)[1] == 4
     cells = delta.reshape(-1, 4, 2, 4, 2) != 0
     whole = cells.all((2, 4)) | ~cells.any((2, 4))
     assert whole.mean() > 0.9  # but for entries that the box pins to 0

@@ -80,13 +80,13 @@ def test_tiny_and_even_images(shape: tuple[int, int, int]) -> None:
 def test_bad_input() -> None:
     x = picture()
     for arguments, message in (
-        ((x[0],), r"x must be images .*, had shape \(20, 3\)"),
-        ((x[:0],), r"x must be images .*, had shape \(0, 20, 3\)"),
+        ((x[0],), r"x must be images .*, was of shape \(20, 3\)"),
+        ((x[:0],), r"x must be images .*, was of shape \(0, 20, 3\)"),
         ((x * 1j,), "x must be real numbers, was complex128"),
         ((x + np.inf,), "x must be finite"),
-        ((x, 0), r"segments must lie in \[1, 480\], .*, was 0"),
-        ((x, 481), r"segments must lie in \[1, 480\], .*, was 481"),
-        ((x, 2.5), "segments must be an integer, was 2.5"),
+        ((x, 0), r"segments must be a whole number from 1 to 480, was 0"),
+        ((x, 481), r"segments must be a whole number from 1 to 480, was 481"),
+        ((x, 2.5), "segments must be a whole number from 1 to 480, was 2.5"),
         ((x, 10, 0.0), "compactness must be a number above 0, was 0.0"),
         ((x, 10, None), "compactness must be a number above 0, was None"),
     ):

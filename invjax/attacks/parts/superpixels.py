@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, check_number, check_whole, of_shape
 
 
 def superpixels(x: Any, segments: int = 150, compactness: float = 10.0) -> np.ndarray:
     """Superpixels of each image by SLIC (Achanta et al. 2012), as scikit-image has it.
 
-    Each image is brought to [0, 1] by its own least and greatest value first, whatever its range and type; one or
-    three channels are compared as lightness and colour (CIELAB, 0 to 100), any other number as they are, times 100.
-    Deterministic, image by image.
+    Each image is first brought to [0, 1] by its own least and greatest value, whatever its range and type. One or three
+    channels are compared as lightness and colour (CIELAB, 0 to 100), any other number of channels as they are, times
+    100. The result is deterministic and depends on the image alone.
 
     Args:
       x: images [N, H, W, C], or one [H, W, C]; real numbers.
-      segments: about how many regions, in [1, H·W]. (The GSE comparison of SAPF: 150 at 32 px, 350 at 224 px.)
+      segments: about how many regions to make, in [1, H·W]. (The GSE comparison of SAPF: 150 at 32 px, 350 at 224 px.)
       compactness: weight of distance against colour, > 0.
 
     Returns:
-      int32 labels of the shape of x: those of an image are 0 … S − 1, each used, with its own number of regions S.
+      int32 labels of the shape of x. An image with S regions has the labels 0 … S − 1, each of them in use.
 
     Raises:
       ImportError: scikit-image is missing.
@@ -38,17 +38,13 @@ def superpixels(x: Any, segments: int = 150, compactness: float = 10.0) -> np.nd
         raise BadArgument("x", "be real numbers", images.dtype)
     images = images.astype(np.float64)
     if not np.isfinite(images).all():
-        raise BadArgument("x", "be finite, holds NaN or infinity")
+        raise BadArgument("x", "be finite")
     height, width = images.shape[-3:-1]
-    if isinstance(segments, bool) or not isinstance(segments, int | np.integer):
-        raise BadArgument("segments", "be an integer", segments)
-    if not 1 <= segments <= height * width:
-        raise BadArgument("segments", f"lie in [1, {height * width}], the pixels of an image", Words(segments))
-    if not (isinstance(compactness, int | float | np.number) and 0 < compactness < np.inf):
-        raise BadArgument("compactness", "be a number above 0", compactness)
+    segments = check_whole("segments", segments, 1, height * width)
+    compactness = check_number("compactness", compactness, lambda v: v > 0, "a number above 0")
     if images.ndim == 3:
-        return _one(images, int(segments), float(compactness))
-    return np.stack([_one(image, int(segments), float(compactness)) for image in images])
+        return _one(images, segments, compactness)
+    return np.stack([_one(image, segments, compactness) for image in images])
 
 
 def _one(image: np.ndarray, segments: int, compactness: float) -> np.ndarray:
@@ -62,7 +58,7 @@ def _one(image: np.ndarray, segments: int, compactness: float) -> np.ndarray:
     if image.shape[-1] == 1:
         unit = np.repeat(unit, 3, axis=2)
     lab = unit.shape[-1] == 3
-    # Without CIELAB the differences of channels are a hundredth as large, and so is the weight of distance to be.
+    # Without CIELAB the channels differ by a hundredth as much, so the weight of distance is a hundredth as large.
     weight = compactness if lab else compactness / 100
     found = slic(unit, n_segments=segments, compactness=weight, channel_axis=-1, convert2lab=lab)
     labels = np.unique(found, return_inverse=True)[1].reshape(image.shape[:2]).astype(np.int32)
