@@ -1,15 +1,19 @@
 """Convolutions on CPU that stay fast inside loops.
 
-XLA's CPU pass that rewrites convolutions into the one form with a fast kernel (NHWC x HWIO -> NHWC) walks only the
+XLA's CPU pass rewrites convolutions into the one form with a fast kernel (NHWC x HWIO -> NHWC), but it visits only the
 entry computation. In the body of a loop or a branch the input gradient (kernel labels ``01oi``), the weight gradient
-and every NCHW convolution keep their own labels and fall to the naive emitter, 5-70 times slower (jax-ml/jax #12868).
-The remedy is a lowering rule for the CPU platform that transposes the operands, so that each convolution is born in
-the fast form, whatever the user's model, layout, or transformation. Convolutions of single pixels are matrix products
-(:mod:`invjax.cpu.products`). Depthwise ones have no fast form; they are written out as sums by
-:mod:`invjax.cpu.depthwise`. GPU and TPU lowerings are not touched.
+and every NCHW convolution keep their own labels and fall back to the naive emitter, which is 5-70 times slower
+(jax-ml/jax #12868). The remedy is a lowering rule for the CPU platform that transposes the operands, so that every
+convolution starts in the fast form, whatever the model, layout or transformation. Convolutions of single pixels become
+matrix products (:mod:`invjax.cpu.products`). Depthwise convolutions have no fast form;
+:mod:`invjax.cpu.depthwise` writes them out as sums. The lowerings of GPU and TPU are not touched.
 
-The rule is process-wide and stands on one private name of jax; where that name is gone nothing is installed and
-everything still works, only slower. ``INVJAX_CANONICAL_CONV=0`` in the environment switches it off.
+**The rule is process-wide.** The first ``solve`` or ``fit`` on CPU installs it, and everything that the process
+compiles
+afterwards uses it, your own training included: the results are the same up to rounding, and convolutions in loops are
+faster. ``INVJAX_CANONICAL_CONV=0`` in the environment switches it off, :func:`uninstall_canonical_convolutions` takes
+it back. It relies on one private name of jax. Where that name is missing, a warning says so, nothing is installed, and
+everything still works, only slower.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ _previous: Any = None
 
 
 def canonical_dimensions(ndim: int) -> lax.ConvDimensionNumbers:
-    """N, spatial..., C for the input and output and spatial..., I, O for the kernel, as positions in the operands."""
+    """The fast form as positions in the operands: N, spatial..., C of the data and spatial..., I, O of the kernel."""
     spatial = tuple(range(1, ndim - 1))
     data = (0, ndim - 1, *spatial)
     kernel = (ndim - 1, ndim - 2, *range(ndim - 2))
@@ -39,8 +43,8 @@ def canonical_dimensions(ndim: int) -> lax.ConvDimensionNumbers:
 
 
 def _lowering(default: Any) -> Any:
-    """The CPU rule: ``default`` for canonical convolutions, transposes around a canonical one for all others; where a
-    convolution is a matrix product, or depthwise, that in the place of either."""
+    """The CPU rule. Matrix products and depthwise convolutions get forms of their own; canonical convolutions go to
+    ``default``, all others to a canonical one between transposes."""
 
     def rule(ctx: Any, lhs: Any, rhs: Any, *, dimension_numbers: lax.ConvDimensionNumbers, **params: Any) -> Any:
         product = as_product(ctx.avals_in[0], ctx.avals_in[1], dimension_numbers, params)
@@ -74,7 +78,7 @@ def _lowering(default: Any) -> Any:
 
 
 def install_canonical_convolutions() -> bool:
-    """Install the rule for the CPU platform (once per process). True if it is in force afterwards."""
+    """Install the rule for the CPU platform, once per process. Returns whether it is in force afterwards."""
     global _previous
     if _previous is not None:
         return True
@@ -96,8 +100,13 @@ def install_canonical_convolutions() -> bool:
 
 
 def uninstall_canonical_convolutions() -> None:
-    """Put jax's own rule back (programs compiled before keep what they have)."""
+    """Put jax's own rule back. Programs that are already compiled stay as they are."""
     global _previous
     if _previous is not None:
         mlir.register_lowering(lax.conv_general_dilated_p, _previous, platform="cpu")
         _previous = None
+
+
+def replaced_rule() -> Any:
+    """jax's own rule, which is set aside while ours is in force; None if ours is not installed."""
+    return _previous

@@ -1,21 +1,21 @@
 """Depthwise convolutions on CPU as sums of shifted products.
 
-A convolution with as many groups as channels filters each channel by itself (MobileNet, EfficientNet):
+A convolution with as many groups as channels filters each channel separately (MobileNet, EfficientNet):
 
     y[n, o, c] = Σ_i x̂[n, s o + d i, c] w[i, c]          x̂: x with L - 1 zeros between its pixels, then padded      (1)
 
-XLA's CPU backend has no fast kernel for it: at 112 px, 32 channels and 3×3 it takes fifty times as long as the nine
-multiplications and additions of (1) written out, which fuse into one pass over the image, and its input gradient at
-stride 2 (a convolution with L = 2) takes seconds. Here (1) is written out, and for L > 1 once per residue of o modulo
-L, so that nothing is multiplied by an inserted zero.
+XLA's CPU backend has no fast kernel for it. At 112 px, 32 channels and 3×3 it takes fifty times as long as the nine
+multiplications and additions of (1) written out, which fuse into one pass over the image; its input gradient at stride
+2 (a convolution with L = 2) takes seconds. Here (1) is written out, for L > 1 once per residue of o modulo L, so that
+nothing is multiplied by an inserted zero.
 
-The gradient by the weights is no such convolution but one with as many *batch groups* as channels,
+The weight gradient is a convolution with as many *batch groups* as channels,
 
     v[i, c] = Σ_{n, a} u[c, s i + d a, n] g[a, n, c]                                                               (2)
 
-(u, g: image and output gradient, the channels in the place of the batch), and is written out likewise.
+(u, g: image and output gradient, with the channels as the batch), and is written out likewise.
 
-These are the rules that :mod:`invjax.cpu.convolutions` puts in the place of XLA's; channels are last.
+:mod:`invjax.cpu.convolutions` uses these rules instead of XLA's; channels are last.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jax import lax
 
 from invjax.types import Array
 
-MOST_TAPS = 49  # taps written out: a 7×7 window; the program grows with it
+MOST_TAPS = 49  # taps written out at most, a 7×7 window: the program grows with them
 
 
 class Windows(NamedTuple):
@@ -44,7 +44,7 @@ class Windows(NamedTuple):
     rhs_dilation: Sequence[int]  # d
 
     def output(self, space: Sequence[int], window: Sequence[int]) -> list[int]:
-        """The spatial shape of the output; 0 where the window does not fit."""
+        """The spatial shape of the output, 0 along an axis that the window does not fit."""
         sizes = zip(space, window, *self, strict=True)
         return [
             max(0, ((n - 1) * gap + 1 + low + high - (k - 1) * d - 1) // s + 1)
@@ -55,12 +55,12 @@ class Windows(NamedTuple):
 def written_out(
     x: jax.ShapeDtypeStruct, w: jax.ShapeDtypeStruct, dtype: Any, params: Mapping[str, Any]
 ) -> Callable[[Array, Array], Array] | None:
-    """The function of the two operands that writes a convolution out; None: it is not depthwise, or too large to.
+    """A function of the two operands that writes the convolution out, or None if it is not depthwise or too large.
 
     Args:
       x, w: shapes of the operands in canonical form, [N, *space, I] and [*window, I / groups, O].
       dtype: of the output.
-      params: those of ``lax.conv_general_dilated_p``.
+      params: the parameters of ``lax.conv_general_dilated_p``.
     """
     feature_groups, batch_groups = params["feature_group_count"], params["batch_group_count"]
     if feature_groups == batch_groups == 1:
@@ -84,7 +84,7 @@ def depthwise(x: Array, w: Array, windows: Windows) -> Array:
     strides, padding, gaps, dilation = windows
     out = windows.output(space, window)
     rows = [-(-size // gap) for size, gap in zip(out, gaps, strict=True)]  # outputs of one residue
-    # Of each axis and residue: (tap i, the pixel of x it meets for the first output), where it meets no inserted zero.
+    # Per axis and residue: (tap i, the pixel of x under it at the first output), for taps that meet no inserted zero.
     taps = [
         [[(i, (p + i * d - low) // gap) for i in range(k) if (p + i * d - low) % gap == 0] for p in range(gap)]
         for k, d, (low, _), gap in zip(window, dilation, padding, gaps, strict=True)
@@ -94,7 +94,7 @@ def depthwise(x: Array, w: Array, windows: Windows) -> Array:
         starts = [start for residue in taps[axis] for _, start in residue]
         end = max(starts) + (rows[axis] - 1) * strides[axis] + 1
         edges.append((max(0, -min(starts)), max(0, end - size), 0))
-    # Fused with the sum, the padding would be decided anew for each tap of each pixel.
+    # Without the barrier the padding would be fused into the sum and decided anew for each tap of each pixel.
     padded = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)]))
     wide = jnp.promote_types(x.dtype, jnp.float32)
 
@@ -112,7 +112,7 @@ def depthwise(x: Array, w: Array, windows: Windows) -> Array:
 
 
 def _interleave(parts: list[Array], gaps: Sequence[int]) -> Array:
-    """Outputs by residue, each [N, *rows, C], the last axis fastest -> [N, *(rows · gaps), C]."""
+    """Interleave the outputs of all residues, each [N, *rows, C], last axis fastest -> [N, *(rows · gaps), C]."""
     if len(parts) == 1:
         return parts[0]
     count, *rows, channels = parts[0].shape
@@ -134,7 +134,7 @@ def depthwise_weights(u: Array, g: Array, windows: Windows) -> Array:
     padded = lax.optimization_barrier(jnp.moveaxis(padded, 0, -1))  # [*space, N, C]
 
     def of_row(total: Array, row: Array) -> tuple[Array, None]:
-        """Row by row all taps find their operands in the cache: five times as fast as tap by tap over the image."""
+        """Row by row, because all taps then find their operands in the cache: five times as fast as tap by tap."""
         out = lax.dynamic_index_in_dim(g, row, keepdims=False).astype(wide)
         sums = []
         for first in range(window[0]):

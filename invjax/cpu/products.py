@@ -1,14 +1,14 @@
-"""Convolutions that are matrix products, as matrix products, on CPU.
+"""Convolutions on CPU that can be computed as matrix products.
 
-Where nothing is padded, dilated or grouped, a window of one pixel is a product over the features alone,
+Without padding, dilation or groups, a window of one pixel is a product over the features alone,
 
     y[n, p, o] = Σ_c x[n, p, c] w[c, o]                                                                            (1)
 
-and one as large as the image a product over all of it. The weight gradient of (1) is of that second kind, with the
-channels in the place of the batch. XLA's CPU backend calls its convolution for both: it takes twice as long as the
+and a window as large as the image is a product over the whole image. The weight gradient of (1) is of this second kind,
+with the channels as the batch. XLA's CPU backend runs its convolution for both, which takes twice as long as the
 product for (1), and 3 to 24 times as long for the gradient (32 images, 4 to 56 px, 16 to 1,280 channels).
 
-These are rules that :mod:`invjax.cpu.convolutions` puts in the place of XLA's; any layout.
+:mod:`invjax.cpu.convolutions` uses these rules instead of XLA's, for any layout.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from invjax.types import Array
 def as_product(
     x: jax.ShapeDtypeStruct, w: jax.ShapeDtypeStruct, numbers: lax.ConvDimensionNumbers, params: Mapping[str, Any]
 ) -> Callable[[Array, Array], Array] | None:
-    """The function of the two operands that computes a convolution as one product; None: it is none.
+    """A function of the two operands that computes the convolution as one matrix product; None if that is impossible.
 
     Args:
-      x, w: shapes of the operands as they are.
-      numbers: which of their axes is what.
-      params: the others of ``lax.conv_general_dilated_p``.
+      x, w: shapes of the operands.
+      numbers: the roles of their axes.
+      params: the other parameters of ``lax.conv_general_dilated_p``.
     """
     n, c, *space = numbers.lhs_spec
     out, inp, *window = numbers.rhs_spec
@@ -42,11 +42,11 @@ def as_product(
     pointwise = all(size == 1 for size in sizes) and all(s == 1 for s in params["window_strides"])
     if not pointwise and sizes != [x.shape[axis] for axis in space]:
         return None
-    # In the order of x, so that channels-last operands are matrices as they lie in memory.
+    # In the order of x, so that channels-last operands are matrices in memory without a transpose.
     partner = {c: inp} if pointwise else {c: inp, **dict(zip(space, window, strict=True))}
     inner = sorted(partner)
     left = [axis for axis in range(len(x.shape)) if axis not in inner]
-    lost = () if pointwise else tuple(range(1, 1 + len(space)))  # axes of one pixel, which the product leaves out
+    lost = () if pointwise else tuple(range(1, 1 + len(space)))  # axes of one pixel, which the product drops
     role = {n: numbers.out_spec[0], **dict(zip(space, numbers.out_spec[2:], strict=True))}  # axis of x -> of y
     order = [*(role[axis] for axis in left), *(numbers.out_spec[2:] if lost else ()), numbers.out_spec[1]]
     options = {name: params[name] for name in ("precision", "preferred_element_type")}

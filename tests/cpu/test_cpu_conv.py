@@ -233,13 +233,13 @@ def test_the_engine_calls_the_network_once(method: Any) -> None:
 def test_solve_installs_the_rule() -> None:
     """Nobody has to ask for it; and it is installed once."""
     engine.uninstall_canonical_convolutions()
-    assert cpu._previous is None
+    assert cpu.replaced_rule() is None
     task = image_task()
     invjax.solve(task.net, task.x, task.label, method=PGD(steps=1))
-    rule = cpu._previous
+    rule = cpu.replaced_rule()
     assert rule is not None
     invjax.solve(task.net, task.x, task.label, method=PGD(steps=1))
-    assert cpu._previous is rule, "installed twice, the rule would wrap itself"
+    assert cpu.replaced_rule() is rule, "installed twice, the rule would wrap itself"
 
 
 @fast
@@ -247,7 +247,7 @@ def test_off_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.uninstall_canonical_convolutions()
     monkeypatch.setenv("INVJAX_CANONICAL_CONV", "0")
     assert not engine.install_canonical_convolutions()
-    assert cpu._previous is None
+    assert cpu.replaced_rule() is None
     x, kernels = arrays(NCHW)
     compiled = jax.jit(descend(network(NCHW))).lower(x, kernels).compile()
     assert set(labels(compiled)) != {CANONICAL}
@@ -261,4 +261,4 @@ def test_without_the_private_name(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(cpu, "mlir", object())
         with pytest.warns(RuntimeWarning, match="convolutions inside loops will be slow on CPU"):
             assert not engine.install_canonical_convolutions()
-    assert cpu._previous is None
+    assert cpu.replaced_rule() is None
