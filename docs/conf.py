@@ -47,7 +47,7 @@ nb_execution_excludepatterns = ["_ext/*"]
 
 # The names of invjax itself are described twice, on their own page and on that of their folder: either may be linked.
 suppress_warnings = ["ref.python"]
-exclude_patterns = ["_build", "_ext", "conf.py"]
+exclude_patterns = ["_build", "_ext", "conf.py", "images/*.py"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
