@@ -71,7 +71,9 @@ def sparsity() -> Any:
     model = classifier(data, "mlp").model
     rows = data.test[data.label[data.test] == 0][:30]
     counts = np.arange(1, 7)
-    path = frontier(model, data.x[rows], data.label[rows], target=np.ones_like(rows), max_changes=counts, space=data.space)
+    path = frontier(
+        model, data.x[rows], data.label[rows], target=np.ones_like(rows), max_changes=counts, space=data.space
+    )
     length = np.linalg.norm(np.asarray(path.delta), axis=-1)
     return viz.sparsity(counts, np.where(np.asarray(path.found), length, np.nan), ylabel="l2, standard deviations")
 
