@@ -28,7 +28,7 @@ from invjax.core.numerics import at_least_float32
 from invjax.densities import fit_kde
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.engine import checks
-from invjax.types import ArrayLike, Bounds, Problem, Result, Status
+from invjax.types import ArrayLike, Bounds, HeldOut, Problem, Result, Status
 
 
 class Paths(NamedTuple):
@@ -208,9 +208,8 @@ def _search(
     for t in np.unique(problems.target):
         members = classes == t
         values = evaluate(log_prob_of, density, rows, np.full(known, t, np.int32))
-        held_out = getattr(density, "held_out_log_prob", None)
-        if held_out is not None:  # a row is no witness of its own density
-            values = np.where(members, np.asarray(held_out(rows, classes)), values)
+        if isinstance(density, HeldOut):  # a row is no witness of its own density
+            values = np.where(members, density.held_out_log_prob(rows, classes), values)
         dense[int(t)] = values >= np.quantile(values[members], alpha) if members.any() else np.zeros(known, bool)
 
     found, status = problems.x.copy(), np.full(count, Status.NOT_FOUND, np.int32)

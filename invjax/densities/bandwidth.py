@@ -1,33 +1,32 @@
-"""The bandwidth of a kernel density estimate: leave-one-out likelihood, and a rule of thumb in its place."""
+"""The bandwidth of a kernel density estimate: leave-one-out likelihood, or else a rule of thumb."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from scipy.special import logsumexp
 
-ROWS = 1500  # at most so many points of a class are left out in turn; all of them stay as kernels
-GRID = 24  # values tried, evenly in log h
+ROWS = 1500  # at most this many points of a class are left out in turn; all of them stay as kernels
+GRID = 24  # values that are tried, evenly in log h
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def leave_one_out(x: np.ndarray, spread: float) -> float:
     """The h that maximises ``Σ_i log Σ_{j ≠ i} N(x_i; x_j, h² I)``; x [n, D] float64, n >= 2.
 
-    In closed form on the matrix of distances: ``Σ_i logsumexp_j(−d_ij² / 2h²) − n D log h``. A grid in log h brackets
-    the maximum, a golden section refines it to 0.1 %. Copies of a point are left out with it: with them the likelihood
-    has no maximum, it grows without end as h falls to 0. Where no two points differ, or the maximum lies at an end of
-    the grid: :func:`silverman`. Of a class above 1500 points, 1500 evenly chosen ones are left out in turn.
+    On the matrix of distances it is ``Σ_i logsumexp_j(−d_ij² / 2h²) − n D log h``. A grid in log h brackets the
+    maximum, and a golden section refines it to 0.1 %. Copies of a point are left out with it: with them the likelihood
+    would grow without end as h falls to 0. Where no two points differ, or the maximum lies at an end of the grid,
+    :func:`silverman` decides. In a class of more than 1500 points, 1500 evenly chosen ones are left out in turn.
 
-    spread: the standard deviation to fall back to where all points of the class are equal.
+    spread: the standard deviation to assume where all points of the class are equal.
     """
     n, d = x.shape
     rows = np.unique(np.linspace(0, n - 1, min(n, ROWS)).round().astype(int))
     z = x - x.mean(0)
     norms = np.square(z).sum(1)
     square = np.maximum(norms[rows, None] - 2 * z[rows] @ z.T + norms, 0.0)
-    # Rounding leaves copies at some 1e-16 of the norms, not at 0.
+    # Rounding leaves copies at about 1e-16 of the norms, not at 0.
     same = square <= 1e-13 * (norms[rows, None] + norms)
     same[np.arange(len(rows)), rows] = True
     square[same] = np.inf
@@ -39,7 +38,7 @@ def leave_one_out(x: np.ndarray, spread: float) -> float:
     finite = square[np.isfinite(square)]
 
     def likelihood(log_h: float) -> float:
-        # Less the nearest: a sum whose largest term is 1.
+        # Relative to the nearest, so that the largest term of the sum is 1.
         terms = np.exp((nearest[:, None] - square) * (0.5 * math.exp(-2 * log_h)))
         return float(np.mean(np.log(terms.sum(1)) - nearest * (0.5 * math.exp(-2 * log_h)))) - d * log_h
 
@@ -72,12 +71,3 @@ def silverman(x: np.ndarray, spread: float) -> float:
     if sigma <= 1e-12 * (1.0 + float(np.abs(x).max())):
         sigma = spread
     return sigma * (4 / ((d + 2) * n)) ** (1 / (d + 4))
-
-
-def log_likelihood(x: np.ndarray, h: float) -> float:
-    """``1/n Σ_i log 1/(n−1) Σ_{j ≠ i} N(x_i; x_j, h² I)`` of all points, normalised: to compare bandwidths."""
-    n, d = x.shape
-    square = np.square(x[:, None] - x[None]).sum(-1)
-    np.fill_diagonal(square, np.inf)
-    constant = d * math.log(h) + d / 2 * math.log(2 * math.pi) + math.log(n - 1)
-    return float(np.mean(logsumexp(-square / (2 * h * h), axis=1))) - constant

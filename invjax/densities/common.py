@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
-from invjax.types import Array
+from invjax.core.rows import map_rows
+from invjax.types import Array, ArrayLike, Density, HeldOut
 
-CHUNK = 1024  # points evaluated at once by :func:`evaluate`
+BATCH = 1024  # points evaluated at once by :func:`evaluate`
 
 
 class Points(NamedTuple):
@@ -22,7 +22,8 @@ class Points(NamedTuple):
     x: np.ndarray  # [M, D] float64, flattened
     y: np.ndarray  # [M] int32
     counts: np.ndarray  # [K] points of each class
-    dtype: Any  # of the leaves to make: that of the x handed in, as far as jax is set to hold it
+    dtype: Any  # of the leaves to make: that of the given x, as far as jax is set to hold it
+    shape: tuple[int, ...]  # [*S] of one given point
 
     @property
     def classes(self) -> int:
@@ -38,7 +39,7 @@ class Points(NamedTuple):
         return np.stack([self.of(label).mean(0) for label in range(self.classes)])
 
     def padded(self) -> tuple[np.ndarray, np.ndarray]:
-        """All classes as one array [K, n_max, D], zeros at the end, and which rows are points, [K, n_max] bool."""
+        """All classes as one array [K, n_max, D] with zeros at the end, and which rows are points, [K, n_max] bool."""
         most = int(self.counts.max())
         rows = np.zeros((self.classes, most, self.x.shape[1]))
         real = np.arange(most) < self.counts[:, None]
@@ -51,43 +52,40 @@ def check_points(x: Any, y: Any, least: int = 1, why: str = "") -> Points:
     """Reference points x [M, *S] with classes y [M], each class of 0 … max(y) at least ``least`` times.
 
     Raises:
-      ValueError: x is no array of finite numbers [M, *S] with M > 0, y no whole numbers >= 0 of shape [M], or a class
-        has fewer than ``least`` points. why: the reason for that number, for the message.
+      BadArgument: x is not an array of finite numbers [M, *S] with M > 0, y does not hold whole numbers >= 0 of shape
+        [M], or a class has fewer than ``least`` points. why: the reason for that number, for the message.
     """
     given = np.asarray(x)
     if given.ndim < 1 or given.size == 0 or given.dtype.kind not in "fiub":
-        raise BadArgument("x", "be numbers of shape [M, *S], M > 0", Words(f"{given.dtype} {list(given.shape)}"))
+        raise BadArgument("x", "be numbers of shape [M, *S], M > 0", _described(given))
     flat = given.reshape(len(given), -1).astype(np.float64)
-    broken = np.count_nonzero(~np.isfinite(flat).all(1))
-    if broken:
+    if broken := np.count_nonzero(~np.isfinite(flat).all(1)):
         raise BadArgument("x", "be finite", hint=f"{broken} of its {len(flat)} points hold NaN or infinity")
     labels = np.asarray(y)
     whole = labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels))))
     if labels.shape != given.shape[:1] or not whole or labels.min() < 0:
-        raise ValueError(
-            f"y must be classes 0, 1, … as whole numbers of shape ({len(given)},), one per point of x; it was "
-            f"{labels.dtype} {list(labels.shape)}" + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
-        )
+        least_most = f" from {labels.min()} to {labels.max()}" if labels.size else ""
+        wanted = f"be classes 0, 1, … as whole numbers of shape ({len(given)},), one per point of x"
+        raise BadArgument("y", wanted, Words(_described(labels) + least_most))
     labels = labels.astype(np.int32)
     if int(labels.max()) >= max(1000, 10 * len(labels)):
-        raise BadArgument(
-            "y", "be classes 0 … K-1", hint=f"its largest value was {labels.max()} for {len(labels)} points"
-        )
+        raise BadArgument("y", "be classes 0 … K-1", hint=f"the largest is {labels.max()} for {len(labels)} points")
     counts = np.bincount(labels)
-    few = {label: int(count) for label, count in enumerate(counts) if count < least}
-    if few:
-        raise ValueError(
-            f"each class of y needs at least {least} points" + (f" ({why})" if why else "") + "; there were "
-            f"{', '.join(f'{count} of class {label}' for label, count in few.items())}"
-        )
+    if few := [f"class {label} has {count}" for label, count in enumerate(counts) if count < least]:
+        wanted = f"have at least {least} points of each class" + (f" ({why})" if why else "")
+        raise BadArgument("y", wanted, hint=", ".join(few))
     dtype = jnp.result_type(given) if given.dtype.kind == "f" else jnp.result_type(float)
-    return Points(flat, labels, counts, jax.dtypes.canonicalize_dtype(dtype))
+    return Points(flat, labels, counts, jax.dtypes.canonicalize_dtype(dtype), given.shape[1:])
+
+
+def _described(array: np.ndarray) -> Words:
+    return Words(f"{array.dtype} of shape {array.shape}")
 
 
 def deviations(x: np.ndarray, constant: float = 1.0) -> np.ndarray:
-    """The standard deviation of each feature of x [M, D]; of a constant one ``constant`` times the usual; [D], > 0.
+    """The standard deviation of each feature of x [M, D], and ``constant`` times the usual one where it is constant.
 
-    Constant by the measure of its own values: a feature in small units is none.
+    [D], > 0. Whether a feature is constant is measured by its own values, so that one in small units is not.
     """
     own = x.std(0)
     usual = float(np.sqrt(np.square(own).mean())) or 1.0
@@ -102,7 +100,7 @@ def leaf(values: Any, points: Points) -> Array:
 def matches(stored: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """For each row of ``queries`` [N, ...] the index of an equal row of ``stored`` [M, ...], or -1; [N] int32.
 
-    Equal rows of the queries get different rows as long as there are some: each copy is paired with one.
+    Equal rows of the queries get different indices as long as there are any: each copy is paired with one.
     """
     free: dict[bytes, list[int]] = {}
     for index, row in enumerate(np.ascontiguousarray(stored) + 0.0):  # + 0.0: -0.0 is 0.0
@@ -118,27 +116,18 @@ def matches(stored: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return found
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _batched(one: Callable[..., Array], density: Any, *rows: Array) -> Array:
-    return jax.vmap(lambda *row: one(density, *row))(*rows)
-
-
 def evaluate(one: Callable[..., Array], density: Any, *rows: Any) -> np.ndarray:
-    """``one(density, *row)`` for every row of ``rows``, in chunks of one compiled shape; [N, ...] on the host.
-
-    one: a module-level function (it is the key of the compiled program).
-    """
-    count = len(rows[0])
-    out = []
-    for start in range(0, count, CHUNK):
-        part = [np.asarray(row[start : start + CHUNK]) for row in rows]
-        real = len(part[0])
-        if count > CHUNK:  # the last chunk is filled up with its first row
-            part = [np.concatenate([p, np.repeat(p[:1], CHUNK - real, 0)]) for p in part]
-        out.append(np.asarray(_batched(one, density, *part))[:real])
-    return np.concatenate(out)
+    """``one(density, *row)`` for each row of ``rows``; [N, ...]. one: a function of a module (see :func:`map_rows`)."""
+    return map_rows(one, density, *rows, batch=BATCH, each=True)
 
 
-def log_prob_of(density: Any, x: Array, label: Array) -> Array:
+def log_prob_of(density: Density, x: Array, label: Array) -> Array:
     """``density.log_prob(x, label)`` as a module-level function, for :func:`evaluate`."""
     return density.log_prob(x, label)
+
+
+def own_log_prob(density: Density, x: ArrayLike, y: ArrayLike) -> np.ndarray:
+    """[N] log densities of points x [N, *S], y [N], each without itself where the density can leave it out."""
+    if isinstance(density, HeldOut):
+        return density.held_out_log_prob(x, y)
+    return evaluate(log_prob_of, density, x, y)

@@ -55,7 +55,7 @@ def fit_classes(
 def fit(
     rows: Array, real: Array, key: Array, floor: Array, tolerance: Array, components: int, full: bool, steps: Array
 ) -> tuple[Mixture, Array]:
-    """One run of EM from k-means++; it ends when the mean log-likelihood rises by less than ``tolerance``."""
+    """One run of EM from k-means++, which ends when the mean log-likelihood rises by less than ``tolerance``."""
     count = real.sum()
 
     def expect(mixture: Mixture) -> tuple[Array, Array]:
@@ -78,7 +78,7 @@ def fit(
     centers = seeds(rows, real, key, components)
     centers = jax.lax.fori_loop(0, LLOYD, lambda _, centers: move(centers), centers)
     share = nearest(rows, centers) * real[:, None]
-    # Written once, M and E step make a program half as large: the loop starts from the shares of k-means alone.
+    # M and E step stand once, which halves the program: the loop starts from the shares of k-means alone.
     size = rows.shape[1]
     empty = Mixture(
         jnp.zeros(components, rows.dtype),
@@ -116,7 +116,7 @@ def maximise(rows: Array, share: Array, count: Array, floor: Array, full: bool) 
 
 
 def seeds(rows: Array, real: Array, key: Array, components: int) -> Array:
-    """k-means++ (Arthur, Vassilvitskii, 2007): each center a point drawn with odds of its squared distance; [C, D]."""
+    """[C, D] by k-means++ (Arthur, Vassilvitskii, 2007): each center is a point drawn by its squared distance."""
     keys = jax.random.split(key, components)
     tiny = jnp.finfo(rows.dtype).tiny * 1e3
 
@@ -134,6 +134,6 @@ def seeds(rows: Array, real: Array, key: Array, components: int) -> Array:
 
 
 def nearest(rows: Array, centers: Array) -> Array:
-    """[n, C] 1 at the nearest center of each row, else 0."""
+    """[n, C]: 1 at the nearest center of each row, else 0."""
     score = rows @ centers.T - 0.5 * jnp.square(centers).sum(1)
     return jax.nn.one_hot(jnp.argmax(score, axis=1), len(centers), dtype=rows.dtype)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check, check_key, check_whole
 from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
@@ -66,36 +66,30 @@ def fit_flow(
     Args:
       x: reference points [M, *S]; flattened to D numbers. y: their classes [M], 0 … K-1.
       layers: couplings L. hidden: width of their networks.
-      noise: deviation of the Gaussian noise added to the points in training, in units of the features' deviation: it
-        keeps the likelihood of discrete features finite and smooths that of few points.
-      steps, batch, rate: minibatches of Adam, their size, the peak rate. held_out: share of the points that decide
-        which weights are kept.
-      key: of weights, masks, order and noise; None: ``jax.random.key(0)``.
+      noise: deviation of the Gaussian noise that is added to the points in training, in units of the features'
+        deviation. It keeps the likelihood of discrete features finite and smooths that of few points.
+      steps, batch, rate: minibatches of Adam, their size, the peak rate. held_out: share of the points by which the
+        weights to keep are chosen.
+      key: draws weights, masks, order and noise; ``jax.random.key(0)`` by default.
 
     Raises:
       ValueError: x or y malformed, a class with fewer than 2 points, an argument out of range.
     """
-    for name, value in (("layers", layers), ("hidden", hidden)):
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise BadArgument(name, "be a whole number >= 1", value)
-    if not 0 <= noise < np.inf:
-        raise BadArgument("noise", "be at least 0 and finite", noise)
+    layers, hidden = check_whole("layers", layers), check_whole("hidden", hidden)
+    check("noise", noise, lambda deviation: 0 <= deviation < np.inf, "at least 0 and finite")
     check_training(steps, batch, rate, held_out)
     data = check_points(x, y, 2, "for a deviation")
     size = data.x.shape[1]
-    start, order = jax.random.split(jax.random.key(0) if key is None else key)
-    # A feature (nearly) constant within its class alone keeps 5 % of its deviation over all points.
+    start, order = jax.random.split(check_key(key))
+    # A feature that is (nearly) constant only within its class keeps 5 % of its deviation over all points.
     mean, overall = data.centers(), deviations(data.x, 0.05)
     scale = np.stack([np.maximum(data.of(label).std(0), 0.05 * overall) for label in range(data.classes)])
     z = leaf((data.x - mean[data.y]) / scale[data.y], data)
-    masks = _masks(int(layers), size, jax.random.fold_in(start, 0))
-    weights = _initial(int(layers), size, data.classes, int(hidden), jax.random.fold_in(start, 1), data.dtype)
-    masks = leaf(masks, data)
-    loss = _Loss(float(noise))
-    state = train(
-        loss, (weights, masks), z, jnp.asarray(data.y), order, steps=steps, batch=batch, rate=rate, held_out=held_out
-    )
-    return Flow(state[0], masks, leaf(mean, data), leaf(scale, data))
+    masks = leaf(_masks(layers, size, jax.random.fold_in(start, 0)), data)
+    weights = _initial(layers, size, data.classes, hidden, jax.random.fold_in(start, 1), data.dtype)
+    run: dict[str, Any] = {"steps": steps, "batch": batch, "rate": rate, "held_out": held_out}
+    weights, _ = train(_Loss(float(noise)), (weights, masks), z, jnp.asarray(data.y), order, **run)
+    return Flow(weights, masks, leaf(mean, data), leaf(scale, data))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +102,7 @@ class _Loss:
         weights, masks = state
         if key is not None:
             z = z + self.noise * jax.random.normal(key, z.shape, z.dtype)
-        masks = jax.lax.stop_gradient(masks)  # fixed: Adam leaves what has no gradient
+        masks = jax.lax.stop_gradient(masks)  # fixed: Adam leaves alone what has no gradient
         return -jax.vmap(lambda z, label: _standard(weights, masks, z, label))(z, label).mean()
 
 
@@ -128,7 +122,7 @@ def _standard(weights: dict[str, Array], masks: Array, z: Array, label: Array) -
 
 
 def _masks(layers: int, size: int, key: Array) -> np.ndarray:
-    """[L, D] random halves in pairs with their complements. In one dimension the mask is 0: s and t of the class."""
+    """[L, D] random halves in pairs with their complements; 0 in one dimension, where s and t see the class alone."""
     if size == 1:
         return np.zeros((layers, 1))
     masks = []

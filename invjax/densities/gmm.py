@@ -1,6 +1,6 @@
 """Gaussian mixtures, one per class.
 
-log p(x | k) = log Σ_c w_kc N(x; μ_kc, Σ_kc)                                                                    (1)
+log p(x | k) = log Σ_c w_kc N(x; μ_kc, Σ_kc)                                                                  (1)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check, check_choice, check_key, check_whole
 from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.em import fit_classes
 from invjax.types import Array, ArrayLike
@@ -36,8 +36,8 @@ class GMM:
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; [].
 
-        With full covariances batched points meet the factors of all classes in one matrix product; gathered by class,
-        each lane would copy C D² numbers.
+        With full covariances batched points meet the factors of all classes in one matrix product; if they were
+        gathered by class, each lane would copy C D² numbers.
         """
         dtype = x.dtype
         z = x.reshape(-1) - self.center.astype(dtype)
@@ -72,33 +72,30 @@ def fit_gmm(
       covariance: "full" (D² numbers per component: for tables) or "diag" (for images).
       floor: least variance of a component in any direction, relative to the variance of each feature over all points
         (of a constant feature: to the mean variance). It keeps singular covariances proper.
-      restarts: runs from different starts; the most likely is kept. steps: at most so many iterations of each;
-      tolerance: a run ends when the mean log-likelihood rises by less.
-      key: of the starts; None: ``jax.random.key(0)``.
+      restarts: runs from different starts; the most likely is kept. steps: the most steps of each run, which ends
+        when the mean log-likelihood rises by less than ``tolerance``.
+      key: draws the starts; ``jax.random.key(0)`` by default.
 
     Raises:
       ValueError: x or y malformed, a class with fewer points than components, an argument out of range.
     """
-    for name, value in (("components", components), ("restarts", restarts), ("steps", steps)):
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise BadArgument(name, "be a whole number >= 1", value)
-    if covariance not in ("full", "diag"):
-        raise BadArgument("covariance", "be 'full' or 'diag'", covariance)
-    if not 0 < floor < 1:
-        raise BadArgument("floor", "be in (0, 1)", floor)
-    data = check_points(x, y, int(components), f"{int(components)} components")
+    components, restarts = check_whole("components", components), check_whole("restarts", restarts)
+    check_whole("steps", steps)
+    check_choice("covariance", covariance, ("full", "diag"))
+    check("floor", floor, lambda share: 0 < share < 1, "in (0, 1)")
+    data = check_points(x, y, components, f"{components} components")
     # Standardised, so that k-means weighs features alike and float32 holds every scale.
     center, scale = data.x.mean(0), deviations(data.x)
     rows, real = data.padded()
     rows = np.where(real[..., None], (rows - center) / scale, 0.0)
-    keys = jax.random.split(jax.random.key(0) if key is None else key, (data.classes, int(restarts)))
+    keys = jax.random.split(check_key(key), (data.classes, restarts))
     mixture, values = fit_classes(
         leaf(rows, data),
         leaf(real, data),
         keys,
         leaf(np.full(len(center), floor), data),
         leaf(tolerance, data),
-        components=int(components),
+        components=components,
         full=covariance == "full",
         steps=jnp.asarray(steps, jnp.int32),
     )
@@ -121,13 +118,13 @@ def from_sklearn(mixtures: Sequence[Any], dtype: Any = None) -> GMM:
       ValueError: no mixture, one not fitted, or mixtures of different numbers of features.
     """
     if not len(mixtures):
-        raise BadArgument("mixtures", "hold one fitted GaussianMixture per class", Words("empty"))
+        raise BadArgument("mixtures", "hold one fitted GaussianMixture per class", mixtures)
     for label, one in enumerate(mixtures):
         if not hasattr(one, "precisions_cholesky_"):
-            raise BadArgument("mixtures", "be fitted GaussianMixtures", hint=f"that of class {label} was {one!r}")
+            raise BadArgument(f"mixtures[{label}]", "be a fitted GaussianMixture", one)
     sizes = {one.means_.shape[1] for one in mixtures}
     if len(sizes) > 1:
-        raise BadArgument("mixtures", "have the same number of features", hint=f"they have {sorted(sizes)}")
+        raise BadArgument("mixtures", "have the same number of features", sorted(sizes))
     (size,) = sizes
     most = max(len(one.weights_) for one in mixtures)
     diagonal = all(one.covariance_type in ("diag", "spherical") for one in mixtures)

@@ -3,22 +3,21 @@
     log q(x | k) = min(0, log p(x | k) − q_α[k])          q_α[k] the α-quantile of log p(x_i | k) over class k     (1)
 
 An unbounded −τ log p pulls every answer to the mode, and its scale grows with D. (1) is 0, with gradient 0, wherever x
-is at least as dense as the share 1 − α of the class, so τ counts only what is missing. The threshold is that of PPCEF
-(Wielopolski et al., ECAI 2024) and of Artelt and Hammer (2020).
+is at least as dense as the least dense share α of its class, so τ weighs only what is missing. The threshold is that of
+PPCEF (Wielopolski et al., ECAI 2024) and of Artelt and Hammer (2020).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument
-from invjax.densities.common import check_points, evaluate, log_prob_of
-from invjax.types import Array, ArrayLike
+from invjax.core.errors import check
+from invjax.densities.common import check_points, own_log_prob
+from invjax.types import Array, ArrayLike, Density
 
 
 @jax.tree_util.register_dataclass
@@ -26,7 +25,7 @@ from invjax.types import Array, ArrayLike
 class Hinge:
     """A density cut at a threshold per class; made by :func:`hinge`."""
 
-    density: Any  # with log_prob(x, label)
+    density: Density
     threshold: Array  # [K] q_α
 
     def log_prob(self, x: Array, label: Array) -> Array:
@@ -35,34 +34,30 @@ class Hinge:
         return jnp.minimum(short, jnp.zeros_like(short))
 
 
-def quantiles(density: Any, x: ArrayLike, y: ArrayLike, alpha: float = 0.25) -> Array:
+def quantiles(density: Density, x: ArrayLike, y: ArrayLike, alpha: float = 0.25) -> Array:
     """The α-quantile of ``density.log_prob(x_i, y_i)`` over each class of y; [K], in the dtype of x.
 
-    A density made of the points themselves (KDE, kNN, LOF) leaves out, at a point of its fit, that very point
-    (``held_out_log_prob``): counting itself, each training point would look denser than any new one can. Fitted models
-    (GMM, VAE, flow) are taken as they are; hand in points they were not fitted to for an honest threshold.
+    A density made of the points themselves (KDE, kNN, LOF) leaves out the very point that it is asked about
+    (``held_out_log_prob``): if it counted itself, each training point would look denser than any new one can. Fitted
+    models (GMM, VAE, flow) are taken as they are; an honest threshold needs points that they were not fitted to.
 
     Args:
       x: points [N, *S], y: their classes [N], each of 0 … K-1 at least once.
       alpha: in [0, 1].
 
     Raises:
-      ValueError: x or y malformed, a class without a point, alpha outside [0, 1].
+      BadArgument: x or y malformed, a class without a point, alpha outside [0, 1].
     """
     data = check_points(x, y)
-    if not 0 <= alpha <= 1:
-        raise BadArgument("alpha", "be in [0, 1]", alpha)
-    shape = np.shape(np.asarray(x))
-    points = data.x.astype(data.dtype).reshape(shape)
-    held_out = getattr(density, "held_out_log_prob", None)
-    values = evaluate(log_prob_of, density, points, data.y) if held_out is None else held_out(points, data.y)
+    check("alpha", alpha, lambda share: 0 <= share <= 1, "in [0, 1]")
+    values = own_log_prob(density, data.x.astype(data.dtype).reshape(-1, *data.shape), data.y)
     per_class = [np.quantile(values[data.y == label].astype(np.float64), alpha) for label in range(data.classes)]
     return jnp.asarray(np.stack(per_class), data.dtype)
 
 
-def hinge(density: Any, x: ArrayLike, y: ArrayLike, alpha: float = 0.25) -> Hinge:
+def hinge(density: Density, x: ArrayLike, y: ArrayLike, alpha: float = 0.25) -> Hinge:
     """``min(0, log p − q_α[label])`` with q_α from the points x [N, *S], y [N]: see :func:`quantiles`.
 
-    alpha: the share of each class's own points that count as not plausible enough.
+    alpha: the share of the points of each class that count as not plausible enough.
     """
     return Hinge(density, quantiles(density, x, y, alpha))

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check_whole
 from invjax.densities.bandwidth import leave_one_out
 from invjax.densities.common import check_points, evaluate, leaf
 from invjax.densities.reference import FAR, Reference, kth_smallest
@@ -28,20 +28,20 @@ from invjax.types import Array, ArrayLike
 class KDE:
     """A kernel density estimate for each class; made by :func:`fit_kde`. A pytree: leaves may be swapped."""
 
-    reference: Reference  # the kernels' centers
+    reference: Reference  # the centers of the kernels
     bandwidth: Array  # [K] h_k, units of x
     neighbours: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; [] in the dtype of x.
 
-        Finite, with a useful gradient, also far from all points. The derivative is that in x alone: the leaves are
-        constants. With ``neighbours`` only so many largest terms of the sum count (n_k stays).
+        Finite, and with a useful gradient, also far from all points. Only x has a derivative: the leaves count as
+        constants. With ``neighbours`` only that many largest terms of the sum count; n_k stays.
         """
         return _log_prob(self, x, label, None)
 
     def held_out_log_prob(self, x: ArrayLike, y: ArrayLike) -> np.ndarray:
-        """log p of points x [N, *S] of classes y [N], each without the kernel that stands at it, if one does; [N]."""
+        """log p of points x [N, *S] of classes y [N], each without the kernel at it, if there is one; [N]."""
         return evaluate(_log_prob, self, *self.reference.find(x, y))
 
 
@@ -53,31 +53,31 @@ def fit_kde(
     Args:
       x: reference points [M, *S]; flattened to D numbers. Scale the features first: the kernels are round.
       y: their classes [M], 0 … K-1.
-      bandwidth: h, in the units of x; a number, or one per class [K]. None: per class the maximum of the leave-one-out
-        likelihood (:func:`invjax.densities.bandwidth.leave_one_out`).
-      neighbours: how many nearest points of the class count at a point (more where distances tie); None: all of them.
+      bandwidth: h, in the units of x; a number, or one per class [K]. None takes for each class the maximum of the
+        leave-one-out likelihood (:func:`invjax.densities.bandwidth.leave_one_out`).
+      neighbours: how many nearest points of the class count at a point (more where distances tie); None for all.
 
     Raises:
-      ValueError: x or y malformed, a class with no point (with fewer than 2 where the bandwidth is to be found);
+      BadArgument: x or y malformed, a class with no point (with fewer than 2 where the bandwidth is to be found);
         ``bandwidth`` not positive, ``neighbours`` not a whole number >= 1.
     """
     data = check_points(x, y, 2 if bandwidth is None else 1, "to find a bandwidth" if bandwidth is None else "")
-    if neighbours is not None and (int(neighbours) != neighbours or neighbours < 1):
-        raise BadArgument("neighbours", "be a whole number >= 1, or None", neighbours)
+    if neighbours is not None:
+        neighbours = check_whole("neighbours", neighbours)
     if bandwidth is None:
         spread = math.sqrt(float(data.x.var(0).mean())) or 1.0
         h = np.array([leave_one_out(data.of(label), spread) for label in range(data.classes)])
     else:
         h = np.asarray(bandwidth, np.float64)
         if h.shape not in ((), (data.classes,)) or not np.all(np.isfinite(h) & (h > 0)):
-            raise BadArgument("bandwidth", f"be positive, one number or one per class [{data.classes}]", Words(h))
+            raise BadArgument("bandwidth", f"be positive, one number or one per class [{data.classes}]", bandwidth)
         h = np.broadcast_to(h, (data.classes,))
-    few = None if neighbours is None or neighbours >= data.counts.max() else int(neighbours)
+    few = None if neighbours is None or neighbours >= data.counts.max() else neighbours
     return KDE(Reference.of(data), leaf(h, data), few)
 
 
 def _log_prob(kde: KDE, x: Array, label: Array, skip: Array | None) -> Array:
-    """Formula (1) without the kernel of index ``skip`` (-1 or None: with all)."""
+    """Formula (1) without the kernel of index ``skip``; -1 and None leave out none."""
     reference, h = kde.reference, kde.bandwidth.astype(x.dtype)[label]
     points = reference.points.astype(x.dtype)
     half = 0.5 * jnp.square(points).sum(1)  # constant in a loop: computed once before it
@@ -94,8 +94,8 @@ def _terms(
 ) -> tuple[Array, Array]:
     """The exponents' maximum [] and the kernels relative to it [M], 0 where not of the class.
 
-    Batched, the distances ``‖z‖² − 2 z·p + ‖p‖²`` are one matrix product; centered on the class, they lose no digits
-    to speak of.
+    Batched, the distances ``‖z‖² − 2 z·p + ‖p‖²`` are one matrix product; points centered on their class lose hardly
+    a digit by it.
     """
     half_square = jnp.maximum(half + 0.5 * jnp.square(z).sum() - z @ points.T, jnp.zeros_like(half))
     exponent = jnp.where(mine, -precision * half_square, -jnp.asarray(jnp.finfo(z.dtype).max / 4, z.dtype))
@@ -115,7 +115,7 @@ def _log_kernels(neighbours: int | None, z: Array, precision: Array, points: Arr
 
 @_log_kernels.defjvp
 def _log_kernels_jvp(neighbours: int | None, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    """``precision (Σ_m w_m p_m − z)``, w the normalised kernels: they are there already, one product more."""
+    """``precision (Σ_m w_m p_m − z)``, w the normalised kernels: with these at hand it takes one product more."""
     z, precision, points, half, mine = primals
     top, kernels = _terms(neighbours, z, precision, points, half, mine)
     total = kernels.sum()

@@ -4,11 +4,11 @@
 
 over the points x_i of class k, with R the distance of the (k+1)-th nearest to x and a_i the local density of x_i: k
 over the sum of the distances to its own k nearest. So exactly k points count, and a point that leaves the k nearest
-leaves with weight 0: g is continuous. log q is no normalised density.
+leaves with weight 0, which keeps g continuous. log q is not a normalised density.
 
 Deviation: S-CFE's released code takes the k nearest at the factual, with weights a_i alone, and keeps g fixed there.
-Here g is refreshed at x, and the derivative is that of (1) as a whole, through the weights and R too: a line search or
-a monotone safeguard sees the gradient of what it measures.
+Here g is refreshed at x, and the derivative is that of all of (1), through the weights and R too, so that a line search
+or a monotone safeguard sees the gradient of what it measures.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import check_whole
 from invjax.densities.common import check_points, evaluate, leaf
-from invjax.densities.reference import FAR, Reference, check_k, kth_smallest, neighbours_of
+from invjax.densities.reference import FAR, Reference, kth_smallest, neighbours_of
 from invjax.types import Array, ArrayLike
 
 
@@ -39,12 +40,12 @@ class KNN:
         return _log_prob(self, x, label, None)
 
     def gravity_point(self, x: Array, label: Array) -> Array:
-        """g(x) [*S] of formula (1). At the factual, and kept, it is the anchored pull of the released S-CFE code."""
+        """g(x) [*S] of formula (1): the centroid that pulls x [*S] into class ``label``."""
         z = _gravity(self, self.reference.local(x, label), label, None)
         return (z + self.reference.centers.astype(x.dtype)[label]).reshape(x.shape)
 
     def held_out_log_prob(self, x: ArrayLike, y: ArrayLike) -> np.ndarray:
-        """log q of points x [N, *S] of classes y [N], each without the reference point it is, if it is one; [N]."""
+        """log q of points x [N, *S] of classes y [N], each without the reference point that it is, if any; [N]."""
         return evaluate(_log_prob, self, *self.reference.find(x, y))
 
 
@@ -58,23 +59,18 @@ def fit_knn(x: ArrayLike, y: ArrayLike, k: int = 20) -> KNN:
     Raises:
       ValueError: x or y malformed, a class with fewer than k + 1 points, k not a whole number >= 1.
     """
-    k = check_k(k)
+    k = check_whole("k", k)
     data = check_points(x, y, k + 1, f"k = {k} others")
     local, scale = np.zeros(len(data.y)), np.zeros(data.classes)
     for label in range(data.classes):
         distance = neighbours_of(data.of(label), k)[1]
         total = distance.sum(1)
-        # A point with k copies has no distance at all: no local density above a thousand times the usual.
+        # A point with k copies has no distance at all; its density is cut at a thousand times the usual.
         typical = float(np.median(total[total > 0])) if (total > 0).any() else 1.0
         density = 1 / np.maximum(total, 1e-3 * typical)
         local[data.y == label] = density / density.mean()
         scale[label] = max(float(np.square(distance[:, -1]).mean()), (typical / k) ** 2)
     return KNN(Reference.of(data), leaf(local, data), leaf(scale, data), k)
-
-
-def gravity_point(knn: KNN, x: Array, label: Array) -> Array:
-    """The centroid g(x) [*S] that pulls the point x [*S] into class ``label``: :meth:`KNN.gravity_point`."""
-    return knn.gravity_point(x, label)
 
 
 def _gravity(knn: KNN, z: Array, label: Array, skip: Array | None) -> Array:

@@ -8,8 +8,8 @@ points, larger outside. In LOF_soft the means are weighted with
 
     w_o = clip((R² − ‖x − o‖²) / (s (R² − r²)), 0, 1)
 
-R the distance of the (k+1)-th nearest, r of the nearest, s the softness: a neighbour fades before another takes its
-place, so (2) is continuous, with a gradient almost everywhere. For s → 0 it is the hard mean of (1).
+with R the distance of the (k+1)-th nearest, r that of the nearest and s the softness. A neighbour fades before another
+takes its place, so (2) is continuous, with a gradient almost everywhere. For s → 0 it is the hard mean of (1).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check, check_whole
 from invjax.core.numerics import safe_sqrt
 from invjax.densities.common import check_points, evaluate, leaf
-from invjax.densities.reference import FAR, Reference, check_k, kth_smallest, neighbours_of
+from invjax.densities.reference import FAR, Reference, kth_smallest, neighbours_of
 from invjax.types import Array, ArrayLike
 
 
@@ -49,14 +49,14 @@ class LOF:
         It is ``-score_samples`` of scikit-learn's LocalOutlierFactor(n_neighbors=k, novelty=True) fitted to the class
         (where distances tie, all the tied count). A point of the fit is then its own neighbour.
         """
-        return _score(self, x, label, None)
-
-    def held_out_score(self, x: ArrayLike, y: ArrayLike) -> np.ndarray:
-        """The hard factor of points x [N, *S], y [N], none its own neighbour; [N]."""
-        return evaluate(_score, self, *self.reference.find(x, y))
+        square = _squares(self, x, label, None)
+        near = (square <= kth_smallest(square, self.k)).astype(x.dtype)
+        reach = jnp.maximum(self.distance.astype(x.dtype), safe_sqrt(square))
+        count = near.sum()
+        return (near @ self.reachability.astype(x.dtype) / count) * (near @ reach / count + 1e-10)
 
     def held_out_log_prob(self, x: ArrayLike, y: ArrayLike) -> np.ndarray:
-        """Formula (2) of points x [N, *S], y [N], none its own neighbour; [N]."""
+        """Formula (2) of points x [N, *S] of classes y [N], none of which is its own neighbour; [N]."""
         return evaluate(_log_prob, self, *self.reference.find(x, y))
 
 
@@ -71,9 +71,8 @@ def fit_lof(x: ArrayLike, y: ArrayLike, k: int = 20, softness: float = 0.5) -> L
     Raises:
       ValueError: x or y malformed, a class with fewer than k + 1 points, k or softness out of range.
     """
-    k = check_k(k)
-    if not 0 < softness <= 1:
-        raise BadArgument("softness", "be in (0, 1]", softness)
+    k = check_whole("k", k)
+    check("softness", softness, lambda share: 0 < share <= 1, "in (0, 1]")
     data = check_points(x, y, k + 1, f"k = {k} others")
     distance, reachability = np.zeros(len(data.y)), np.zeros(len(data.y))
     capped = np.zeros(len(data.y))
@@ -94,18 +93,10 @@ def _squares(lof: LOF, x: Array, label: Array, skip: Array | None) -> Array:
     return jnp.where(lof.reference.mine(label, skip), squares, jnp.asarray(FAR, x.dtype))
 
 
-def _score(lof: LOF, x: Array, label: Array, skip: Array | None) -> Array:
-    square = _squares(lof, x, label, skip)
-    near = (square <= kth_smallest(square, lof.k)).astype(x.dtype)
-    reach = jnp.maximum(lof.distance.astype(x.dtype), safe_sqrt(square))
-    count = near.sum()
-    return (near @ lof.reachability.astype(x.dtype) / count) * (near @ reach / count + 1e-10)
-
-
 def _log_prob(lof: LOF, x: Array, label: Array, skip: Array | None) -> Array:
     square = _squares(lof, x, label, skip)
     outer, inner = kth_smallest(square, min(lof.k + 1, square.size)), square.min()
-    # Where all are equally far the ramp has no length: a little of the outer radius (and of 1) stands in.
+    # Where all are equally far the ramp has no length; a little of the outer radius (and of 1) stands in.
     slack = 1e-6 * jax.lax.stop_gradient(jnp.minimum(outer, jnp.ones_like(outer))) + 1e-12
     ramp = (outer - square + slack) / (lof.softness.astype(x.dtype) * (outer - inner) + slack)
     inside = (square <= outer) & (square < FAR)

@@ -1,4 +1,4 @@
-"""The points a density is made of: kept by class, their distances to one point, the nearest of them."""
+"""The points that a density is made of: by class, with their distances to one point and the nearest of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument
 from invjax.densities.common import Points, leaf, matches
 from invjax.types import Array, ArrayLike
 
@@ -20,8 +19,8 @@ FAR = 1e30  # the squared distance of a point that does not count: finite, and i
 class Reference:
     """The points of all classes as one array, each less the mean of its class.
 
-    One array and a comparison, not one array per class: under ``vmap`` a class gathered per lane would copy its points
-    for every lane, while all distances are one matrix product.
+    There is one array and a comparison, not one array per class: under ``vmap`` a class gathered per lane would copy
+    its points for every lane, while all distances are one matrix product.
     """
 
     points: Array  # [M, D]
@@ -48,19 +47,19 @@ class Reference:
     def squares(self, z: Array) -> Array:
         """``‖z − p_m‖²`` [M] to the points of every class, z from :meth:`local`; under ``vmap`` one matrix product.
 
-        Centered on the class, ``‖z‖² − 2 z·p + ‖p‖²`` loses no digits to speak of.
+        Centered on the class, ``‖z‖² − 2 z·p + ‖p‖²`` loses hardly a digit.
         """
         points = self.points.astype(z.dtype)
         norms = jnp.square(points).sum(1)  # constant in a loop: computed once before it
         return jnp.maximum(norms + jnp.square(z).sum() - 2 * (z @ points.T), jnp.zeros_like(norms))
 
     def mine(self, label: Array, skip: Array | None = None) -> Array:
-        """[M] bool: the points of one class, without that of index ``skip`` (-1 or None: with all)."""
+        """[M] bool: the points of one class, without that of index ``skip``; -1 and None leave out none."""
         own = self.classes == label
         return own if skip is None else own & (jnp.arange(len(self.classes)) != skip)
 
     def find(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points x [N, *S] and classes y [N] as arrays, and which reference point each is: [N] int32, -1: none."""
+        """Points x [N, *S] and classes y [N] as arrays, and the reference point that each is: [N] int32, or -1."""
         y = np.asarray(y, np.int32)
         centers, points = np.asarray(self.centers), np.asarray(self.points)
         x = np.asarray(x, centers.dtype)
@@ -73,9 +72,9 @@ class Reference:
 def kth_smallest(values: Array, k: int) -> Array:
     """The k-th smallest of ``values`` [M], all >= 0, counting from 1; the derivative is that of where it stands.
 
-    Non-negative floats are ordered as their bits are: so the bits of the answer are found one by one, by counting how
-    many values lie below. That is 31 passes (63 in float64) of one comparison, ten times faster on a CPU than a batched
-    ``top_k`` or sort (100 x 400: 0.5 ms and 5 ms).
+    Nonnegative floats are ordered as their bits are, so the bits of the answer are found one by one, by counting how
+    many values lie below. That takes 31 passes (63 in float64) of one comparison, ten times faster on a CPU than a
+    batched ``top_k`` or sort (100 x 400: 0.5 ms and 5 ms).
     """
     fixed = jax.lax.stop_gradient(values)
     integer = jnp.int32 if values.dtype.itemsize == 4 else jnp.int64
@@ -111,10 +110,3 @@ def neighbours_of(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         index[rows] = np.take_along_axis(near, order, 1)
         distance[rows] = np.take_along_axis(exact, order, 1)
     return index, distance
-
-
-def check_k(k: int) -> int:
-    """``k`` as an int; ValueError unless it is a whole number >= 1."""
-    if isinstance(k, bool) or not isinstance(k, int | float | np.integer) or int(k) != k or k < 1:
-        raise BadArgument("k", "be a whole number >= 1", k)
-    return int(k)

@@ -1,9 +1,9 @@
 """The densities of the released S-CFE code, errors included: for comparison with it, not for use.
 
-They differ from :mod:`invjax.densities`' own in three ways, all described in the functions below: the normaliser of the
-kernel density does not grow with the dimension (which makes cross-validation choose a far too wide kernel), the mixture
+They differ from those of :mod:`invjax.densities` in three ways, which the functions below describe: the normaliser of
+the kernel density does not grow with the dimension (so cross-validation chooses a far too wide kernel), the mixture
 gets more components than it is asked for, and the "gravity" pulls to one point that is fixed at the factual.
-Written from the formulas alone; fits run on the host in float64, ``log_prob`` is of ONE point and traces.
+They are written from the formulas alone. Fits run on the host in float64; ``log_prob`` takes ONE point and traces.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check_whole
 from invjax.core.ranks import largest
+from invjax.densities.common import Points, check_points
 from invjax.types import Array, ArrayLike
 
 COARSE = (0.01, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)  # bandwidths tried first, data units
@@ -91,76 +92,70 @@ def fit_released_kde(x: ArrayLike, y: ArrayLike, bandwidth: ArrayLike | None = N
       bandwidth: [] or [K] instead of the cross-validation, data units, > 0.
 
     Raises:
-      ValueError: shapes, or a class with fewer than five points to cross-validate.
+      BadArgument: x or y malformed, or a class with fewer than five points to cross-validate.
     """
-    points, labels, classes = _checked(x, y)
     if bandwidth is None:
-        chosen = np.array([_cross_validated(points[labels == c].reshape(np.sum(labels == c), -1), c) for c in classes])
+        data = check_points(x, y, FOLDS, "to choose a bandwidth")
+        chosen = np.array([_cross_validated(data.of(label)) for label in range(data.classes)])
     else:
-        chosen = np.broadcast_to(np.asarray(bandwidth, np.float64), (len(classes),))
+        data = check_points(x, y)
+        chosen = np.broadcast_to(np.asarray(bandwidth, np.float64), (data.classes,))
         if not (np.isfinite(chosen) & (chosen > 0)).all():
             raise BadArgument("bandwidth", "be positive", bandwidth)
-    count = np.bincount(labels, minlength=len(classes))
-    return ReleasedKDE(_array(points), jnp.asarray(labels, jnp.int32), _array(chosen), _array(count))
+    return ReleasedKDE(*_reference(data), _array(chosen), _array(data.counts))
 
 
 def fit_released_gmm(
-    x: ArrayLike, y: ArrayLike, components: int = 5, *, iterations: int = 100, seed: int = 0
+    x: ArrayLike, y: ArrayLike, components: int = 5, *, steps: int = 100, seed: int = 0
 ) -> ReleasedGMM:
     """One mixture of axis-parallel Gaussians per class by expectation-maximisation from k-means centers.
 
     k-means runs for ten counts in [components/2, 3/2·components] and the least distortion is kept. Distortion falls
-    with the count, so nearly always the largest is: 7 components where 5 were asked for. Variances start at 5; 1e-9
-    guards the divisions; a component whose variance falls to 1e-6 in some coordinate starts anew at a random point.
+    with the count, so the largest count nearly always wins: 7 components where 5 were asked for. Variances start at 5;
+    1e-9 guards the divisions. A component whose variance falls to 1e-6 in a coordinate starts anew at a random point.
 
     Args:
       x: [M, *S] points.
       y: [M] their classes, int, from 0.
       components: what is asked for, >= 2.
-      iterations: of expectation-maximisation, >= 1.
-      seed: of the k-means starts and the restarts.
+      steps: of expectation-maximisation, >= 1.
+      seed: draws the starts of k-means and the points at which a component starts anew.
 
     Raises:
-      ValueError: shapes, counts, or a class with fewer points than components.
+      BadArgument: x or y malformed, or a class with fewer points than components.
     """
-    points, labels, classes = _checked(x, y)
-    if components < 2:
-        raise BadArgument("components", "be at least 2", Words(components))
-    if iterations < 1:
-        raise BadArgument("iterations", "be at least 1", Words(iterations))
-    shape, rng = points.shape[1:], np.random.default_rng(seed)
+    check_whole("components", components, least=2)
+    check_whole("steps", steps)
+    rng = np.random.default_rng(seed)
     counts = np.unique(np.linspace(0.5 * components, 1.5 * components, 10).astype(int))
+    data = check_points(x, y, int(counts[-1]), "to fit a mixture")
     fits = []
-    for c in classes:
-        own = points[labels == c].reshape(np.sum(labels == c), -1)
-        if len(own) < counts[-1]:
-            raise BadArgument("y", f"have at least {counts[-1]} points of class {c} to fit a mixture", Words(len(own)))
+    for own in map(data.of, range(data.classes)):
         centers = min((_k_means(own, int(k), rng) for k in counts), key=lambda found: found[0])[1]
-        fits.append(_expectation_maximisation(own, centers, iterations, rng))
+        fits.append(_expectation_maximisation(own, centers, steps, rng))
     most = max(len(weight) for weight, _, _ in fits)
     log_weight = np.full((len(fits), most), -np.inf)
-    mean, variance = np.zeros((len(fits), most, *shape)), np.ones((len(fits), most, *shape))
-    for c, (weight, mu, v) in enumerate(fits):
+    mean, variance = np.zeros((len(fits), most, *data.shape)), np.ones((len(fits), most, *data.shape))
+    for c, (weight, *moments) in enumerate(fits):
         log_weight[c, : len(weight)] = np.log(weight)
-        mean[c, : len(weight)], variance[c, : len(weight)] = mu.reshape(-1, *shape), v.reshape(-1, *shape)
+        mean[c, : len(weight)], variance[c, : len(weight)] = (a.reshape(-1, *data.shape) for a in moments)
     return ReleasedGMM(_array(log_weight), _array(mean), _array(variance))
 
 
 def fit_released_gravity(x: ArrayLike, y: ArrayLike, k: int = 20) -> ReleasedGravity:
-    """Local densities of the points for the fixed pull; k neighbours, at least 1 and fewer than any class has points.
+    """Local densities of the points for the fixed pull, by k neighbours.
 
-    x: [M, *S] points; y: [M] their classes, int, from 0. Raises ValueError for shapes and k.
+    x: [M, *S] points; y: [M] their classes, int, from 0; k: at least 1. Raises BadArgument about x and y where they are
+    malformed or a class has fewer than k + 1 points.
     """
-    points, labels, classes = _checked(x, y)
-    smallest = np.bincount(labels, minlength=len(classes)).min()
-    if not 1 <= k < smallest:
-        raise BadArgument("k", f"be at least 1 and below the {smallest} points of the smallest class", Words(k))
-    weight = np.zeros(len(points))
-    for c in classes:
-        own = points[labels == c].reshape(np.sum(labels == c), -1)
+    k = check_whole("k", k)
+    data = check_points(x, y, k + 1, f"k = {k} others")
+    weight = np.zeros(len(data.y))
+    for label in range(data.classes):
+        own = data.of(label)
         nearest = np.sort(np.sqrt(_host_squares(own, own)), axis=1)[:, 1 : k + 1]  # without the point itself
-        weight[labels == c] = k / np.maximum(nearest.sum(1), np.finfo(np.float32).eps)
-    return ReleasedGravity(_array(points), jnp.asarray(labels, jnp.int32), _array(weight), k)
+        weight[data.y == label] = k / np.maximum(nearest.sum(1), np.finfo(np.float32).eps)
+    return ReleasedGravity(*_reference(data), _array(weight), k)
 
 
 def _squares(x: Array, points: Array) -> Array:
@@ -178,21 +173,9 @@ def _array(a: np.ndarray) -> Array:
     return jnp.asarray(a, jnp.result_type(float))
 
 
-def _checked(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, range]:
-    """Points as float64, labels, and the classes 0 … K − 1."""
-    points, labels = np.asarray(x, np.float64), np.asarray(y)
-    if points.ndim < 2 or labels.shape != points.shape[:1]:
-        raise BadArgument("x", "be [M, *S] and y [M]", Words(f"of shapes {points.shape} and {labels.shape}"))
-    if labels.dtype.kind not in "iu" or len(labels) == 0 or labels.min() < 0:
-        raise BadArgument(
-            "y", "be class indices from 0, at least one", Words(f"{labels.dtype} of shape {labels.shape}")
-        )
-    if not np.isfinite(points).all():
-        raise BadArgument("x", "be finite", Words("NaN or infinity"))
-    missing = np.flatnonzero(np.bincount(labels) == 0)
-    if len(missing):
-        raise BadArgument("y", "have points of every class up to the largest", Words(f"none of class {missing[0]}"))
-    return points, labels, range(int(labels.max()) + 1)
+def _reference(data: Points) -> tuple[Array, Array]:
+    """The points [M, *S] and their labels [M]."""
+    return _array(data.x.reshape(-1, *data.shape)), jnp.asarray(data.y)
 
 
 def _host_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -201,11 +184,8 @@ def _host_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(square, 0)
 
 
-def _cross_validated(points: np.ndarray, label: int) -> float:
-    if len(points) < FOLDS:
-        raise BadArgument(
-            "y", f"have at least {FOLDS} points of class {label} to choose a bandwidth", Words(len(points))
-        )
+def _cross_validated(points: np.ndarray) -> float:
+    """The mean over ``FOLDS`` folds of the best bandwidth for the points of one class."""
     chosen = []
     for held in np.array_split(np.arange(len(points)), FOLDS):
         rest = np.delete(points, held, axis=0)
@@ -233,11 +213,11 @@ def _k_means(points: np.ndarray, k: int, rng: np.random.Generator) -> tuple[floa
 
 
 def _expectation_maximisation(
-    points: np.ndarray, mean: np.ndarray, iterations: int, rng: np.random.Generator
+    points: np.ndarray, mean: np.ndarray, steps: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights [J], means [J, D] and variances [J, D]."""
     weight, variance, tiny = np.full(len(mean), 1 / len(mean)), np.full(mean.shape, SPREAD), 1e-9
-    for _ in range(iterations):
+    for _ in range(steps):
         terms = np.square(points[:, None] - mean) / variance + np.log(2 * np.pi * variance)
         joint = np.log(weight) - 0.5 * terms.sum(2)
         share = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))  # [M, J]

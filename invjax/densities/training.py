@@ -1,4 +1,4 @@
-"""How the fitted networks (flow, VAE) are trained: minibatches, Adam, the best weights on points held out."""
+"""How the fitted networks (flow, VAE) are trained: minibatches, Adam, and the best weights on points held out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check, check_whole
 from invjax.types import Array
 
-CHECKS = 25  # how often in a run the points held out are looked at
-# The rate is multiplied on by hand: so one compiled step serves every schedule.
+CHECKS = 25  # how often in a run the loss on the points held out is measured
+# The rate is applied outside of the rule, so that one compiled step serves every schedule.
 RULE = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
 Loss = Callable[[Any, Array, Array, "Array | None"], Array]
@@ -45,14 +45,14 @@ def train(
     rate: float,
     held_out: float,
 ) -> Any:
-    """The weights with the least loss on the points held out, of a run of ``steps`` minibatches.
+    """The weights with the least loss on the points held out, over a run of ``steps`` minibatches.
 
     Args:
-      loss: ``loss(weights, x [B, D], label [B], key) -> []``, hashable: it is the key of the compiled step. A key of
+      loss: ``loss(weights, x [B, D], label [B], key) -> []``, hashable, as it is the key of the compiled step. A key of
         None asks for the value without noise.
-      weights: a pytree. x [M, D], label [M]: the points. key: of order, noise and of who is held out.
-      rate: the peak rate of Adam, falling to 0 by a half cosine. held_out: a share of the points, in [0, 1); with 0 (or
-        fewer than 20 points) the last weights are returned.
+      weights: a pytree. x [M, D], label [M]: the points. key: draws the order, the noise and which points are held out.
+      rate: the peak rate of Adam, which falls to 0 by a half cosine. held_out: a share of the points, in [0, 1); with 0
+        (or fewer than 20 points) the last weights are returned.
     """
     count = len(x)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 0), count))
@@ -78,11 +78,8 @@ def train(
 
 
 def check_training(steps: int, batch: int, rate: float, held_out: float) -> None:
-    """ValueError naming the argument that is out of its range."""
-    for name, value in (("steps", steps), ("batch", batch)):
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise BadArgument(name, "be a whole number >= 1", value)
-    if not rate > 0:
-        raise BadArgument("rate", "be positive", rate)
-    if not 0 <= held_out < 1:
-        raise BadArgument("held_out", "be in [0, 1)", held_out)
+    """Raise BadArgument about the argument that is out of its range."""
+    check_whole("steps", steps)
+    check_whole("batch", batch)
+    check("rate", rate, lambda peak: peak > 0, "positive")
+    check("held_out", held_out, lambda share: 0 <= share < 1, "in [0, 1)")

@@ -2,9 +2,10 @@
 
     log q(x | k) = log N(x; d(m(x, k), k), σ²) − KL(N(m(x, k), v(x, k)) || N(0, I))                                (1)
 
-m and v the posterior's mean and variance, d the decoder, σ a learned deviation: the evidence lower bound (Kingma,
-Welling, ICLR 2014) with the mean of the posterior in the place of a draw. So it is deterministic, as a search needs;
-it is no longer a bound, and no normalised density. Points off the manifold are reconstructed badly: that is the pull.
+m and v are the posterior's mean and variance, d is the decoder, σ a learned deviation: (1) is the evidence lower bound
+(Kingma, Welling, ICLR 2014) with the mean of the posterior in the place of a draw. So it is deterministic, as a search
+needs, but no longer a bound, and not a normalised density. The pull is that points off the manifold are reconstructed
+badly.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check, check_key, check_whole, of_shape
 from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
@@ -35,30 +36,13 @@ class VAE:
 
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; []."""
-        fit, divergence = self._terms(x, label)
-        return fit - divergence - jnp.log(self.scale.astype(x.dtype)).sum()
-
-    def reconstruct(self, x: Array, label: Array) -> Array:
-        """``d(m(x, k), k)`` [*S]: the point of the learned manifold that stands for x [*S]."""
-        from flax import nnx
-
-        net = nnx.merge(self.graph, self._weights(x))
-        one_hot = jax.nn.one_hot(label, self.classes, dtype=x.dtype)[None]
-        z = net.decode(net.encode(self._standard(x), one_hot)[0], one_hot)[0]
-        return (self.mean.astype(x.dtype) + self.scale.astype(x.dtype) * z).reshape(x.shape)
-
-    def _weights(self, x: Array) -> Any:
-        return jax.tree.map(lambda leaf: leaf.astype(x.dtype), self.weights)
-
-    def _standard(self, x: Array) -> Array:
-        return ((x.reshape(-1) - self.mean.astype(x.dtype)) / self.scale.astype(x.dtype))[None]
-
-    def _terms(self, x: Array, label: Array) -> tuple[Array, Array]:
         from invjax.densities.vae_net import terms
 
-        one_hot = jax.nn.one_hot(label, self.classes, dtype=x.dtype)[None]
-        fit, divergence = terms(self.graph, self._weights(x), self._standard(x), one_hot, None)
-        return fit[0], divergence[0]
+        weights = jax.tree.map(lambda leaf: leaf.astype(x.dtype), self.weights)
+        scale = self.scale.astype(x.dtype)
+        z = ((x.reshape(-1) - self.mean.astype(x.dtype)) / scale)[None]
+        fit, divergence = terms(self.graph, weights, z, jax.nn.one_hot(label, self.classes, dtype=x.dtype)[None], None)
+        return fit[0] - divergence[0] - jnp.log(scale).sum()
 
 
 def fit_vae(
@@ -79,9 +63,9 @@ def fit_vae(
 
     Args:
       x: reference points [M, *S], y: their classes [M], 0 … K-1.
-      latent: numbers of the code; None: a third of D, from 2 to 16. hidden: width of the hidden layers.
-      conv: convolutions, for images [M, H, W, C]; else dense layers on the flattened point.
-      noise: deviation of the noise added to the points in training, in units of the features' deviation.
+      latent: size of the code; None takes a third of D, from 2 to 16. hidden: width of the hidden layers.
+      conv: convolutions, for images [M, H, W, C], instead of dense layers on the flattened point.
+      noise: deviation of the noise that is added to the points in training, in units of the features' deviation.
       steps, batch, rate, held_out, key: as in :func:`invjax.densities.fit_flow`.
 
     Raises:
@@ -89,30 +73,26 @@ def fit_vae(
         shape [M, H, W, C].
     """
     data = check_points(x, y, 2, "to learn from")
-    shape, size = np.shape(np.asarray(x))[1:], data.x.shape[1]
-    latent = min(16, max(2, size // 3)) if latent is None else latent
-    for name, value in (("latent", latent), ("hidden", hidden)):
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise BadArgument(name, "be a whole number >= 1", value)
-    if not 0 <= noise < np.inf:
-        raise BadArgument("noise", "be at least 0 and finite", noise)
-    if conv and len(shape) != 3:
-        raise ValueError(f"conv=True needs x of shape [M, H, W, C]; it was {[len(data.x), *shape]}")
+    size = data.x.shape[1]
+    latent = min(16, max(2, size // 3)) if latent is None else check_whole("latent", latent)
+    hidden = check_whole("hidden", hidden)
+    check("noise", noise, lambda deviation: 0 <= deviation < np.inf, "at least 0 and finite")
+    if conv and len(data.shape) != 3:
+        raise BadArgument("x", "be images [M, H, W, C] for conv=True", of_shape((len(data.x), *data.shape)))
     check_training(steps, batch, rate, held_out)
     from invjax.densities.vae_net import build
 
-    start, order = jax.random.split(jax.random.key(0) if key is None else key)
-    graph, weights = build(shape or (1,), data.classes, int(latent), int(hidden), conv, start)
+    start, order = jax.random.split(check_key(key))
+    graph, weights = build(data.shape or (1,), data.classes, latent, hidden, conv, start)
     weights = jax.tree.map(lambda leaf: leaf.astype(data.dtype), weights)
     mean = data.x.mean(0)
     # Pixels share one scale: a border pixel that is nearly always black must not weigh as much as one of the stroke.
-    wide = len(shape) == 3
+    wide = len(data.shape) == 3
     scale = np.full(size, float(np.sqrt(data.x.var(0).mean())) or 1.0) if wide else deviations(data.x, 0.05)
     z = leaf((data.x - mean) / scale, data)
     loss = _Loss(graph, data.classes, float(noise))
-    weights = train(
-        loss, weights, z, jnp.asarray(data.y), order, steps=steps, batch=batch, rate=rate, held_out=held_out
-    )
+    run: dict[str, Any] = {"steps": steps, "batch": batch, "rate": rate, "held_out": held_out}
+    weights = train(loss, weights, z, jnp.asarray(data.y), order, **run)
     return VAE(weights, leaf(mean, data), leaf(scale, data), data.classes, graph)
 
 

@@ -1,4 +1,4 @@
-"""The networks of the variational autoencoder, in Flax NNX. Loaded only where one is fitted."""
+"""The networks of the variational autoencoder, in Flax NNX; loaded only where one is fitted."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def build(shape: tuple[int, ...], classes: int, latent: int, hidden: int, conv: 
     net = (Conv if conv else Dense)(shape, classes, latent, hidden, rngs=nnx.Rngs(int(seed)))
     for node in [node for _, node in nnx.iter_graph(net) if isinstance(node, nnx.Module)]:
         if type(node).__module__.startswith("flax."):
-            # flax 0.11 keeps initialisers in its layers, another function each time: equal networks would not compare
-            # equal, and each fit would compile anew.
+            # flax 0.11 keeps its initialisers in the layers, a new function each time: equal networks would not
+            # compare equal, and each fit would compile anew.
             for name in [name for name, value in vars(node).items() if name.endswith("_init") and callable(value)]:
                 setattr(node, name, None)
     return nnx.split(net)
@@ -88,7 +88,7 @@ def build(shape: tuple[int, ...], classes: int, latent: int, hidden: int, conv: 
 def terms(graph: Any, weights: Any, z: Array, one_hot: Array, key: Array | None) -> tuple[Array, Array]:
     """``log N(z; decode(code), noise²)`` and ``KL(posterior || N(0, I))``, each [B], of z [B, D].
 
-    key: of the draw of the code; None: the mean of the posterior.
+    key: draws the code; without it (None) the code is the mean of the posterior.
     """
     net = nnx.merge(graph, weights)
     mean, log_variance = net.encode(z, one_hot)

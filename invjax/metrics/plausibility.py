@@ -12,7 +12,7 @@ Source: (1) Breunig et al. 2000, as scikit-learn's LocalOutlierFactor(novelty=Tr
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -23,6 +23,7 @@ from scipy.spatial.distance import cdist
 
 from invjax.core.errors import BadArgument
 from invjax.metrics.rows import flat
+from invjax.types import HeldOut
 
 REFERENCE = 2000  # rows of a class that a log-density is ranked among, at most, evenly spaced: 1 % or finer
 BATCH = 64  # rows of one density call: a kernel density holds [BATCH, M, D] numbers
@@ -89,8 +90,8 @@ def density_rank(
         own = rows[labels == label]
         if len(own):
             own = own[np.linspace(0, len(own) - 1, min(len(own), REFERENCE)).round().astype(int)]
-            held_out = getattr(density, "held_out_log_prob", None) or (lambda *of: _log_prob(density, *of))
-            reference = np.sort(np.asarray(held_out(own, np.full(len(own), label)), np.float64))
+            values_of = density.held_out_log_prob if isinstance(density, HeldOut) else partial(_log_prob, density)
+            reference = np.sort(np.asarray(values_of(own, np.full(len(own), label)), np.float64))
             at = wanted == label
             ranks[at] = np.searchsorted(reference, values[at], side="left") / len(own)
             ranks[at & np.isnan(values)] = NAN

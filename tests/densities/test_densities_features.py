@@ -109,9 +109,9 @@ def test_refuses(data):
     features = LogitsModel(jnp.asarray(matrix), project)
     with pytest.raises(ValueError, match="x must be floats"):
         fit_features(features, fit_knn, (9 * x).astype(np.uint8), y)
-    with pytest.raises(ValueError, match="batch must be at least 1"):
+    with pytest.raises(ValueError, match="batch must be a whole number >= 1"):
         fit_features(features, fit_knn, x, y, batch=0)
     with pytest.raises(ValueError, match="features must give finite numbers"):
         fit_features(LogitsModel(jnp.full((6, 3), jnp.inf), project), fit_knn, x, y)
-    with pytest.raises(ValueError, match="needs at least"):
+    with pytest.raises(ValueError, match="y must have at least"):
         fit_features(features, fit_knn, x, y, k=40)

@@ -111,8 +111,6 @@ def test_vae_tells_points_of_the_class(vae, moons) -> None:
     own = values(vae, x, y)
     assert own.mean() > values(vae, x, 1 - y).mean() + 2
     assert own.mean() > values(vae, x + 2, y).mean() + 10
-    again = jax.jit(lambda vae, x, y: jax.vmap(vae.reconstruct)(x, y))(vae, x, y)
-    assert np.square(again - x).mean() < 0.2 * x.var()
 
 
 def test_same_key_same_fit_and_one_program(moons) -> None:
@@ -131,7 +129,6 @@ def test_vae_of_images() -> None:
     value, slope = one(density, jnp.asarray(x[0]), jnp.int32(2))
     assert np.isfinite(value)
     assert slope.shape == (10, 7, 1)
-    assert jax.eval_shape(density.reconstruct, jnp.asarray(x[0]), jnp.int32(2)).shape == (10, 7, 1)
 
 
 def test_float64_and_odd_shapes() -> None:
@@ -147,7 +144,7 @@ def test_bad_arguments(fit, moons) -> None:
     x, y = moons[0][:30], moons[1][:30]
     with pytest.raises(ValueError, match="x must be finite"):
         fit(np.full((30, 2), np.inf), y)
-    with pytest.raises(ValueError, match="there were 1 of class 0"):
+    with pytest.raises(ValueError, match="class 0 has 1"):
         fit(x, np.where(np.arange(30) == 0, 0, 1))
     for name, value in (("steps", 0), ("batch", 1.5), ("rate", 0.0), ("held_out", 1.0), ("hidden", 0), ("noise", -1)):
         with pytest.raises(ValueError, match=f"{name} must be"):
@@ -155,7 +152,7 @@ def test_bad_arguments(fit, moons) -> None:
 
 
 def test_conv_needs_images(moons) -> None:
-    with pytest.raises(ValueError, match="conv=True needs x of shape"):
+    with pytest.raises(ValueError, match=r"x must be images \[M, H, W, C\] for conv=True"):
         fit_vae(*moons[:2], conv=True)
 
 
