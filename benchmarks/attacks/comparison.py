@@ -104,8 +104,7 @@ def run(options: argparse.Namespace) -> int:
     table = suite.modes[options.mode]
     entries = {name: table[name] for name in pick("attacks", options.attacks, table)}
     untargeted = options.targets == "untargeted"
-    settings = dict(one.partition("=")[::2] for one in options.set)
-    configs = {name: configuration(entry, untargeted, settings) for name, entry in entries.items()}
+    configs = {name: configuration(entry, untargeted, options.set) for name, entry in entries.items()}
     impossible = [name for name, entry in entries.items() if not (entry.targeted or untargeted)]
     if impossible:
         raise BadArgument("targets", f"be 'untargeted' for {', '.join(impossible)}", hint="no targeted form exists")

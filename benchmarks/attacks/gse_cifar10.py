@@ -9,8 +9,9 @@ import numpy as np
 
 from benchmarks.attacks import published
 from benchmarks.attacks.records import record_of
+from benchmarks.attacks.settings import CIFAR10, Entry, configuration
 from benchmarks.common import check_json, timed_run, write_json
-from invjax.campaign import choose, configure
+from invjax.campaign import choose
 from invjax.campaign.pairs import make_pairs
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.logits import num_classes
@@ -18,9 +19,8 @@ from invjax.data import open_images
 from invjax.metrics.attack import MEASURES, attack_table
 from invjax.models import load
 from invjax.models.params_file import load_arrays
-from invjax.types import Config
 
-VARIANTS = {"fast": "gse", "released": "gse-released", "published": "gse-published"}
+VARIANTS = {"fast": CIFAR10["gse"], "released": CIFAR10["gse-released"], "published": Entry("gse-published", {})}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,17 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", help="npz with acp, anc, l2, d20 [T, N] and image_index [N] of another code")
     parser.add_argument("--json", help="file for the record")
     parser.add_argument("--no-progress", action="store_true")
-
-
-def configuration(variant: str, untargeted: bool, settings: list[str]) -> Config:
-    """The configuration of a variant, with ``--set NAME=VALUE`` on top."""
-    constants: dict[str, str | float] = {}
-    if untargeted and variant == "released":
-        constants["phase_one_steps"] = 30  # the released settings differ
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        constants[name] = value
-    return configure(VARIANTS[variant], constants)
 
 
 def compare(path: str, record: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -77,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     check_json(options.json)
     source = open_images(options.images)
     logits = load("resnet20", options.weights, mean=options.mean, std=options.std)
-    config = configuration(options.variant, options.untargeted, options.set)
+    config = configuration(VARIANTS[options.variant], options.untargeted, options.set)
     chosen = choose(logits, source, None, options.start, options.n)
     classes = num_classes(logits, chosen.images.shape[1:], chosen.images.dtype)
     pairs = make_pairs(chosen.labels, classes, "untargeted" if options.untargeted else options.targets)

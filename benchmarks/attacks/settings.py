@@ -9,9 +9,11 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from invjax.campaign import configure
+from invjax.core.errors import BadArgument
 from invjax.types import Config
 
 
@@ -104,6 +106,13 @@ IMAGENET_FIDELITY: dict[str, Entry] = {
 }
 
 
-def configuration(entry: Entry, untargeted: bool, settings: dict[str, str]) -> Config:
-    """The entry's configuration, with ``--set`` on top. Raises BadArgument for an unknown or bad constant."""
-    return configure(entry.attack, {**entry.constants, **(entry.untargeted if untargeted else {}), **settings})
+def configuration(entry: Entry, untargeted: bool, settings: Sequence[str]) -> Config:
+    """The entry's configuration with the ``NAME=VALUE`` of ``--set`` on top.
+
+    Raises BadArgument for an unknown or bad constant.
+    """
+    given = dict(setting.partition("=")[::2] for setting in settings)
+    try:
+        return configure(entry.attack, {**entry.constants, **(entry.untargeted if untargeted else {}), **given})
+    except BadArgument as error:
+        raise error.renamed("set" if error.name == "constants" else f"--set {error.name}") from None

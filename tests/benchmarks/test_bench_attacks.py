@@ -35,7 +35,7 @@ def words(pictures: Path, *more: str) -> list[str]:
 @pytest.mark.parametrize("untargeted", [False, True])
 def test_every_entry_is_a_configuration(table: str, untargeted: bool) -> None:
     for name, entry in TABLES[table].items():
-        config = configuration(entry, untargeted, {})
+        config = configuration(entry, untargeted, [])
         assert type(brief(config)) is type(config), name
         assert jax.tree.structure(brief(config)) == jax.tree.structure(config), "the same program"
 
@@ -77,7 +77,7 @@ def test_records_resuming_and_figures(pictures: Path, tmp_path: Path, capsys: py
 def test_fidelity_counts_failures_as_attempted(pictures: Path, tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     hopeless = ["--mode", "fidelity", "--attacks", "fwnucl", "--n", "2", "--targets", "1", "--no-explain"]
-    asked = words(pictures, *hopeless, "--set", "iterations=2", "--set", "eps=0.01", "--json", str(record))
+    asked = words(pictures, *hopeless, "--set", "steps=2", "--set", "eps=0.01", "--json", str(record))
     assert main(asked) == 0
     one = json.loads(record.read_text())["attacks"]["fwnucl"]
     assert one["failed"] == 2
@@ -99,7 +99,7 @@ def test_attempted() -> None:
     ("more", "message"),
     [
         (["--attacks", "nothing"], "attacks must be 'all' or some of"),
-        (["--attacks", "gse", "--set", "nothing=1"], "set must name constants of"),
+        (["--attacks", "gse", "--set", "nothing=1"], "--set must name constants of"),
         (["--attacks", "gse", "--targets", "0"], "targets must be different offsets"),
         (["--attacks", "gse", "--json", "nowhere/record.json"], "json must lie in an existing folder"),
     ],
