@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
@@ -207,7 +208,8 @@ def run_queue(
     problems: every leaf with leading axis [N] (``key`` None: each example's key is folded from ``key`` and its id).
     """
     if checks.is_traced(ctx, problems, config, key):
-        raise ValueError("run_queue needs concrete arguments; inside jit, vmap or grad use run_batch")
+        hint = "inside jit, vmap or grad use run_batch"
+        raise BadArgument("problems", "be concrete arrays for run_queue", Words("traced"), hint=hint)
     results: Result | None = None
     for part in stream(ctx, problems, config, method=method, key=key, lanes=lanes, evaluator=evaluator, mesh=mesh):
         if on_part is not None:

@@ -259,7 +259,9 @@ def test_tracers() -> None:
     def queue(x: Any) -> Any:
         return engine.run_queue(ctx, problems._replace(x=x), config, lanes=4, **common)
 
-    with pytest.raises(ValueError, match="run_queue needs concrete arguments; inside jit, vmap or grad use run_batch"):
+    with pytest.raises(
+        ValueError, match="must be concrete arrays for run_queue, was traced; inside jit, vmap or grad use run_batch"
+    ):
         jax.jit(queue)(TASK.x)
     inside = jax.jit(lambda x: invjax.solve(TASK.net, x, TASK.label, target=TASK.target, method=Descent(), lanes=4))
     nets.same(inside(TASK.x), solve(Descent()))
