@@ -1,6 +1,6 @@
 """Losses of one example on its logits; ``target = UNTARGETED`` asks for any class but the label.
 
-With Z the logits, y the label, t the target, everything here stands on the *gap*
+With Z the logits, y the label and t the target, all of these losses rest on the *gap*
 
     targeted    gap = max_{j≠t} Z_j - Z_t          untargeted    gap = Z_y - max_{j≠y} Z_j                       (7)
 
@@ -29,7 +29,7 @@ def gap(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
 
 
 def lead(logits: Array, label: ArrayLike, place: ArrayLike) -> Array:
-    """The label's logit less that of its rival in this place; 0: the strongest. place: [] int, traced. []"""
+    """The label's logit less that of its ``place``-th strongest rival, counted from 0. place: [] int, traced. []"""
     rivals = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, jax.lax.stop_gradient(logits))
     rival = jnp.take(jnp.argsort(-rivals), place, mode="clip")
     return jnp.take(logits, label, mode="clip") - jnp.take(logits, rival, mode="clip")
@@ -41,7 +41,7 @@ def reached(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
 
 
 def wanted(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
-    """[] int32: the target; untargeted the strongest class that is not the label."""
+    """[] int32: the target; without one the strongest class that is not the label."""
     rest = jnp.where(jnp.arange(logits.shape[-1]) == label, jnp.full_like(logits, -jnp.inf), logits)
     return jnp.where(jnp.asarray(target) >= 0, target, jnp.argmax(rest)).astype(jnp.int32)
 
@@ -65,9 +65,11 @@ def cross_entropy(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
 
 
 def probability_gap(logits: Array, label: ArrayLike, target: ArrayLike, probability: ArrayLike) -> Array:
-    """How far the wanted class is from having this softmax probability; at most 0 where it has it. [] in logit units.
+    """How far the wanted class is from this softmax probability, [] in logit units; at most 0 where it has it.
 
-        targeted    log Σ_{j≠t} e^{Z_j} − Z_t + log(p / (1 − p))           untargeted: of not being y
+        targeted    log Σ_{j≠t} e^{Z_j} − Z_t + log(p / (1 − p))
+
+    Untargeted, the probability is that of all classes but y together.
 
     probability: p in (0, 1). For two classes and p = 1/2 this is :func:`gap`.
     """
@@ -77,3 +79,7 @@ def probability_gap(logits: Array, label: ArrayLike, target: ArrayLike, probabil
     others = jax.nn.logsumexp(jnp.where(own, jnp.full_like(logits, -jnp.inf), logits))
     p = jnp.asarray(probability, logits.dtype)
     return jnp.where(targeted, others - aimed, aimed - others) + jnp.log(p) - jnp.log1p(-p)
+
+
+# What attacks with an option ``loss`` choose from. The gap does not saturate where the network is sure.
+LOSSES = {"cross_entropy": cross_entropy, "margin": gap}

@@ -72,7 +72,7 @@ x.shape, x.min(), x.max(), label
 # PGD may change every pixel by up to 0.3. `target=None` would ask for any other class.
 
 # %%
-one = invjax.solve(model, x[0], label[0], target=(label[0] + 3) % 10, method=PGD(eps=0.3, step=0.02))
+one = invjax.solve(model, x[0], label[0], target=(label[0] + 3) % 10, method=PGD(eps=0.3, step_size=0.02))
 changed = int((one.delta != 0).sum())
 print(invjax.Status(int(one.status)).name, "after", int(one.evaluations), "gradients;", changed, "pixels changed")
 
@@ -86,7 +86,7 @@ print(invjax.Status(int(one.status)).name, "after", int(one.evaluations), "gradi
 gse = GSE()
 pairs = make_pairs(label, num_classes=10, targets="all")
 result = invjax.solve(model, x[pairs.image], pairs.label, target=pairs.target, method=gse)
-pgd = invjax.solve(model, x[pairs.image], pairs.label, target=pairs.target, method=PGD(eps=0.3, step=0.02))
+pgd = invjax.solve(model, x[pairs.image], pairs.label, target=pairs.target, method=PGD(eps=0.3, step_size=0.02))
 
 # %%
 tables = {}
@@ -125,7 +125,7 @@ viz.trace((steps.support * ended).T, (steps.gap * ended).T, total=x[0].size, tit
 @jax.jit
 def towards_all(model, x, label, targets, eps):
     def one(target):
-        return invjax.solve(model, x, label, target=target, method=PGD(eps=eps, step=0.02))
+        return invjax.solve(model, x, label, target=target, method=PGD(eps=eps, step_size=0.02))
 
     return jax.vmap(one)(targets)
 

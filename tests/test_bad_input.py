@@ -142,7 +142,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"method": PGD(eps=np.ones(3))},
         r"PGD.eps must be a radius >= 0, was array",
     ),
-    "step": ({"method": PGD(step=0)}, r"PGD.step must be a step > 0, was 0"),
+    "step": ({"method": PGD(step_size=0)}, r"PGD.step_size must be above 0, was 0"),
     "steps": ({"method": PGD(steps=0)}, r"PGD.steps must be at least 1, was 0"),
     "steps a fraction": (
         {"method": PGD(steps=2.5)},

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     for count in sorted(options.pairs):
         x = generator.random((count, 28, 28, 1), dtype=np.float32)
         label = generator.integers(0, 10, count).astype(np.int32)
-        method = PGD(eps=0.01, step=0.005, steps=10)  # too weak to end early: every lane works to the end
+        method = PGD(eps=0.01, step_size=0.005, steps=10)  # too weak to end early: every lane works to the end
         result = solve(
             logits, x, label, target=(label + 1) % 10, method=method, lanes=options.lanes,
             progress=False if options.no_progress else None,

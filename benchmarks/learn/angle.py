@@ -157,7 +157,7 @@ def study(
     for radius, one in networks.items():
         moves = directions(
             one.model, x, y, target,
-            attack=PGD(eps=setting.attack, step=setting.attack / 8, steps=iterations, norm="l2", stop_early=False),
+            attack=PGD(eps=setting.attack, step_size=setting.attack / 8, steps=iterations, norm="l2", stop_early=False),
             counterfactual=FixedWeights(
                 gamma=setting.gamma, tau=setting.tau * kind.weight, beta=setting.beta, iterations=iterations,
                 step=first_step(setting.gamma, setting.tau * kind.curvature),

@@ -2,14 +2,15 @@
 
     min_r  c max(0, gap(f(x + r)) + κ) + ‖r‖_2² + β ‖r‖_1,   x + r in the box                                       (1)
 
-FISTA with steps α_k = step·√(1 − k/iterations); l1 norm and box are one exact proximal map. c is searched per example
-for the smallest that succeeds: raised ``grow``-fold until it does, bisected afterwards. Of all points with the wanted
-class and margin κ the one of least elastic net ‖r‖_2² + β‖r‖_1 (rule "en") or l1 norm ("l1") is kept; the FISTA
-iterate, which alone is exactly sparse, is judged by a probe.
+FISTA with steps α_k = step_size·√(1 − k/steps); l1 norm and box are one exact proximal map. The smallest c that
+succeeds is searched per example: c is raised ``growth``-fold until a trial succeeds and bisected afterwards. Of all
+points with the wanted class and margin κ the one of least elastic net ‖r‖_2² + β‖r‖_1 (rule "en") or l1 norm ("l1") is
+kept. Only the FISTA iterate is exactly sparse, so a probe judges it, too.
 
 Unit: the feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.coordinates`). Deviations: the released
-code shrinks by β where the step of (1) shrinks by α_k β, so its β is a hundred times the stated one; its momentum is
-k/(k + 3), here that of :mod:`invjax.solvers.momentum` with adaptive restart; it can return failures as black images.
+code shrinks by β where the step of (1) shrinks by α_k β, so its β is a hundred times the stated one. Its momentum is
+k/(k + 3); here it is that of :mod:`invjax.solvers.momentum` with adaptive restart. It can return failures as black
+images.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 
 from invjax import losses, prox
 from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
 from invjax.core.numerics import select
 from invjax.solvers import State as Inner
 from invjax.solvers import fista, search
@@ -37,43 +38,46 @@ class EAD:
 
     Fields:
       beta: β, box widths, >= 0; 0 is Carlini and Wagner's l2 attack by proximal steps.
-      start: c of the first trial, box widths squared per logit unit, > 0.
-      grow: c of the next trial over this one's until one succeeds, > 1.
+      initial_weight: c of the first trial, box widths squared per logit unit, > 0.
+      growth: c of the next trial over this one's until one succeeds, > 1.
       trials: values of c tried, >= 1.
-      iterations: steps of a trial, >= 1.
-      step: α_0, without unit, > 0.
+      steps: steps of a trial, >= 1.
+      step_size: α_0, without unit, > 0.
       kappa: κ, confidence, logit units, >= 0.
       rule: "en" or "l1": what the best point is chosen by (static).
 
-    Evaluations per example: at most 1 + trials·iterations, and as many probes.
+    Evaluations per example: at most 1 + trials·steps, and as many probes.
     """
 
     beta: float = 0.01
-    start: float = 0.001
-    grow: float = 10.0
+    initial_weight: float = 0.001
+    growth: float = 10.0
     trials: int = 9
-    iterations: int = 1000
-    step: float = 0.01
+    steps: int = 1000
+    step_size: float = 0.01
     kappa: float = 0.0
     rule: str = field(default="en", metadata=STATIC)
 
     method: ClassVar[Method]
+    RENAMED: ClassVar = {
+        "start": "initial_weight",
+        "grow": "growth",
+        "iterations": "steps",
+        "step": "step_size",
+    }
 
     def check(self) -> None:
-        require(self, "beta", lambda v: v >= 0, "a weight >= 0")
-        require(self, "start", lambda v: v > 0, "above 0")
-        require(self, "grow", lambda v: v > 1, "above 1")
-        require(self, "trials", lambda v: v >= 1, "at least 1")
-        require(self, "iterations", lambda v: v >= 1, "at least 1")
-        require(self, "step", lambda v: v > 0, "a step > 0")
-        require(self, "kappa", lambda v: v >= 0, "a margin >= 0")
+        require_at_least(self, 0, "beta", "kappa")
+        require_above(self, 0, "initial_weight", "step_size")
+        require_above(self, 1, "growth")
+        require_at_least(self, 1, "trials", "steps")
         require_choice(self, "rule", RULES)
 
 
 class EADState(NamedTuple):
     inner: Inner  # FISTA on r
     g0: Array  # [*S] gradient of the hinge at r = 0: the first step of every trial needs no evaluation
-    k: Array  # [] int32, steps taken in this trial; 0 before the clean input was seen
+    count: Array  # [] int32, steps taken in this trial; 0 before the clean input was seen
     hit: Array  # [] bool, this trial has succeeded
     c: search.Bracket  # the search for the smallest c that succeeds
     best: Best  # scored by the rule
@@ -82,7 +86,7 @@ class EADState(NamedTuple):
 
 def _init(ctx: Context, problem: Problem, config: EAD) -> EADState:
     zero = jnp.zeros_like(problem.x)
-    c = search.init(jnp.asarray(config.start, zero.dtype))
+    c = search.init(jnp.asarray(config.initial_weight, zero.dtype))
     return EADState(
         fista.init(zero), zero, jnp.int32(0), jnp.bool_(False), c, nothing(problem), jnp.int32(Status.PENDING)
     )
@@ -102,7 +106,7 @@ def _loss(ctx: Context, problem: Problem, config: EAD, state: EADState, point: A
 
 
 def score(config: EAD, r: Array) -> Array:
-    """[] what the best point is chosen by."""
+    """[] the score of a point by ``config.rule``; the least wins."""
     l1 = jnp.sum(jnp.abs(r))
     return l1 if config.rule == "l1" else jnp.sum(jnp.square(r)) + config.beta * l1
 
@@ -113,11 +117,11 @@ def _judge(problem: Problem, config: EAD, best: Best, point: Array, logits: Arra
     return best.offer(point, score(config, to_units(problem, point)).astype(best.score.dtype), valid), valid
 
 
-def _step(problem: Problem, config: EAD, inner: Inner, r: Array, grad: Array, k: Array, c: Array) -> Inner:
+def _step(problem: Problem, config: EAD, inner: Inner, r: Array, grad: Array, count: Array, c: Array) -> Inner:
     """One FISTA step from r with the hinge's gradient there."""
     low, high = room(problem)
-    left = jnp.maximum(1 - k.astype(r.dtype) / config.iterations, 0)
-    size = jnp.asarray(config.step, r.dtype) * jnp.sqrt(left)
+    left = jnp.maximum(1 - count.astype(r.dtype) / config.steps, 0)
+    size = jnp.asarray(config.step_size, r.dtype) * jnp.sqrt(left)
 
     def proximal(v: Array, size: Array) -> Array:
         return prox.l1(v, size * config.beta, lower=low, upper=high)
@@ -126,16 +130,16 @@ def _step(problem: Problem, config: EAD, inner: Inner, r: Array, grad: Array, k:
 
 
 def _tell(ctx: Context, problem: Problem, config: EAD, state: EADState, ev: Eval) -> EADState:
-    first = state.k == 0
+    first = state.count == 0
     best, valid = _judge(problem, config, state.best, ev.point, ev.logits)
     best = select(first, state.best, best)
     grad = ev.grad * scale(problem)
-    inner = _step(problem, config, state.inner, to_units(problem, ev.point), grad, state.k, state.c.value)
+    inner = _step(problem, config, state.inner, to_units(problem, ev.point), grad, state.count, state.c.value)
     clean = first & losses.reached(ev.logits, problem.label, problem.target)
     return EADState(
         inner=inner,
         g0=jnp.where(first, grad, state.g0),
-        k=state.k + 1,
+        count=state.count + 1,
         hit=state.hit | (valid & ~first),
         c=state.c,
         best=best,
@@ -148,19 +152,19 @@ def _probe(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Arra
 
 
 def _tell_probe(ctx: Context, problem: Problem, config: EAD, state: EADState, points: Array, logits: Array) -> EADState:
-    decided = state.status != Status.PENDING  # the clean input was enough: its probe is not looked at
+    decided = state.status != Status.PENDING  # the clean input has the wanted class: its probe does not count
     best, valid = _judge(problem, config, state.best, points[0], logits[0])
     best, hit = select(decided, state.best, best), state.hit | valid
-    ended = ~decided & (state.k >= config.iterations)
-    c = select(ended, search.seek_smallest(state.c, hit, grow=config.grow), state.c)
+    ended = ~decided & (state.count >= config.steps)
+    c = select(ended, search.seek_smallest(state.c, hit, config.growth), state.c)
     # A new trial begins with the step from r = 0. FISTA asks that step's result itself, so nothing is left unjudged.
-    zero, start = jnp.zeros_like(problem.x), jnp.zeros_like(state.k)
+    zero, start = jnp.zeros_like(problem.x), jnp.zeros_like(state.count)
     fresh = _step(problem, config, fista.init(zero), zero, state.g0, start, c.value)
     status = best.status(jnp.bool_(False), c.trials >= config.trials)
     return EADState(
         inner=select(ended, fresh, state.inner),
         g0=state.g0,
-        k=jnp.where(ended, 1, state.k).astype(jnp.int32),
+        count=jnp.where(ended, 1, state.count).astype(jnp.int32),
         hit=hit & ~ended,
         c=c,
         best=best,

@@ -10,7 +10,7 @@ pixels, or groups. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.
 
 Deviations: (3) is the exact projection onto the intersection. The paper keeps the ε largest |u| and clips afterwards,
 which spends units on values that the box then takes away. After the last step :mod:`invjax.attacks.parts.pruning` looks
-for fewer units still (``prune=0``: the paper's end).
+for even fewer units (``prune=0`` ends as the paper does).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from invjax import losses
 from invjax.attacks.parts import pruning
 from invjax.attacks.parts.coordinates import room, scale, to_data
 from invjax.attacks.parts.units import check_unit, count, grouping_of
-from invjax.core.config import STATIC, config, require
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.groups import group_gains
 from invjax.core.numerics import safe_divide, safe_norm
 from invjax.core.ranks import largest
@@ -35,40 +35,45 @@ from invjax.types import Array, Context, Eval, Method, Problem, Status
 
 @config
 class FMN:
-    """The attack's constants; the defaults are the published ones, but for ``prune``. Targeted and untargeted.
+    """The attack's constants; all defaults but ``prune`` are the published ones. Targeted and untargeted.
 
     Fields:
-      iterations: steps, >= 1.
-      step: α of the first step, l2 length, box widths, > 0.
-      step_end: α of the last step, > 0.
-      gamma: γ of the first step, the share by which ε moves, in [0, 1).
-      gamma_end: γ of the last step, in [0, 1).
+      steps: >= 1.
+      step_size: α of the first step, l2 length, box widths, > 0.
+      step_size_end: α of the last step, > 0.
+      eps_rate: γ of the first step, the share by which ε moves, in [0, 1).
+      eps_rate_end: γ of the last step, in [0, 1).
       prune: points asked by the last stage, >= 0.
       unit: what ε counts: "feature", "pixel", or "group": ``groups`` of the problem, or patches (static).
       patch: side of the patches, pixels, where ``unit`` is "group" and no groups are given (static).
 
-    Evaluations per example: 1 (the clean input) + iterations, and where it succeeds at most prune + 10 (its
+    Evaluations per example: 1 (the clean input) + steps, and where it succeeds at most prune + 10 (its
     best point, untargeted 9 rivals at the clean input, and the last stage).
     """
 
-    iterations: int = 1000
-    step: float = 1.0
-    step_end: float = 0.01
-    gamma: float = 0.05
-    gamma_end: float = 0.001
+    steps: int = 1000
+    step_size: float = 1.0
+    step_size_end: float = 0.01
+    eps_rate: float = 0.05
+    eps_rate_end: float = 0.001
     prune: int = 20
     unit: str = field(default="feature", metadata=STATIC)
     patch: int = field(default=8, metadata=STATIC)
 
     method: ClassVar[Method]
+    RENAMED: ClassVar = {
+        "iterations": "steps",
+        "step": "step_size",
+        "step_end": "step_size_end",
+        "gamma": "eps_rate",
+        "gamma_end": "eps_rate_end",
+    }
 
     def check(self) -> None:
-        for name in ("iterations", "patch"):
-            require(self, name, lambda v: v >= 1, "at least 1")
-        require(self, "prune", lambda v: v >= 0, "at least 0")
-        for name in ("step", "step_end"):
-            require(self, name, lambda v: v > 0, "a step > 0")
-        for name in ("gamma", "gamma_end"):
+        require_at_least(self, 1, "steps", "patch")
+        require_at_least(self, 0, "prune")
+        require_above(self, 0, "step_size", "step_size_end")
+        for name in ("eps_rate", "eps_rate_end"):
             require(self, name, lambda v: 0 <= v < 1, "in [0, 1)")
         check_unit(self)
 
@@ -76,7 +81,7 @@ class FMN:
 class FMNState(NamedTuple):
     r: Array  # [*S] the next point to ask, as a perturbation
     eps: Array  # [] ε, a whole number of units, in the dtype of x
-    k: Array  # [] int32, steps taken
+    count: Array  # [] int32, steps taken
     stage: pruning.Stage  # the last one
     best: Best  # scored by its changed units
     status: Array  # [] int32, PENDING until decided
@@ -93,35 +98,35 @@ def _ask(ctx: Context, problem: Problem, config: FMN, state: FMNState) -> Array:
 
 
 def _loss(ctx: Context, problem: Problem, config: FMN, state: FMNState, point: Array, logits: Array) -> Array:
-    """The gap, not the margin: r moves on where the class is reached, and only ε gives back."""
+    """The gap, not the margin: r keeps moving where the class is reached, and only ε gives back."""
     return pruning.loss(problem, state.stage, logits)
 
 
 def _tell(ctx: Context, problem: Problem, config: FMN, state: FMNState, ev: Eval) -> FMNState:
     ops, dtype = grouping_of(problem, config.unit, config.patch), problem.x.dtype
-    first = state.k == 0
+    first = state.count == 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
     best = state.best.offer(ev.point, count(ops, ev.point - problem.x).astype(dtype), reached & ~first)
 
-    share = jnp.minimum(state.k.astype(dtype) / config.iterations, 1)
+    share = jnp.minimum(state.count.astype(dtype) / config.steps, 1)
     falling = 0.5 * (1 + jnp.cos(jnp.pi * share))
-    alpha = config.step_end + (config.step - config.step_end) * falling
-    gamma = config.gamma_end + (config.gamma - config.gamma_end) * falling
+    step_size = config.step_size_end + (config.step_size - config.step_size_end) * falling
+    rate = config.eps_rate_end + (config.eps_rate - config.eps_rate_end) * falling
 
     eps = state.eps
-    fewer = jnp.minimum(jnp.minimum(eps - 1, jnp.floor(eps * (1 - gamma))), best.score)
-    more = jnp.maximum(eps + 1, jnp.floor(eps * (1 + gamma)))
+    fewer = jnp.minimum(jnp.minimum(eps - 1, jnp.floor(eps * (1 - rate))), best.score)
+    more = jnp.maximum(eps + 1, jnp.floor(eps * (1 + rate)))
     # The clean input tells nothing about ε: the first step has ε = 1.
     eps = jnp.where(first, eps, jnp.clip(jnp.where(reached, fewer, more), 0, math.prod(ops.shape)))
 
     g = ev.grad * scale(problem)
-    v = state.r - alpha * safe_divide(g, safe_norm(g))
+    v = state.r - step_size * safe_divide(g, safe_norm(g))
     clipped, gain, _ = group_gains(v, *room(problem), ops)
     r = jnp.where(ops.spread(largest(gain, eps)), clipped, jnp.zeros_like(v))
 
     stage, r, over = pruning.onwards(problem, ops, config, state, best, r, g, ev.logits)
     status = best.status(first & reached, over)
-    return FMNState(r.astype(dtype), eps.astype(dtype), state.k + jnp.int32(1), stage, best, status)
+    return FMNState(r.astype(dtype), eps.astype(dtype), state.count + jnp.int32(1), stage, best, status)
 
 
 FMN.method = Method("fmn", _init, _ask, _loss, _tell)

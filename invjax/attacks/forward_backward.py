@@ -3,9 +3,10 @@
     min_r  L(f(x + r), t) + λ ‖r‖_p^p,   x + r in the box                                                          (8)
     r_{t+1} = prox_{αλ‖·‖_p^p + box}(r_t - α ∇_r L(f(x + r_t), t)),   r_0 = 0
 
-with L the Carlini-Wagner margin and the exact proximal map of penalty and box together. λ is searched per example:
-the largest one that still reaches the wanted class gives the sparsest answer. Every asked point is an output of the
-proximal map, so it is exactly sparse and in the box, and no separate verification is needed.
+with L the Carlini-Wagner margin and the exact proximal map of penalty and box together. λ is searched per example: the
+largest λ that still reaches the wanted class gives the sparsest answer. Every asked point is an output of the proximal
+map, so it is exactly sparse and in the box, and needs no separate check. Of the successful trials the one with the
+fewest changed features is kept.
 """
 
 from __future__ import annotations
@@ -15,18 +16,14 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import losses, prox
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax import losses, penalties, prox
+from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.core.numerics import select
 from invjax.solvers import search
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.solvers.best import Best, nothing
+from invjax.types import Array, Context, Eval, Method, Problem, Status
 
-PENALTIES = {
-    "l0": (prox.l0, 0.0),
-    "l_half": (prox.l_half, 1 / 2),
-    "l_two_thirds": (prox.l_two_thirds, 2 / 3),
-    "l1": (prox.l1, 1.0),
-}
+PENALTIES = tuple(name for name, one in penalties.ELEMENTWISE.items() if one.power is not None)
 
 
 @config
@@ -34,54 +31,49 @@ class ForwardBackward:
     """The attack's constants. r is measured in data units.
 
     Fields:
-      step: α, data units squared per unit of loss, > 0.
-      iterations: steps of a trial, >= 1.
+      step_size: α, data units squared per unit of loss, > 0.
+      steps: steps of a trial, >= 1.
       trials: values of λ tried, >= 1.
-      start: λ of the first trial over λ_max, the smallest λ at which r never leaves 0; in (0, 1).
+      initial_weight: λ of the first trial over λ_max, the smallest λ at which r never leaves 0; in (0, 1).
       growth: λ of the next trial over this one's while no trial has failed, > 1.
       kappa: confidence, logit units, >= 0.
       penalty: "l0", "l_half", "l_two_thirds" or "l1" (static).
 
-    Of the successful trials the one with the fewest changed features is kept. Evaluations per example: at most
-    1 + trials·iterations.
+    Evaluations per example: at most 1 + trials·steps.
     """
 
-    step: float = 0.01
-    iterations: int = 60
+    step_size: float = 0.01
+    steps: int = 60
     trials: int = 10
-    start: float = 0.01
+    initial_weight: float = 0.01
     growth: float = 2.0
     kappa: float = 0.0
     penalty: str = field(default="l_half", metadata=STATIC)
 
     method: ClassVar[Method]
+    RENAMED: ClassVar = {"step": "step_size", "iterations": "steps", "start": "initial_weight"}
 
     def check(self) -> None:
-        require(self, "step", lambda v: v > 0, "a step > 0")
-        require(self, "iterations", lambda v: v >= 1, "at least 1")
-        require(self, "trials", lambda v: v >= 1, "at least 1")
-        require(self, "start", lambda v: 0 < v < 1, "in (0, 1)")
-        require(self, "growth", lambda v: v > 1, "above 1")
-        require(self, "kappa", lambda v: v >= 0, "a margin >= 0")
-        require_choice(self, "penalty", tuple(PENALTIES))
+        require_above(self, 0, "step_size")
+        require_at_least(self, 1, "steps", "trials")
+        require(self, "initial_weight", lambda v: 0 < v < 1, "in (0, 1)")
+        require_above(self, 1, "growth")
+        require_at_least(self, 0, "kappa")
+        require_choice(self, "penalty", PENALTIES)
 
 
 class ForwardBackwardState(NamedTuple):
     r: Array  # [*S] the next point to ask, as a perturbation
     g0: Array  # [*S] gradient at r = 0: the first step of every trial needs no evaluation
-    k: Array  # [] int32, steps taken in this trial; -1 before the clean input was seen
+    count: Array  # [] int32, steps taken in this trial; -1 before the clean input was seen
     lam: search.Bracket  # the search for the largest λ that succeeds
-    best: Array  # [*S] the sparsest point with the wanted class so far
-    best_l0: Array  # [] its changed features; infinity if there is none
+    best: Best  # scored by its changed features
     status: Array  # [] int32, PENDING until decided
 
 
 def _init(ctx: Context, problem: Problem, config: ForwardBackward) -> ForwardBackwardState:
-    x, zero = problem.x, jnp.zeros_like(problem.x)
-    scalar = jnp.zeros((), x.dtype)
-    return ForwardBackwardState(
-        zero, zero, jnp.int32(-1), search.init(scalar), x, scalar + jnp.inf, jnp.int32(Status.PENDING)
-    )
+    zero, lam = jnp.zeros_like(problem.x), search.init(jnp.zeros((), problem.x.dtype))
+    return ForwardBackwardState(zero, zero, jnp.int32(-1), lam, nothing(problem), jnp.int32(Status.PENDING))
 
 
 def _ask(ctx: Context, problem: Problem, config: ForwardBackward, state: ForwardBackwardState) -> Array:
@@ -97,45 +89,30 @@ def _loss(
 def _tell(
     ctx: Context, problem: Problem, config: ForwardBackward, state: ForwardBackwardState, ev: Eval
 ) -> ForwardBackwardState:
-    proximal, p = PENALTIES[config.penalty]
-    first = state.k < 0
+    penalty = penalties.ELEMENTWISE[config.penalty]
+    first = state.count < 0
     clean = losses.reached(ev.logits, problem.label, problem.target)
     success = ~first & (losses.gap(ev.logits, problem.label, problem.target) < -config.kappa)
-    ended = success | (~first & (state.k >= config.iterations))
-
-    l0 = jnp.sum(ev.point != problem.x).astype(problem.x.dtype)
-    better = success & (l0 < state.best_l0)
-    best_l0 = jnp.where(better, l0, state.best_l0)
+    ended = success | (~first & (state.count >= config.steps))
+    best = state.best.offer(ev.point, jnp.sum(ev.point != problem.x), success)
 
     g0 = jnp.where(first, ev.grad, state.g0)
-    step = jnp.asarray(config.step, problem.x.dtype)
-    lam_max = prox.zero_weight(step * jnp.max(jnp.abs(g0)), p) / step
-    lam = select(ended, search.seek_largest(state.lam, success, grow=config.growth), state.lam)
-    lam = select(first, search.init(config.start * lam_max), lam)
+    step_size = jnp.asarray(config.step_size, problem.x.dtype)
+    lam_max = prox.zero_weight(step_size * jnp.max(jnp.abs(g0)), penalty.power) / step_size
+    lam = select(ended, search.seek_largest(state.lam, success, config.growth), state.lam)
+    lam = select(first, search.init(config.initial_weight * lam_max), lam)
 
     fresh = first | ended
     r, grad = jnp.where(fresh, 0, ev.point - problem.x), jnp.where(fresh, g0, ev.grad)
-    r = proximal(r - step * grad, step * lam.value, lower=problem.lower - problem.x, upper=problem.upper - problem.x)
-
-    spent = lam.trials >= config.trials
-    decided = jnp.where(jnp.isfinite(best_l0), Status.FOUND, Status.NOT_FOUND)
-    status = jnp.where(spent, decided, Status.PENDING)
+    low, high = problem.lower - problem.x, problem.upper - problem.x
     return ForwardBackwardState(
-        r=r,
+        r=penalty.prox(r - step_size * grad, step_size * lam.value, lower=low, upper=high),
         g0=g0,
-        k=jnp.where(fresh, 0, state.k) + 1,
+        count=jnp.where(fresh, 0, state.count) + 1,
         lam=lam,
-        best=jnp.where(better, ev.point, state.best),
-        best_l0=best_l0,
-        status=jnp.where(first & clean, Status.ALREADY_TARGET, status).astype(jnp.int32),
+        best=best,
+        status=best.status(first & clean, lam.trials >= config.trials),
     )
 
 
-def _result(ctx: Context, problem: Problem, config: ForwardBackward, state: ForwardBackwardState) -> Outcome:
-    # Also where the network broke in a later trial: what an earlier one found stands.
-    found = jnp.isfinite(state.best_l0)
-    status = jnp.where(found, Status.FOUND, state.status).astype(jnp.int32)
-    return Outcome(state.best, status, jnp.where(found, state.best, problem.x + state.r))
-
-
-ForwardBackward.method = Method("forward-backward", _init, _ask, _loss, _tell, result=_result)
+ForwardBackward.method = Method("forward-backward", _init, _ask, _loss, _tell)

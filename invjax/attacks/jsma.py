@@ -6,22 +6,22 @@ Each step reads two gradients at the point, for the class c = t (targeted) or y 
 
     a = s ∇Z_c,   b = −s Σ_{j≠c} ∇Z_j                                                                              (2)
 
-and moves by ``theta`` those features p, q (of the *search domain*) for which
+and moves by θ (``step_size``) those features p, q for which
 
     (a_p + a_q)(b_p + b_q)   is greatest, with both sums positive:                                                 (3)
 
-the class becomes stronger and the others together weaker (untargeted: the reverse, the non-targeted form of Wiyatno &
-Xu, 2018). A feature that moves down enters with −a, −b. ``form="one"``: the single feature of greatest a_p b_p.
-With ``scores="probabilities"`` the outputs are softmax probabilities, which sum to 1: then b = a up to one positive
-factor, and one gradient tells both, here that of ``Z_c − log Σ_{j≠c} e^{Z_j}``, which does not saturate.
+so that the class becomes stronger and the others together weaker (untargeted: the reverse, the non-targeted form of
+Wiyatno & Xu, 2018). A feature that moves down enters with −a, −b. ``form="one"`` moves the single feature of greatest
+a_p b_p. With ``scores="probabilities"`` the outputs are softmax probabilities, which sum to 1: then b = a up to one
+positive factor, and one gradient gives both, here that of ``Z_c − log Σ_{j≠c} e^{Z_j}``, which does not saturate.
 
-The pair search (:func:`best_pair`) looks at all pairs among the ``candidates`` features of the highest bound (5): no
-table over D² pairs. It is exact where 2 D is at most ``candidates``, and wherever the bound of the first feature left
-out is no more than what was found.
+The pair search (:func:`best_pair`) needs no table over D² pairs: it looks at those among the ``candidates`` features of
+highest bound (5). It is exact where 2 D is at most ``candidates``, and wherever the bound of the first feature
+left out is at most the product found.
 
-Deviations from the paper: a pair may be one feature alone, where no second one helps; a feature once moved up is not
-moved down again; the budget counts features that changed (the paper's counts steps, the same for theta = 1). Unit: the
-feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.coordinates`).
+Deviations from the paper: a pair may be one feature alone, where no second one helps; a feature that moved up never
+moves down again; the budget counts features that changed (the paper counts steps, which is the same for θ = 1). Unit:
+the feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.coordinates`).
 """
 
 from __future__ import annotations
@@ -34,44 +34,46 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts import coordinates
-from invjax.core.config import STATIC, config, require, require_choice
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.solvers.best import Best, nothing
+from invjax.types import Array, Context, Eval, Method, Problem, Status
 
 
 @config
 class JSMA:
-    """The attack's constants; theta, form and scores are the published ones. Targeted and untargeted.
+    """The attack's constants; step_size, form and scores are the published ones. Targeted and untargeted.
 
     Fields:
-      theta: how far a feature moves in one step, box widths, > 0; from 1 on: to the side of the box.
-      share: the largest share of the D features that may change, in [0, 1] (the paper's Υ).
-      max_changes: the largest number of features that may change, >= 0; the smaller of the two holds.
-      iterations: steps, >= 1.
+      step_size: θ, how far a feature moves in one step, box widths, > 0; from 1 on it moves to the side of the box.
+      share: Υ, the largest share of the D features that may change, in [0, 1].
+      k: the largest number of features that may change, >= 0; the smaller of the two limits holds.
+      steps: >= 1.
       form: "pair" or "one" (static).
-      direction: "both", "up" (the paper's theta > 0) or "down" (theta < 0) (static).
+      direction: "both", "up" (the paper's θ > 0) or "down" (θ < 0) (static).
       scores: "logits" or "probabilities" (static).
-      candidates: features (each up and down) among which pairs are looked for, >= 2 (static).
+      candidates: features (each up and down) among which pairs are sought, >= 2 (static).
 
-    Evaluations per example: 1 + 2 a step for logits, 1 + 1 a step for probabilities, whatever the number of classes.
+    Evaluations per example, whatever the number of classes: 1 + 2 a step for logits, 1 + 1 a step for probabilities.
     """
 
-    theta: float = 1.0
+    step_size: float = 1.0
     share: float = 0.145
-    max_changes: int = 1_000_000
-    iterations: int = 10_000
+    k: int = 1_000_000
+    steps: int = 10_000
     form: str = field(default="pair", metadata=STATIC)
     direction: str = field(default="both", metadata=STATIC)
     scores: str = field(default="logits", metadata=STATIC)
     candidates: int = field(default=128, metadata=STATIC)
 
     method: ClassVar[Method]
+    RENAMED: ClassVar = {"theta": "step_size", "max_changes": "k", "iterations": "steps"}
 
     def check(self) -> None:
-        require(self, "theta", lambda v: v > 0, "a step > 0")
+        require_above(self, 0, "step_size")
         require(self, "share", lambda v: 0 <= v <= 1, "in [0, 1]")
-        require(self, "max_changes", lambda v: v >= 0, "at least 0")
-        require(self, "iterations", lambda v: v >= 1, "at least 1")
-        require(self, "candidates", lambda v: v >= 2, "at least 2")
+        require_at_least(self, 0, "k")
+        require_at_least(self, 1, "steps")
+        require_at_least(self, 2, "candidates")
         require_choice(self, "form", ("pair", "one"))
         require_choice(self, "direction", ("both", "up", "down"))
         require_choice(self, "scores", ("logits", "probabilities"))
@@ -80,19 +82,20 @@ class JSMA:
 class JSMAState(NamedTuple):
     r: Array  # [*S] the point to ask, as a perturbation
     a: Array  # [*S] the first gradient of (2) there, where the second one is still to come
-    half: Array  # [] bool, the second gradient is the next
-    k: Array  # [] int32, steps taken
+    half: Array  # [] bool, the second gradient comes next
+    count: Array  # [] int32, steps taken
+    best: Best  # the first point with the wanted class
     status: Array  # [] int32, PENDING until decided
 
 
 def best_pair(a: Array, b: Array, cost: Array, left: Array, width: int) -> tuple[Array, Array]:
-    """The two moves that maximise (3), or the one, where no second helps: ``(pair [2] int32, product [])``.
+    """The two moves that maximise (3), or one where no second helps: ``(pair [2] int32, product [])``.
 
         (a_p + a_q)(b_p + b_q),   a_p + a_q > 0,   b_p + b_q > 0,   cost_p + cost_q <= left                        (4)
 
-    a, b: [2, D], the moves of D features up and down, −infinity in a where a move is not allowed; cost: [2, D], what a
-    move takes of the budget ``left`` []. The pair indexes the flat moves; both the same: that one alone. Product 0:
-    there is none. A feature is not paired with its own reverse.
+    a, b: [2, D], the moves of D features up and down; a is −infinity where a move is not allowed. cost: [2, D], what a
+    move takes of the budget ``left`` []. The pair indexes the flat moves. Two equal indices stand for that move alone,
+    the product 0 for none. A feature is never paired with its own reverse.
 
     Every pair with the move i has at most the product
 
@@ -130,7 +133,7 @@ def best_one(a: Array, b: Array, cost: Array, left: Array) -> tuple[Array, Array
 
 def _init(ctx: Context, problem: Problem, config: JSMA) -> JSMAState:
     zero = jnp.zeros_like(problem.x)
-    return JSMAState(zero, zero, jnp.asarray(False), jnp.int32(0), jnp.int32(Status.PENDING))
+    return JSMAState(zero, zero, jnp.asarray(False), jnp.int32(0), nothing(problem), jnp.int32(Status.PENDING))
 
 
 def _ask(ctx: Context, problem: Problem, config: JSMA, state: JSMAState) -> Array:
@@ -154,7 +157,7 @@ def _move(problem: Problem, config: JSMA, r: Array, a: Array, b: Array) -> tuple
     up = (r >= 0) & (r < high) & (config.direction != "down")
     down = (r <= 0) & (r > low) & (config.direction != "up")
     allowed = jnp.stack([up.reshape(-1), down.reshape(-1)])
-    limit = jnp.minimum(jnp.floor(config.share * r.size).astype(jnp.int32), config.max_changes)
+    limit = jnp.minimum(jnp.floor(config.share * r.size).astype(jnp.int32), config.k)
     left = limit - jnp.sum(used, dtype=jnp.int32)
     cost = jnp.stack([~used.reshape(-1)] * 2).astype(jnp.int32)
     # The size of a gradient says nothing here: scaled, no product overflows or vanishes.
@@ -163,7 +166,7 @@ def _move(problem: Problem, config: JSMA, r: Array, a: Array, b: Array) -> tuple
     pair, product = best_one(*moves) if config.form == "one" else best_pair(*moves, config.candidates)
     found = product > 0
     sign = jnp.where(pair < r.size, 1, -1).astype(r.dtype)
-    flat = r.reshape(-1).at[pair % r.size].set(r.reshape(-1)[pair % r.size] + config.theta * sign)
+    flat = r.reshape(-1).at[pair % r.size].set(r.reshape(-1)[pair % r.size] + config.step_size * sign)
     moved = jnp.clip(flat.reshape(r.shape), low, high)
     return jnp.where(found, moved, r).astype(r.dtype), found
 
@@ -177,22 +180,18 @@ def _tell(ctx: Context, problem: Problem, config: JSMA, state: JSMAState, ev: Ev
     else:
         whole = jnp.asarray(True)
         r, found = _move(problem, config, state.r, gradient, gradient)
-    step = whole & ~reached & (state.k < config.iterations) & found
+    step = whole & ~reached & (state.count < config.steps) & found
     over = whole & ~reached & ~step
-    won = jnp.where(jnp.all(state.r == 0), Status.ALREADY_TARGET, Status.FOUND)
-    status = jnp.where(reached, won, jnp.where(over, Status.NOT_FOUND, Status.PENDING)).astype(jnp.int32)
+    clean = jnp.all(state.r == 0)
+    best = state.best.offer(ev.point, 0.0, reached & ~clean)
     return JSMAState(
         r=jnp.where(step, r, state.r),
         a=gradient.astype(state.a.dtype),
         half=~whole & ~reached,
-        k=(state.k + step).astype(jnp.int32),
-        status=status,
+        count=(state.count + step).astype(jnp.int32),
+        best=best,
+        status=best.status(reached & clean, best.found | over),
     )
 
 
-def _result(ctx: Context, problem: Problem, config: JSMA, state: JSMAState) -> Outcome:
-    point = _ask(ctx, problem, config, state)
-    return Outcome(point, state.status, point)
-
-
-JSMA.method = Method("jsma", _init, _ask, _loss, _tell, result=_result)
+JSMA.method = Method("jsma", _init, _ask, _loss, _tell)

@@ -14,14 +14,14 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax import losses
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax import losses, projections
+from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.solvers.best import Best, nothing
-from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
+from invjax.types import Array, ArrayLike, Context, Eval, Method, Problem, Status
 
-LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
-NORMS = ("linf", "l2")
+# The projection onto the ball of each norm. Clipping to a box that holds x never leaves the ball.
+BALLS = {"linf": projections.linf_ball, "l2": projections.l2_ball}
 
 
 @config
@@ -30,20 +30,20 @@ class PGD:
 
     Fields:
       eps: radius of the ball, data units, >= 0.
-      step: length of a step in the same norm, data units, > 0.
+      step_size: length of a step in the same norm, data units, > 0.
       steps: steps per start, >= 1.
-      restarts: starts, >= 1; all but a deterministic first one are random.
+      restarts: starts, >= 1; the first one is x unless ``random_start``, the others are random.
       norm: "linf" or "l2" (static).
       loss: "cross_entropy", or "margin": the gap of the logits, which does not saturate (static).
-      random_start: begin at a random point of the ball instead of x (static).
-      stop_early: the first point with the wanted class is the answer; otherwise all steps of all starts are made and
-        the one of least loss is: what is wanted where perturbations are to be strong, as training data are (static).
+      random_start: the first start is a random point of the ball, too (static).
+      stop_early: the first point with the wanted class is the answer. Without it all steps of all starts are made, and
+        the answer is the point of least loss: for perturbations that must be strong, such as training data (static).
 
     Evaluations per example: 1 (the clean input) + at most restarts·(steps + 1), less one for a deterministic start.
     """
 
     eps: float = 8 / 255
-    step: float = 2 / 255
+    step_size: float = 2 / 255
     steps: int = 40
     restarts: int = 1
     norm: str = field(default="linf", metadata=STATIC)
@@ -52,32 +52,31 @@ class PGD:
     stop_early: bool = field(default=True, metadata=STATIC)
 
     method: ClassVar[Method]
+    RENAMED: ClassVar = {"step": "step_size"}
 
     def check(self) -> None:
         require(self, "eps", lambda v: v >= 0, "a radius >= 0")
-        require(self, "step", lambda v: v > 0, "a step > 0")
-        require(self, "steps", lambda v: v >= 1, "at least 1")
-        require(self, "restarts", lambda v: v >= 1, "at least 1")
-        require_choice(self, "norm", NORMS)
-        require_choice(self, "loss", tuple(LOSSES))
+        require_above(self, 0, "step_size")
+        require_at_least(self, 1, "steps", "restarts")
+        require_choice(self, "norm", tuple(BALLS))
+        require_choice(self, "loss", tuple(losses.LOSSES))
 
 
 def FGSM(eps: float = 8 / 255, norm: str = "linf", loss: str = "cross_entropy") -> PGD:
     """The fast gradient sign method (Goodfellow et al. 2015), ``x - ε sign ∇_x L`` (4): one PGD step of length ε."""
-    return PGD(eps=eps, step=eps, steps=1, norm=norm, loss=loss)
+    return PGD(eps=eps, step_size=eps, steps=1, norm=norm, loss=loss)
 
 
 class PGDState(NamedTuple):
     point: Array  # [*S] the next point to ask
-    k: Array  # [] int32, steps taken from this start; -1 before the clean input was seen
-    trial: Array  # [] int32, starts used up
-    best: Best | None  # the point of least loss with the wanted class, where it is not the first one
+    count: Array  # [] int32, steps taken from this start; -1 before the clean input was seen
+    starts: Array  # [] int32, starts used up
+    best: Best  # scored by the loss
     status: Array  # [] int32, PENDING until decided
 
 
 def _init(ctx: Context, problem: Problem, config: PGD) -> PGDState:
-    best = None if config.stop_early else nothing(problem)
-    return PGDState(problem.x, jnp.int32(-1), jnp.int32(0), best, jnp.int32(Status.PENDING))
+    return PGDState(problem.x, jnp.int32(-1), jnp.int32(0), nothing(problem), jnp.int32(Status.PENDING))
 
 
 def _ask(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Array:
@@ -85,15 +84,7 @@ def _ask(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Array:
 
 
 def _loss(ctx: Context, problem: Problem, config: PGD, state: PGDState, point: Array, logits: Array) -> Array:
-    return LOSSES[config.loss](logits, problem.label, problem.target)
-
-
-def onto_ball(r: Array, eps: ArrayLike, norm: str) -> Array:
-    """The projection of r [*S] onto the ball of radius ε; clipping to a box that holds x afterwards never leaves it."""
-    if norm == "linf":
-        return jnp.clip(r, jnp.negative(eps), eps)
-    size = safe_norm(r)
-    return r * jnp.where(size > eps, safe_divide(jnp.asarray(eps, r.dtype), size), jnp.ones_like(size))
+    return losses.LOSSES[config.loss](logits, problem.label, problem.target)
 
 
 def direction(gradient: Array, norm: str) -> Array:
@@ -111,40 +102,28 @@ def random_in_ball(key: Array, x: Array, eps: ArrayLike, norm: str) -> Array:
     return x + radius * direction(ray, norm)
 
 
-def _random_point(config: PGD, problem: Problem, trial: Array) -> Array:
-    """A random start: its draw depends on the example's key and the start alone."""
-    return random_in_ball(jax.random.fold_in(problem.key, trial), problem.x, config.eps, config.norm)
+def _random_point(config: PGD, problem: Problem, start: Array) -> Array:
+    """A random start: its draw depends on the example's key and the number of the start alone."""
+    return random_in_ball(jax.random.fold_in(problem.key, start), problem.x, config.eps, config.norm)
 
 
 def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval) -> PGDState:
-    first = state.k < 0
+    first = state.count < 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
-    at_random = first if config.random_start else jnp.bool_(False)
-    ended = ~first & (state.k >= config.steps)
-    trial = state.trial + ended.astype(jnp.int32)
-
-    moved = ev.point - config.step * direction(ev.grad, config.norm)
-    stepped = problem.x + onto_ball(moved - problem.x, config.eps, config.norm)
-    spent = trial >= config.restarts
-    if state.best is None:
-        best, won = None, jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
-        status = jnp.where(reached, won, jnp.where(spent, Status.NOT_FOUND, Status.PENDING)).astype(jnp.int32)
-    else:
-        best = state.best.offer(ev.point, ev.value, reached & ~first)
-        status = best.status(first & reached, spent)
+    ended = ~first & (state.count >= config.steps)
+    starts = state.starts + ended.astype(jnp.int32)
+    best = state.best.offer(ev.point, ev.value, reached & ~first)
+    spent = starts >= config.restarts
+    status = best.status(first & reached, spent | best.found if config.stop_early else spent)
     over = status != Status.PENDING
 
-    fresh = at_random | ended
+    moved = ev.point - config.step_size * direction(ev.grad, config.norm)
+    stepped = problem.x + BALLS[config.norm](moved - problem.x, config.eps)
+    fresh = ended | (first & config.random_start)
     # Drawing costs more than all the rest of a step: it is done only where a start begins.
-    point = replace_if(fresh & ~over, partial(_random_point, config, problem), trial, stepped)
-    k = jnp.where(fresh, 0, jnp.maximum(state.k, 0) + 1)
-    return PGDState(jnp.where(over, ev.point, point), k.astype(jnp.int32), trial, best, status)
+    point = replace_if(fresh & ~over, partial(_random_point, config, problem), starts, stepped)
+    count = jnp.where(fresh, 0, jnp.maximum(state.count, 0) + 1).astype(jnp.int32)
+    return PGDState(jnp.where(over, ev.point, point), count, starts, best, status)
 
 
-def _result(ctx: Context, problem: Problem, config: PGD, state: PGDState) -> Outcome:
-    if state.best is not None:
-        return state.best.outcome(state.status, state.point)
-    return Outcome(state.point, state.status, state.point)
-
-
-PGD.method = Method("pgd", _init, _ask, _loss, _tell, result=_result)
+PGD.method = Method("pgd", _init, _ask, _loss, _tell)

@@ -8,12 +8,12 @@ One step from the asked point, with g = ∇L there and both halves at the same p
     m ← m − β √G h/‖h‖_2,   h_u = σ'(m_u) Σ_{i in u} g_i p_i,   G the number of units                               (3)
 
 (in (2) the unprojected gradient is g ∘ σ(m), and only its sign counts). After ``patience`` steps that did not change
-the mask, m is drawn anew in place of the next step. Stops at the first point that has the wanted class.
+the mask, m is drawn anew in place of the next step. Stops at the first point with the wanted class.
 
-Units: pixels as in the paper, features, disjoint groups, or (structured) windows: k squares of side ``patch`` anywhere,
-which may overlap; the gradient of a window's place is the sum over the window. The released code has no structured
-masks, and its targeted flag does not reach the loss; here both forms are targeted and untargeted. Coordinates: the
-box has width 1 (:mod:`invjax.attacks.parts.coordinates`).
+Units: pixels as in the paper, features, disjoint groups, or windows (the structured form): k squares of side ``patch``
+anywhere, which may overlap; the gradient of a window's place is the sum over the window. The released code has no
+structured masks, and its targeted flag does not reach the loss; here both forms are targeted and untargeted.
+Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.coordinates`).
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts.coordinates import room, scale, to_data
-from invjax.attacks.parts.units import UNITS, grouping_of
-from invjax.core.config import STATIC, config, require, require_choice
-from invjax.core.errors import BadArgument, Words
+from invjax.attacks.parts.units import UNITS, grouping_of, need_image
+from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
 from invjax.core.groups import Grouping
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.core.ranks import largest
-from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
+from invjax.solvers.best import Best, nothing
+from invjax.types import Array, Context, Eval, Method, Problem, Status
 
-LOSSES = {"cross_entropy": losses.cross_entropy, "margin": losses.gap}
 STILL = 2e-10  # ‖h‖ below which the mask gets no step, as published
 
 
@@ -46,24 +45,24 @@ class SparsePGD:
 
     Fields:
       k: how many units may change, >= 1.
-      eps: ε, the largest change of a feature, box widths, > 0; 1: the box alone.
-      step: α, in ε, > 0.
-      mask_step: β, in √G, > 0.
-      iterations: steps, >= 1.
+      eps: ε, the largest change of a feature, box widths, > 0; from 1 on only the box limits it.
+      step_size: α, in ε, > 0.
+      mask_step_size: β, in √G, > 0.
+      steps: >= 1.
       patience: steps without a change of the mask before it is drawn anew, >= 1.
       gradient: "unprojected" or "projected": whether p also moves outside the mask (static).
       loss: "cross_entropy" or "margin": the gap of the logits, which does not saturate (static).
       unit: "pixel", "feature", "group" (``groups`` of the problem, or tiles of side ``patch``), or "window" (static).
       patch: side of windows or tiles, pixels (static).
 
-    Evaluations per example: 1 (the clean input) + at most iterations.
+    Evaluations per example: 1 (the clean input) + at most steps.
     """
 
     k: int = 20
     eps: float = 1.0
-    step: float = 0.25
-    mask_step: float = 0.25
-    iterations: int = 300
+    step_size: float = 0.25
+    mask_step_size: float = 0.25
+    steps: int = 300
     patience: int = 3
     gradient: str = field(default="unprojected", metadata=STATIC)
     loss: str = field(default="cross_entropy", metadata=STATIC)
@@ -71,14 +70,13 @@ class SparsePGD:
     patch: int = field(default=8, metadata=STATIC)
 
     method: ClassVar[Method]
+    RENAMED: ClassVar = {"step": "step_size", "mask_step": "mask_step_size", "iterations": "steps"}
 
     def check(self) -> None:
-        for name in ("k", "iterations", "patience", "patch"):
-            require(self, name, lambda v: v >= 1, "at least 1")
-        for name in ("eps", "step", "mask_step"):
-            require(self, name, lambda v: v > 0, "above 0")
+        require_at_least(self, 1, "k", "steps", "patience", "patch")
+        require_above(self, 0, "eps", "step_size", "mask_step_size")
         require_choice(self, "gradient", ("unprojected", "projected"))
-        require_choice(self, "loss", tuple(LOSSES))
+        require_choice(self, "loss", tuple(losses.LOSSES))
         require_choice(self, "unit", (*UNITS, "window"))
 
 
@@ -88,7 +86,8 @@ class SparsePGDState(NamedTuple):
     m: Array  # [*G] the mask's logits
     chosen: Array  # [*G] bool, M(m)
     stale: Array  # [] int32, steps since the mask last changed
-    k: Array  # [] int32, perturbed points asked; -1 before the clean input was seen
+    count: Array  # [] int32, perturbed points asked; -1 before the clean input was seen
+    best: Best  # the first point with the wanted class
     status: Array  # [] int32, PENDING until decided
 
 
@@ -116,10 +115,7 @@ def windows(shape: tuple[int, ...], size: int) -> Grouping:
 def _units(problem: Problem, config: SparsePGD) -> Grouping:
     if config.unit != "window":
         return grouping_of(problem, config.unit, config.patch)
-    if problem.x.ndim != 3:
-        raise BadArgument(
-            "x", "be images [N, H, W, C] for unit 'window'", Words(f"examples of shape {problem.x.shape}")
-        )
+    need_image(problem, "unit 'window'")
     return windows(problem.x.shape, config.patch)
 
 
@@ -151,7 +147,8 @@ def _init(ctx: Context, problem: Problem, config: SparsePGD) -> SparsePGDState:
         m=m,
         chosen=_mask(problem, config, ops, m),
         stale=jnp.int32(0),
-        k=jnp.int32(-1),
+        count=jnp.int32(-1),
+        best=nothing(problem),
         status=jnp.int32(Status.PENDING),
     )
 
@@ -163,47 +160,43 @@ def _ask(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDStat
 def _loss(
     ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDState, point: Array, logits: Array
 ) -> Array:
-    return LOSSES[config.loss](logits, problem.label, problem.target)
+    return losses.LOSSES[config.loss](logits, problem.label, problem.target)
 
 
 def _tell(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDState, ev: Eval) -> SparsePGDState:
-    ops, first, dtype = _units(problem, config), state.k < 0, problem.x.dtype
+    ops, first, dtype = _units(problem, config), state.count < 0, problem.x.dtype
     low, high = _limits(problem, config)
     g = ev.grad * scale(problem)
 
     pushed = g if config.gradient == "unprojected" else jnp.where(ops.spread(state.chosen), g, jnp.zeros_like(g))
-    p = jnp.clip(state.p - config.step * config.eps * jnp.sign(pushed), low, high)
+    p = jnp.clip(state.p - config.step_size * config.eps * jnp.sign(pushed), low, high)
     h = ops.total(g * state.p) * jax.nn.sigmoid(state.m) * jax.nn.sigmoid(-state.m)
     norm = safe_norm(h)
-    length = config.mask_step * math.sqrt(math.prod(ops.shape)) * (norm >= STILL)
+    length = config.mask_step_size * math.sqrt(math.prod(ops.shape)) * (norm >= STILL)
     m = state.m - length * safe_divide(h, norm)
     # The gradient at the clean input is that of no p and no mask.
     p, m = jnp.where(first, state.p, p).astype(dtype), jnp.where(first, state.m, m).astype(dtype)
 
     redraw = state.stale >= config.patience  # in place of the step: so there is one sort, not two
-    m = replace_if(redraw, partial(_draw, problem, m), state.k, m)
+    m = replace_if(redraw, partial(_draw, problem, m), state.count, m)
     chosen = _mask(problem, config, ops, m)
     changed = jnp.any(chosen != state.chosen)
     r = jnp.where(ops.spread(chosen), p, jnp.zeros_like(p))
 
-    k = state.k + 1
+    count = state.count + 1
     reached = losses.reached(ev.logits, problem.label, problem.target)
-    won = jnp.where(first, Status.ALREADY_TARGET, Status.FOUND)
-    lost = jnp.where(k >= config.iterations, Status.NOT_FOUND, Status.PENDING)
-    status = jnp.where(reached, won, lost).astype(jnp.int32)
+    best = state.best.offer(ev.point, 0.0, reached & ~first)
+    status = best.status(first & reached, best.found | (count >= config.steps))
     return SparsePGDState(
         point=jnp.where(status != Status.PENDING, ev.point, to_data(problem, r)),
         p=p,
         m=m,
         chosen=chosen,
         stale=jnp.where(changed | redraw | first, 0, state.stale + 1).astype(jnp.int32),
-        k=k,
+        count=count,
+        best=best,
         status=status,
     )
 
 
-def _result(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDState) -> Outcome:
-    return Outcome(state.point, state.status, state.point)
-
-
-SparsePGD.method = Method("spgd", _init, _ask, _loss, _tell, result=_result)
+SparsePGD.method = Method("spgd", _init, _ask, _loss, _tell)

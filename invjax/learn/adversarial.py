@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from invjax.attacks.pgd import NORMS, PGD, direction, onto_ball, random_in_ball
+from invjax.attacks.pgd import BALLS, PGD, direction, random_in_ball
 from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.engine import solve
 from invjax.learn.evaluate import predict
@@ -57,7 +57,7 @@ class Adversary:
         require_at_least(self, 1, "steps")
         require_above(self, 0, "ratio")
         require(self, "upper", lambda v: v > self.lower, f"above lower, {self.lower!r}")
-        require_choice(self, "norm", NORMS)
+        require_choice(self, "norm", tuple(BALLS))
 
     def __call__(self, logits: Callable[[Array], Array], x: Array, y: Array, key: Array) -> Array:
         """The moved inputs [B, *S]; each depends on its own row alone. x [B, *S], y [B]."""
@@ -65,7 +65,7 @@ class Adversary:
         eps, length = jnp.asarray(self.eps, x.dtype), jnp.asarray(self.ratio * self.eps / self.steps, x.dtype)
 
         def inside(point: Array) -> Array:
-            ball = x + jax.vmap(lambda r: onto_ball(r, eps, self.norm))(point - x)
+            ball = x + jax.vmap(lambda r: BALLS[self.norm](r, eps))(point - x)
             return jnp.clip(ball, self.lower, self.upper).astype(x.dtype)
 
         def climb(_: Any, point: Array) -> Array:
@@ -114,7 +114,7 @@ def robust_accuracy(
     if eps > 0 and right.any():
         rows = np.flatnonzero(right)
         attack = PGD(
-            eps=eps, step=ratio * eps / steps, steps=steps, restarts=restarts, norm=norm, random_start=key is not None
+            eps=eps, step_size=ratio * eps / steps, steps=steps, restarts=restarts, norm=norm, random_start=key is not None
         )
         inputs = np.asarray(scaled(jnp.asarray(np.asarray(x[rows]))))
         result = solve(

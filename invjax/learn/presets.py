@@ -31,7 +31,7 @@ def ilyas(targets: str = "rand") -> Recipe:
     takes the next class.
     """
     policies = {"rand": "all", "det": "next"}
-    attack = PGD(eps=0.5, step=0.1, steps=100, norm="l2", stop_early=False)
+    attack = PGD(eps=0.5, step_size=0.1, steps=100, norm="l2", stop_early=False)
     return Recipe(attack, _of(policies, "targets", targets), "keep")
 
 
@@ -51,7 +51,7 @@ def kumano(norm: str = "l2", targets: str = "rand", data: str = "mnist") -> Reci
     """
     eps = _of(_of(KUMANO_EPS, "data", data), "norm", norm)
     policies = {"rand": "other", "det": "next"}
-    attack = PGD(eps=eps, step=eps / 5, steps=100, norm=norm, stop_early=False)
+    attack = PGD(eps=eps, step_size=eps / 5, steps=100, norm=norm, stop_early=False)
     return Recipe(attack, _of(policies, "targets", targets), "keep")
 
 
@@ -79,8 +79,8 @@ def waterbirds(method: str = "pgd-l2", steps: int = 100) -> Recipe:
     (the released code minimises the mean of both with Adam).
     """
     recipes = {
-        "pgd-l2": PGD(eps=3.0, step=0.6, steps=steps, norm="l2", stop_early=False),
-        "pgd-linf": PGD(eps=0.03, step=0.006, steps=steps, stop_early=False),
+        "pgd-l2": PGD(eps=3.0, step_size=0.6, steps=steps, norm="l2", stop_early=False),
+        "pgd-linf": PGD(eps=0.03, step_size=0.006, steps=steps, stop_early=False),
         "cfe-l2": FixedWeights(gamma=100.0, iterations=steps, penalty="none"),
     }
     return Recipe(_of(recipes, "method", method), "other", "keep")

@@ -40,7 +40,7 @@ def base() -> nets.Task:
 
 @cache
 def batch(name: str, targeted: bool = True) -> Result:
-    config = CONFIGS.get(name) or PGD(eps=0.15, step=0.02, steps=30)
+    config = CONFIGS.get(name) or PGD(eps=0.15, step_size=0.02, steps=30)
     target = base().target if targeted else None
     return invjax.solve(base().net, base().x, base().label, target=target, method=config, lanes=COUNT, progress=False)
 

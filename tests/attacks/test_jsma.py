@@ -126,14 +126,14 @@ def _by_definition(row: int, target: int | None, config: JSMA) -> tuple[bool, in
         down = (point <= x) & (point > -1) & (config.direction != "up")
         both = np.where(np.stack([up, down]), np.stack([a, -a]), -np.inf)
         used = point != x
-        left = min(int(config.share * SIZE), config.max_changes) - used.sum()
+        left = min(int(config.share * SIZE), config.k) - used.sum()
         table = products(both, np.stack([b, -b]), np.stack([~used] * 2).astype(int), left)
         if config.form == "one":
             table = np.where(np.eye(2 * SIZE, dtype=bool), table, 0)
         if table.max() <= 0:
             return False, steps, point
         for move in set(np.unravel_index(table.argmax(), table.shape)):
-            step = 2 * config.theta if move < SIZE else -2 * config.theta  # the box is 2 wide
+            step = 2 * config.step_size if move < SIZE else -2 * config.step_size  # the box is 2 wide
             point[move % SIZE] = np.clip(point[move % SIZE] + step, -1, 1)
         steps += 1
 
@@ -141,9 +141,9 @@ def _by_definition(row: int, target: int | None, config: JSMA) -> tuple[bool, in
 @pytest.mark.parametrize("form", ["pair", "one"])
 @pytest.mark.parametrize("targeted", [pytest.param(True, marks=fast), False])
 def test_steps_by_definition(form: str, targeted: bool) -> None:
-    """Point, success and the number of evaluations, 2 a step; both directions, to the box and in steps of theta."""
+    """Point, success and the number of evaluations, 2 a step; both directions, to the box and in steps of θ."""
     for theta in (1.0, 0.15):
-        config = JSMA(theta=theta, form=form, share=0.5)
+        config = JSMA(step_size=theta, form=form, share=0.5)
         target = task().target if targeted else None
         result = solve(config, target)
         for row in range(4):
@@ -155,7 +155,7 @@ def test_steps_by_definition(form: str, targeted: bool) -> None:
 
 
 def test_budget_and_direction() -> None:
-    for config, most in ((JSMA(share=0.5, max_changes=3), 3), (JSMA(share=0.25), 5), (JSMA(share=0.0), 0)):
+    for config, most in ((JSMA(share=0.5, k=3), 3), (JSMA(share=0.25), 5), (JSMA(share=0.0), 0)):
         result = solve(config, task().target)
         changes = (np.asarray(result.attempt) != task().x).reshape(COUNT, -1).sum(1)
         assert changes.max() == most, "the odd one is used, too"
@@ -166,7 +166,7 @@ def test_budget_and_direction() -> None:
     assert up.max() > 0
     assert down.max() <= 0
     assert down.min() < 0
-    few = solve(JSMA(share=1.0, theta=0.05, iterations=2), task().target)
+    few = solve(JSMA(share=1.0, step_size=0.05, steps=2), task().target)
     assert np.asarray(few.evaluations).max() == 1 + 2 * 2 + 1
     assert np.abs(np.asarray(few.attempt) - task().x).max() <= 2 * 2 * 0.05 + 1e-5
 
@@ -186,7 +186,7 @@ def test_probabilities_take_one_evaluation_a_step(targeted: bool) -> None:
         p = jax.nn.softmax(one.net(x[None])[0])
         return p[one.target[row]] if targeted else -p[one.label[row]]
 
-    first = solve(JSMA(scores="probabilities", share=1.0, iterations=1), target)
+    first = solve(JSMA(scores="probabilities", share=1.0, steps=1), target)
     for row in range(3):
         gradient = np.asarray(jax.grad(chance)(jnp.asarray(one.x[row]), row)).reshape(-1)
         moved = np.flatnonzero((np.asarray(first.attempt)[row] != one.x[row]).reshape(-1))
@@ -194,7 +194,9 @@ def test_probabilities_take_one_evaluation_a_step(targeted: bool) -> None:
 
 
 @fast
-@pytest.mark.parametrize("wrong", [{"form": "all"}, {"theta": 0.0}, {"share": 1.5}, {"candidates": 1}, {"scores": "p"}])
+@pytest.mark.parametrize(
+    "wrong", [{"form": "all"}, {"step_size": 0.0}, {"share": 1.5}, {"candidates": 1}, {"scores": "p"}]
+)
 def test_bad_constants(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"JSMA.{next(iter(wrong))} must be"):
         solve(JSMA(**wrong))

@@ -27,12 +27,12 @@ from invjax.types import UNTARGETED, Context, Eval, Problem
 fast = pytest.mark.fast
 SHAPE, CLASSES, COUNT = nets.SMALL, 4, 20
 CONFIGS: dict[str, Any] = {
-    "fmn": FMN(iterations=120),
-    "sigma-zero": SigmaZero(iterations=120),
+    "fmn": FMN(steps=120),
+    "sigma-zero": SigmaZero(steps=120),
     "pgd0": PGD0(k=16, steps=10, restarts=2),
-    "sigma-map": SigmaMap(k=50, kappa=2.0, steps=10, restarts=2),
-    "spgd": SparsePGD(k=16, iterations=40),
-    "ead": EAD(beta=0.05, start=0.01, trials=5, iterations=50, step=0.05),
+    "sigma-map": SigmaMap(k=50, sigma_scale=2.0, steps=10, restarts=2),
+    "spgd": SparsePGD(k=16, steps=40),
+    "ead": EAD(beta=0.05, initial_weight=0.01, trials=5, steps=50, step_size=0.05),
 }
 every = pytest.mark.parametrize("name", CONFIGS)
 
@@ -135,7 +135,7 @@ def test_ead_against_its_closed_form() -> None:
     """Two classes: r = clip(sign(d) max(0, μ|d| − β)/2) with the μ that just reaches the boundary."""
     two = task(2)
     for beta in (0.02, 0.3):
-        config = EAD(beta=beta, start=0.1, trials=6, iterations=100, step=0.05)
+        config = EAD(beta=beta, initial_weight=0.1, trials=6, steps=100, step_size=0.05)
         result = solve(two, config)
         r = np.asarray(result.delta, np.float64).reshape(COUNT, -1)
         exact = np.array([_elastic_net(two, row, beta) for row in range(COUNT)])
@@ -298,7 +298,7 @@ def test_projection_of_the_sigma_map(unit: str) -> None:
         k = 1 + trial % 3
         # In a box of width 2, so that coordinates and data differ.
         given = problem(2 * x - 1, -1.0, 1.0, mask=jnp.asarray(mask))
-        u = np.asarray(map_onto(given, SigmaMap(k=k, kappa=kappa, unit=unit), v))
+        u = np.asarray(map_onto(given, SigmaMap(k=k, sigma_scale=kappa, unit=unit), v))
         d = np.where(mask, x * np.asarray(sigma_map(x)), 0)
         candidate = np.zeros(shape)
         for one in units:
@@ -320,8 +320,8 @@ def test_answers_of_the_sigma_map() -> None:
     found = np.asarray(result.status) == Status.FOUND
     sigma = np.asarray(jax.vmap(sigma_map)(jnp.asarray(task().x)))
     lam = np.asarray(result.delta)[found] / np.maximum(task().x * sigma, 1e-6)[found]
-    assert np.abs(lam).max() <= config.kappa * 1.001
-    assert np.abs(lam).max() > 0.9 * config.kappa
+    assert np.abs(lam).max() <= config.sigma_scale * 1.001
+    assert np.abs(lam).max() > 0.9 * config.sigma_scale
     assert (l0(result) <= config.k).all()
 
 
@@ -336,7 +336,7 @@ def test_steps_of_sigma_zero() -> None:
     """Against the algorithm in NumPy, on given gradients: τ falls while the class is not reached, and rises after."""
     rng = np.random.default_rng(3)
     x = rng.uniform(0.2, 0.8, size=(5,)).astype(np.float32)
-    given, config = problem(x, 0.0, 2.0), SigmaZero(iterations=8, threshold=0.1, rate=0.5, adapt=0.1)
+    given, config = problem(x, 0.0, 2.0), SigmaZero(steps=8, threshold=0.1, step_size=0.5, threshold_step=0.1)
     ctx = Context(lambda x: x)
     state = SigmaZero.method.init(ctx, given, config)
     tell = jax.jit(lambda state, ev: SigmaZero.method.tell(ctx, given, config, state, ev))
@@ -356,7 +356,7 @@ def test_steps_of_sigma_zero() -> None:
         r = np.clip(r, -x / 2, (2 - x) / 2)
         r[np.abs(r) < tau] = 0
         tau = np.clip(tau + (0.1 if k >= 4 else -0.1) * eta, 0, 1)
-        np.testing.assert_allclose(state.tau, tau, atol=1e-6)
+        np.testing.assert_allclose(state.threshold, tau, atol=1e-6)
     assert state.best.score == (np.asarray(state.best.x) != x).sum()
 
 
@@ -369,7 +369,7 @@ def test_gradient_of_the_smooth_l0_norm() -> None:
 def test_radius_of_fmn() -> None:
     """ε grows by one until the first success, then falls below it and around the boundary."""
     x = np.full(30, 0.5, np.float32)
-    given, config, ctx = problem(x), FMN(iterations=100, gamma=0.2, gamma_end=0.2), Context(lambda x: x)
+    given, config, ctx = problem(x), FMN(steps=100, eps_rate=0.2, eps_rate_end=0.2), Context(lambda x: x)
     tell = jax.jit(lambda state, ev: FMN.method.tell(ctx, given, config, state, ev))
     state, seen = FMN.method.init(ctx, given, config), []
     for _ in range(30):
@@ -410,7 +410,7 @@ def test_group_masks_of_spgd() -> None:
     rng = np.random.default_rng(6)
     quarters = (np.arange(8)[:, None] // 2 * 4 + np.arange(8) // 2)[:, :, None].astype(np.int32)
     scattered = rng.permutation(quarters.reshape(-1)).reshape(SHAPE)
-    config = SparsePGD(k=5, iterations=40, unit="group")
+    config = SparsePGD(k=5, steps=40, unit="group")
     mask = quarters != 5
     for turn, groups in enumerate((quarters, scattered)):
         with nets.compilations() as names:
@@ -426,7 +426,7 @@ def test_group_masks_of_spgd() -> None:
 
 def test_window_masks_of_spgd() -> None:
     """Two 3x3 squares anywhere: the changed pixels are covered by two, and not always by squares of a grid."""
-    result = solve(task(), SparsePGD(k=2, iterations=40, unit="window", patch=3))
+    result = solve(task(), SparsePGD(k=2, steps=40, unit="window", patch=3))
     check(task(), result, None)
     assert np.asarray(result.found).any()
     squares = []
@@ -473,12 +473,12 @@ def test_images_are_asked_for(method: Any) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: FMN(gamma=1.0), r"FMN.gamma must be in \[0, 1\), was 1.0"),
-        (lambda: SigmaZero(sigma=0.0), "SigmaZero.sigma must be above 0"),
+        (lambda: FMN(eps_rate=1.0), r"FMN.eps_rate must be in \[0, 1\), was 1.0"),
+        (lambda: SigmaZero(smoothing=0.0), "SigmaZero.smoothing must be above 0"),
         (lambda: PGD0(unit="patch"), "PGD0.unit must be one of"),
         (lambda: SigmaMap(unit="group"), "SigmaMap.unit must be one of"),
         (lambda: SparsePGD(k=0), "SparsePGD.k must be at least 1"),
-        (lambda: EAD(grow=1.0), "EAD.grow must be above 1"),
+        (lambda: EAD(growth=1.0), "EAD.growth must be above 1"),
     ],
 )
 def test_constants_are_checked(build: Any, message: str) -> None:

@@ -54,7 +54,7 @@ def test_evaluations_add_up(pictures: Path) -> None:
     logits = load("resnet20", nets.NARROW)
     with np.load(pictures) as file:
         x, label = file["images"].astype(np.float32) / 255, file["labels"]
-    method = PGD(eps=1e-4, step=1e-4, steps=6)
+    method = PGD(eps=1e-4, step_size=1e-4, steps=6)
     timed = timed_run(logits, x, label, (label + 1) % 7, method=method, lanes=5, progress=False)
     asked = int(timed.result.evaluations.sum())
     assert timed.occupancy == pytest.approx(asked / (timed.steps * 5))

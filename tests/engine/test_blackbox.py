@@ -237,7 +237,7 @@ def test_forest(forest, route: str) -> None:
         net = distill(model.predict_proba, x, key=jax.random.key(0), steps=300, copies=2)
         logits, evaluator = with_surrogate(logits, net), surrogate
     result = invjax.solve(
-        logits, x[:12], label, target=target, method=PGD(eps=0.6, steps=12, step=0.1), evaluator=evaluator
+        logits, x[:12], label, target=target, method=PGD(eps=0.6, steps=12, step_size=0.1), evaluator=evaluator
     )
     found = np.asarray(result.status) == invjax.Status.FOUND
     assert found.mean() >= 0.9, result
@@ -318,7 +318,7 @@ def test_a_row_of_nan_disturbs_no_other() -> None:
     x[1, 0] = 0.95
     result = invjax.solve(
         black_box(predict, 2), x, np.zeros(3, np.int32), target=np.ones(3, np.int32),
-        method=PGD(eps=0.3, steps=5, step=0.1), evaluator=antithetic(scale=0.05, coordinates=True),
+        method=PGD(eps=0.3, steps=5, step_size=0.1), evaluator=antithetic(scale=0.05, coordinates=True),
     )  # fmt: skip
     status = [invjax.Status.FOUND, invjax.Status.NONFINITE, invjax.Status.FOUND]
     np.testing.assert_array_equal(result.status, status)

@@ -16,7 +16,7 @@ import invjax
 from invjax.attacks import PGD
 
 HERE = Path(__file__).resolve().parent
-CONFIG = PGD(eps=0.08, step=0.03, steps=4, restarts=2, random_start=True)
+CONFIG = PGD(eps=0.08, step_size=0.03, steps=4, restarts=2, random_start=True)
 
 SCRIPT = """
 import sys

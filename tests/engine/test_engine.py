@@ -284,10 +284,10 @@ def test_hyper_parameters_as_a_batch_axis() -> None:
 
 def test_whole_numbers_for_floats() -> None:
     """``eps=1`` is ``eps=1.0``: neither another program nor another answer."""
-    one = solve(PGD(eps=1.0, step=1.0, steps=3), bounds=(-2.0, 2.0))
+    one = solve(PGD(eps=1.0, step_size=1.0, steps=3), bounds=(-2.0, 2.0))
     with nets.compilations() as names:
-        nets.same(solve(PGD(eps=1, step=1, steps=3), bounds=(-2, 2)), one)
-        nets.same(solve(PGD(eps=np.float64(1), step=np.int64(1), steps=np.int64(3)), bounds=(-2, 2)), one)
+        nets.same(solve(PGD(eps=1, step_size=1, steps=3), bounds=(-2, 2)), one)
+        nets.same(solve(PGD(eps=np.float64(1), step_size=np.int64(1), steps=np.int64(3)), bounds=(-2, 2)), one)
     assert names == []
 
 
@@ -347,7 +347,7 @@ def test_what_was_tried_is_admissible() -> None:
     """Also where a run stops between two questions: the next point, not yet clipped, is no answer."""
     task, mask = nets.task(nets.conv(), count=6), np.ones(nets.SMALL, bool)
     mask[:4] = False
-    method = PGD(eps=0.9, step=0.4, steps=20)
+    method = PGD(eps=0.9, step_size=0.4, steps=20)
     result, _ = invjax.trace(task.net, task.x, task.label, target=task.target, method=method, steps=2, mask=mask)
     attempt, stopped = np.asarray(result.attempt), np.asarray(result.status) == Status.PENDING
     assert stopped.any()

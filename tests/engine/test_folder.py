@@ -24,7 +24,7 @@ from invjax.engine import folder as folder_module
 
 solve_module = sys.modules["invjax.engine.solve"]
 fast = pytest.mark.fast
-CONFIG = PGD(eps=0.08, step=0.03, steps=4, restarts=2, random_start=True)
+CONFIG = PGD(eps=0.08, step_size=0.03, steps=4, restarts=2, random_start=True)
 TASK = nets.task(nets.mlp(), count=20)
 
 
@@ -237,7 +237,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
     x = TASK.x.copy()
     x[3, 0, 0, 0] += 1e-6
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"method": PGD(eps=0.0801, step=0.03, steps=4, restarts=2, random_start=True)}, "config"),
+        ({"method": PGD(eps=0.0801, step_size=0.03, steps=4, restarts=2, random_start=True)}, "config"),
         ({"method": FGSM()}, "config"),
         ({"task": TASK._replace(net=other.net)}, "weights"),
         ({"task": TASK._replace(x=x)}, "inputs"),

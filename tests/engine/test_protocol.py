@@ -47,8 +47,8 @@ from invjax.attacks import (
 # Cheap constants under which some of the examples succeed; the argument is the width of the box.
 CONFIGS: dict[str, Callable[[float], Any]] = {
     "fgsm": lambda s: FGSM(eps=0.1 * s),
-    "pgd": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, restarts=2),
-    "forward-backward": lambda s: ForwardBackward(step=0.05 * s**2, iterations=20, trials=4),
+    "pgd": lambda s: PGD(eps=0.08 * s, step_size=0.03 * s, steps=4, restarts=2),
+    "forward-backward": lambda s: ForwardBackward(step_size=0.05 * s**2, steps=20, trials=4),
     "gse": lambda s: GSE(steps=12, patience=3, window=4, blur=5, blur_sigma=1.2),
     "gse-released": lambda s: GSEReleased(steps=40, phase_one_steps=8, trials=4, step_size=0.02, l2_weight=0.1),
     "gse-published": lambda s: GSEPublished(steps=24, phase_one_steps=8, trials=3, step_size=0.02, l2_weight=0.1),
@@ -60,12 +60,12 @@ CONFIGS: dict[str, Callable[[float], Any]] = {
         eps=0.5, steps=60, inner_steps=10, initial_weight=0.5, decay=0.5, polish=2, unit="pixel"
     ),
     "saif": lambda s: SAIF(k=6, steps=15),
-    "sigma-zero": lambda s: SigmaZero(iterations=30),
-    "fmn": lambda s: FMN(iterations=30),
+    "sigma-zero": lambda s: SigmaZero(steps=30),
+    "fmn": lambda s: FMN(steps=30),
     "pgd0": lambda s: PGD0(k=6, steps=6, restarts=2),
     "sigma-map": lambda s: SigmaMap(k=40, steps=6, restarts=2),
-    "spgd": lambda s: SparsePGD(k=6, iterations=20),
-    "ead": lambda s: EAD(beta=0.05, start=0.1, trials=3, iterations=12, step=0.05),
+    "spgd": lambda s: SparsePGD(k=6, steps=20),
+    "ead": lambda s: EAD(beta=0.05, initial_weight=0.1, trials=3, steps=12, step_size=0.05),
     "jsma": lambda s: JSMA(share=0.5),
     "sparsefool": lambda s: SparseFool(steps=4, inner_steps=5, prune=6),
     "sapf": lambda s: SAPF(k=16, steps=24, trials=3, final_steps=6, rho_growth=1.4, decay_every=6, group_weight=1.0),
@@ -84,9 +84,9 @@ KINDS = (*sorted(QUICK), "strattack", "sparsefool", "sparse-rs", "one-pixel")
 # More paths through the same attacks.
 CONFIGS |= {
     "homotopy/groups": lambda s: Homotopy(eps=0.5, steps=60, inner_steps=10, initial_weight=0.5, decay=0.5, polish=2),
-    "pgd/random-l2": lambda s: PGD(eps=0.5 * s, step=0.2 * s, steps=3, restarts=2, norm="l2", random_start=True),
-    "pgd/margin": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, loss="margin"),
-    "pgd/to-the-end": lambda s: PGD(eps=0.08 * s, step=0.03 * s, steps=4, stop_early=False),
+    "pgd/random-l2": lambda s: PGD(eps=0.5 * s, step_size=0.2 * s, steps=3, restarts=2, norm="l2", random_start=True),
+    "pgd/margin": lambda s: PGD(eps=0.08 * s, step_size=0.03 * s, steps=4, loss="margin"),
+    "pgd/to-the-end": lambda s: PGD(eps=0.08 * s, step_size=0.03 * s, steps=4, stop_early=False),
 }
 COUNT = 24
 fast = pytest.mark.fast
@@ -465,7 +465,7 @@ def _python_pgd(net: Any, x: np.ndarray, label: int, target: int, config: PGD) -
 @fast
 def test_evaluations_are_counted_exactly() -> None:
     """Against PGD in plain Python, on a list through the queue; and its attempt is the last point looked at."""
-    config = PGD(eps=0.08, step=0.03, steps=4)
+    config = PGD(eps=0.08, step_size=0.03, steps=4)
     result = invjax.solve(base().net, base().x, base().label, target=base().target, method=config, lanes=8)
     for row in range(12):
         count, found, point = _python_pgd(base().net, base().x[row], base().label[row], base().target[row], config)

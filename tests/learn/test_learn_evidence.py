@@ -107,7 +107,7 @@ def test_directions_of_a_linear_network() -> None:
     rows, target = np.arange(0, 60, 5), (y[::5] + 1) % 3
     moves = directions(
         model, x[rows], y[rows], target,
-        attack=PGD(eps=0.5, step=0.1, steps=12, norm="l2", stop_early=False),
+        attack=PGD(eps=0.5, step_size=0.1, steps=12, norm="l2", stop_early=False),
         counterfactual=FixedWeights(gamma=0.2, tau=2.0, iterations=12, step=0.1, penalty="none"),
         density=fit_knn(x, y, 5), means=class_means(x, y, 3),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from invjax.learn import PRESETS, Perturbed, draw_targets, make_perturbed_datase
 
 KEY = jax.random.key(3)
 SHAPE, CLASSES, COUNT = (4, 3, 1), 4, 30
-METHOD = PGD(eps=0.25, step=0.1, steps=6, norm="l2", random_start=True, stop_early=False)
+METHOD = PGD(eps=0.25, step_size=0.1, steps=6, norm="l2", random_start=True, stop_early=False)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on(task: nets.Task, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "other", [{"generator": PGD(eps=0.3, step=0.1, steps=6)}, {"policy": "next"}, {"key": jax.random.key(4)}]
+    "other", [{"generator": PGD(eps=0.3, step_size=0.1, steps=6)}, {"policy": "next"}, {"key": jax.random.key(4)}]
 )
 def test_another_run_is_refused(task: nets.Task, tmp_path: Path, other: dict[str, Any]) -> None:
     make(task, out=tmp_path / "set")

@@ -1,15 +1,15 @@
-"""A last stage for sparse attacks: fewer changes from a success on, by bisection of their number m.
+"""A last stage for sparse attacks: it begins with a success and seeks fewer changes by bisection of their number m.
 
-Each m is tried twice: with the m changes that the gradient says matter most, as they are; then with any m units that
-promise most from the clean input, at the sides of the box. On a linear classifier of two classes the second try is
-exact. The gradient is an average over the points of the stage: where several classes compete a single one would undo
-what the last one said.
+Each m is tried twice: first with the m changes that matter most by the gradient, as they are; then with the m units
+that promise most from the clean input, at the sides of the box. On a linear classifier of two classes the second try is
+exact. The gradient is averaged over the points of the stage: where several classes compete, each single gradient would
+undo what the one before it said.
 
-Untargeted, a :class:`Stage` first compares the strongest rivals at the clean input: which of them would need the fewest
-units if the network were linear; its ways are tried first where they are fewer than what was found.
+Untargeted, a :class:`Stage` first asks at the clean input which of the strongest rivals would need the fewest units if
+the network were linear. Where these are fewer than the units found, that rival's units are tried first.
 
-Not in the papers; an attack that has it says so, and ``prune=0`` turns it off. Coordinates: those of
-:mod:`invjax.attacks.parts.coordinates` in which the attack works, of span 1.
+The stage is not in the papers. An attack that has it says so, and ``prune=0`` turns it off. Coordinates are those of
+:mod:`invjax.attacks.parts.coordinates` with span 1, in which the attack works.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from invjax.core.ranks import largest
 from invjax.solvers.best import Best
 from invjax.types import Array, Problem
 
-MIX = 0.5  # what the newest gradient counts in the average
+MIX = 0.5  # weight of the newest gradient in the average
 RIVALS = 9  # the strongest rivals, as many as DeepFool compares
 
 
 class Pruning(NamedTuple):
-    """Where the stage is."""
+    """The state of the bisection."""
 
     w: Array  # [*S] the average of minus the gradient of the gap
-    fails: Array  # [] int32, a number of changes that failed
+    fails: Array  # [] int32, the largest number of changes that failed
     m: Array  # [] int32, the number asked
-    again: Array  # [] bool, this is its second try
+    again: Array  # [] bool, whether this is its second try
     asked: Array  # [] int32, points asked; -1 before the stage
 
 
@@ -50,7 +50,7 @@ def bisect(pruning: Pruning, w: Array, begins: Array, improved: Array, most: Arr
     """The next number to try.
 
     w: [*S] minus the gradient at the point just asked. begins: [] bool, that point is the success to start from.
-    improved: [] bool, the number asked will do. most: [] int32, the changes of the best so far.
+    improved: [] bool, the number asked suffices. most: [] int32, the changes of the best point so far.
     """
     second = pruning.again & ~improved
     fails = jnp.where(begins, 0, jnp.where(second, pruning.m, pruning.fails)).astype(jnp.int32)
@@ -62,12 +62,12 @@ def bisect(pruning: Pruning, w: Array, begins: Array, improved: Array, most: Arr
 
 
 def ends(pruning: Pruning, most: Array, budget: int | Array) -> Array:
-    """Whether the stage has spent its points, or ``most`` [] changes cannot become fewer. [] bool"""
+    """[] bool: the stage has spent its points, or ``most`` [] changes cannot become fewer."""
     return (pruning.asked >= budget) | (most - pruning.fails <= 1)
 
 
 def offered(pruning: Pruning, best: Array, low: Array, high: Array) -> Array:
-    """[*S] the changes of which the ``pruning.m`` most valuable, by ``w · offered``, are to be asked.
+    """[*S] the changes among which the ``pruning.m`` most valuable, by ``w · offered``, are asked next.
 
     best: [*S] the best perturbation so far; low, high: [*S] the finite room of r.
     """
@@ -75,7 +75,7 @@ def offered(pruning: Pruning, best: Array, low: Array, high: Array) -> Array:
 
 
 def towards(w: Array, low: Array, high: Array) -> Array:
-    """The side of the room to which w points; 0 where it is 0. [*S]"""
+    """The side of the room to which w points; 0 where w is 0. [*S]"""
     return jnp.where(w > 0, high, jnp.where(w < 0, low, 0))
 
 
@@ -99,14 +99,14 @@ def _compares(problem: Problem, stage: Stage, classes: int) -> Array:
 
 
 def loss(problem: Problem, stage: Stage, logits: Array) -> Array:
-    """What the stage asks the gradient of: the gap, or the lead over one rival."""
+    """The loss of the stage: the gap, or while rivals are compared the lead over one of them."""
     lead = losses.lead(logits, problem.label, stage.compared)
     gap = losses.gap(logits, problem.label, problem.target)
     return jnp.where(_compares(problem, stage, logits.size), lead, gap)
 
 
 def _needed(given: tuple[Array, Array]) -> Array:
-    """The fewest units whose gains [*G] are worth more than the lead []; infinity: all together are not."""
+    """The fewest units whose gains [*G] together exceed the lead []; infinity where all of them do not."""
     gain, lead = given
     worth = jnp.cumsum(-jnp.sort(-gain.reshape(-1)))
     return jnp.where(worth[-1] > lead, 1 + jnp.sum(worth <= lead), jnp.inf)
@@ -127,10 +127,10 @@ def advance(
     grad: Array,
     logits: Array,
 ) -> tuple[Stage, Array]:
-    """After a point of the stage was asked (the first is the best of the attack): the stage, and the next r, [*S].
+    """The stage after a point of it was asked (the first is the best point of the attack), and the next r, [*S].
 
-    active: [] bool, else nothing changes and r is 0. best: scored by its units. improved: [] bool, the point asked
-    became the best. grad: [*S] the gradient of :func:`loss` there, with respect to r.
+    active: [] bool; without it nothing changes and r is 0. best: scored by its units. improved: [] bool, the point
+    asked became the best. grad: [*S] the gradient of :func:`loss` there, with respect to r.
     """
     low, high = room(problem, FAR)
     old, w, most = stage.pruning, -grad, _units(best)
@@ -138,7 +138,7 @@ def advance(
     gain = ops.total(w * towards(w, low, high))
     lead = losses.lead(logits, problem.label, stage.compared)
     count = replace_if(compares, _needed, (gain, lead), jnp.full_like(stage.count, jnp.inf))
-    # The ways of the rival that needs the fewest are tried first where they are fewer.
+    # The units of the rival that needs the fewest are tried first where they are fewer than those found.
     rival, fewest = select(count < stage.count, (w, count), (stage.rival, stage.count))
     shorter = fewest < most
     ways = old._replace(
@@ -149,7 +149,7 @@ def advance(
 
     point = offered(new, to_units(problem, best.x), low, high)
     worth = jnp.where(ops.total(jnp.abs(point)) > 0, ops.total(new.w * point), -jnp.inf)
-    asks = active & ~_compares(problem, stage, logits.size)  # the rivals are compared at the clean input
+    asks = active & ~_compares(problem, stage, logits.size)  # rivals are compared at the clean input, where r is 0
     chosen = replace_if(asks, lambda given: largest(*given), (worth, new.m), jnp.zeros_like(worth))
     return stage, jnp.where(ops.spread(chosen) > 0, point, jnp.zeros_like(point))
 
@@ -157,15 +157,16 @@ def advance(
 def onwards(
     problem: Problem, ops: Grouping, config: Any, state: Any, best: Best, r: Array, grad: Array, logits: Array
 ) -> tuple[Stage, Array, Array]:
-    """For an attack of ``config.iterations`` steps with ``config.prune``: the stage, what to ask next, if it is over.
+    """For an attack of ``config.steps`` steps with ``config.prune``: the stage, what to ask next, whether it is over.
 
-    state: with ``k`` (evaluations before this one), ``stage`` and ``best``. best: what it is now, scored by its units.
-    r: what the attack itself would ask. grad: with respect to r.
+    state: has ``count`` (evaluations before this one), ``stage`` and the last ``best``. best: the new one, scored by
+    its units. r: what the attack itself would ask. grad: with respect to r.
     """
-    prunes = state.k > config.iterations
+    prunes = state.count > config.steps
     stage, fewer = advance(problem, ops, state.stage, prunes, best, best.score < state.best.score, grad, logits)
     # The stage begins with the best point once more, for its gradient.
-    begins = (state.k == config.iterations) & jnp.isfinite(best.score) & (config.prune > 0)
+    begins = (state.count == config.steps) & jnp.isfinite(best.score) & (config.prune > 0)
     r = jnp.where(begins, to_units(problem, best.x), jnp.where(prunes, fewer, r))
-    over = ends(stage.pruning, _units(best), config.prune)  # while rivals are compared only if one unit is all there is
-    return stage, r, jnp.where(prunes, over, (state.k == config.iterations) & ~begins)
+    # While rivals are compared, the stage can only be over because the best point has a single unit.
+    over = ends(stage.pruning, _units(best), config.prune)
+    return stage, r, jnp.where(prunes, over, (state.count == config.steps) & ~begins)

@@ -18,8 +18,8 @@ BOUNDS = Bounds(0.0, 1.0)
 CLASSES = 10
 ATTACKS: dict[str, tuple[str, dict[str, str | float]]] = {
     "GSE": ("gse", {}),
-    "σ-zero": ("sigma-zero", {"iterations": 60}),
-    "PGD": ("pgd", {"eps": 0.3, "step": 0.02, "steps": 60}),
+    "σ-zero": ("sigma-zero", {"steps": 60}),
+    "PGD": ("pgd", {"eps": 0.3, "step_size": 0.02, "steps": 60}),
     "FGSM": ("fgsm", {"eps": 0.3}),
 }
 PICTURED = ("GSE", "σ-zero", "PGD")

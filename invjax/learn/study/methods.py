@@ -54,7 +54,7 @@ def _generated(study: Study, name: str, generator: Callable[[Study], tuple[Any, 
 def _pgd(study: Study, norm: str) -> tuple[Any, Any]:
     moves = study.task.moves
     eps = moves.eps_l2 if norm == "l2" else moves.eps_linf
-    return PGD(eps=eps, step=eps / 5, steps=moves.iterations, norm=norm, stop_early=False), None
+    return PGD(eps=eps, step_size=eps / 5, steps=moves.iterations, norm=norm, stop_early=False), None
 
 
 def _cfe_l2(study: Study) -> tuple[Any, Any]:
