@@ -114,7 +114,12 @@ def robust_accuracy(
     if eps > 0 and right.any():
         rows = np.flatnonzero(right)
         attack = PGD(
-            eps=eps, step_size=ratio * eps / steps, steps=steps, restarts=restarts, norm=norm, random_start=key is not None
+            eps=eps,
+            step_size=ratio * eps / steps,
+            steps=steps,
+            restarts=restarts,
+            norm=norm,
+            random_start=key is not None,
         )
         inputs = np.asarray(scaled(jnp.asarray(np.asarray(x[rows]))))
         result = solve(
