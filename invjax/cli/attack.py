@@ -18,7 +18,7 @@ from invjax import campaign
 from invjax.campaign import ChosenImages, Pairs, Run
 from invjax.cli.options import AttackOptions
 from invjax.core.errors import BadArgument, Words, check_choice, check_whole
-from invjax.core.files import check_folder
+from invjax.core.files import check_folder, writing
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
 from invjax.data.images.source import LABEL_KEYS, to_labels
@@ -59,11 +59,8 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
         progress=False if options.no_progress else None,
     )  # fmt: skip
     say(f"\n{text_table(campaign.table_rows([run]), 'case')}\n")
-    try:
+    with writing(folder):
         campaign.write_results(folder, run, chosen, pairs)
-    except OSError as error:
-        was = Words(f"{str(folder)!r}: {error.strerror}")
-        raise BadArgument("out", "be a folder that can be written", was) from error
     weights = "" if options.weights is None else f" with the weights `{Path(options.weights).name}`"
     more = f" The first {SHOWN} of {len(chosen.index)} images are shown." if len(chosen.index) > SHOWN else ""
     write_report(

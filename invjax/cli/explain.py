@@ -7,7 +7,6 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 
 from invjax.cli.options import ExplainOptions
 from invjax.core.errors import BadArgument, Words, check_whole
-from invjax.core.files import check_folder, write_atomic
+from invjax.core.files import check_folder, write_atomic, writing
 from invjax.data.tables.csv_file import load_csv
 from invjax.data.tables.load import load_tabular
 from invjax.data.tables.table import TabularData
@@ -44,7 +43,8 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
     rows, ids = _rows(options, data)
     folder = check_folder(options.out)
     if options.save_schema is not None:
-        _save_schema(data, options.save_schema)
+        with writing(options.save_schema, "save_schema", "file"):
+            data.space.to_json(options.save_schema)
     chosen = classifier(data, options.model, gradient=options.gradient, seed=options.seed)
     right = "" if math.isnan(chosen.accuracy) else f"; right on {100 * chosen.accuracy:.0f} % of the test rows"
     say(f"{data.name}: {chosen.words}{right}")
@@ -58,15 +58,12 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     _print(explanation, say)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "counterfactuals.csv", csv_text(explanation).encode())
         write_atomic(folder / "summary.json", _json(explanation, chosen, seconds).encode())
         if chosen.weights is not None:
             save(chosen.weights, folder / "model.npz")
-    except OSError as error:
-        was = Words(f"{str(folder)!r}: {error.strerror}")
-        raise BadArgument("out", "be a folder that can be written", was) from error
     write_report(
         folder / "report.html",
         [counterfactual_section(explanation)],
@@ -119,14 +116,6 @@ def _rows(options: ExplainOptions, data: TabularData) -> tuple[Any, Sequence[str
     if not len(chosen) or chosen.max() >= count:
         raise BadArgument("rows", f"be row numbers below {count}", options.rows)
     return chosen, None
-
-
-def _save_schema(data: TabularData, path: str | Path) -> None:
-    try:
-        data.space.to_json(path)
-    except OSError as error:
-        was = Words(f"{str(path)!r}: {error.strerror}")
-        raise BadArgument("save_schema", "be a file that can be written", was) from error
 
 
 def _print(explanation: Explanation, say: Callable[[str], None]) -> None:

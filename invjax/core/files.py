@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, Words
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -34,3 +36,13 @@ def check_folder(path: str | os.PathLike[str], name: str = "out") -> Path:
         why = "is not a folder" if not nearest.is_dir() else "cannot be written"
         raise BadArgument(name, "be a folder that can be written", str(path), hint=f"{str(nearest)!r} {why}")
     return folder
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], name: str = "out", what: str = "folder") -> Iterator[None]:
+    """Inside, an OSError becomes a BadArgument about ``name``, which must be a ``what`` that can be written."""
+    try:
+        yield
+    except OSError as error:
+        was = Words(f"{os.fspath(path)!r}: {error.strerror or error}")
+        raise BadArgument(name, f"be a {what} that can be written", was) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -73,9 +73,12 @@ def attack_section(
             expected = (*wanted.shape, *pictures.shape[1:])
             raise BadArgument(f"results[{name!r}].delta", f"be of shape {expected}", of_shape(result.delta.shape))
     shown = min(len(pictures), max_images)
+    look = _Look(class_names, bounds, shown_width(*pictures.shape[1:3], size))
     norms = {name: l2(result.delta[:shown], unit, bounds) for name, result in host.items()}
-    strips = [{name: (result.rows(n), norms[name][n]) for name, result in host.items()} for n in range(shown)]
-    cards = [_card(pictures[n], classes[n], wanted[n], strips[n], class_names, bounds, size) for n in range(shown)]
+    cards = []
+    for n, x in enumerate(pictures[:shown]):
+        strips = [_strip(name, x, wanted[n], result.rows(n), norms[name][n], look) for name, result in host.items()]
+        cards.append(_card(x, classes[n], strips, look))
     if shown < len(pictures):
         cards.append(f"<figcaption>{shown} of {len(pictures)} images shown.</figcaption>")
     grouped = "case" if any("case" in row for row in table) else None
@@ -102,59 +105,53 @@ def _legend(channels: int, unit: str) -> str:
     return f'<div class="legend">{marks}<span>{scaling}</span><span>{units}</span></div>'
 
 
-def _card(
-    x: np.ndarray,
-    label: Any,
-    targets: np.ndarray,
-    results: Mapping[str, tuple[Result, np.ndarray]],
-    names: Sequence[str] | None,
-    bounds: tuple[Any, Any],
-    size: int,
-) -> str:
-    width = shown_width(x.shape[0], x.shape[1], size)
-    original = image_tag(picture_pixels(x, bounds), f"original, class {_name(label, names)}", width)
-    strips = "".join(_strip(name, x, targets, *result, names, bounds, width) for name, result in results.items())
+class _Look(NamedTuple):
+    """How all pictures of a section are drawn."""
+
+    names: Sequence[str] | None
+    bounds: tuple[Any, Any]
+    width: int  # CSS pixels of a picture
+
+    def name(self, label: Any) -> str:
+        if int(label) == UNTARGETED:
+            return "any"
+        return str(int(label)) if self.names is None else str(self.names[int(label)])
+
+
+def _card(x: np.ndarray, label: Any, strips: Sequence[str], look: _Look) -> str:
+    original = image_tag(picture_pixels(x, look.bounds), f"original, class {look.name(label)}", look.width)
     return (
-        f'<div class="example"><figure>{original}<figcaption>original<br><b>{escape(_name(label, names))}</b>'
-        f"</figcaption></figure><div>{strips}</div></div>"
+        f'<div class="example"><figure>{original}<figcaption>original<br><b>{escape(look.name(label))}</b>'
+        f"</figcaption></figure><div>{''.join(strips)}</div></div>"
     )
 
 
-def _strip(
-    attack: str,
-    x: np.ndarray,
-    targets: np.ndarray,
-    result: Result,
-    norms: np.ndarray,
-    names: Sequence[str] | None,
-    bounds: tuple[Any, Any],
-    width: int,
-) -> str:
+def _strip(attack: str, x: np.ndarray, targets: np.ndarray, result: Result, norms: np.ndarray, look: _Look) -> str:
     """One attack on one image: a column per target."""
-    height = round(width * x.shape[0] / x.shape[1])
+    width, height = look.width, round(look.width * x.shape[0] / x.shape[1])
     pixels = changed_pixels(result.delta)
     head, rows = "<th></th>", {"adversarial": "", "perturbation": "", "mask": "", "changed": ""}
     for t, target in enumerate(targets):
-        aim = _name(target, names)
+        aim = look.name(target)
         head += f'<th scope="col" title="{escape(aim)}"><div style="width:{width}px">→ {escape(aim)}</div></th>'
         state = Status(int(result.status[t]))
+        blank = f'<div class="blank" style="width:{width}px;height:{height}px">'
+        cells = dict.fromkeys(rows, f"<td>{blank}</div></td>") | {"changed": "<td></td>"}
         if state == Status.FOUND:
-            delta, alt = result.delta[t], f"{attack} to {aim}"
+            delta = result.delta[t]
             drawn = {
-                "adversarial": picture_pixels(result.x[t], bounds),
+                "adversarial": picture_pixels(result.x[t], look.bounds),
                 "perturbation": perturbation_pixels(delta),
                 "mask": support_pixels(delta),
             }
-            for row, image in drawn.items():
-                rows[row] += f"<td>{image_tag(image, f'{alt}, {row}', width)}</td>"
-            rows["changed"] += f'<td class="small">{pixels[t]} px<br>l2 {norms[t]:.2f}</td>'
+            cells = {
+                row: f"<td>{image_tag(image, f'{attack} to {aim}, {row}', width)}</td>" for row, image in drawn.items()
+            }
+            cells["changed"] = f'<td class="small">{pixels[t]} px<br>l2 {norms[t]:.2f}</td>'
         else:
             said = f"already {aim}" if state == Status.ALREADY_TARGET else _FAILED[state]
-            blank = f'<div class="blank" style="width:{width}px;height:{height}px">'
-            rows["adversarial"] += f"<td>{blank}{escape(said)}</div></td>"
-            rows["perturbation"] += f"<td>{blank}</div></td>"
-            rows["mask"] += f"<td>{blank}</div></td>"
-            rows["changed"] += "<td></td>"
+            cells["adversarial"] = f"<td>{blank}{escape(said)}</div></td>"
+        rows = {row: markup + cells[row] for row, markup in rows.items()}
     counted = int(np.sum(result.status != Status.ALREADY_TARGET))
     found = int(np.sum(result.status == Status.FOUND))
     if found == 0:  # nothing to draw: a single row says why
@@ -164,10 +161,3 @@ def _strip(
         f"<h3>{escape(attack)} <span>{found} of {counted} targets reached</span></h3>"
         f'<div class="strip"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
-
-
-def _name(label: Any, names: Sequence[str] | None) -> str:
-    index = int(label)
-    if index == UNTARGETED:
-        return "any"
-    return str(index) if names is None else str(names[index])

@@ -15,15 +15,6 @@ from invjax.types import Status
 
 SHOWN = 200  # people on the page
 
-STYLE = """<style>
-td.changes { white-space: normal; min-width: 20em; line-height: 1.75; }
-td.changes b { font-weight: 600; } td.changes i { font-style: normal; color: var(--soft); }
-td.changes span { display: inline-block; background: var(--well); border-radius: 6px;
-  padding: 0 0.5em; margin: 1px 5px 1px 0; }
-tr.none td { color: var(--soft); }
-section > h3 { font-size: 1rem; margin: 26px 0 0; }
-</style>"""
-
 MEASURES = (  # key of the summary, heading, decimals
     ("l0", "changed", 2),
     ("l2", "l2", 2),
@@ -67,8 +58,7 @@ def counterfactual_section(explanation: Explanation, *, title: str = "", text: s
         title or f"What would have to be different: {explanation.name}",
         text=text or f"{said[:1].upper()}{said[1:]}.",
         facts=facts,
-        markup=STYLE
-        + _people_table(people[:SHOWN])
+        markup=_people_table(people[:SHOWN])
         + _left_out(len(people))
         + _frontier(explanation)
         + f"<h3>How good the answers are</h3>{table_markup([measure_row(explanation.summary)])}"

@@ -8,16 +8,17 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from invjax.core.errors import BadArgument
-from invjax.core.files import write_atomic
+from invjax.core.files import write_atomic, writing
 from invjax.report.png import data_uri, encode_png
-from invjax.report.style import CSS
 
+CSS = files("invjax.report").joinpath("style.css").read_text("utf-8")
 SMALL = 64  # pixels: up to here an image is drawn enlarged with hard pixel edges
 
 # The page may use nothing but itself; a browser enforces it.
@@ -77,12 +78,9 @@ def write_report(
     target = Path(path)
     if target.is_dir():
         raise BadArgument("path", "name a file", hint=f"{str(target)!r} is a folder")
-    try:
+    with writing(target, "path", "file"):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, page.encode())
-    except OSError as error:
-        reason = str(error.strerror or error)
-        raise BadArgument("path", "be a file that can be written", str(target), hint=reason) from error
     return target
 
 
