@@ -206,11 +206,10 @@ def _numbers(config: Homotopy, state: HomotopyState) -> tuple[Array, Array]:
 
 def _probe(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState) -> Array:
     limit = state.base + config.max_update
-    polish = state.mode == POLISH
 
     def one(size: Array, level: Array) -> Array:
         u = proximal_map(problem, config, state.asked - size * state.grad, size * state.lam, limit)
-        return to_data(problem, jnp.where(polish, jnp.clip(state.r, -level, level), u), SIGNED)
+        return to_data(problem, jnp.where(state.mode == POLISH, jnp.clip(state.r, -level, level), u), SIGNED)
 
     return jax.vmap(one)(*_numbers(config, state))
 
@@ -221,11 +220,10 @@ def _tell_probe(
     clean = state.status == Status.ALREADY_TARGET
     numbers = jnp.where(state.mode == POLISH, *reversed(_numbers(config, state)))
     rows = jax.vmap(lambda point: to_units(problem, point, SIGNED))(points)
-    dtype = numbers.dtype
-    gaps = jax.vmap(lambda z: losses.gap(z, problem.label, problem.target))(logits).astype(dtype)
+    gaps = jax.vmap(lambda z: losses.gap(z, problem.label, problem.target))(logits).astype(numbers.dtype)
     reached = ~clean & (gaps < -config.kappa) & (points != problem.x).any(tuple(range(1, points.ndim)))
-    counts = jax.vmap(partial(_count, problem, config))(rows).astype(dtype)
-    apg, polish = _apg(problem, config, state, numbers, rows, gaps, counts), state.mode == POLISH
+    counts = jax.vmap(partial(_count, problem, config))(rows).astype(numbers.dtype)
+    polish, apg = state.mode == POLISH, _apg(problem, config, state, numbers, rows, gaps, counts)
 
     # A success of nmAPG: the point that reached the class with the fewest units goes on to the bisection.
     got = reached.any()

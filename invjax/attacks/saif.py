@@ -137,11 +137,7 @@ def _sparse(problem: Problem, config: SAIF, state: SAIFState) -> Array:
 
 
 def _probe(ctx: Context, problem: Problem, config: SAIF, state: SAIFState) -> Array:
-    def after(size: Array) -> Array:
-        p, s = _moved(state, size)
-        return to_data(problem, s * p, SIGNED)
-
-    soft = jax.vmap(after)(_sizes(config, state))
+    soft = jax.vmap(lambda size: to_data(problem, jnp.multiply(*_moved(state, size)), SIGNED))(_sizes(config, state))
     return jnp.concatenate([_sparse(problem, config, state)[None], soft])
 
 

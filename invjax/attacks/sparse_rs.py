@@ -37,10 +37,16 @@ from invjax.core.numerics import select
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 Ints = tuple[int, ...]
-LOSSES = ("released", "margin", "cross_entropy")
 SCALE = 10_000  # queries to which the published breakpoints belong
 BREAKS = (0, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # the last query of each stage but the last
 DIVISORS = (1, 2, 4, 5, 6, 8, 10, 12, 15, 20)
+
+
+def _released(logits: Array, label: Array, target: Array) -> Array:
+    return jnp.where(target >= 0, losses.cross_entropy(logits, label, target), losses.gap(logits, label, target))
+
+
+LOSSES = {"released": _released, "margin": losses.gap, "cross_entropy": losses.cross_entropy}
 
 
 @config
@@ -79,7 +85,7 @@ class SparseRS:
 def check_search(owner: Any) -> None:
     """Check the constants that every form of the search has."""
     require_at_least(owner, 1, "queries", "restarts")
-    require_choice(owner, "loss", LOSSES)
+    require_choice(owner, "loss", tuple(LOSSES))
 
 
 def starts(queries: ArrayLike, breaks: Ints) -> Array:
@@ -137,11 +143,7 @@ def random_search(
         return render(problem, config, state.tried)
 
     def loss(ctx: Context, problem: Problem, config: Any, state: Any, point: Array, logits: Array) -> Array:
-        margin = losses.gap(logits, problem.label, problem.target)
-        if config.loss == "margin":
-            return margin
-        entropy = losses.cross_entropy(logits, problem.label, problem.target)
-        return entropy if config.loss == "cross_entropy" else jnp.where(problem.target >= 0, entropy, margin)
+        return LOSSES[config.loss](logits, problem.label, problem.target)
 
     def tell(ctx: Context, problem: Problem, config: Any, state: SearchState, ev: Eval) -> SearchState:
         first = state.query < 0
