@@ -12,7 +12,7 @@ step sizes, m(G) = mean(G) − k/n, g = ∇L:
     y_1 = clip(G + z_1/ρ_1, 0, 1);  y_2: G + z_2/ρ_2 on the sphere;  y_3: G + z_3/ρ_3, its groups shrunk by τ/ρ_3    (3)
     G ← G − M⁻¹ (2 G δ² + c δ g + Σ_i (z_i + ρ_i (G − y_i)) + z_4 + ρ_4 m(G)),
         M = diag(1/η_G + ρ_1 + ρ_2 + ρ_3 + 2 δ²) + ρ_4/n 11ᵀ                                                        (4)
-    z_i ← z_i + ρ_i (G − y_i),   z_4 ← z_4 + ρ_4 m(G),   ρ ← min(growth · ρ, its limit)                             (5)
+    z_i ← z_i + ρ_i (G − y_i),   z_4 ← z_4 + ρ_4 m(G),   ρ ← min(rho_growth · ρ, its limit)                         (5)
 
 A trial of c has rounds of steps (2) and of steps (3)-(5), then G ← [G > ½], of at most k entries, and more steps (2).
 A search looks for the smallest c that succeeds. Every point with a binary G is judged. Of the points with the wanted
