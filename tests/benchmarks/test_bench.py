@@ -131,7 +131,8 @@ def test_names(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.fast
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every benchmark is where the list says, and has options; all of them write JSON."""
+    """Every benchmark is where the list says, writes JSON, and has a section in the docs."""
+    assert f"## `{name}`\n" in (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
