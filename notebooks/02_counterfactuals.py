@@ -219,7 +219,7 @@ nines = nines[np.linspace(0, len(nines) - 1, 3 if TINY else 8).round().astype(in
 nine, four = np.full(len(nines), 9), np.full(len(nines), 4)
 drawn = {}
 for name, (m, tau) in {"sparsity only": (32, 0.0), "plausibility only": (784, 14.0), "both": (32, 14.0)}.items():
-    method = SCFE(max_changes=m, tau=tau, probability=0.9, iterations=20 if TINY else 50, polish=10 if TINY else 30)
+    method = SCFE(max_changes=m, tau=tau, probability=0.9, steps=20 if TINY else 50, polish=10 if TINY else 30)
     drawn[name] = invjax.solve(model, nines, nine, target=four, method=method, density=density)
 viz.ways(nines, drawn)
 

@@ -110,8 +110,8 @@ show("group DRO", learn(train.x, train.y, **group_dro(train.group, convention="w
 density = fit_knn(train.x, train.y, k=5)
 generators = {
     "PGD": PGD(eps=2.0, step_size=0.4, steps=GRADIENTS, norm="l2", stop_early=False),
-    "p-CFE": FixedWeights(gamma=5.0, tau=8.0, beta=0.02, iterations=GRADIENTS, step=0.06),
-    "density only": FixedWeights(gamma=0.0, tau=8.0, beta=0.02, iterations=GRADIENTS, step=0.06),
+    "p-CFE": FixedWeights(gamma=5.0, tau=8.0, beta=0.02, steps=GRADIENTS, step_size=0.06),
+    "density only": FixedWeights(gamma=0.0, tau=8.0, beta=0.02, steps=GRADIENTS, step_size=0.06),
 }
 sets = {
     name: make_perturbed_dataset(

@@ -25,7 +25,7 @@ from invjax.counterfactuals.milp import Certificate
 from invjax.types import Status
 
 NORMS = ("l0", "l1")
-# (β, first step, iterations): with a larger β the square counts less, and the step has to be shorter.
+# (β, first step size, steps): with a larger β the square counts less, and the step has to be shorter.
 TRIED = ((10.0, 0.1, 60), (30.0, 0.01, 60), (100.0, 0.01, 200), (1000.0, 0.001, 300))
 UNLIMITED = 2**30  # max_changes without a limit
 
@@ -59,8 +59,8 @@ def least_l1(task: Task, kappa: float) -> tuple[np.ndarray, np.ndarray]:
     """The answers [N, D] with the least l1 norm over the weights β, and which rows have one, [N]."""
     best, value = task.x.copy(), np.full(len(task.x), np.inf)
     usual = SCFE(kappa=kappa, penalty="l1", max_changes=UNLIMITED, polish=30)
-    for beta, size, iterations in TRIED:
-        config = dataclasses.replace(usual, beta=beta, step=size, iterations=iterations)
+    for beta, size, steps in TRIED:
+        config = dataclasses.replace(usual, beta=beta, step_size=size, steps=steps)
         result = invjax.solve(
             task.model, task.x, task.label, target=task.target, method=config, lanes=256, progress=False, **task.limits
         )

@@ -132,7 +132,7 @@ def _released(task: Task, fitted: Fitted, settings: Settings) -> Prepared:
     box = task.limits.get("bounds", (task.train_x.min(0), task.train_x.max(0)))
     low, high = (np.broadcast_to(np.asarray(side, np.float32), task.x.shape[1:]) for side in box)
     config = SCFEReleased(
-        max_changes=settings.max_changes, step=0.05, tau=10.0, gamma=0.1, lower=low, upper=high
+        max_changes=settings.max_changes, step_size=0.05, tau=10.0, gamma=0.1, lower=low, upper=high
     )  # fmt: skip
     wide = {"bounds": WIDE} if "bounds" in task.limits else {}
     return _engine(config, fitted.released(), **wide)(task, settings)

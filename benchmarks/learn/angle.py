@@ -159,8 +159,8 @@ def study(
             one.model, x, y, target,
             attack=PGD(eps=setting.attack, step_size=setting.attack / 8, steps=iterations, norm="l2", stop_early=False),
             counterfactual=FixedWeights(
-                gamma=setting.gamma, tau=setting.tau * kind.weight, beta=setting.beta, iterations=iterations,
-                step=first_step(setting.gamma, setting.tau * kind.curvature),
+                gamma=setting.gamma, tau=setting.tau * kind.weight, beta=setting.beta, steps=iterations,
+                step_size=first_step(setting.gamma, setting.tau * kind.curvature),
             ),
             density=gravity, means=class_means(data.x, data.y, 10), seed=seed,
         )  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 from invjax.core.errors import BadArgument, check
 
 C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 # Metadata of a field that shapes the program (a function, a name, an int of a shape): a new value compiles anew.
@@ -29,21 +30,24 @@ def config(cls: C) -> C:
     """
     made = jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
     if renamed := getattr(made, "RENAMED", None):
-        _refuse_old_names(made, renamed)
+        made.__init__ = refuse_old_names(renamed, f"{made.__name__}.")(made.__init__)
     return made
 
 
-def _refuse_old_names(cls: Any, renamed: Mapping[str, str]) -> None:
-    init = cls.__init__
+def refuse_old_names(renamed: Mapping[str, str], owner: str = "") -> Callable[[F], F]:
+    """Decorate a function whose keywords were called otherwise: an old name is an error that gives the new one."""
 
-    @functools.wraps(init)
-    def checked(self: Any, *args: Any, **constants: Any) -> None:
-        for old in constants:
-            if old in renamed:
-                raise BadArgument(f"{cls.__name__}.{old}", f"be given by its new name, {renamed[old]}")
-        init(self, *args, **constants)
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def checked(*args: Any, **arguments: Any) -> Any:
+            for old in arguments:
+                if old in renamed:
+                    raise BadArgument(f"{owner}{old}", f"be given by its new name, {renamed[old]}")
+            return function(*args, **arguments)
 
-    cls.__init__ = checked
+        return checked  # type: ignore[return-value]
+
+    return decorate
 
 
 def require(owner: object, name: str, ok: Callable[[Any], bool], what: str) -> None:

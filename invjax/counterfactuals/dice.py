@@ -2,26 +2,27 @@
 
     min_{c_1 … c_P}  γ/P Σ_i L(f(c_i), t) + w₁/(P D) Σ_i d(c_i − x) − w₂ det K,   K_ij = 1 / (1 + d(c_i − c_j))     (1)
 
-their eq. 4 with the averages of the released code: L the hinge on logits, d the l1 norm in units of the median absolute
-deviations. Adam on all points together, from random starts near x; then, as they do, features are put back to x
-greedily, smallest change first, as long as the point stays valid.
+their eq. 4 with the averages of the released code: L is the hinge on logits, d the l1 norm in units of the median
+absolute deviations. Adam moves all points together, from random starts near x. Then, as they do, features are put back
+to x greedily, smallest change first, as long as the point stays valid.
 
-Deviations. Categories stay in their simplex (the hull) instead of a penalty ``(Σ one-hot − 1)²``; every set is judged
-on its exactly feasible points; the set kept is the one with the most valid points, of those the one of least (1), not
-the last. Any number of classes. A point that ends equal to another of its set is NOT_FOUND.
+Deviations. Categories stay in their simplex (the hull) instead of a penalty ``(Σ one-hot − 1)²``. Every set is judged
+on its exactly feasible points. The set kept is not the last one but the one with the most valid points, and with the
+least (1) among equals. Any number of classes is possible. A point that ends equal to another of its set is NOT_FOUND.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from invjax import constraints
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.core.numerics import select, uniform
 from invjax.counterfactuals.parts import proximity, sets, weighted
 from invjax.counterfactuals.parts.proximity import MadL1, Proximity
@@ -34,56 +35,55 @@ class DiCE:
     """The method's constants. The answer to an example is a set: Result.x [N, P, *S], Result.status [N, P].
 
     Fields:
-      count: P, points of a set, >= 1 (static).
+      answers: P, points of a set, >= 1 (static).
       proximity: d; by default the plain l1 norm. ``fit_mad(x_train)`` gives the paper's.
       gamma: γ, weight of the hinge, per logit unit, > 0 (1 in the released code, which lets points stay invalid).
       closeness: w₁, weight of the distance to x, >= 0.
       spread: w₂, weight of the diversity, >= 0.
-      start: width of the random starts around x, as a share of each feature's range, in (0, 1].
-      step: Adam's step, data units, > 0.
-      iterations: steps at most, >= 1.
-      least: steps before it may stop for convergence, >= 0.
-      tolerance: it stops when (1) changes by less and every point is valid, >= 0.
+      start_width: width of the random starts around x, as a share of each feature's range, in (0, 1].
+      step_size: Adam's step, data units, > 0.
+      steps: gradient steps at most, >= 1.
+      min_steps: steps before it may stop for convergence, >= 0.
+      tolerance: it stops when (1) changes by less than this and every point is valid, >= 0.
       restorations: features tried to put back in each point, >= 0.
       kappa: margin of a valid answer, logit units, >= 0.
       probability: wanted probability of the target, in (0, 1); None: it need only win.
       diversity: "det" as in (1), or "logdet", whose pull on close points does not fade (static).
 
-    Evaluations per example: at most P (1 + iterations + restorations).
+    Evaluations per example: at most P (1 + steps + restorations).
     """
 
-    count: int = field(default=4, metadata=STATIC)
+    answers: int = field(default=4, metadata=STATIC)
     proximity: Proximity = MadL1()
     gamma: float = 4.0
     closeness: float = 0.5
     spread: float = 1.0
-    start: float = 0.2
-    step: float = 0.05
-    iterations: int = 300
-    least: int = 50
+    start_width: float = 0.2
+    step_size: float = 0.05
+    steps: int = 300
+    min_steps: int = 50
     tolerance: float = 1e-5
     restorations: int = 30
     kappa: float = 0.05
     probability: float | None = None
     diversity: str = field(default="det", metadata=STATIC)
 
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "count": "answers", "start": "start_width", "step": "step_size", "iterations": "steps", "least": "min_steps",
+    }  # fmt: skip
+
     @property
     def method(self) -> Method:
         """The method of this set's size."""
-        return _METHOD._replace(width=self.count)
+        return _METHOD._replace(width=self.answers)
 
     def check(self) -> None:
         weighted.check_validity(self)
-        require(self, "count", lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1")
-        require(self, "gamma", lambda v: v > 0, "a weight > 0")
-        require(self, "closeness", lambda v: v >= 0, "a weight >= 0")
-        require(self, "spread", lambda v: v >= 0, "a weight >= 0")
-        require(self, "start", lambda v: 0 < v <= 1, "in (0, 1]")
-        require(self, "step", lambda v: v > 0, "a step > 0")
-        require(self, "iterations", lambda v: v >= 1, "at least 1")
-        require(self, "least", lambda v: v >= 0, "at least 0")
-        require(self, "tolerance", lambda v: v >= 0, "at least 0")
-        require(self, "restorations", lambda v: v >= 0, "at least 0")
+        require(self, "answers", lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1")
+        require_above(self, 0, "gamma", "step_size")
+        require_at_least(self, 0, "closeness", "spread", "min_steps", "tolerance", "restorations")
+        require_at_least(self, 1, "steps")
+        require(self, "start_width", lambda v: 0 < v <= 1, "in (0, 1]")
         require_choice(self, "diversity", ("det", "logdet"))
         proximity.check(self)
 
@@ -98,7 +98,7 @@ class Trial(NamedTuple):
 
 class DiCEState(NamedTuple):
     adam: Adam  # [P, *S] the points in the hull
-    k: Array  # [] int32, steps taken; -1 before the clean input was seen
+    count: Array  # [] int32, steps taken; -1 before the clean input was seen
     value: Array  # [] (1) at the last points asked
     points: Array  # [P, *S] the best set so far, feasible
     valid: Array  # [P] bool
@@ -123,22 +123,22 @@ def _validity(config: DiCE, problem: Problem, logits: Array) -> tuple[Array, Arr
 
 def _init(ctx: Context, problem: Problem, config: DiCE) -> DiCEState:
     row = constraints.actions(ctx.constraints, problem)
-    x, count = problem.x, config.count
+    x, size = problem.x, config.answers
     lower, upper = sets.spans(row, x)
-    noise = uniform(problem.key, (count, *x.shape), x.dtype, -1, 1)
-    begin = jax.vmap(row.project)(x + config.start * noise * (upper - lower))
+    noise = uniform(problem.key, (size, *x.shape), x.dtype, -1, 1)
+    begin = jax.vmap(row.project)(x + config.start_width * noise * (upper - lower))
     features = int(sets.owners(ctx, problem).max()) + 1
-    infinite, copies = jnp.full((), jnp.inf, x.dtype), jnp.broadcast_to(x, (count, *x.shape))
+    infinite, copies = jnp.full((), jnp.inf, x.dtype), jnp.broadcast_to(x, (size, *x.shape))
     return DiCEState(
         adam=adam_begin(begin.astype(x.dtype)),
-        k=jnp.int32(-1),
+        count=jnp.int32(-1),
         value=infinite,
         points=copies,
-        valid=jnp.zeros(count, bool),
+        valid=jnp.zeros(size, bool),
         score=infinite,
         tries=jnp.int32(-1),
-        tried=jnp.zeros((count, features), bool),
-        trial=Trial(copies, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)),
+        tried=jnp.zeros((size, features), bool),
+        trial=Trial(copies, jnp.zeros(size, jnp.int32), jnp.zeros(size, bool)),
         status=jnp.int32(Status.PENDING),
     )
 
@@ -150,7 +150,7 @@ def _change_sizes(owner: np.ndarray, change: Array) -> Array:
 
 
 def _trial(ctx: Context, problem: Problem, state: DiCEState) -> Trial:
-    """Put back the feature that changed least, as a share of its range, of those not yet tried."""
+    """Put back, of the features not yet tried, the one that changed least as a share of its range."""
     owner = sets.owners(ctx, problem)
     lower, upper = sets.spans(constraints.actions(ctx.constraints, problem), problem.x)
     share = jnp.where(upper > lower, upper - lower, jnp.ones_like(upper))
@@ -167,7 +167,7 @@ def _trial(ctx: Context, problem: Problem, state: DiCEState) -> Trial:
 
 def _ask(ctx: Context, problem: Problem, config: DiCE, state: DiCEState) -> Array:
     asked = jnp.where(state.tries >= 0, state.trial.points, state.adam.u)
-    return jnp.where(state.k < 0, problem.x, asked)
+    return jnp.where(state.count < 0, problem.x, asked)
 
 
 def _loss(ctx: Context, problem: Problem, config: DiCE, state: DiCEState, point: Array, logits: Array) -> Array:
@@ -192,23 +192,22 @@ def _descended(ctx: Context, problem: Problem, config: DiCE, state: DiCEState, e
     row = constraints.actions(ctx.constraints, problem)
     value, grad = jax.value_and_grad(lambda points: _regulariser(config, problem, points))(ev.point)
     value = (config.gamma * jnp.mean(ev.value) + value).astype(state.value.dtype)
-    k = jnp.maximum(state.k, 0)
-    grad = config.gamma / config.count * ev.grad + grad
-    grad = jax.vmap(lambda point, one: tangent(row, point, one, config.step))(ev.point, grad)
-    adam = adam_step(state.adam, ev.point, grad, config.step, k)
+    grad = config.gamma / config.answers * ev.grad + grad
+    grad = jax.vmap(lambda point, one: tangent(row, point, one, config.step_size))(ev.point, grad)
+    adam = adam_step(state.adam, ev.point, grad, config.step_size)
     adam = adam._replace(u=jax.vmap(row.project)(adam.u))
     still = jnp.abs(value - jnp.where(first, value, state.value)) < config.tolerance
-    last = ~first & ((state.k >= config.iterations) | (still & state.valid.all() & (state.k >= config.least)))
+    last = ~first & ((state.count >= config.steps) | (still & state.valid.all() & (state.count >= config.min_steps)))
     return state._replace(
         adam=select(first, state.adam, adam),
-        k=jnp.where(first, 0, state.k) + 1,
+        count=jnp.where(first, 0, state.count) + 1,
         value=jnp.where(first, jnp.inf, value),
         tries=jnp.where(last, 0, state.tries).astype(jnp.int32),
     )
 
 
 def _restored(ctx: Context, problem: Problem, config: DiCE, state: DiCEState, ev: Eval) -> DiCEState:
-    """Take what stayed valid with one feature more put back."""
+    """Take the points that stayed valid with one feature more put back."""
     row = constraints.actions(ctx.constraints, problem)
     _, feature, left = state.trial
     _, valid = _validity(config, problem, ev.logits)
@@ -219,7 +218,7 @@ def _restored(ctx: Context, problem: Problem, config: DiCE, state: DiCEState, ev
 
 def _tell(ctx: Context, problem: Problem, config: DiCE, state: DiCEState, ev: Eval) -> DiCEState:
     row = constraints.actions(ctx.constraints, problem)
-    first, restoring = state.k < 0, state.tries >= 0
+    first, restoring = state.count < 0, state.tries >= 0
     clean = first & weighted.is_clean(config, problem, ev.logits[0])
     looked = state
     if row.exact:

@@ -5,10 +5,10 @@ In coordinates scaled to the data's box, w = (x' − x) / s with s = upper − l
     min_w  ‖w‖₂² + γ L(x + s w) − τ log p_t(x + s w) + g(w),      x + s w in the box                              (12)
 
 with g(w) = β‖w‖_p^p, p in {0, 1/2, 1}, or w with at most m entries. L is a hinge with margin κ: for two classes on the
-probability, ``max(0, κ − y (2σ(Z_1 − Z_0) − 1))``, y = ±1 the target's side; for more on the logits. Plain accelerated
-proximal gradient descent (FISTA), no safeguard, a fixed number of steps from w = 0; then γ is multiplied by ten until a
-trial first succeeds and bisected afterwards. Only a trial's LAST proximal iterate is judged; of those with the target
-the one of least ‖w‖₂ is the answer.
+probability, ``max(0, κ − y (2σ(Z_1 − Z_0) − 1))`` with y = ±1 the target's side, for more on the logits. Accelerated
+proximal gradient descent (FISTA) without a safeguard takes a fixed number of steps from w = 0. γ is multiplied by ten
+until a trial first succeeds, and bisected afterwards. Only the LAST proximal iterate of a trial is judged, and the
+answer is the one of least ‖w‖₂ among those with the target.
 
 Source: the formulas of Sadiku, Wagner et al., S-CFE (AISTATS 2025), as their code computes them; its errors are
 reproduced where they change an answer (``docs/scfe_released.md`` lists them, and what is left out).
@@ -16,6 +16,7 @@ reproduced where they change an answer (``docs/scfe_released.md`` lists them, an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,14 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import losses, projections, prox
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require, require_at_least, require_choice
 from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
+from invjax.penalties import elementwise
 from invjax.solvers import search
 from invjax.solvers.best import Best, nothing
 from invjax.types import UNTARGETED, Anchored, Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
-PENALTIES = (0.0, 0.5, 1.0)
+PENALTIES = ("l0", "l_half", "l1")
 SCHEDULES = ("released", "sqrt")
 
 
@@ -43,49 +45,49 @@ class SCFEReleased:
       gamma: weight of the classifier's loss in the first trial, scaled units squared per unit of loss, > 0.
       tau: weight of the log density, scaled units squared per nat, >= 0; without a density it has no effect.
       beta: weight of the penalty, scaled units squared (p = 0) per entry, >= 0; no effect with ``max_changes``.
-      max_changes: m, at most so many entries change, instead of the penalty; >= 1. None: the penalty.
-      iterations: steps of a trial, >= 1.
+      max_changes: m, the most entries that may change, >= 1, in place of the penalty; None: the penalty.
+      steps: gradient steps of a trial, >= 1.
       trials: values of γ tried, >= 1.
-      step: length of a trial's first step, > 0.
+      step_size: length of a trial's first step, > 0.
       kappa: margin of the hinge, in [0, 1) for two classes (difference of probabilities), else logit units.
       lower, upper: [] or [*S], data units, the box that sets the scale; None: the problem's own limits.
-      range_lower, range_upper: [] or [*S], scaled units, what the scaled x' may be; [0, 1]. The released code's own
-        defaults are here the box in DATA units.
-      p: 0, 0.5 or 1 (static).
+      range_lower, range_upper: [] or [*S], scaled units, the range of the scaled x'; [0, 1] by default. The released
+        code's own default is the box in DATA units.
+      penalty: "l0", "l_half" or "l1": p = 0, 1/2, 1 (static).
       schedule: "released", whose factor √(1 − i/N) accumulates over the steps, or "sqrt", the factor alone (static).
 
-    The extrapolated points at which the gradient is taken may leave the box. The engine clips whatever is asked to
-    ``bounds``: give ``lower`` and ``upper`` here and wider bounds there to have them as the released code does.
-    A row that fails returns the clean input, and one that begins in the target class ALREADY_TARGET.
-    Evaluations per example: trials·(iterations + 1).
+    The extrapolated points at which the gradient is taken may leave the box, but the engine clips whatever is asked to
+    ``bounds``. To take the gradient where the released code does, give ``lower`` and ``upper`` here and wider bounds
+    there. A row that fails returns the clean input, and one that begins in the target class ALREADY_TARGET.
+    Evaluations per example: trials·(steps + 1).
     """
 
     gamma: float = 0.1
     tau: float = 10.0
     beta: float = 2.0
     max_changes: int | Array | None = None
-    iterations: int = 200
+    steps: int = 200
     trials: int = 10
-    step: float = 0.5
+    step_size: float = 0.5
     kappa: float = 0.0
     lower: Any = None
     upper: Any = None
     range_lower: Any = 0.0
     range_upper: Any = 1.0
-    p: float = field(default=0.0, metadata=STATIC)
+    penalty: str = field(default="l0", metadata=STATIC)
     schedule: str = field(default="released", metadata=STATIC)
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"iterations": "steps", "step": "step_size", "p": "penalty"}
     method: ClassVar[Method]
 
     def check(self) -> None:
-        for name in ("gamma", "step"):
+        for name in ("gamma", "step_size"):
             require(self, name, lambda v: 0 < v < np.inf, "a number > 0")
         for name in ("tau", "beta", "kappa"):
             require(self, name, lambda v: 0 <= v < np.inf, "a number >= 0")
-        for name in ("iterations", "trials"):
-            require(self, name, lambda v: v >= 1, "at least 1")
+        require_at_least(self, 1, "steps", "trials")
         require(self, "max_changes", lambda v: v is None or (v >= 1 and float(v).is_integer()), "None or at least 1")
-        require(self, "p", lambda v: v in PENALTIES, "0, 0.5 or 1")
+        require_choice(self, "penalty", PENALTIES)
         require_choice(self, "schedule", SCHEDULES)
         for name in ("lower", "upper"):
             require(self, name, lambda v: v is None or bool(np.isfinite(np.asarray(v)).all()), "None or finite")
@@ -98,9 +100,9 @@ class SCFEReleased:
 class SCFEReleasedState(NamedTuple):
     w: Array  # [*S] the extrapolated perturbation, scaled units; where the gradient is taken
     v: Array  # [*S] the last proximal iterate
-    t: Array  # [] FISTA's t_k
-    i: Array  # [] int32, steps taken in this trial; the last point asked is v itself
-    step: Array  # [] the length of the last step
+    momentum: Array  # [] FISTA's t_k
+    count: Array  # [] int32, steps taken in this trial; the last point asked is v itself
+    step_size: Array  # [] the length of the last step
     gamma: search.Bracket  # the search for the smallest γ that succeeds
     pull: Array  # [*S] the fixed center of gravity, data units; zeros without one
     best: Best  # least ‖w‖₂ among the judged points with the target
@@ -108,17 +110,17 @@ class SCFEReleasedState(NamedTuple):
 
 
 def half_threshold(v: ArrayLike, w: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> Array:
-    """What the released code uses for ``1/2 (u − v)² + w |u|^(1/2)`` in a box: half the weight, and a clip after it.
+    """The released code's map of ``1/2 (u − v)² + w |u|^(1/2)`` in a box: it halves the weight, and clips afterwards.
 
-    The formula is that of Xu et al. (2012) for ``(u − v)² + λ |u|^(1/2)``, called with λ = w instead of 2w; and
-    clipping is not the map of the boxed problem, whose threshold the box raises (:func:`invjax.prox.l_half`).
+    It calls the formula of Xu et al. (2012) for ``(u − v)² + λ |u|^(1/2)`` with λ = w instead of 2w. Clipping is not
+    the map of the boxed problem either, whose threshold the box raises (:func:`invjax.prox.l_half`).
     """
     return projections.box(prox.l_half(v, jnp.asarray(w) / 2), lower, upper)
 
 
-def step_factor(i: Array, iterations: ArrayLike, dtype: Any) -> Array:
-    """``√(1 − i/N)``, i = 0 … N − 1, 0 beyond: the intended length of step i over the first one."""
-    left = 1 - jnp.asarray(i, dtype) / jnp.asarray(iterations, dtype)
+def step_factor(count: Array, steps: ArrayLike, dtype: Any) -> Array:
+    """``√(1 − i/N)`` for i = 0 … N − 1, and 0 beyond: the intended length of step i over the first one."""
+    left = 1 - jnp.asarray(count, dtype) / jnp.asarray(steps, dtype)
     return jnp.sqrt(jnp.maximum(left, jnp.zeros_like(left)))
 
 
@@ -139,16 +141,14 @@ def _box(problem: Problem, config: SCFEReleased) -> tuple[Array, Array]:
     return jnp.minimum(least, jnp.zeros_like(least)), jnp.maximum(most, jnp.zeros_like(most))
 
 
-def _prox(problem: Problem, config: SCFEReleased, v: Array, step: Array) -> Array:
+def _prox(problem: Problem, config: SCFEReleased, v: Array, step_size: Array) -> Array:
     low, high = _box(problem, config)
     if config.max_changes is not None:
         return projections.top_m(v, config.max_changes, lower=low, upper=high)
-    weight = step * jnp.asarray(config.beta, v.dtype)
-    if config.p == 0:
-        return prox.l0(v, weight, lower=low, upper=high)
-    if config.p == 1:
-        return prox.l1(v, weight, lower=low, upper=high)
-    return half_threshold(v, weight, low, high)
+    weight = step_size * jnp.asarray(config.beta, v.dtype)
+    if config.penalty == "l_half":
+        return half_threshold(v, weight, low, high)
+    return elementwise(config.penalty).prox(v, weight, lower=low, upper=high)
 
 
 def _hinge(logits: Array, label: Array, target: Array, kappa: ArrayLike) -> Array:
@@ -166,15 +166,16 @@ def _init(ctx: Context, problem: Problem, config: SCFEReleased) -> SCFEReleasedS
     x = problem.x
     zero, one = jnp.zeros_like(x), jnp.ones((), x.dtype)
     pull = zero
-    if isinstance(ctx.density, Anchored):  # untargeted with more than two classes: the first other one
+    if isinstance(ctx.density, Anchored):
+        # Untargeted with more than two classes: the first class that is not the label.
         other = jnp.where(problem.label == 0, 1, 0)
         pull = ctx.density.anchor(x, jnp.where(problem.target == UNTARGETED, other, problem.target)).astype(x.dtype)
     return SCFEReleasedState(
         w=zero,
         v=zero,
-        t=one,
-        i=jnp.int32(0),
-        step=one * config.step,
+        momentum=one,
+        count=jnp.int32(0),
+        step_size=one * config.step_size,
         gamma=search.init(one * config.gamma),
         pull=pull,
         best=nothing(problem),
@@ -184,7 +185,7 @@ def _init(ctx: Context, problem: Problem, config: SCFEReleased) -> SCFEReleasedS
 
 def _ask(ctx: Context, problem: Problem, config: SCFEReleased, state: SCFEReleasedState) -> Array:
     _, scale = _scale(problem, config)
-    return problem.x + scale * jnp.where(state.i >= config.iterations, state.v, state.w)
+    return problem.x + scale * jnp.where(state.count >= config.steps, state.v, state.w)
 
 
 def _loss(
@@ -206,24 +207,25 @@ def _tell(
 ) -> SCFEReleasedState:
     _, scale = _scale(problem, config)
     dtype, zero = problem.x.dtype, jnp.zeros_like(problem.x)
-    first = (state.gamma.trials == 0) & (state.i == 0)
-    judged = state.i >= config.iterations
+    first = (state.gamma.trials == 0) & (state.count == 0)
+    judged = state.count >= config.steps
 
     # The judgement of a trial's last iterate.
     reached = losses.reached(ev.logits, problem.label, problem.target)
     success = judged & reached & (_hinge(ev.logits, problem.label, problem.target, config.kappa) <= 0)
     kept = success
-    if ctx.constraints is not None:  # unknown to the released code: what breaks them is no answer, but ends a trial
+    # The released code knows no constraints: a point that breaks them ends a trial, but is no answer.
+    if ctx.constraints is not None:
         kept = success & ctx.constraints.satisfied(problem.x, ev.point)
     found = state.best.offer(ev.point, jnp.sum(jnp.square((ev.point - problem.x) / scale)), kept)
-    gamma = select(judged, search.seek_smallest(state.gamma, success, grow=10.0, shrink=0.5), state.gamma)
+    gamma = select(judged, search.seek_smallest(state.gamma, success, growth=10.0, shrink=0.5), state.gamma)
 
     # The next step of a trial.
-    factor = step_factor(state.i, config.iterations, dtype)
-    step = factor * (state.step if config.schedule == "released" else jnp.asarray(config.step, dtype))
-    v = _prox(problem, config, state.w - step * scale * ev.grad, step)
-    t = 0.5 * (1 + jnp.sqrt(1 + 4 * jnp.square(state.t)))
-    w = v + (state.t - 1) / t * (v - state.v)
+    factor = step_factor(state.count, config.steps, dtype)
+    step_size = factor * (state.step_size if config.schedule == "released" else jnp.asarray(config.step_size, dtype))
+    v = _prox(problem, config, state.w - step_size * scale * ev.grad, step_size)
+    momentum = 0.5 * (1 + jnp.sqrt(1 + 4 * jnp.square(state.momentum)))
+    w = v + (state.momentum - 1) / momentum * (v - state.v)
 
     def after(reset: Array | float, going: Array) -> Array:
         return jnp.where(judged, jnp.asarray(reset, going.dtype), going)
@@ -232,9 +234,9 @@ def _tell(
     return SCFEReleasedState(
         w=after(zero, w),
         v=after(state.v, v),  # a new trial does not see it: its first momentum is 0
-        t=after(1.0, t),
-        i=after(0, state.i + 1),
-        step=after(config.step, step),
+        momentum=after(1.0, momentum),
+        count=after(0, state.count + 1),
+        step_size=after(config.step_size, step_size),
         gamma=gamma,
         pull=state.pull,
         best=found,

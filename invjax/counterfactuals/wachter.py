@@ -13,17 +13,21 @@ is the nearest valid point ever seen, not the last one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from invjax.core.config import STATIC, config, require, require_choice
+from invjax.core.config import STATIC, config, require_choice
 from invjax.core.numerics import safe_divide
 from invjax.counterfactuals.parts import proximity, weighted
 from invjax.counterfactuals.parts.proximity import MadL1, Proximity
 from invjax.types import Array, ArrayLike, Method, Problem
+
+ADAM = optax.scale_by_adam()  # β₁ = 0.9, β₂ = 0.999, ε = 1e-8
 
 
 @config
@@ -33,73 +37,64 @@ class Wachter:
     Fields:
       proximity: d; by default the plain l1 norm. ``fit_mad(x_train)`` gives the paper's.
       gamma: γ of the first trial, units of d per unit of loss, > 0.
-      grow: γ of the next trial over this one's until one succeeds, > 1.
+      growth: γ of the next trial over this one's until one succeeds, > 1.
       trials: values of γ tried, >= 1.
-      iterations: steps of a trial, >= 1.
-      step: Adam's first step, data units, > 0.
+      steps: gradient steps of a trial, >= 1.
+      step_size: Adam's first step, data units, > 0.
       kappa: margin of a valid answer, logit units, >= 0.
       probability: wanted probability of the target, in (0, 1); None: it need only win.
       loss: "hinge", max(0, shortfall + κ) on logits, or the paper's "squared", (p_t − p)² with p = 1 where
         ``probability`` is None (static).
 
-    Evaluations per example: at most 1 + trials·iterations.
+    Evaluations per example: at most 1 + trials·steps.
     """
 
     proximity: Proximity = MadL1()
     gamma: float = 0.1
-    grow: float = 10.0
+    growth: float = 10.0
     trials: int = 10
-    iterations: int = 100
-    step: float = 0.1
+    steps: int = 100
+    step_size: float = 0.1
     kappa: float = 0.05
     probability: float | None = None
     loss: str = field(default="hinge", metadata=STATIC)
 
+    RENAMED: ClassVar[Mapping[str, str]] = weighted.RENAMED
+    parts: ClassVar[weighted.Parts]
     method: ClassVar[Method]
 
     def check(self) -> None:
         weighted.check_search(self)
-        require(self, "step", lambda v: v > 0, "a step > 0")
         require_choice(self, "loss", ("hinge", "squared"))
         proximity.check(self)
 
 
 class Adam(NamedTuple):
-    """Adam's state around an iterate."""
-
     u: Array  # [*S] the iterate
-    mean: Array  # [*S] of the gradients
-    square: Array  # [*S] mean of their squares
+    moments: optax.OptState  # of the gradients, each [*S], and a count
 
 
 def adam_begin(u: Array) -> Adam:
     """At rest at ``u``."""
-    return Adam(u, jnp.zeros_like(u), jnp.zeros_like(u))
+    return Adam(u, ADAM.init(u))
 
 
-def adam_step(state: Adam, point: Array, grad: Array, step: ArrayLike, k: Array) -> Adam:
-    """Adam's step from ``point`` [*S], where ``grad`` [*S] was taken; k [] int32: steps taken before.
-
-    β₁ = 0.9, β₂ = 0.999, ε = 1e-8; the iterate is not projected.
-    """
-    mean = 0.9 * state.mean + 0.1 * grad
-    square = 0.999 * state.square + 0.001 * jnp.square(grad)
-    time = (k + 1).astype(grad.dtype)
-    corrected = mean / (1 - jnp.power(jnp.asarray(0.9, grad.dtype), time))
-    scale = jnp.sqrt(square / (1 - jnp.power(jnp.asarray(0.999, grad.dtype), time))) + 1e-8
-    return Adam(point - jnp.asarray(step, grad.dtype) * corrected / scale, mean, square)
+def adam_step(state: Adam, point: Array, grad: Array, step_size: ArrayLike) -> Adam:
+    """Adam's step from ``point`` [*S], where ``grad`` [*S] was taken; the iterate is not projected."""
+    direction, moments = ADAM.update(grad, state.moments)
+    return Adam(point - jnp.asarray(step_size, grad.dtype) * direction, moments)  # type: ignore[operator]
 
 
-def tangent(row: Any, point: Array, grad: Array, step: ArrayLike) -> Array:
-    """The part of ``grad`` [*S] that the hull leaves: ``(u − project(u − η grad)) / η`` with ‖η grad‖_∞ = step.
+def tangent(row: Any, point: Array, grad: Array, step_size: ArrayLike) -> Array:
+    """The part of ``grad`` [*S] that the hull leaves: ``(u − project(u − η grad)) / η`` with ‖η grad‖_∞ = step_size.
 
     Adam moves every coordinate alike: without this it would raise all columns of a category by the same amount, which
-    the projection onto the simplex takes back. Nothing to do in a box.
+    the projection onto the simplex takes back. In a box the whole gradient stays.
     """
     if row.exact:
         return grad
     largest = jnp.max(jnp.abs(grad))
-    rate = safe_divide(jnp.asarray(step, grad.dtype), largest)
+    rate = safe_divide(jnp.asarray(step_size, grad.dtype), largest)
     return safe_divide(point - row.project(point - rate * grad), rate)
 
 
@@ -117,9 +112,9 @@ def _loss(config: Wachter, problem: Problem, logits: Array, margin: Array) -> Ar
     return weighted.hinge(config, problem, logits, margin)
 
 
-def _step(row: Any, problem: Problem, config: Wachter, inner: Adam, point: Array, grad: Array, k: Array) -> Adam:
-    left = 1 - k.astype(point.dtype) / jnp.asarray(config.iterations, point.dtype)
-    moved = adam_step(inner, point, tangent(row, point, grad, config.step), config.step * left, k)
+def _step(row: Any, problem: Problem, config: Wachter, inner: Adam, point: Array, grad: Array, count: Array) -> Adam:
+    left = 1 - count.astype(point.dtype) / jnp.asarray(config.steps, point.dtype)
+    moved = adam_step(inner, point, tangent(row, point, grad, config.step_size), config.step_size * left)
     return moved._replace(u=row.project(moved.u))
 
 
@@ -127,15 +122,13 @@ def _score(config: Wachter, problem: Problem, point: Array) -> Array:
     return config.proximity.value(point - problem.x)
 
 
-Wachter.method = weighted.method(
-    "wachter",
-    weighted.Parts(
-        begin=lambda problem, config: adam_begin(problem.x),
-        ask=lambda row, problem, config, inner: inner.u,
-        iterate=lambda problem, inner: inner.u,
-        step=_step,
-        loss=_loss,
-        score=_score,
-        smooth=lambda ctx, config, problem, point, aim: config.proximity.value(point - problem.x),
-    ),
+Wachter.parts = weighted.Parts(
+    begin=lambda problem, config: adam_begin(problem.x),
+    ask=lambda row, problem, config, inner: inner.u,
+    iterate=lambda problem, inner: inner.u,
+    step=_step,
+    loss=_loss,
+    score=_score,
+    smooth=lambda ctx, config, problem, point, aim: _score(config, problem, point),
 )
+Wachter.method = weighted.method("wachter")

@@ -81,7 +81,7 @@ def waterbirds(method: str = "pgd-l2", steps: int = 100) -> Recipe:
     recipes = {
         "pgd-l2": PGD(eps=3.0, step_size=0.6, steps=steps, norm="l2", stop_early=False),
         "pgd-linf": PGD(eps=0.03, step_size=0.006, steps=steps, stop_early=False),
-        "cfe-l2": FixedWeights(gamma=100.0, iterations=steps, penalty="none"),
+        "cfe-l2": FixedWeights(gamma=100.0, steps=steps, penalty="none"),
     }
     return Recipe(_of(recipes, "method", method), "other", "keep")
 

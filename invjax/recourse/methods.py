@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from invjax.core.errors import BadArgument, check_whole
-from invjax.counterfactuals import SCFEConfig, face, frontier, pcfe
+from invjax.counterfactuals import SCFE, face, frontier, pcfe
 from invjax.engine import solve
 from invjax.engine.evaluate import white_box
 from invjax.recourse.plan import FUNCTIONS, Plan
@@ -45,14 +45,14 @@ def run_method(plan: Plan, rows: Rows, *, key: Any, lanes: int, progress: bool |
 def check_frontier(plan: Plan, most: int) -> None:
     """Raise ValueError unless ``most`` is 0 or the plan is S-CFE with a differentiable model."""
     check_whole("frontier", most, 0)
-    if most and not (isinstance(plan.config, SCFEConfig) and plan.evaluator is white_box):
+    if most and not (isinstance(plan.config, SCFE) and plan.evaluator is white_box):
         raise BadArgument("frontier", "be left out", hint="it needs the method s-cfe and a model with a gradient")
 
 
 def frontier_of(plan: Plan, rows: Rows, most: int) -> Iterator[tuple[int, Result]]:
     """The answers with at most 1, …, ``most`` changed features, to the rows that need one."""
     _, x, label, target = rows.question()
-    assert isinstance(plan.config, SCFEConfig)
+    assert isinstance(plan.config, SCFE)
     counts = range(1, most + 1)
     result = frontier(
         plan.network, x, label, target=target, max_changes=list(counts), method=plan.config, density=plan.density,

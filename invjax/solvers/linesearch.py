@@ -33,22 +33,22 @@ ROUNDINGS = 8.0
 class Backtrack(NamedTuple):
     """One search."""
 
-    step: Array  # [] the first step to try next; once accepted, the step found
+    step_size: Array  # [] the first size to try next; once accepted, the size found
     accepted: Array  # [] bool
     index: Array  # [] int32 which of the probes told last was accepted (0 if none)
     trials: Array  # [] int32 function values told so far
 
 
-def start(step: Array) -> Backtrack:
-    """A search that tries ``step`` [] first."""
+def start(step_size: Array) -> Backtrack:
+    """A search that tries ``step_size`` [] first."""
     zero = jnp.zeros((), jnp.int32)
-    return Backtrack(step=step, accepted=jnp.zeros((), bool), index=zero, trials=zero)
+    return Backtrack(step_size=step_size, accepted=jnp.zeros((), bool), index=zero, trials=zero)
 
 
 def ladder(search: Backtrack, shrink: ArrayLike, q: int = 1) -> Array:
-    """The next q steps, [q]: ``step · shrink^j``. shrink: [] in (0, 1)."""
-    powers = jnp.arange(q).astype(search.step.dtype)
-    return search.step * jnp.asarray(shrink, search.step.dtype) ** powers
+    """The next q step sizes, [q]: ``step_size · shrink^j``. shrink: [] in (0, 1)."""
+    powers = jnp.arange(q).astype(search.step_size.dtype)
+    return search.step_size * jnp.asarray(shrink, search.step_size.dtype) ** powers
 
 
 def probe(
@@ -64,10 +64,10 @@ def probe(
       shrink: [] in (0, 1).
       q: how many to try at once; static.
     """
-    return jax.vmap(lambda step: forward_backward(point, grad, step, prox))(ladder(search, shrink, q))
+    return jax.vmap(lambda size: forward_backward(point, grad, size, prox))(ladder(search, shrink, q))
 
 
-def sufficient(point: Array, value: Array, grad: Array, candidate: Array, trial: Array, step: Array) -> Array:
+def sufficient(point: Array, value: Array, grad: Array, candidate: Array, trial: Array, step_size: Array) -> Array:
     """(1), up to rounding; False where anything is NaN. [] bool
 
     Args:
@@ -76,11 +76,11 @@ def sufficient(point: Array, value: Array, grad: Array, candidate: Array, trial:
       grad: [*S] ∇h(z).
       candidate: [*S] r(σ).
       trial: [] h(r(σ)).
-      step: [] σ.
+      step_size: [] σ.
     """
     move = candidate - point
-    bound = value + jnp.sum(grad * move) + jnp.sum(jnp.square(move)) / (2.0 * step)
-    terms = ROUNDINGS * (jnp.abs(value) + jnp.abs(trial)) + jnp.sum(jnp.square(point)) / (2.0 * step)
+    bound = value + jnp.sum(grad * move) + jnp.sum(jnp.square(move)) / (2.0 * step_size)
+    terms = ROUNDINGS * (jnp.abs(value) + jnp.abs(trial)) + jnp.sum(jnp.square(point)) / (2.0 * step_size)
     slack = jnp.finfo(point.dtype).eps * terms
     return trial <= bound + slack
 
@@ -114,7 +114,7 @@ def tell(
     index = jnp.argmax(passes).astype(jnp.int32)
     below = steps[-1] * jnp.asarray(shrink, dtype)
     return Backtrack(
-        step=jnp.where(accepted, steps[index], below),
+        step_size=jnp.where(accepted, steps[index], below),
         accepted=accepted,
         index=index,
         trials=search.trials + jnp.asarray(q, jnp.int32),
@@ -122,7 +122,7 @@ def tell(
 
 
 def first_step(gradient: Callable[[Array], Array], x0: Array, grad: Array) -> Array:
-    """A step to begin back-tracking from when nothing is known of h: 1 / (curvature of h at x0 along its gradient).
+    """A first step size for back-tracking when nothing is known of h: 1 / (curvature of h at x0 along its gradient).
 
     The curvature is a difference of two gradients (one more evaluation). It is at most L, so the step is at least 1/L
     and back-tracking shortens it where that is too long. Where h is flat or concave along the gradient the step is

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
 from invjax.solvers import linesearch
@@ -29,7 +30,7 @@ from invjax.types import Array, ArrayLike
 Name = Literal["fista", "prox_grad", "nag", "pnag", "gd"]
 ACCELERATED = ("fista", "nag", "pnag")
 COMPOSITE = ("fista", "prox_grad")
-MAX_TRIALS = 100  # back-tracking gives up there: 0.5^100 of the first step is below any use
+MAX_TRIALS = 100  # where back-tracking gives up: 0.5^100 of the first step is of no use
 
 
 class Proximable(Protocol):
@@ -39,8 +40,8 @@ class Proximable(Protocol):
         """g(u), []."""
         ...
 
-    def prox(self, v: Array, step: Array) -> Array:
-        """``argmin_u ½‖u − v‖² + step · g(u)``, [*S]."""
+    def prox(self, v: Array, step_size: Array, /) -> Array:
+        """``argmin_u ½‖u − v‖² + step_size · g(u)``, [*S]."""
         ...
 
 
@@ -49,15 +50,38 @@ class Solution(NamedTuple):
 
     x: Array  # [*S] the last iterate
     value: Array  # [] h(x) + g(x)
-    steps: Array  # [] int32 iterations
+    steps: Array  # [] int32 steps taken
     converged: Array  # [] bool, the tolerance was met within max_steps
     evaluations: Array  # [] int32 values-and-gradients of h
     forwards: Array  # [] int32 further values of h alone: line search, function restart, the final value
 
 
+class _Run(NamedTuple):
+    """What stays the same from step to step."""
+
+    fun: Callable[[Array], Array]  # h, in the dtype of x0
+    g: Proximable | None
+    prox: Prox
+    solver: Solver
+    restart: Restart
+    support: Array | None
+    search: bool  # whether the step size is searched
+    shrink: ArrayLike
+    tol: Array  # []
+
+    def objective(self, x: Array, value: Array) -> Array:
+        """h + g at x, where h is ``value``."""
+        return value if self.g is None else value + jnp.asarray(self.g.value(x), value.dtype)
+
+    def evaluate(self, x: Array) -> tuple[Array, Array]:
+        """h and its gradient, zero where x may not move."""
+        value, grad = jax.value_and_grad(self.fun)(x)
+        return value, within(self.support, grad)
+
+
 class _Loop(NamedTuple):
     state: State
-    step: Array  # [] σ
+    step_size: Array  # [] σ
     scale: Array  # [] max(1, ‖G(x_0)‖), what the tolerance is relative to
     steps: Array  # [] int32
     forwards: Array  # [] int32
@@ -69,7 +93,7 @@ def _check(
     x0: Array,
     g: Proximable | None,
     solver: str,
-    step: ArrayLike | None,
+    step_size: ArrayLike | None,
     backtracking: bool | None,
     restart: str | None,
     max_steps: ArrayLike,
@@ -82,14 +106,14 @@ def _check(
     if g is not None and solver not in COMPOSITE:
         raise BadArgument("g", f"be None for solver {solver!r} ({' and '.join(COMPOSITE)} take one)", g)
     if g is not None and not (callable(getattr(g, "value", None)) and callable(getattr(g, "prox", None))):
-        raise BadArgument("g", "have the methods value(u) and prox(v, step)", g)
+        raise BadArgument("g", "have the methods value(u) and prox(v, step_size)", g)
     if restart is not None:
         check_restart(restart)
         if restart != "none" and solver not in ACCELERATED:
             raise BadArgument("restart", f"be 'none' for solver {solver!r}, which has nothing to restart", restart)
-    if step is None and backtracking is False:
-        raise BadArgument("step", "be given when backtracking is False", Words("None"))
-    for name, number in (("step", step), ("max_steps", max_steps)):
+    if step_size is None and backtracking is False:
+        raise BadArgument("step_size", "be given when backtracking is False", Words("None"))
+    for name, number in (("step_size", step_size), ("max_steps", max_steps)):
         # A traced number cannot be looked at; only host values are checked.
         if number is not None and not isinstance(number, Tracer) and not np.all(np.asarray(number) > 0):
             raise BadArgument(name, "be positive", Words(number))
@@ -110,7 +134,7 @@ def _check(
 
 
 def _bind(name: str, prox: Prox, support: Array | None, momentum: ArrayLike) -> Solver:
-    """The solver with what only it needs filled in: ``propose(state, grad, step)``."""
+    """The solver with its own arguments filled in: ``propose(state, grad, step_size)``."""
     if name in COMPOSITE:
         solver = fista if name == "fista" else prox_grad
         return solver._replace(propose=partial(solver.propose, prox=prox))
@@ -121,13 +145,71 @@ def _bind(name: str, prox: Prox, support: Array | None, momentum: ArrayLike) -> 
     return nag
 
 
+def _line_search(run: _Run, loop: _Loop, point: Array, value: Array, grad: Array) -> tuple[Array, Array, Array, Array]:
+    """Back-tracking from ``point``: the step size σ, r(σ), h there (NaN where no size passes), and the trials."""
+    Carry = tuple[linesearch.Backtrack, Array, Array]
+
+    def unfinished(carry: Carry) -> Array:
+        return ~carry[0].accepted & (carry[0].trials < MAX_TRIALS)
+
+    def attempt(carry: Carry) -> Carry:
+        search = carry[0]
+        trial = linesearch.probe(search, point, grad, run.prox, shrink=run.shrink)[0]
+        there = run.fun(trial)
+        told = linesearch.tell(search, point, value, grad, trial[None], there[None], shrink=run.shrink)
+        return told, trial, there
+
+    # Under vmap a finished lane asks for nothing, so that the others need not wait for it.
+    finished = loop.converged | loop.broken | ~jnp.isfinite(value)
+    first = linesearch.start(loop.step_size)._replace(accepted=finished)
+    search, trial, there = lax.while_loop(unfinished, attempt, (first, point, value))
+    return search.step_size, trial, jnp.where(search.accepted, there, jnp.full_like(there, jnp.nan)), search.trials
+
+
+def _step(run: _Run, loop: _Loop) -> _Loop:
+    point = run.solver.ask(loop.state)
+    value, grad = run.evaluate(point)
+    forwards, size = loop.forwards, loop.step_size
+    if run.search:
+        size, trial, there, trials = _line_search(run, loop, point, value, grad)
+        forwards = forwards + trials
+    else:
+        trial, there = forward_backward(point, grad, size, run.prox), value
+    candidate = run.solver.propose(loop.state, grad, size)
+    if run.restart == "none":
+        state = run.solver.accept(loop.state, candidate)
+    else:
+        told = None
+        if run.restart == "function":
+            if not run.search:  # for the accelerated solvers the candidate is the trial, whose value is known
+                there, forwards = run.fun(candidate), forwards + 1
+            told = run.objective(candidate, there)
+        state = run.solver.accept(loop.state, candidate, restart=run.restart, value=told)
+    residual = gradient_mapping(point, trial, size)
+    scale = jnp.where(loop.steps == 0, jnp.maximum(jnp.ones_like(residual), residual), loop.scale)
+    converged = residual <= run.tol * scale
+    if run.solver.name == "gd":  # its velocity may carry it through the solution: end at the plain step
+        state = state._replace(x=jnp.where(converged, trial, state.x))
+    sound = jnp.isfinite(value) & jnp.isfinite(there) & jnp.all(jnp.isfinite(candidate))
+    return _Loop(
+        state=select(sound, state, loop.state),
+        step_size=jnp.where(sound, size, loop.step_size),
+        scale=scale,
+        steps=loop.steps + 1,
+        forwards=forwards,
+        converged=sound & converged,
+        broken=~sound,
+    )
+
+
+@refuse_old_names({"step": "step_size", "iterations": "max_steps"})
 def minimize(
     fun: Callable[[Array], Array],
     x0: ArrayLike,
     *,
     g: Proximable | None = None,
     solver: Name = "fista",
-    step: ArrayLike | None = None,
+    step_size: ArrayLike | None = None,
     backtracking: bool | None = None,
     restart: Restart | None = None,
     tol: ArrayLike = 1e-5,
@@ -147,20 +229,20 @@ def minimize(
 
     Args:
       fun: h, [*S] -> [].
-      x0: [*S] start; its floating dtype is the dtype of everything.
-      g: an object with ``value(u)`` and ``prox(v, step)``, for solvers ``"fista"`` and ``"prox_grad"``.
+      x0: [*S] start; everything is computed in its floating dtype.
+      g: an object with ``value(u)`` and ``prox(v, step_size)``, for solvers ``"fista"`` and ``"prox_grad"``.
       solver: ``"fista"``, ``"prox_grad"``, ``"nag"``, ``"pnag"`` (moves within ``support`` alone) or ``"gd"`` (with
         ``momentum``).
-      step: [] σ > 0; at most 1/L guarantees convergence in the convex case without back-tracking. With back-tracking
-        the first step tried; None: one is found from the curvature at x0.
-      backtracking: shorten the step until the quadratic upper bound holds; None: exactly when ``step`` is None.
-        For ``"gd"`` the bound is that of a plain gradient step.
-      restart: ``"none"``, ``"gradient"`` or ``"function"`` for the accelerated solvers; None: ``"gradient"`` for
-        them. ``"function"`` costs one more value of ``fun`` per step (none with back-tracking) and makes the
-        objective non-increasing.
+      step_size: [] σ > 0. Without back-tracking, at most 1/L guarantees convergence in the convex case. With
+        back-tracking it is the first size tried, and None derives one from the curvature at x0.
+      backtracking: shorten the step until the quadratic upper bound holds; by default exactly when ``step_size`` is
+        None. For ``"gd"`` the bound is that of a plain gradient step.
+      restart: ``"none"``, ``"gradient"`` (the default) or ``"function"``, of the accelerated solvers. ``"function"``
+        costs one more value of ``fun`` per step (none with back-tracking) and makes the objective non-increasing.
       tol: [] relative tolerance, > 0.
-      max_steps: [] iterations at most.
-      support: [*S] or broadcastable, bool: the coordinates ``"pnag"`` may change; the others keep their value in x0.
+      max_steps: [] steps at most.
+      support: [*S] or broadcastable, bool: the coordinates that ``"pnag"`` may change;
+        the others keep their value in x0.
       momentum: [] in [0, 1), of ``"gd"``.
       shrink: [] in (0, 1), the factor of back-tracking.
 
@@ -171,97 +253,38 @@ def minimize(
       ValueError: an unknown name, an argument the solver does not take or lacks, a shape or dtype that does not fit.
     """
     start = jnp.asarray(x0)
-    _check(start, g, solver, step, backtracking, restart, max_steps, support)
+    _check(start, g, solver, step_size, backtracking, restart, max_steps, support)
     dtype = start.dtype
     prox: Prox = identity if g is None else g.prox
-    scheme: Restart = restart or ("gradient" if solver in ACCELERATED else "none")
     mask = None if support is None else jnp.asarray(support)
-    method = _bind(solver, prox, mask, momentum)
-    search_steps = step is None if backtracking is None else backtracking
-    tolerance, limit = jnp.asarray(tol, dtype), jnp.asarray(max_steps, jnp.int32)
-
-    def smooth(x: Array) -> Array:
-        return jnp.asarray(fun(x), dtype)
-
-    def objective(x: Array, value: Array) -> Array:
-        return value if g is None else value + jnp.asarray(g.value(x), dtype)
-
-    def evaluate(x: Array) -> tuple[Array, Array]:
-        value, grad = jax.value_and_grad(smooth)(x)
-        return value, within(mask, grad)
-
-    def line_search(loop: _Loop, point: Array, value: Array, grad: Array) -> tuple[Array, Array, Array, Array]:
-        """-> step, r(step), h there, trials."""
-
-        def unfinished(carry: tuple[linesearch.Backtrack, Array, Array]) -> Array:
-            return ~carry[0].accepted & (carry[0].trials < MAX_TRIALS)
-
-        def attempt(carry: tuple[linesearch.Backtrack, Array, Array]) -> tuple[linesearch.Backtrack, Array, Array]:
-            search = carry[0]
-            trial = linesearch.probe(search, point, grad, prox, shrink=shrink)[0]
-            there = smooth(trial)
-            told = linesearch.tell(search, point, value, grad, trial[None], there[None], shrink=shrink)
-            return told, trial, there
-
-        # Of a finished lane under vmap nothing is asked: it must not keep the others waiting.
-        finished = loop.converged | loop.broken | ~jnp.isfinite(value)
-        first = linesearch.start(loop.step)._replace(accepted=finished)
-        search, trial, there = lax.while_loop(unfinished, attempt, (first, point, value))
-        broken = ~search.accepted
-        return search.step, trial, jnp.where(broken, jnp.full_like(there, jnp.nan), there), search.trials
-
-    def body(loop: _Loop) -> _Loop:
-        point = method.ask(loop.state)
-        value, grad = evaluate(point)
-        forwards, size = loop.forwards, loop.step
-        if search_steps:
-            size, trial, there, trials = line_search(loop, point, value, grad)
-            forwards = forwards + trials
-        else:
-            trial, there = forward_backward(point, grad, size, prox), value
-        candidate = method.propose(loop.state, grad, size)
-        if scheme == "none":
-            state = method.accept(loop.state, candidate)
-        else:
-            told = None
-            if scheme == "function":
-                if not search_steps:  # for the accelerated solvers the candidate is the trial, whose value is known
-                    there, forwards = smooth(candidate), forwards + 1
-                told = objective(candidate, there)
-            state = method.accept(loop.state, candidate, restart=scheme, value=told)
-        residual = gradient_mapping(point, trial, size)
-        scale = jnp.where(loop.steps == 0, jnp.maximum(jnp.ones((), dtype), residual), loop.scale)
-        converged = residual <= tolerance * scale
-        if solver == "gd":  # its velocity may carry it straight through the solution: end at the plain step instead
-            state = state._replace(x=jnp.where(converged, trial, state.x))
-        sound = jnp.isfinite(value) & jnp.isfinite(there) & jnp.all(jnp.isfinite(candidate))
-        return _Loop(
-            state=select(sound, state, loop.state),
-            step=jnp.where(sound, size, loop.step),
-            scale=scale,
-            steps=loop.steps + 1,
-            forwards=forwards,
-            converged=sound & converged,
-            broken=~sound,
-        )
-
-    state, count = method.init(start), jnp.zeros((), jnp.int32)
-    extra = 0
-    if step is None:
-        # Two gradients; the one at x0 is asked again by the loop, whose first iteration is then like any other.
-        first = linesearch.first_step(lambda x: evaluate(x)[1], state.x, evaluate(state.x)[1])
+    run = _Run(
+        fun=lambda x: jnp.asarray(fun(x), dtype),
+        g=g,
+        prox=prox,
+        solver=_bind(solver, prox, mask, momentum),
+        restart=restart or ("gradient" if solver in ACCELERATED else "none"),
+        support=mask,
+        search=step_size is None if backtracking is None else backtracking,
+        shrink=shrink,
+        tol=jnp.asarray(tol, dtype),
+    )
+    state, limit = run.solver.init(start), jnp.asarray(max_steps, jnp.int32)
+    zero, no, extra = jnp.zeros((), jnp.int32), jnp.zeros((), bool), 0
+    if step_size is None:
+        # Two gradients; the loop asks the one at x0 again, so that its first step is like any other.
+        first = linesearch.first_step(lambda x: run.evaluate(x)[1], state.x, run.evaluate(state.x)[1])
         extra = 2
     else:
-        first = jnp.asarray(step, dtype)
+        first = jnp.asarray(step_size, dtype)
     loop = lax.while_loop(
         lambda loop: ~loop.converged & ~loop.broken & (loop.steps < limit),
-        body,
-        _Loop(state, first, jnp.ones((), dtype), count, count, jnp.zeros((), bool), jnp.zeros((), bool)),
+        partial(_step, run),
+        _Loop(state, first, jnp.ones((), dtype), zero, zero, no, no),
     )
     x = loop.state.x
     return Solution(
         x=x,
-        value=objective(x, smooth(x)),
+        value=run.objective(x, run.fun(x)),
         steps=loop.steps,
         converged=loop.converged,
         evaluations=loop.steps + extra,

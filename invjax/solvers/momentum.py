@@ -6,7 +6,8 @@ With iterates r_t and β_0 = 1,
     z_{t+1} = r_{t+1} + μ_{t+1} (r_{t+1} − r_t),   μ_{t+1} = (β_t − 1) / β_{t+1}      (2)
 
 (Beck & Teboulle 2009, eq. 4.2 and 4.3; the first extrapolation weight is 0.) The weight is a function of
-(β_t, β_{t+1}), so that the averaging of the released GSE code, no acceleration, is the same step with another weight.
+(β_t, β_{t+1}). So the averaging of the released GSE code, which accelerates nothing, is the same step with another
+weight.
 
 A solver is a :class:`Solver`, pure functions of one example in ask–tell form: whoever drives it evaluates the gradient
 at ``ask(state)`` and hands it to ``tell``. Nothing here calls the objective.
@@ -24,7 +25,7 @@ from invjax.types import Array, ArrayLike
 
 Restart = Literal["none", "gradient", "function"]
 Weighting = Callable[[Array, Array], Array]  # (β_t, β_{t+1}) -> μ_{t+1}, all []
-Prox = Callable[[Array, Array], Array]  # (v [*S], step []) -> argmin_u ½‖u − v‖² + step · g(u)
+Prox = Callable[[Array, Array], Array]  # (v [*S], step_size []) -> argmin_u ½‖u − v‖² + step_size · g(u)
 
 
 class State(NamedTuple):
@@ -42,9 +43,9 @@ class Solver(NamedTuple):
 
     * ``init(x0) -> State``
     * ``ask(state) -> [*S]``: where the gradient is wanted.
-    * ``propose(state, grad, step, ...) -> [*S]``: the next iterate, if nothing objects (a line search, a restart test).
+    * ``propose(state, grad, step_size, ...) -> [*S]``: the next iterate, unless a line search or a restart objects.
     * ``accept(state, candidate, ...) -> State``: take it.
-    * ``tell(state, grad, step, ...) -> State``: propose and accept at once.
+    * ``tell(state, grad, step_size, ...) -> State``: propose and accept at once.
     """
 
     name: str
@@ -122,7 +123,7 @@ def accept(
       The candidate is kept. Costs nothing.
     * ``"function"`` when ``F(r_{t+1}) > F(r_t)`` by more than rounding. Deviation from the paper: the candidate is then
       refused and r_t kept, so the objective never increases while a plain step (no extrapolation) does not increase
-      it, as with step ≤ 1/L or back-tracking. A plain step is always taken, whatever its value, so the iteration
+      it, as with a step size ≤ 1/L or back-tracking. A plain step is always taken, whatever its value, so the iteration
       cannot be stuck. A NaN counts as an increase.
 
     Args:

@@ -36,33 +36,33 @@ def within(support: Array | None, grad: Array) -> Array:
     return grad if support is None else jnp.where(support, grad, jnp.zeros_like(grad))
 
 
-def velocity_step(x: Array, velocity: Array, grad: Array, step: ArrayLike, project: Prox = identity) -> Array:
-    """``project(x + (velocity − step · grad), step)``: the move that (1), (2) and (3) share. [*S]"""
-    size = jnp.asarray(step, x.dtype)
+def velocity_step(x: Array, velocity: Array, grad: Array, step_size: ArrayLike, project: Prox = identity) -> Array:
+    """``project(x + (velocity − step_size · grad), step_size)``: the move that (1), (2) and (3) share. [*S]"""
+    size = jnp.asarray(step_size, x.dtype)
     return jnp.asarray(project(x + (velocity - size * grad), size), x.dtype)
 
 
 def nag_propose(
-    state: State, grad: Array, step: ArrayLike, project: Prox = identity, *, point: Array | None = None
+    state: State, grad: Array, step_size: ArrayLike, project: Prox = identity, *, point: Array | None = None
 ) -> Array:
     """x_{t+1} of (1).
 
     Args:
       state: the state that was asked.
       grad: [*S] ∇h at the asked point.
-      step: [] σ, at most 1/L where convergence is to be guaranteed.
-      project: ``project(v, step)`` brings the iterate back into a set, a box say; the next velocity is that of the
+      step_size: [] σ, at most 1/L where convergence is to be guaranteed.
+      project: ``project(v, step_size)`` brings the iterate back into a set, a box say; the next velocity is that of the
         projected iterate.
       point: [*S] where the gradient was taken, if that was not ``look_ahead(state)``.
     """
     carried = state.weight * state.velocity if point is None else point - state.x
-    return velocity_step(state.x, carried, grad, step, project)
+    return velocity_step(state.x, carried, grad, step_size, project)
 
 
 def nag_tell(
     state: State,
     grad: Array,
-    step: ArrayLike,
+    step_size: ArrayLike,
     project: Prox = identity,
     *,
     point: Array | None = None,
@@ -71,14 +71,14 @@ def nag_tell(
     weighting: Weighting = extrapolation,
 ) -> State:
     """One iteration of (1): :func:`nag_propose`, then :func:`invjax.solvers.momentum.accept`."""
-    candidate = nag_propose(state, grad, step, project, point=point)
+    candidate = nag_propose(state, grad, step_size, project, point=point)
     return accept(state, candidate, point=point, restart=restart, value=value, weighting=weighting)
 
 
 def pnag_propose(
     state: State,
     grad: Array,
-    step: ArrayLike,
+    step_size: ArrayLike,
     support: Array,
     project: Prox = identity,
     *,
@@ -89,13 +89,13 @@ def pnag_propose(
     Entries outside the support keep the value they have in x_0 (0 for a perturbation that starts in V); ``project``
     must not move them.
     """
-    return nag_propose(state, within(support, grad), step, project, point=point)
+    return nag_propose(state, within(support, grad), step_size, project, point=point)
 
 
 def pnag_tell(
     state: State,
     grad: Array,
-    step: ArrayLike,
+    step_size: ArrayLike,
     support: Array,
     project: Prox = identity,
     *,
@@ -106,14 +106,14 @@ def pnag_tell(
 ) -> State:
     """One iteration of (2)."""
     return nag_tell(
-        state, within(support, grad), step, project, point=point, restart=restart, value=value, weighting=weighting
+        state, within(support, grad), step_size, project, point=point, restart=restart, value=value, weighting=weighting
     )
 
 
 def gd_propose(
     state: State,
     grad: Array,
-    step: ArrayLike,
+    step_size: ArrayLike,
     momentum: ArrayLike = 0.9,
     project: Prox = identity,
     *,
@@ -121,13 +121,13 @@ def gd_propose(
 ) -> Array:
     """x_{t+1} of (3). momentum: [] m in [0, 1), 0 is gradient descent. point: where the gradient was taken if not x."""
     carried = jnp.asarray(momentum, state.x.dtype) * state.velocity
-    return velocity_step(state.x if point is None else point, carried, grad, step, project)
+    return velocity_step(state.x if point is None else point, carried, grad, step_size, project)
 
 
 def gd_tell(
     state: State,
     grad: Array,
-    step: ArrayLike,
+    step_size: ArrayLike,
     momentum: ArrayLike = 0.9,
     project: Prox = identity,
     *,
@@ -135,7 +135,7 @@ def gd_tell(
     value: ArrayLike | None = None,
 ) -> State:
     """One iteration of (3)."""
-    return replace(state, gd_propose(state, grad, step, momentum, project, point=point), value=value)
+    return replace(state, gd_propose(state, grad, step_size, momentum, project, point=point), value=value)
 
 
 nag = Solver("nag", init, look_ahead, nag_propose, accept, nag_tell)

@@ -32,41 +32,41 @@ from invjax.solvers.momentum import (
 from invjax.types import Array, ArrayLike
 
 
-def identity(v: Array, step: ArrayLike) -> Array:
+def identity(v: Array, step_size: ArrayLike) -> Array:
     """The proximal map of g = 0."""
-    del step
+    del step_size
     return v
 
 
-def forward_backward(point: Array, grad: Array, step: ArrayLike, prox: Prox = identity) -> Array:
-    """``prox(point − step · grad, step)``: the step (2) every solver here is made of.
+def forward_backward(point: Array, grad: Array, step_size: ArrayLike, prox: Prox = identity) -> Array:
+    """``prox(point − step_size · grad, step_size)``: the step (2) every solver here is made of.
 
     Args:
       point: [*S] where ``grad`` was taken.
       grad: [*S] ∇h(point).
-      step: [] σ > 0, in units of argument² / objective.
-      prox: ``prox(v, step) = argmin_u ½‖u − v‖² + step · g(u)``.
+      step_size: [] σ > 0, in units of argument² / objective.
+      prox: ``prox(v, step_size) = argmin_u ½‖u − v‖² + step_size · g(u)``.
     """
-    size = jnp.asarray(step, point.dtype)
+    size = jnp.asarray(step_size, point.dtype)
     return jnp.asarray(prox(point - size * grad, size), point.dtype)
 
 
-def gradient_mapping(point: Array, candidate: Array, step: ArrayLike) -> Array:
-    """``‖point − candidate‖_2 / step`` []: 0 exactly at the solutions of (1), ``‖∇h(point)‖`` where g = 0."""
-    return jnp.linalg.norm(jnp.ravel(point - candidate)) / jnp.asarray(step, point.dtype)
+def gradient_mapping(point: Array, candidate: Array, step_size: ArrayLike) -> Array:
+    """``‖point − candidate‖_2 / step_size`` []: 0 exactly at the solutions of (1), ``‖∇h(point)‖`` where g = 0."""
+    return jnp.linalg.norm(jnp.ravel(point - candidate)) / jnp.asarray(step_size, point.dtype)
 
 
 def fista_propose(
-    state: State, grad: Array, step: ArrayLike, prox: Prox = identity, *, point: Array | None = None
+    state: State, grad: Array, step_size: ArrayLike, prox: Prox = identity, *, point: Array | None = None
 ) -> Array:
     """(2) from the look-ahead point, or from ``point`` if the gradient was taken elsewhere (clipped). [*S]"""
-    return forward_backward(look_ahead(state) if point is None else point, grad, step, prox)
+    return forward_backward(look_ahead(state) if point is None else point, grad, step_size, prox)
 
 
 def fista_tell(
     state: State,
     grad: Array,
-    step: ArrayLike,
+    step_size: ArrayLike,
     prox: Prox = identity,
     *,
     point: Array | None = None,
@@ -79,28 +79,28 @@ def fista_tell(
     ``value`` is the objective at what ``fista_propose`` returns for the same arguments; only ``restart="function"``
     needs it. ``weighting=averaging`` gives the step of the released GSE code.
     """
-    candidate = fista_propose(state, grad, step, prox, point=point)
+    candidate = fista_propose(state, grad, step_size, prox, point=point)
     return accept(state, candidate, point=point, restart=restart, value=value, weighting=weighting)
 
 
 def prox_grad_propose(
-    state: State, grad: Array, step: ArrayLike, prox: Prox = identity, *, point: Array | None = None
+    state: State, grad: Array, step_size: ArrayLike, prox: Prox = identity, *, point: Array | None = None
 ) -> Array:
     """(2) from the iterate itself, or from ``point``. [*S]"""
-    return forward_backward(state.x if point is None else point, grad, step, prox)
+    return forward_backward(state.x if point is None else point, grad, step_size, prox)
 
 
 def prox_grad_tell(
     state: State,
     grad: Array,
-    step: ArrayLike,
+    step_size: ArrayLike,
     prox: Prox = identity,
     *,
     point: Array | None = None,
     value: ArrayLike | None = None,
 ) -> State:
     """One proximal gradient iteration. With σ ≤ 1/L the objective never increases."""
-    return replace(state, prox_grad_propose(state, grad, step, prox, point=point), value=value)
+    return replace(state, prox_grad_propose(state, grad, step_size, prox, point=point), value=value)
 
 
 fista = Solver("fista", init, look_ahead, fista_propose, accept, fista_tell)

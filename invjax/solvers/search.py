@@ -5,17 +5,17 @@ threshold λ* stays in ``[lower, upper]``. Two directions:
 
 * :func:`seek_largest`: the largest weight that still succeeds (λ weighs the penalty; the released GSE code)
 
-      success: lower ← λ;  λ ← grow · λ if nothing failed yet, else (upper + λ) / 2
+      success: lower ← λ;  λ ← growth · λ if nothing failed yet, else (upper + λ) / 2
       failure: upper ← λ;  λ ← (1 − shrink) · lower + shrink · λ              lower is 0 at the start
 
 * :func:`seek_smallest`: the smallest weight that succeeds (λ weighs the classifier's loss; StrAttack, S-CFE)
 
-      failure: lower ← λ;  λ ← grow · λ until the first success, then (lower + upper) / 2
+      failure: lower ← λ;  λ ← growth · λ until the first success, then (lower + upper) / 2
       success: upper ← λ;  λ ← (1 − shrink) · lower + shrink · λ              shrink 1/2: bisection
 
-Both are made of :func:`raise_` and :func:`lower_`. Every number is traced, so that sweeping them does not recompile,
-and every function is for one example: batch with ``vmap``, or call it with arrays of lanes, it is elementwise.
-:func:`grid` with :func:`from_grid` is the parallel form: many weights tried at once leave one bracket.
+Both are made of :func:`raise_` and :func:`lower_`. Every number is traced, so sweeping them does not recompile. Every
+function is written for one example and is elementwise: batch it with ``vmap``, or call it with arrays of lanes.
+:func:`grid` with :func:`from_grid` is the parallel form, in which many weights tried at once leave one bracket.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ def _between(lower: Array, upper: Array, share: Array) -> Array:
     return (1.0 - share) * lower + share * upper
 
 
-def _up(lower: Array, upper: Array, grow: ArrayLike) -> Array:
-    """The weight to try above ``lower``: half-way to ``upper`` if that is finite, else ``grow · lower``."""
+def _up(lower: Array, upper: Array, growth: ArrayLike) -> Array:
+    """The weight to try above ``lower``: half-way to ``upper`` if that is finite, else ``growth · lower``."""
     known = jnp.isfinite(upper)
     # Infinity never enters the arithmetic; and a weight that grew past the largest number stays that number.
     half = _between(lower, jnp.where(known, upper, lower), jnp.asarray(0.5, lower.dtype))
-    grown = jnp.minimum(jnp.asarray(grow, lower.dtype) * lower, jnp.finfo(lower.dtype).max)
+    grown = jnp.minimum(jnp.asarray(growth, lower.dtype) * lower, jnp.finfo(lower.dtype).max)
     return jnp.where(known, half, grown)
 
 
-def raise_(bracket: Bracket, grow: ArrayLike) -> Bracket:
-    """Go up: ``lower ← value``, then half-way to ``upper``, or ``grow · value`` while there is no upper end.
+def raise_(bracket: Bracket, growth: ArrayLike) -> Bracket:
+    """Go up: ``lower ← value``, then half-way to ``upper``, or ``growth · value`` while there is no upper end.
 
-    grow: [] > 1.
+    growth: [] > 1.
     """
-    value = _up(bracket.value, bracket.upper, grow)
+    value = _up(bracket.value, bracket.upper, growth)
     return Bracket(value, bracket.value, bracket.upper, bracket.trials + 1)
 
 
@@ -88,29 +88,29 @@ def lower_(bracket: Bracket, shrink: ArrayLike) -> Bracket:
     return Bracket(value, bracket.lower, bracket.value, bracket.trials + 1)
 
 
-def move(bracket: Bracket, up: Array, grow: ArrayLike, shrink: ArrayLike) -> Bracket:
+def move(bracket: Bracket, up: Array, growth: ArrayLike, shrink: ArrayLike) -> Bracket:
     """:func:`raise_` where ``up`` [] bool, else :func:`lower_`."""
-    return select(jnp.asarray(up), raise_(bracket, grow), lower_(bracket, shrink))
+    return select(jnp.asarray(up), raise_(bracket, growth), lower_(bracket, shrink))
 
 
-def seek_largest(bracket: Bracket, success: Array, grow: ArrayLike = 2.0, shrink: ArrayLike = 0.1) -> Bracket:
+def seek_largest(bracket: Bracket, success: Array, growth: ArrayLike = 2.0, shrink: ArrayLike = 0.1) -> Bracket:
     """The next trial towards the largest weight that succeeds.
 
-    The defaults are those of the released GSE code (Sadiku, Wagner, Pokutta 2024), whose ``search_factor`` is ``grow``
-    and which computes the descent as 0.9 · lower + 0.1 · λ.
+    The defaults are those of the released GSE code (Sadiku, Wagner, Pokutta 2024), whose ``search_factor`` is
+    ``growth`` and which computes the descent as 0.9 · lower + 0.1 · λ.
 
     Args:
       bracket: the search, ``bracket.value`` just tried.
       success: [] bool, whether that trial succeeded.
-      grow: [] > 1.
+      growth: [] > 1.
       shrink: [] in (0, 1).
     """
-    return move(bracket, success, grow, shrink)
+    return move(bracket, success, growth, shrink)
 
 
-def seek_smallest(bracket: Bracket, success: Array, grow: ArrayLike = 10.0, shrink: ArrayLike = 0.5) -> Bracket:
-    """The next trial towards the smallest weight that succeeds (grow 10: S-CFE; 5: StrAttack). As above."""
-    return move(bracket, ~jnp.asarray(success), grow, shrink)
+def seek_smallest(bracket: Bracket, success: Array, growth: ArrayLike = 10.0, shrink: ArrayLike = 0.5) -> Bracket:
+    """The next trial towards the smallest weight that succeeds (growth 10: S-CFE; 5: StrAttack). As above."""
+    return move(bracket, ~jnp.asarray(success), growth, shrink)
 
 
 def grid(lower: ArrayLike, upper: ArrayLike, num: int) -> Array:
@@ -130,18 +130,18 @@ def grid(lower: ArrayLike, upper: ArrayLike, num: int) -> Array:
     return low * (jnp.asarray(upper, low.dtype) / low) ** jnp.linspace(0.0, 1.0, num, dtype=low.dtype)
 
 
-def from_grid(values: Array, up: Array, grow: ArrayLike, shrink: ArrayLike) -> Bracket:
+def from_grid(values: Array, up: Array, growth: ArrayLike, shrink: ArrayLike) -> Bracket:
     """The bracket that trials of a whole grid leave, ready for :func:`seek_largest` or :func:`seek_smallest`.
 
     ``lower`` is the largest weight with ``up`` (0 if none), ``upper`` the smallest above it without (+inf if none). The
-    next value is half-way between two known ends, ``grow · lower`` if no upper end is known, ``shrink · upper`` if
+    next value is half-way between two known ends, ``growth · lower`` if no upper end is known, ``shrink · upper`` if
     only that is. Where success is not monotone in the weight, what lies below ``lower`` is forgotten.
 
     Args:
       values: [num] weights tried, in any order.
       up: [num] bool, whether the trial sends the search up: its success if the largest weight is sought, its failure
         if the smallest is.
-      grow: [] > 1.
+      growth: [] > 1.
       shrink: [] in (0, 1).
     """
     values = jnp.asarray(values)
@@ -150,5 +150,5 @@ def from_grid(values: Array, up: Array, grow: ArrayLike, shrink: ArrayLike) -> B
     upper = jnp.min(jnp.where(above, values, jnp.full_like(values, jnp.inf)))
     finite = jnp.where(jnp.isfinite(upper), upper, jnp.zeros_like(upper))
     down = jnp.asarray(shrink, values.dtype) * finite
-    value = jnp.where(lower > 0, _up(lower, upper, grow), down)
+    value = jnp.where(lower > 0, _up(lower, upper, growth), down)
     return Bracket(value, lower, upper, jnp.asarray(values.shape[0], jnp.int32))

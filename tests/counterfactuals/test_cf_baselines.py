@@ -25,11 +25,15 @@ from invjax.counterfactuals.wachter import Wachter, adam_begin, adam_step
 
 CONFIGS = {"wachter": Wachter(), "cfe-l2": CFEL2(), "cem": CEM()}
 QUICK = {
-    "wachter": Wachter(iterations=30, trials=4, step=0.2),
-    "cfe-l2": CFEL2(iterations=30, trials=5),
-    "cem": CEM(iterations=30, trials=5),
+    "wachter": Wachter(steps=30, trials=4, step_size=0.2),
+    "cfe-l2": CFEL2(steps=30, trials=5),
+    "cem": CEM(steps=30, trials=5),
 }
-OTHER = {"wachter": Wachter(iterations=20, trials=3, step=0.1), "cfe-l2": CFEL2(trials=4, step=0.3), "cem": CEM(beta=1)}
+OTHER = {
+    "wachter": Wachter(steps=20, trials=3, step_size=0.1),
+    "cfe-l2": CFEL2(trials=4, step_size=0.3),
+    "cem": CEM(beta=1),
+}
 every = pytest.mark.parametrize("name", CONFIGS)
 D, KAPPA = 8, 0.05
 
@@ -74,9 +78,9 @@ def test_adam_is_optax_s() -> None:
     rng = np.random.default_rng(2)
     state, theirs = adam_begin(jnp.asarray(rng.normal(size=5), jnp.float32)), optax.adam(0.03)
     point, memory = state.u, theirs.init(state.u)
-    for k in range(6):
+    for _ in range(6):
         grad = jnp.asarray(rng.normal(size=5), jnp.float32)
-        state = adam_step(state, state.u, grad, 0.03, jnp.int32(k))
+        state = adam_step(state, state.u, grad, 0.03)
         update, memory = theirs.update(grad, memory)
         point = point + update
         np.testing.assert_allclose(state.u, point, rtol=2e-5, atol=1e-6)
@@ -86,13 +90,13 @@ def test_adam_is_optax_s() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Wachter(gamma=0.0), "Wachter.gamma must be a weight > 0, was 0.0"),
+        (Wachter(gamma=0.0), "Wachter.gamma must be above 0, was 0.0"),
         (Wachter(loss="l2"), "Wachter.loss must be one of 'hinge', 'squared', was 'l2'"),
         (Wachter(proximity=MadL1(np.zeros(3))), "MadL1.mad must be finite and > 0"),
         (Wachter(proximity=3), "Wachter.proximity must be a SquaredL2, MadL1 or Mahalanobis"),  # type: ignore[arg-type]
-        (CFEL2(step=-1.0), "CFEL2.step must be a step > 0"),
+        (CFEL2(step_size=-1.0), "CFEL2.step_size must be above 0"),
         (CEM(probability=1.5), "CEM.probability must be None or in"),
-        (CEM(beta=-1.0), "CEM.beta must be a weight >= 0"),
+        (CEM(beta=-1.0), "CEM.beta must be at least 0"),
     ],
 )
 def test_bad_constants(config: Any, message: str) -> None:
@@ -150,7 +154,7 @@ def test_wachter_finds_the_nearest_point() -> None:
 def test_cem_solves_the_elastic_net() -> None:
     """r = soft(λ a, β) / 2 with the λ for which a·r = s."""
     beta = 1.0
-    r = to_half_space(CEM(beta=beta, iterations=200))
+    r = to_half_space(CEM(beta=beta, steps=200))
 
     def answer(weight: float, a: np.ndarray) -> np.ndarray:
         return np.sign(a) * np.maximum(weight * np.abs(a) - beta, 0) / 2
@@ -291,7 +295,7 @@ def test_nothing_to_go_by(name: str) -> None:
 
 def test_run_folder(tmp_path: Any) -> None:
     """A configuration that holds a distance stands in the manifest; a second call reads the answers."""
-    task, config = cf_helpers.mlp_task(), Wachter(proximity=MadL1(2.0), iterations=10, trials=2)
+    task, config = cf_helpers.mlp_task(), Wachter(proximity=MadL1(2.0), steps=10, trials=2)
     first = cf_helpers.solve(task, config, out=tmp_path, lanes=4)
     assert "MadL1" in (tmp_path / "manifest.json").read_text()
     nets.same(cf_helpers.solve(task, config, out=tmp_path, lanes=4), first)

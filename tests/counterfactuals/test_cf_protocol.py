@@ -18,24 +18,22 @@ from oracles import x64
 
 import invjax
 from invjax import Result, Status, engine
-from invjax.counterfactuals import DCFE, FixedWeights, SCFEConfig, SCFEReleased
+from invjax.counterfactuals import DCFE, SCFE, FixedWeights, SCFEReleased
 from invjax.densities import fit_kde, fit_knn
 
 COUNT = 12
 # Beside each the same method with other numbers: the same program.
 CONFIGS: dict[str, Any] = {
-    "s-cfe": SCFEConfig(max_changes=2, tau=0.05, iterations=8, polish=4),
-    "dcfe": DCFE(tau=0.5, beta=0.1, iterations=8, polish=4),
-    "s-cfe-released": SCFEReleased(tau=0.01, gamma=1.0, beta=0.05, iterations=12, trials=4),
-    "fixed-weights": FixedWeights(gamma=10.0, tau=0.05, beta=0.1, iterations=15),
+    "s-cfe": SCFE(max_changes=2, tau=0.05, steps=8, polish=4),
+    "dcfe": DCFE(tau=0.5, beta=0.1, steps=8, polish=4),
+    "s-cfe-released": SCFEReleased(tau=0.01, gamma=1.0, beta=0.05, steps=12, trials=4),
+    "fixed-weights": FixedWeights(gamma=10.0, tau=0.05, beta=0.1, steps=15),
 }
 OTHER: dict[str, Any] = {
-    "s-cfe": SCFEConfig(
-        max_changes=3, tau=0.1, iterations=9, polish=5, kappa=0.1, step=0.2, momentum=0.5, gamma_max=9.0
-    ),
-    "dcfe": DCFE(tau=1.0, beta=0.3, iterations=9, polish=5, max_changes=4),
-    "s-cfe-released": SCFEReleased(tau=0.05, gamma=2.0, beta=0.3, iterations=15, trials=5, step=0.3),
-    "fixed-weights": FixedWeights(gamma=11.0, tau=0.1, beta=0.2, iterations=17, step=0.15),
+    "s-cfe": SCFE(max_changes=3, tau=0.1, steps=9, polish=5, kappa=0.1, step_size=0.2, momentum=0.5, gamma_max=9.0),
+    "dcfe": DCFE(tau=1.0, beta=0.3, steps=9, polish=5, max_changes=4),
+    "s-cfe-released": SCFEReleased(tau=0.05, gamma=2.0, beta=0.3, steps=15, trials=5, step_size=0.3),
+    "fixed-weights": FixedWeights(gamma=11.0, tau=0.1, beta=0.2, steps=17, step_size=0.15),
 }
 every = pytest.mark.parametrize("name", CONFIGS)
 

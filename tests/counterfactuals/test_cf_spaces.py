@@ -25,15 +25,15 @@ from invjax.densities import GMM, fit_kde
 
 COUNT = 6
 CONFIGS: dict[str, Any] = {
-    "s-cfe": make("s-cfe", max_changes=2, iterations=6, polish=2, exchanges=6, penalty="l0", beta=0.01),
-    "s-cfe-released": make("s-cfe-released", iterations=10, trials=4, beta=0.05, gamma=1.0),
-    "wachter": make("wachter", iterations=12, trials=3, step=0.3),
-    "cfe-l2": make("cfe-l2", iterations=12, trials=3),
-    "cem": make("cem", iterations=12, trials=3),
-    "dcfe": make("dcfe", iterations=6, polish=2, exchanges=4, tau=0.0),
-    "fixed-weights": make("fixed-weights", gamma=4.0, beta=0.05, iterations=12),
-    "dice": make("dice", count=2, iterations=30),
-    "dice-genetic": make("dice-genetic", count=2, population=12, generations=12),
+    "s-cfe": make("s-cfe", max_changes=2, steps=6, polish=2, exchanges=6, penalty="l0", beta=0.01),
+    "s-cfe-released": make("s-cfe-released", steps=10, trials=4, beta=0.05, gamma=1.0),
+    "wachter": make("wachter", steps=12, trials=3, step_size=0.3),
+    "cfe-l2": make("cfe-l2", steps=12, trials=3),
+    "cem": make("cem", steps=12, trials=3),
+    "dcfe": make("dcfe", steps=6, polish=2, exchanges=4, tau=0.0),
+    "fixed-weights": make("fixed-weights", gamma=4.0, beta=0.05, steps=12),
+    "dice": make("dice", answers=2, steps=30),
+    "dice-genetic": make("dice-genetic", answers=2, population=12, generations=12),
 }
 # Relations make the programs of these far larger (and the maps are shared by all).
 RELATED = {"s-cfe", "cfe-l2"}
@@ -108,7 +108,7 @@ def test_pcfe_stays_in_its_space() -> None:
         space, table, task = cf_spaces.draw(seed, COUNT, related=False)
         result = pcfe(
             task.net, task.x, task.label, task.target, gmm=mixture(space.width), threshold=np.full(2, -8.0),
-            space=space, rounds=3, iterations=200,
+            space=space, linearisations=3, inner_steps=200,
         )  # fmt: skip
         return judge(space, table, task.x, result.x, result.status), COUNT
 

@@ -17,8 +17,8 @@ from invjax.counterfactuals.parts import sets
 from invjax.counterfactuals.parts.proximity import MadL1, SquaredL2
 
 KAPPA = 0.05
-CONFIGS = {"dice": DiCE(iterations=120), "dice-genetic": DiCEGenetic(generations=60)}
-OTHER = {"dice": DiCE(iterations=100, gamma=2.0), "dice-genetic": DiCEGenetic(generations=40, mutation=0.4)}
+CONFIGS = {"dice": DiCE(steps=120), "dice-genetic": DiCEGenetic(generations=60)}
+OTHER = {"dice": DiCE(steps=100, gamma=2.0), "dice-genetic": DiCEGenetic(generations=40, mutation=0.4)}
 every = pytest.mark.parametrize("name", CONFIGS)
 
 
@@ -65,9 +65,9 @@ def test_pick_diverse() -> None:
 @pytest.mark.fast
 def test_bad_constants() -> None:
     for config, message in [
-        (DiCE(count=0), "DiCE.count must be a whole number >= 1"),
+        (DiCE(answers=0), "DiCE.answers must be a whole number >= 1"),
         (DiCE(diversity="dpp"), "DiCE.diversity must be one of 'det', 'logdet'"),
-        (DiCE(start=0.0), "DiCE.start must be in"),
+        (DiCE(start_width=0.0), "DiCE.start_width must be in"),
         (DiCEGenetic(population=3), "DiCEGenetic.population must be a whole number >= 4"),
         (DiCEGenetic(mutation=1.0), "DiCEGenetic.mutation must be in"),
     ]:
@@ -113,8 +113,7 @@ def test_the_determinant_spreads() -> None:
     task = cf_helpers.mlp_task()
     options = {"targeted": False, "key": jax.random.key(1)}
     with_, without = (
-        least_distance(np.asarray(cf_helpers.solve(task, DiCE(iterations=120, spread=w), **options).x))
-        for w in (1.0, 0)
+        least_distance(np.asarray(cf_helpers.solve(task, DiCE(steps=120, spread=w), **options).x)) for w in (1.0, 0)
     )
     assert np.median(with_) > 1.2 * np.median(without)
 
@@ -122,7 +121,7 @@ def test_the_determinant_spreads() -> None:
 def test_features_are_put_back() -> None:
     """The same search without putting back: no fewer changes anywhere, more in sum, as many valid."""
     task = cf_helpers.mlp_task()
-    full, thin = (cf_helpers.solve(task, DiCE(iterations=120, restorations=n), targeted=False) for n in (0, 30))
+    full, thin = (cf_helpers.solve(task, DiCE(steps=120, restorations=n), targeted=False) for n in (0, 30))
     np.testing.assert_array_equal(full.status, thin.status)
     l0 = [(np.asarray(r.delta).reshape(12, 4, -1) != 0).sum(-1) for r in (full, thin)]
     assert (l0[1] <= l0[0]).all()

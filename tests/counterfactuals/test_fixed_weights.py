@@ -48,7 +48,7 @@ def objective(config: FixedWeights, x: np.ndarray, u: np.ndarray) -> np.ndarray:
 def test_density_alone() -> None:
     """γ = β = 0: the weighted mean of x and the center, whatever the classifier says of it."""
     tau = 0.8
-    result = solve(FixedWeights(gamma=0.0, tau=tau, iterations=200))
+    result = solve(FixedWeights(gamma=0.0, tau=tau, steps=200))
     expected = (2 * X + 3 * tau * np.asarray(PULL.centers[1])) / (2 + 3 * tau)
     np.testing.assert_allclose(result.attempt, expected, atol=1e-5)
 
@@ -64,7 +64,7 @@ def test_nothing_to_do() -> None:
 @pytest.mark.parametrize("beta", [0.0, 0.02])
 def test_against_exhaustive_search(beta: float) -> None:
     """Of a grid of points no one is better; with β the right coordinates stay exactly."""
-    config = FixedWeights(gamma=1.5, tau=0.3, beta=beta, iterations=300)
+    config = FixedWeights(gamma=1.5, tau=0.3, beta=beta, steps=300)
     result = solve(config)
     side = np.linspace(0, 1, 15, dtype=np.float32)
     for row, x in enumerate(X):
@@ -77,7 +77,7 @@ def test_against_exhaustive_search(beta: float) -> None:
 
 
 def test_status_says_what_the_classifier_says() -> None:
-    result = solve(FixedWeights(gamma=20.0, iterations=100, step=0.02))
+    result = solve(FixedWeights(gamma=20.0, steps=100, step_size=0.02))
     assert (np.asarray(result.status) == Status.FOUND).all()
     assert (np.asarray(NET(jnp.asarray(result.x))).argmax(1) == TARGET).all()
     np.testing.assert_array_equal(result.evaluations, 101)
@@ -87,14 +87,14 @@ def test_both_losses_reach_the_class() -> None:
     """The hinge stops at the boundary, the cross-entropy goes on."""
     distance = {}
     for loss in ("hinge", "cross_entropy"):
-        result = solve(FixedWeights(gamma=4.0, loss=loss, iterations=300, step=0.02), density=None)
+        result = solve(FixedWeights(gamma=4.0, loss=loss, steps=300, step_size=0.02), density=None)
         distance[loss] = np.square(np.asarray(result.attempt) - X).sum(1)
     assert (distance["hinge"] < distance["cross_entropy"]).all()
 
 
 def test_untargeted_density_has_the_runner_up_as_class() -> None:
-    result = invjax.solve(NET, X, LABEL, method=FixedWeights(gamma=0.0, tau=0.8, iterations=100), density=PULL)
-    targeted = solve(FixedWeights(gamma=0.0, tau=0.8, iterations=100))
+    result = invjax.solve(NET, X, LABEL, method=FixedWeights(gamma=0.0, tau=0.8, steps=100), density=PULL)
+    targeted = solve(FixedWeights(gamma=0.0, tau=0.8, steps=100))
     np.testing.assert_allclose(result.attempt, targeted.attempt, atol=1e-6)
 
 
@@ -109,5 +109,5 @@ def test_no_recompilation_over_the_weights() -> None:
 
     jax.block_until_ready(solve(FixedWeights(gamma=1.0, tau=0.5, beta=0.1)).x)
     with nets.compilations() as names:
-        solve(FixedWeights(gamma=2.0, tau=0.7, beta=0.2, iterations=7, step=0.2))
+        solve(FixedWeights(gamma=2.0, tau=0.7, beta=0.2, steps=7, step_size=0.2))
     assert names == []

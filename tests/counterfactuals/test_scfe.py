@@ -16,7 +16,8 @@ from oracles import power, x64
 
 import invjax
 from invjax import Status, engine, losses
-from invjax.counterfactuals import SCFE, MadL1, Mahalanobis, SCFEConfig
+from invjax.core.errors import BadArgument
+from invjax.counterfactuals import SCFE, MadL1, Mahalanobis, SCFEReleased
 from invjax.engine import checks, lanes
 
 D, KAPPA, BOX = 6, 0.05, cf_helpers.BOX
@@ -95,7 +96,7 @@ def test_l0_ball_is_the_best_support() -> None:
     task = flat()
     a, s = half_space(task)
     for m in (1, 2, 3, 6):
-        result = solve(task, SCFEConfig(max_changes=m))
+        result = solve(task, SCFE(max_changes=m))
         found = check(task, result, m)
         best = np.array([sparsest(*row, m) for row in zip(a, s, task.x, strict=True)])
         np.testing.assert_array_equal(found, np.isfinite(best))
@@ -110,7 +111,7 @@ def test_margin() -> None:
     """The wanted margin; not much more."""
     task = flat()
     for kappa in (0.0, 0.5):
-        result = solve(task, SCFEConfig(kappa=kappa))
+        result = solve(task, SCFE(kappa=kappa))
         found = np.asarray(result.status) == Status.FOUND
         gap = cf_helpers.gaps(task, result.x)[found]
         assert found.sum() >= 18
@@ -126,7 +127,7 @@ def test_mahalanobis_and_probability() -> None:
     factor = (np.eye(D) + 0.3 * rng.normal(size=(D, D))).astype(np.float32)
     inverse = np.linalg.inv(factor.T.astype(float) @ factor)
     for p in (0.6, 0.9):
-        config = SCFEConfig(max_changes=6, proximity=Mahalanobis(factor), iterations=40, probability=p, kappa=0.0)
+        config = SCFE(max_changes=6, proximity=Mahalanobis(factor), steps=40, probability=p, kappa=0.0)
         result = solve(task, config, bounds=(-50.0, 50.0))
         assert (np.asarray(result.status) == Status.FOUND).all()
         q = np.asarray(jax.nn.softmax(task.net(jnp.asarray(result.x))))[np.arange(24), task.target]
@@ -183,7 +184,7 @@ def test_penalties_reach_the_grid(penalty: str, p: float) -> None:
     """``d(r) + β Σ |r|^p`` is within 1 % of the grid's best for almost all rows; once with d the l1 norm over m."""
     mad, beta = np.array([0.5, 1.5], np.float32), 0.3
     constants: dict[str, Any] = {"proximity": MadL1(mad)} if penalty == "l_two_thirds" else {}
-    result = solve(plane(), SCFEConfig(max_changes=2, penalty=penalty, beta=beta, iterations=30, **constants))
+    result = solve(plane(), SCFE(max_changes=2, penalty=penalty, beta=beta, steps=30, **constants))
 
     def value(r: np.ndarray) -> np.ndarray:
         near = (np.abs(r) / mad).sum(-1) if constants else np.square(r).sum(-1)
@@ -197,7 +198,7 @@ def test_penalties_reach_the_grid(penalty: str, p: float) -> None:
 def test_the_best_valid_point_is_kept() -> None:
     """Of all points that were asked none that is valid has a lower objective than the answer. The same for the grid."""
     task = plane()
-    config = SCFEConfig(max_changes=1, penalty="l1", beta=0.3, iterations=30)
+    config = SCFE(max_changes=1, penalty="l1", beta=0.3, steps=30)
     ctx, problems, config, method, key, _ = engine.prepare(
         task.net, task.x, task.label, method=config, target=task.target, bounds=BOX
     )
@@ -248,7 +249,7 @@ WHOLE = np.ones(nets.SMALL, bool)
 
 def test_images_classes_untargeted_mask_and_groups() -> None:
     """[8, 8, 1] with four classes; any other class; a mask; groups of 2x2 as the units that are counted."""
-    task, config = images(), SCFEConfig(max_changes=6)
+    task, config = images(), SCFE(max_changes=6)
     mask = np.random.default_rng(1).random((8, 8, 8, 1)) < 0.6
     for aim in (task.target, None):
         result = solve(task, config, target=aim, mask=mask, groups=ALONE)
@@ -269,7 +270,7 @@ def test_images_classes_untargeted_mask_and_groups() -> None:
 def test_already_there_and_broken() -> None:
     """A row that has the target; a row at which the network is NaN; the others bit for bit as without them."""
     task, mark = images(), np.float32(1.2345)
-    config, options = SCFEConfig(max_changes=6), {"mask": WHOLE, "groups": ALONE}
+    config, options = SCFE(max_changes=6), {"mask": WHOLE, "groups": ALONE}
     reference = solve(task, config, **options)
     x, label, target = task.x.copy(), task.label.copy(), task.target.copy()
     x[2, 0, 0, 0] = mark
@@ -291,13 +292,13 @@ def test_float64_and_nothing_to_go_by() -> None:
     with x64():
         net = invjax.LogitsModel(jax.tree.map(np.float64, task.net.params), task.net.apply)
         wide = nets.Task(net, task.x.astype(np.float64), task.label, task.target)
-        result = solve(wide, SCFEConfig(max_changes=3))
+        result = solve(wide, SCFE(max_changes=3))
         found = check(wide, result, 3)
         a, s = half_space(task, 1.1 * KAPPA + 1e-3)
         best = np.array([sparsest(*row, 3) for row in zip(a, s, wide.x, strict=True)])
         assert (squares(result)[found] < 1.005 * best[found]).all()
     zero = task._replace(net=invjax.LogitsModel(jax.tree.map(np.zeros_like, task.net.params), task.net.apply))
-    result = solve(zero, SCFEConfig())
+    result = solve(zero, SCFE())
     assert (np.asarray(result.status) == Status.NOT_FOUND).all()
     assert np.isfinite(np.asarray(result.attempt)).all()
 
@@ -309,20 +310,20 @@ def test_float64_and_nothing_to_go_by() -> None:
         ({"max_changes": 0}, "max_changes must be at least 1"), ({"max_changes": 1.5}, "max_changes must be a whole"),
         ({"tau": -1.0}, "tau must be"), ({"beta": -1.0}, "beta must be"), ({"penalty": "l2"}, "penalty must be one"),
         ({"kappa": -0.1}, "kappa must be"), ({"probability": 1.0}, "probability must be"),
-        ({"gamma_max": -1.0}, "gamma_max must be"), ({"step": 0.0}, "step must be"),
+        ({"gamma_max": -1.0}, "gamma_max must be"), ({"step_size": 0.0}, "step_size must be"),
         ({"momentum": 1.0}, "momentum must be"),
-        ({"iterations": 0}, "iterations must be"), ({"polish": -1}, "polish must be"),
+        ({"steps": 0}, "steps must be"), ({"iterations": 9}, "new name, steps"), ({"polish": -1}, "polish must be"),
         ({"exchanges": -1}, "exchanges must be"), ({"proximity": 2.0}, "proximity must be"),
     ],
 )  # fmt: skip
 def test_bad_constants(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        solve(flat(), SCFEConfig(**change))
+        solve(flat(), SCFE(**change))
 
 
 @pytest.mark.fast
 def test_variants() -> None:
-    assert isinstance(SCFE(), SCFEConfig)
-    assert SCFE("released").method.name != SCFEConfig.method.name
-    with pytest.raises(ValueError, match="variant must be one of 'solved', 'released', was 'best'"):
-        SCFE("best")
+    assert SCFEReleased.method.name != SCFE.method.name
+    for wrong in (lambda: SCFE("released"), lambda: SCFE(variant="released")):
+        with pytest.raises(BadArgument, match=r"variant must .*SCFEReleased"):
+            wrong()

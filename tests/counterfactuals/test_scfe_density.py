@@ -14,7 +14,7 @@ from test_scfe import check, solve, squares
 
 import invjax
 from invjax import Status
-from invjax.counterfactuals import DCFE, SCFEConfig
+from invjax.counterfactuals import DCFE, SCFE
 from invjax.densities import fit_gmm, fit_knn, hinge
 from invjax.densities.hinge import Hinge
 
@@ -39,10 +39,10 @@ def log_prob(density: Any, x: Any, label: np.ndarray) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(density.log_prob))(jnp.asarray(x), jnp.asarray(label)))
 
 
-PULLED = SCFEConfig(max_changes=2, iterations=30)
+PULLED = SCFE(max_changes=2, steps=30)
 
 
-def pulled(**constants: Any) -> SCFEConfig:
+def pulled(**constants: Any) -> SCFE:
     return dataclasses.replace(PULLED, **constants)
 
 
@@ -64,7 +64,7 @@ def test_without_the_classifier_the_mode() -> None:
     """gamma_max=0: proximity against density alone, whose minimum is known; FOUND only where it is valid as well."""
     task, *_, gmm = cloud()
     gmm = Hinge(gmm, jnp.full(3, 50.0, jnp.float32))  # the threshold is never reached: log p less a constant
-    result = solve(task, pulled(gamma_max=0.0, tau=30.0, iterations=120, step=0.02), density=gmm)
+    result = solve(task, pulled(gamma_max=0.0, tau=30.0, steps=120, step_size=0.02), density=gmm)
     mean = np.asarray(cloud()[3].mean)[task.target, 0] + np.asarray(cloud()[3].center)
     assert check(task, result, 2).all()
     assert np.abs(np.asarray(result.x) - mean).max() < 0.05
@@ -90,7 +90,7 @@ def test_dcfe_reaches_its_targets() -> None:
     """With the gravity of neighbours: valid, and nearer to the class's points than without."""
     task, points, y, _ = cloud()
     knn = fit_knn(points, y, 8)
-    with_, without = (solve(task, DCFE(tau=tau, iterations=30), density=knn) for tau in (5.0, 0.0))
+    with_, without = (solve(task, DCFE(tau=tau, steps=30), density=knn) for tau in (5.0, 0.0))
     assert check(task, with_, 2).all()
     assert check(task, without, 2).all()
     assert log_prob(knn, with_.x, task.target).mean() > log_prob(knn, without.x, task.target).mean() + 0.05

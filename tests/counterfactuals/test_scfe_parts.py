@@ -17,7 +17,7 @@ import invjax
 from invjax import Status
 from invjax.attacks import PGD
 from invjax.constraints import Feature, FeatureSpace, actions
-from invjax.counterfactuals import SCFEConfig, frontier
+from invjax.counterfactuals import SCFE, frontier
 from invjax.counterfactuals.parts.exchange import moves
 from invjax.counterfactuals.parts.multiplier import Here, step
 from invjax.types import Problem
@@ -158,7 +158,7 @@ def test_discrete_answers_are_the_best_of_all() -> None:
     """Every point with at most two changed features, the number on a fine grid: S-CFE is hardly ever worse."""
     space, x, task = levels()
     result = invjax.solve(
-        task.net, x, task.label, target=task.target, method=SCFEConfig(max_changes=2), space=space, lanes=24
+        task.net, x, task.label, target=task.target, method=SCFE(max_changes=2), space=space, lanes=24
     )
     a, s = half_space(task)
     found = np.asarray(result.status) == Status.FOUND
@@ -194,7 +194,7 @@ def line() -> FeatureSpace:
 def test_frontier() -> None:
     """Single solves or better, never worse with more features, in the order that was asked, in batches of any size."""
     task = flat()
-    config = SCFEConfig(iterations=12, polish=5)
+    config = SCFE(steps=12, polish=5)
     common = {"space": line(), "method": config, "max_changes": (3, 1, 2), "lanes": 12}
     path = frontier(task.net, task.x, task.label, target=task.target, **common)
     assert path.x.shape == (24, 3, D)
@@ -206,7 +206,7 @@ def test_frontier() -> None:
     assert np.isinf(value[:, 1]).any()
     for j, m in enumerate((3, 1, 2)):
         check(task, path.rows((slice(None), j)), m)
-        alone = solve(task, SCFEConfig(max_changes=m, iterations=12, polish=5))
+        alone = solve(task, SCFE(max_changes=m, steps=12, polish=5))
         own = np.where(np.asarray(alone.status) == Status.FOUND, squares(alone), np.inf)
         assert (value[:, j] <= own * 1.001 + 1e-6).all()
     short = frontier(task.net, task.x[:7], task.label[:7], target=task.target[:7], **common)

@@ -49,7 +49,7 @@ def test_half_threshold_is_clipped_afterwards() -> None:
 
 def _lengths(schedule: str, count: int = 200) -> np.ndarray:
     """The lengths of a trial's steps, read off the states that the method passes through."""
-    config = SCFEReleased(iterations=count, step=1.0, schedule=schedule, lower=0.0, upper=1.0)
+    config = SCFEReleased(steps=count, step_size=1.0, schedule=schedule, lower=0.0, upper=1.0)
     x = jnp.zeros(1)
     problem = invjax.types.Problem(
         x, jnp.int32(0), jnp.int32(1), jnp.float32(0), jnp.float32(1), None, None, jax.random.key(0), jnp.int32(0)
@@ -262,14 +262,20 @@ def _by_hand(x: np.ndarray, target: int, config: SCFEReleased) -> np.ndarray | N
     return None if found is None else x + s * found
 
 
-BASE = SCFEReleased(iterations=25, trials=5, step=0.1, beta=0.02, tau=0.01, kappa=0.05, lower=LOWER, upper=UPPER)
+BASE = SCFEReleased(steps=25, trials=5, step_size=0.1, beta=0.02, tau=0.01, kappa=0.05, lower=LOWER, upper=UPPER)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"max_changes": 2}, {"p": 0.5}, {"p": 1.0}, {"max_changes": 1, "schedule": "sqrt", "tau": 0.05}],
+    [
+        {},
+        {"max_changes": 2},
+        {"penalty": "l_half"},
+        {"penalty": "l1"},
+        {"max_changes": 1, "schedule": "sqrt", "tau": 0.05},
+    ],
     ids=["l0", "ball", "half", "l1", "sqrt"],
-)
+)  # fmt: skip
 def test_equals_the_formulas(change: dict[str, Any]) -> None:
     """Row by row the answer of a NumPy loop in float64; rounding may tip a row whose trials end on the boundary."""
     config = dataclasses.replace(BASE, **change)
@@ -292,7 +298,7 @@ def test_gravity_pulls_to_the_point_of_the_factual() -> None:
     points, labels = _rows(80)
     gravity = fit_released_gravity(points, labels, k=5)
     x, label = _rows()
-    config = dataclasses.replace(BASE, beta=0.0, tau=1.0, gamma=1e-9, trials=1, iterations=60, kappa=0.0)
+    config = dataclasses.replace(BASE, beta=0.0, tau=1.0, gamma=1e-9, trials=1, steps=60, kappa=0.0)
     got = invjax.solve(NET, x, label, target=1 - label, method=config, bounds=WIDE, density=gravity)
     center = jax.vmap(gravity.anchor)(jnp.asarray(x), jnp.asarray(1 - label))
     np.testing.assert_allclose(got.attempt[~got.found], ((x + center) / 2)[~got.found], atol=5e-3)
@@ -349,7 +355,7 @@ def _poisoned(params: dict, x: jax.Array) -> jax.Array:
 def test_new_numbers_do_not_compile() -> None:
     _solve(dataclasses.replace(BASE, max_changes=2))
     with nets.compilations() as names:
-        _solve(dataclasses.replace(BASE, max_changes=1, gamma=0.3, tau=0, beta=0.1, iterations=7, trials=2, step=0.2))
+        _solve(dataclasses.replace(BASE, max_changes=1, gamma=0.3, tau=0, beta=0.1, steps=7, trials=2, step_size=0.2))
     assert "run_batch" not in " ".join(names), names
 
 
@@ -390,7 +396,7 @@ def test_dtype_follows_x(dtype: Any) -> None:
 
 def test_several_classes_and_untargeted() -> None:
     task = nets.task(nets.conv(), count=6)
-    config = SCFEReleased(p=1.0, beta=1e-3, step=0.2, iterations=15, trials=4)
+    config = SCFEReleased(penalty="l1", beta=1e-3, step_size=0.2, steps=15, trials=4)
     got = invjax.solve(task.net, task.x, task.label, target=task.target, method=config)
     free = invjax.solve(task.net, task.x, task.label, method=config)
     for result, target in ((got, task.target), (free, None)):
@@ -405,8 +411,8 @@ def test_several_classes_and_untargeted() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"gamma": 0.0}, {"step": -1.0}, {"tau": -1.0}, {"beta": np.inf}, {"kappa": -0.1}, {"iterations": 0},
-        {"trials": 0}, {"max_changes": 0}, {"max_changes": 1.5}, {"p": 2 / 3}, {"schedule": "cosine"},
+        {"gamma": 0.0}, {"step_size": -1.0}, {"tau": -1.0}, {"beta": np.inf}, {"kappa": -0.1}, {"steps": 0},
+        {"trials": 0}, {"max_changes": 0}, {"max_changes": 1.5}, {"penalty": "l_two_thirds"}, {"schedule": "cosine"},
         {"lower": np.ones(4), "upper": np.zeros(4)}, {"lower": np.nan}, {"range_lower": 2.0},
     ],
 )  # fmt: skip
@@ -470,7 +476,7 @@ def test_housing_reaches_the_released_code(data_dir: Path) -> None:
     test = test[:24]
     label = np.asarray(net(jnp.asarray(test))).argmax(1).astype(np.int32)
     low, high = np.minimum(x.min(0), test.min(0)), np.maximum(x.max(0), test.max(0))
-    config = SCFEReleased(max_changes=3, step=0.05, lower=low, upper=high, iterations=80, trials=5)
+    config = SCFEReleased(max_changes=3, step_size=0.05, lower=low, upper=high, steps=80, trials=5)
     got = invjax.solve(
         net, test, label, target=1 - label, method=config, bounds=WIDE, density=fit_released_kde(x, y), progress=False
     )
@@ -493,14 +499,14 @@ def _table(seeds: list[int]) -> None:
     x, y, test, truth = _housing(Path(os.environ["INVJAX_DATA"]))
     low, high = np.minimum(x.min(0), test.min(0)), np.maximum(x.max(0), test.max(0))
     kde, gmm = fit_released_kde(x, y), fit_released_gmm(x, y)
-    ball = SCFEReleased(step=0.05, lower=low, upper=high)
+    ball = SCFEReleased(step_size=0.05, lower=low, upper=high)
     lines = {f"l0 ball m = {m}": (dataclasses.replace(ball, max_changes=m), kde) for m in (1, 2, 3)}
     lines["p = 0"] = (SCFEReleased(lower=low, upper=high), kde)
     lines["m = 3, GMM"] = (dataclasses.replace(ball, max_changes=3), gmm)
     lines["m = 3, no density"] = (dataclasses.replace(ball, max_changes=3), None)
     lines["p = 0, sqrt"] = (SCFEReleased(lower=low, upper=high, schedule="sqrt"), kde)
-    lines["p = 1/2"] = (dataclasses.replace(ball, p=0.5), kde)
-    lines["p = 1"] = (dataclasses.replace(ball, p=1.0), kde)
+    lines["p = 1/2"] = (dataclasses.replace(ball, penalty="l_half"), kde)
+    lines["p = 1"] = (dataclasses.replace(ball, penalty="l1"), kde)
     for seed in seeds:
         net = invjax.LogitsModel(_train(x, y, seed), _network)
         logit = np.asarray(net(jnp.asarray(test)))[:, 1]

@@ -75,7 +75,7 @@ def test_of_a_network_and_in_a_search(data):
     density = fit_features(seen, fit_knn, x, y, k=K)
     label = np.asarray(as_logits(net)(x[:6])).argmax(1)
     found = solve(
-        net, x[:6], label, target=1 - label, method=FixedWeights(gamma=0.0, tau=50.0, iterations=15, step=0.02),
+        net, x[:6], label, target=1 - label, method=FixedWeights(gamma=0.0, tau=50.0, steps=15, step_size=0.02),
         density=density, bounds=(-9.0, 9.0),
     )  # fmt: skip
     value = jax.vmap(density.log_prob)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.fast
 enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 
 
-def released(value, outcomes, grow=2.0, dtype=np.float64):
+def released(value, outcomes, growth=2.0, dtype=np.float64):
     """The search of the released GSE code: every weight tried, in order."""
     lam, lb, ub = dtype(value), dtype(0), math.inf
     tried = []
@@ -28,14 +28,14 @@ def released(value, outcomes, grow=2.0, dtype=np.float64):
         tried.append(lam)
         if success:
             lb = lam
-            lam = dtype(grow) * lam if math.isinf(ub) else (dtype(ub) + lam) / dtype(2)
+            lam = dtype(growth) * lam if math.isinf(ub) else (dtype(ub) + lam) / dtype(2)
         else:
             ub = lam
             lam = dtype(0.9) * lb + dtype(0.1) * lam
     return [*tried, lam], lb, ub
 
 
-def usual(value, outcomes, grow=10.0):
+def usual(value, outcomes, growth=10.0):
     """The search of StrAttack and S-CFE, with their 1e10 for an upper end that is not known."""
     lam, lb, ub = value, 0.0, 1e10
     tried = []
@@ -46,7 +46,7 @@ def usual(value, outcomes, grow=10.0):
             lam = (lb + ub) / 2
         else:
             lb = max(lb, lam)
-            lam = (lb + ub) / 2 if ub < 1e9 else grow * lam
+            lam = (lb + ub) / 2 if ub < 1e9 else growth * lam
     return [*tried, lam], lb, ub
 
 
@@ -86,11 +86,11 @@ def test_released_rule_in_single_precision(outcomes, value):
 
 
 @settings(deadline=None, max_examples=25)
-@given(outcomes=OUTCOMES, value=st.floats(1e-4, 1.0), grow=st.sampled_from([5.0, 10.0]))
-def test_usual_rule_exactly(outcomes, value, grow):
+@given(outcomes=OUTCOMES, value=st.floats(1e-4, 1.0), growth=st.sampled_from([5.0, 10.0]))
+def test_usual_rule_exactly(outcomes, value, growth):
     with enable_x64(True):
-        tried, bracket = run(search.seek_smallest, value, outcomes, grow=grow)
-    expected, lb, ub = usual(value, outcomes, grow)
+        tried, bracket = run(search.seek_smallest, value, outcomes, growth=growth)
+    expected, lb, ub = usual(value, outcomes, growth)
     if max(expected) < 1e9:  # beyond that the released code takes any weight for "no upper end"
         assert tried == expected
         assert float(bracket.lower) == lb
@@ -132,16 +132,16 @@ def test_no_recompilation_and_a_steady_carry():
     traces = []
 
     @jax.jit
-    def ten(value, threshold, grow, shrink):
+    def ten(value, threshold, growth, shrink):
         traces.append(1)
 
         def body(_, bracket):
-            return search.seek_largest(bracket, bracket.value <= threshold, grow, shrink)
+            return search.seek_largest(bracket, bracket.value <= threshold, growth, shrink)
 
         return jax.lax.fori_loop(0, 10, body, search.init(value))
 
-    for grow, shrink in [(2.0, 0.1), (4.0, 0.1), (2.0, 0.5)]:
-        ten(jnp.float32(0.5), 3.0, grow, shrink)
+    for growth, shrink in [(2.0, 0.1), (4.0, 0.1), (2.0, 0.5)]:
+        ten(jnp.float32(0.5), 3.0, growth, shrink)
     assert len(traces) == 1
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(search.init(0.5)))
     assert search.init(1).value.dtype == search.init(1.0).value.dtype

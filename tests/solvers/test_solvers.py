@@ -113,7 +113,7 @@ def test_lasso_rate_on_every_iterate_and_limit(x64):
 def test_minimize_agrees_with_sklearn(x64, name, restart, given):
     fun, g, reference, lipschitz = lasso()
     step = 1 / lipschitz if given else None
-    solution = solved(fun, jnp.zeros(60), g=g, solver=name, step=step, restart=restart, tol=1e-11, max_steps=20000)
+    solution = solved(fun, jnp.zeros(60), g=g, solver=name, step_size=step, restart=restart, tol=1e-11, max_steps=20000)
     assert bool(solution.converged)
     np.testing.assert_allclose(solution.x, reference, atol=1e-8)
     assert float(solution.value) == pytest.approx(float(fun(reference) + g.value(reference)), rel=1e-12)
@@ -126,13 +126,13 @@ def test_restart_is_faster_on_a_strongly_convex_problem(x64):
     fun, _, _, x = quadratic(condition=1e4)
     steps = {}
     for restart in ("none", "gradient", "function"):
-        solution = solved(fun, jnp.zeros(8), solver="nag", step=1e-4, restart=restart, tol=3e-5, max_steps=20000)
+        solution = solved(fun, jnp.zeros(8), solver="nag", step_size=1e-4, restart=restart, tol=3e-5, max_steps=20000)
         assert bool(solution.converged)
         np.testing.assert_allclose(solution.x, x, atol=1e-3)
         steps[restart] = int(solution.steps)
     assert steps["gradient"] < 0.6 * steps["none"], steps
     assert steps["function"] < 0.6 * steps["none"], steps
-    exact = solved(fun, jnp.zeros(8), solver="nag", step=1e-4, tol=1e-9, max_steps=3000)
+    exact = solved(fun, jnp.zeros(8), solver="nag", step_size=1e-4, tol=1e-9, max_steps=3000)
     assert bool(exact.converged)
     np.testing.assert_allclose(exact.x, x, atol=1e-7)
 
@@ -279,7 +279,7 @@ def test_momentum_on_a_quadratic_has_its_closed_form(x64, m):
             for e, s in zip(eigenvalues, start, strict=True)
         ]
         np.testing.assert_allclose(steps[t - 1], solution + q @ np.array(error), rtol=1e-9, atol=1e-11)
-    answer = solved(fun, jnp.asarray(x0), solver="gd", momentum=m, step=step, tol=1e-10, max_steps=10000)
+    answer = solved(fun, jnp.asarray(x0), solver="gd", momentum=m, step_size=step, tol=1e-10, max_steps=10000)
     assert bool(answer.converged)
     np.testing.assert_allclose(answer.x, solution, atol=1e-7)
     unaided = solved(fun, jnp.asarray(x0), solver="gd", momentum=m, tol=1e-10, max_steps=10000)
@@ -311,7 +311,7 @@ def test_back_tracking_by_ask_and_tell(x64, q):
             lambda c: ~c[0].accepted & (c[0].trials < 100), attempt, (linesearch.start(step), point)
         )
         state = fista.accept(state, candidate)
-        return (state, search.step), (search.step, search.trials, fun(state.x) + g.value(state.x))
+        return (state, search.step_size), (search.step_size, search.trials, fun(state.x) + g.value(state.x))
 
     first = (fista.init(jnp.zeros(60)), jnp.asarray(40 / lipschitz))
     _, (steps, trials, values) = jax.lax.scan(body, first, None, length=300)
@@ -342,7 +342,7 @@ def test_parallel_probes_find_the_step_of_single_ones(x64):
         while not bool(search.accepted) and evaluated < 100:
             search, evaluated = attempt(search, q=q), evaluated + q
         assert int(search.trials) == evaluated
-        found.append(float(search.step))
+        found.append(float(search.step_size))
     assert found[0] == found[1] == found[2]
     assert found[0] < 7.0
 
@@ -367,11 +367,11 @@ def test_a_non_smooth_growth_is_met_by_back_tracking():
     """x⁴ has no global Lipschitz constant: a fixed step that is too long breaks, back-tracking does not."""
     fun = lambda x: jnp.sum(x**4) + jnp.sum(jnp.square(x - 1.0))  # noqa: E731
     x0 = jnp.full((3,), 10.0)
-    broken = solved(fun, x0, solver="nag", step=0.5, max_steps=200)
+    broken = solved(fun, x0, solver="nag", step_size=0.5, max_steps=200)
     assert not bool(broken.converged)
     assert np.all(np.isfinite(broken.x))
     for name in ("fista", "gd"):
-        solution = solved(fun, x0, solver=name, step=0.5, backtracking=True, momentum=0.5)
+        solution = solved(fun, x0, solver=name, step_size=0.5, backtracking=True, momentum=0.5)
         assert bool(solution.converged), name
         np.testing.assert_allclose(4 * solution.x**3 + 2 * (solution.x - 1), 0, atol=5e-2)
 
@@ -395,7 +395,7 @@ def test_dtype_follows_the_start(x64, dtype):
         with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
             state = jax.jit(lambda s, g, solver=solver, how=how: solver.tell(s, g, 0.1, **how))(state, state.x)
     for step in (0.5, None):
-        answer = solved(fun, x0, step=step)
+        answer = solved(fun, x0, step_size=step)
         assert answer.x.dtype == answer.value.dtype == x0.dtype
         assert bool(answer.converged)
         np.testing.assert_allclose(answer.x, [1.0, -2.0], atol=1e-4)
@@ -453,7 +453,9 @@ def test_one_compilation_for_all_numbers():
     def solve(x0, weight, step, tol, limit, shrink):
         traces.append(1)
         fun = lambda x: jnp.sum(jnp.square(x - 1.0))  # noqa: E731
-        return minimize(fun, x0, g=L1(weight), step=step, backtracking=True, tol=tol, max_steps=limit, shrink=shrink)
+        return minimize(
+            fun, x0, g=L1(weight), step_size=step, backtracking=True, tol=tol, max_steps=limit, shrink=shrink
+        )
 
     for weight, step, tol, limit, shrink in [(0.1, 1.0, 1e-5, 10, 0.5), (0.5, 0.3, 1e-3, 50, 0.8)]:
         solution = solve(jnp.zeros(3), weight, step, tol, limit, shrink)
@@ -469,7 +471,7 @@ def test_the_objective_appears_once_per_kind_in_the_program():
         calls.append(1)
         return jnp.sum(jnp.square(x))
 
-    jax.make_jaxpr(lambda x0: minimize(fun, x0, step=0.1))(jnp.ones(3))
+    jax.make_jaxpr(lambda x0: minimize(fun, x0, step_size=0.1))(jnp.ones(3))
     assert len(calls) == 2
 
 
@@ -482,8 +484,8 @@ def test_bad_arguments():
         ({"g": abs}, "g must have the methods value"),
         ({"restart": "often"}, "restart must be one of none, gradient, function, was 'often'"),
         ({"solver": "gd", "restart": "gradient"}, "restart must be 'none' for solver 'gd'"),
-        ({"backtracking": False}, "step must be given when backtracking is False, was None"),
-        ({"step": -1.0}, "step must be positive, was -1.0"),
+        ({"backtracking": False}, "step_size must be given when backtracking is False, was None"),
+        ({"step_size": -1.0}, "step_size must be positive, was -1.0"),
         ({"max_steps": 0}, "max_steps must be positive, was 0"),
         ({"solver": "pnag"}, "support must be given for solver 'pnag'"),
         ({"support": jnp.ones(3, bool)}, "support must be given for solver 'pnag' and for no other"),

@@ -60,7 +60,7 @@ def _pgd(study: Study, norm: str) -> tuple[Any, Any]:
 def _cfe_l2(study: Study) -> tuple[Any, Any]:
     moves = study.task.moves
     step = first_step(moves.gamma, 0.0)
-    return FixedWeights(gamma=moves.gamma, iterations=moves.iterations, step=step, penalty="none"), None
+    return FixedWeights(gamma=moves.gamma, steps=moves.iterations, step_size=step, penalty="none"), None
 
 
 def unmoved(x: np.ndarray, label: np.ndarray, target: np.ndarray, keys: jax.Array) -> np.ndarray:

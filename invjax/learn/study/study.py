@@ -127,8 +127,8 @@ class Study:
         gamma = moves.gamma if gamma is None else gamma
         tau = moves.tau if tau is None else tau
         return FixedWeights(
-            gamma=gamma, tau=tau * kind.weight, beta=moves.beta, iterations=moves.iterations,
-            step=first_step(gamma, tau * kind.curvature),
+            gamma=gamma, tau=tau * kind.weight, beta=moves.beta, steps=moves.iterations,
+            step_size=first_step(gamma, tau * kind.curvature),
         )  # fmt: skip
 
     def make(self, name: str, generator: Any, density: Any = None, policy: str | None = None) -> Perturbed:
