@@ -60,7 +60,7 @@ def pcfe_slides(gamma: float = 100.0, tau: float = 1.0, beta: float = 1e-3, iter
 
     The weights for this data set are not published. The arguments are constants of :class:`FixedWeights` in data units.
     """
-    return Recipe(FixedWeights(gamma=gamma, tau=tau, beta=beta, iterations=iterations), "other", "keep")
+    return Recipe(FixedWeights(gamma=gamma, tau=tau, beta=beta, steps=iterations), "other", "keep")
 
 
 def pcfe_released() -> Recipe:
@@ -69,7 +69,7 @@ def pcfe_released() -> Recipe:
     Targets are drawn from both classes, the right one included. A failure enters the set as the clean image with its
     random label. Ours moves pixels both ways, while the released code can only brighten them.
     """
-    return Recipe(SCFEReleased(gamma=1.0, tau=0.0, beta=0.5, iterations=100, trials=4, step=1e-3), "all", "clean")
+    return Recipe(SCFEReleased(gamma=1.0, tau=0.0, beta=0.5, steps=100, trials=4, step_size=1e-3), "all", "clean")
 
 
 def waterbirds(method: str = "pgd-l2", steps: int = 100) -> Recipe:

@@ -21,7 +21,7 @@ from invjax.constraints import Feature, FeatureSpace, Relation
 from invjax.counterfactuals import CFEL2
 
 # An attack that knows nothing of spaces, and a method that does.
-CONFIGS = {"pgd": PGD(eps=1.0, step_size=0.3, steps=6, restarts=1), "cfe-l2": CFEL2(iterations=15, trials=4)}
+CONFIGS = {"pgd": PGD(eps=1.0, step_size=0.3, steps=6, restarts=1), "cfe-l2": CFEL2(steps=15, trials=4)}
 every = pytest.mark.parametrize("name", CONFIGS)
 COUNT = 10
 

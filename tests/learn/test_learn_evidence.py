@@ -108,7 +108,7 @@ def test_directions_of_a_linear_network() -> None:
     moves = directions(
         model, x[rows], y[rows], target,
         attack=PGD(eps=0.5, step_size=0.1, steps=12, norm="l2", stop_early=False),
-        counterfactual=FixedWeights(gamma=0.2, tau=2.0, iterations=12, step=0.1, penalty="none"),
+        counterfactual=FixedWeights(gamma=0.2, tau=2.0, steps=12, step_size=0.1, penalty="none"),
         density=fit_knn(x, y, 5), means=class_means(x, y, 3),
     )  # fmt: skip
     assert moves.reached["adversarial"] == 1.0
