@@ -1,7 +1,7 @@
-"""Classifiers: how yours enters (:func:`as_logits`, :class:`LogitsModel`), and a few of our own.
+"""The zoo: networks with importers of their weights, black boxes, and your own classifier through :func:`as_logits`.
 
-The network classes live in modules that import flax; they are loaded when first asked for, so that ``import invjax``
-stays light.
+The network classes live in modules that import flax. They are loaded on first use, so that ``import invjax`` stays
+light. How a classifier enters (``as_logits``, ``LogitsModel``) is in :mod:`invjax.core.logits`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from invjax.models.mlp import MLP
     from invjax.models.normalised import Normalised
     from invjax.models.resnet import ResNet, resnet_from_torch
-    from invjax.models.resnet_cifar import ResNet20
-    from invjax.models.torch_import import load_state_dict, resnet20_from_torch
+    from invjax.models.resnet_cifar import ResNet20, resnet20_from_torch
+    from invjax.models.torch_files import load_state_dict
 
 __all__ = [
     "MLP",
@@ -60,8 +60,8 @@ _LAZY = {
     "black_box": "blackbox",
     "distill": "blackbox",
     "efficientnet_lite_from_torch": "efficientnet_lite",
-    "load_state_dict": "torch_import",
-    "resnet20_from_torch": "torch_import",
+    "load_state_dict": "torch_files",
+    "resnet20_from_torch": "resnet_cifar",
     "resnet_from_torch": "resnet",
     "with_classes": "blocks",
     "with_surrogate": "blackbox",

@@ -1,4 +1,4 @@
-"""Networks of one output, as classifiers of two classes."""
+"""Networks with one output as classifiers of two classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from invjax.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class BinaryApply:
-    """``(0, z)`` of a network with the one output z; equal exactly where the network's function is."""
+    """``(0, z)`` of a network with the one output z; equal if the network's function is."""
 
     inner: Apply
     probability: bool
@@ -24,12 +24,11 @@ class BinaryApply:
     def __call__(self, params: Any, x: Array) -> Array:
         out = self.inner(params, x)
         if out.ndim not in (1, 2) or out.shape != (x.shape[0], 1)[: out.ndim]:  # trace-time: a shape is static
-            raise BadArgument(
-                "model", "return one number per example, [B] or [B, 1]", hint=f"{x.shape} gave {out.shape}"
-            )
+            hint = f"{x.shape} gave {out.shape}"
+            raise BadArgument("model", "return one number per example, [B] or [B, 1]", hint=hint)
         z = at_least_float32(out.reshape(x.shape[0]))
         if self.probability:
-            # Up to rounding p is in [0, 1]; at the ends log p - log(1 - p) would be infinite. NaN stays NaN.
+            # p lies in [0, 1] up to rounding, and log p - log(1 - p) is infinite at the ends. NaN stays NaN.
             tiny = jnp.finfo(z.dtype).eps
             p = jnp.clip(z, tiny, 1 - tiny)
             z = jnp.log(p) - jnp.log1p(-p)
@@ -42,15 +41,15 @@ def binary(model: Any, *, probability: bool = False) -> LogitsModel:
         logits(x) = (0, z(x)),   so that   softmax(logits)_1 = sigmoid(z)   and   class 1 wins where z > 0
 
     Args:
-      model: what :func:`invjax.models.as_logits` takes, but [B, *S] -> [B] or [B, 1]: the logit z of class 1.
-      probability: the network returns p = sigmoid(z) instead; ``z = log p - log(1 - p)``, with p kept within the
-        dtype's eps of 0 and 1 (there the gradient vanishes: prefer the logit where the network has it).
+      model: anything that :func:`invjax.models.as_logits` takes, but [B, *S] -> [B] or [B, 1], the logit z of class 1.
+      probability: the network returns p = sigmoid(z) instead. Then ``z = log p - log(1 - p)``, with p kept one eps of
+        its dtype away from 0 and 1. The gradient vanishes there, so prefer the logit if the network has it.
 
     Returns:
       LogitsModel, [B, *S] -> [B, 2], with the weights of ``model`` as leaves.
 
     Raises:
-      ValueError: ``model`` is not callable; when called, it returns anything but one number per example.
+      ValueError: ``model`` is not callable, or does not return one number per example when called.
     """
     inner = as_logits(model)
     return LogitsModel(inner.params, BinaryApply(inner.apply, bool(probability)))

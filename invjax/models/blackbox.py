@@ -1,9 +1,9 @@
-"""Any predictor as a classifier: a ``predict_proba`` of NumPy arrays, and a network that imitates it.
+"""Any predictor as a classifier: a ``predict_proba`` on NumPy arrays, and a network that imitates it.
 
 A black box has no gradient. Either the evaluator takes finite differences
 (``solve(evaluator=invjax.engine.blackbox.antithetic())``), or a distilled network lends its own
-(``solve(with_surrogate(box, distill(...)), evaluator=invjax.engine.blackbox.surrogate)``). Validity is in both cases
-judged by the black box.
+(``solve(with_surrogate(box, distill(...)), evaluator=invjax.engine.blackbox.surrogate)``). In both cases
+the black box judges validity.
 """
 
 from __future__ import annotations
@@ -19,19 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, check_number, check_whole
 from invjax.core.logits import LogitsModel, as_logits
-from invjax.types import Array, ArrayLike
+from invjax.types import Array, ArrayLike, LogitsFn
 
 Predict = Callable[[Any], Any]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The black box
-# ---------------------------------------------------------------------------------------------------------------------
 @dataclasses.dataclass(frozen=True)
 class BlackBoxApply:
-    """Calls ``predict`` on the host; equal exactly where the function and the options are."""
+    """Calls ``predict`` on the host; equal if the function and the options are."""
 
     predict: Predict
     classes: int
@@ -43,12 +40,10 @@ class BlackBoxApply:
         x = jnp.asarray(x)
         features = getattr(getattr(self.predict, "__self__", None), "n_features_in_", None)
         if features is not None and x.shape[1:] != (features,):
-            raise BadArgument(
-                "x", f"have the {features} features that predict_proba was fitted on", Words(f"{x.shape[1:]}")
-            )
+            raise BadArgument("x", f"have the {features} features that predict_proba was fitted on", x.shape[1:])
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         out = jax.ShapeDtypeStruct((x.shape[0], self.classes), dtype)
-        # One call for all lanes also under vmap, which only puts further axes in front.
+        # One call for all lanes, also under vmap, which only adds leading axes.
         return jax.pure_callback(partial(self._host, shape=x.shape[1:], dtype=dtype), out, x, vmap_method="expand_dims")
 
     def _host(self, x: Any, *, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -57,26 +52,24 @@ class BlackBoxApply:
         return self.scores(x.reshape(-1, *shape)).reshape(*leading, self.classes).astype(dtype)
 
     def scores(self, x: np.ndarray) -> np.ndarray:
-        """[N, K] float64, the checked logits of x [N, *S]. A row of NaN stays one: its example ends as NONFINITE."""
+        """The checked logits of x [N, *S], [N, K] float64. A row of NaN stays NaN; its example ends as NONFINITE."""
         out = np.asarray(self.predict(_table(self.predict, x)), np.float64)
         if self.classes == 2 and self.log and out.shape in ((len(x),), (len(x), 1)):
             out = np.stack([1 - out.reshape(-1), out.reshape(-1)], axis=1)
         if out.shape != (len(x), self.classes):
-            raise BadArgument(
-                "predict_proba", f"return [B, {self.classes}], one column per class", hint=f"{x.shape} gave {out.shape}"
-            )
+            wanted = f"return [B, {self.classes}], one column per class"
+            raise BadArgument("predict_proba", wanted, hint=f"{x.shape} gave {out.shape}")
         if not self.log:
             return out
         wrong = (out < -1e-6) | (out > 1 + 1e-6)
         if wrong.any():
-            raise BadArgument(
-                "predict_proba", f"return probabilities in [0, 1] (log=False for logits), gave {out[wrong][0]:.6g}"
-            )
+            was = float(f"{out[wrong][0]:.6g}")
+            raise BadArgument("predict_proba", "return probabilities in [0, 1]", was, hint="log=False takes logits")
         return np.log(np.clip(out, self.floor, 1.0))
 
 
 def _table(predict: Predict, x: np.ndarray) -> Any:
-    """What the function was fitted on: named columns again, or scikit-learn warns at every call."""
+    """x with the column names that the function was fitted on, without which scikit-learn warns at every call."""
     names = getattr(getattr(predict, "__self__", None), "feature_names_in_", None)
     pandas = sys.modules.get("pandas")
     return x if names is None or pandas is None else pandas.DataFrame(x, columns=names)
@@ -87,50 +80,46 @@ def black_box(
 ) -> LogitsModel:
     """A predictor of NumPy arrays as a classifier: ``logits(x)_k = log max(predict_proba(x)_k, floor)``.
 
-    It runs on the host, in one call per iteration for all lanes, also under ``jit`` and ``vmap``. It has no gradient:
-    solve with an evaluator of :mod:`invjax.engine.blackbox`, or a method that needs none.
+    It runs on the host, in one call per iteration for all lanes, also under ``jit`` and ``vmap``. It has no gradient,
+    so solve with an evaluator of :mod:`invjax.engine.blackbox`, or with a method that needs no gradient.
 
     Args:
       predict_proba: [B, *S] NumPy array (the dtype of x) -> [B, K] probabilities, e.g. the bound method of a fitted
-        scikit-learn forest; for K = 2 also [B] or [B, 1], the probability of class 1. Each row by itself. It is
-        static: part of the key under which compiled programs are kept, so hand in the same object every time.
+        scikit-learn forest; for K = 2 also [B] or [B, 1], the probability of class 1. Rows must be
+        independent. It is static, part of the key under which compiled programs are kept: pass the same object each
+        time.
       classes: K, at least 2. Labels are columns of the output: with scikit-learn, positions in ``classes_``.
-      log: take the logarithm. False: the function returns logits, or log-probabilities, already.
-      floor: the smallest probability told apart from 0, in (0, 1 / K).
-      example: one input [*S]; when given, the function is tried on it now.
+      log: take the logarithm; False if the function already returns logits or log-probabilities.
+      floor: the smallest probability distinguished from 0, in (0, 1 / K).
+      example: one input [*S], on which the function is tried now.
 
     Returns:
       LogitsModel without weights, [B, *S] -> [B, K] at least float32.
 
     Raises:
-      ValueError: an argument; at ``example`` or, as the message of jax's own error, during a run: the output has
-        another shape or is no probability. NaN at ``example`` is refused; during a run it ends that row as NONFINITE.
+      ValueError: a wrong argument, or an output of another shape or outside [0, 1]: at ``example``, or during a run
+        inside jax's own error. NaN at ``example`` is refused; during a run it ends that row as NONFINITE.
     """
     if not callable(predict_proba):
         raise BadArgument("predict_proba", "be a function [B, *S] -> [B, K]", Words(type(predict_proba).__name__))
-    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 2:
-        raise BadArgument("classes", "be an integer, at least 2", classes)
-    if not 0 < floor < 1 / classes:
-        raise BadArgument("floor", "be in (0, 1 / classes)", floor)
-    apply = BlackBoxApply(predict_proba, int(classes), bool(log), float(floor))
+    classes = check_whole("classes", classes, 2)
+    check_number("floor", floor, lambda value: 0 < value < 1 / classes, "in (0, 1 / classes)")
+    apply = BlackBoxApply(predict_proba, classes, bool(log), float(floor))
     model = LogitsModel((), apply)
     if example is not None:
         given = np.asarray(example)
         if not np.isfinite(apply.scores(given[None])).all():
-            raise BadArgument("predict_proba", "be finite, gave NaN or infinity at example")
+            raise BadArgument("predict_proba", "be finite", Words("NaN or infinity at example"))
     return model
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The surrogate
-# ---------------------------------------------------------------------------------------------------------------------
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class WithSurrogate:
-    """A classifier and a differentiable one beside it. Called, it is the first; its leaves are the weights of both."""
+    """A classifier with a differentiable one beside it. A call evaluates the first; the leaves are those of both."""
 
-    model: Any  # [B, *S] -> [B, K], what decides
-    surrogate: Any  # [B, *S] -> [B, K], what is differentiated
+    model: LogitsFn  # [B, *S] -> [B, K], decides
+    surrogate: LogitsFn  # [B, *S] -> [B, K], is differentiated
 
     def __call__(self, x: Array) -> Array:
         return self.model(x)
@@ -139,8 +128,8 @@ class WithSurrogate:
 def with_surrogate(model: Any, surrogate: Any) -> WithSurrogate:
     """``model`` with the gradient of ``surrogate``, for the evaluator :func:`invjax.engine.blackbox.surrogate`.
 
-    Both map [B, *S] -> [B, K] and may be whatever :func:`invjax.models.as_logits` takes. New weights of the surrogate
-    do not compile again.
+    Both map [B, *S] -> [B, K] and may be anything that :func:`invjax.models.as_logits` takes. New weights of the
+    surrogate compile nothing.
     """
     return WithSurrogate(as_logits(model), as_logits(surrogate))
 
@@ -163,24 +152,25 @@ def distill(
 
         min_w  mean_i KL(predict_proba(x_i) ‖ softmax(logits_w(x_i)))         over rows and points around them
 
-    The points: every row of x, and ``copies`` of each at ``x_i + noise · s ∘ N(0, I)``, s the columns' standard
-    deviations: near the boundary of classes and off the data, where counterfactuals are looked for.
+    The points are every row of x and ``copies`` of each at ``x_i + noise · s ∘ N(0, I)``, s being the standard
+    deviations of the columns. So they also lie near class boundaries and off the data, where counterfactuals are
+    sought.
 
     Args:
       predict_proba: as for :func:`black_box`; called once, on [N (1 + copies), *S].
       x: [N, *S] rows in the data range, at least 2.
       key: PRNG key of the weights, the points and the order.
-      classes: K; None: the columns of the output (2 for one probability per row).
+      classes: K; None counts the columns of the output (2 if it has one probability per row).
       hidden: widths of the hidden layers (ReLU).
-      steps, batch, rate: of Adam, the rate falling to 0 by a half cosine.
-      copies, noise: see above; noise in standard deviations of each column, >= 0.
-      report: called with one line, the agreement on a tenth of the points, which are held out.
+      steps, batch, rate: of Adam; the rate falls to 0 by a half cosine.
+      copies, noise: see above; noise >= 0 is in standard deviations of each column.
+      report: called with one line, the agreement on the tenth of the points that is held out.
 
     Returns:
-      LogitsModel, [B, *S] -> [B, K]. :func:`agreement` measures it on rows of one's own.
+      LogitsModel, [B, *S] -> [B, K]. :func:`agreement` measures it on your own rows.
 
     Raises:
-      ValueError: an argument; the output of ``predict_proba`` is no probability, or not finite.
+      ValueError: a wrong argument, or an output of ``predict_proba`` outside [0, 1] or not finite.
     """
     from flax import nnx
 
@@ -216,7 +206,7 @@ def distill(
             params, memory = carry
             rows = jax.random.randint(key, (size,), 0, len(data[0]))
             gradient = jax.grad(loss_of)(params, data[0][rows], data[1][rows])
-            # The normalisation is no weight of the network.
+            # The normalisation does not train.
             gradient = gradient | {name: jnp.zeros_like(gradient[name]) for name in ("mean", "std")}
             updates, memory = optimiser.update(gradient, memory, params)
             return (optax.apply_updates(params, updates), memory), None
@@ -230,13 +220,13 @@ def distill(
     return model
 
 
-def agreement(model: Callable[[Array], Array], predict_proba: Predict, x: ArrayLike) -> float:
-    """Share of the rows of x [N, *S] to which ``model`` [B, *S] -> [B, K] and the black box give the same class."""
+def agreement(model: LogitsFn, predict_proba: Predict, x: ArrayLike) -> float:
+    """Share of the rows of x [N, *S] for which ``model`` [B, *S] -> [B, K] and the black box predict the same class."""
     x = np.asarray(x)
     return _agreement(model, x, _soft_labels(predict_proba, x, None))
 
 
-def _agreement(model: Callable[[Array], Array], x: np.ndarray, soft: np.ndarray) -> float:
+def _agreement(model: LogitsFn, x: np.ndarray, soft: np.ndarray) -> float:
     return float(np.mean(np.asarray(model(jnp.asarray(x, jnp.float32))).argmax(1) == soft.argmax(1)))
 
 
@@ -247,5 +237,5 @@ def _soft_labels(predict_proba: Predict, x: np.ndarray, classes: int | None) -> 
         classes = out.shape[-1] if out.ndim == 2 and out.shape[-1] > 1 else 2
     scores = black_box(predict_proba, classes, floor=1e-12).apply.scores(x)  # type: ignore[attr-defined]
     if not np.isfinite(scores).all():
-        raise BadArgument("predict_proba", "be finite on x and around it, gave NaN or infinity")
+        raise BadArgument("predict_proba", "be finite on x and around it", Words("NaN or infinity"))
     return np.exp(scores)

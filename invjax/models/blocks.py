@@ -1,10 +1,10 @@
 """Building blocks of the NNX models.
 
-In evaluation mode batch normalisation is affine per channel, so behind a convolution it folds into kernel and bias:
+In evaluation mode batch normalisation is affine per channel. So after a convolution it folds into kernel and bias:
 
     bn(conv(x)) = s · (W * x + b - μ) + β = (s W) * x + (β + s (b - μ)),        s = γ / sqrt(σ² + ε)           (1)
 
-which saves reading and writing every activation once more.
+which saves one more read and write of every activation.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.types import Array
 
 
 class ConvBN(nnx.Module):
-    """A convolution followed by batch normalisation, [B, H, W, I] -> [B, H', W', O], which :meth:`fold` makes one.
+    """A convolution followed by batch normalisation, [B, H, W, I] -> [B, H', W', O]; :meth:`fold` merges the two.
 
     Args:
       in_features, out_features: channels I and O.
-      kernel: side of the square kernel; odd. The padding is ``kernel // 2`` on each side, as torch models have it (the
-        "SAME" padding of strided convolutions is lopsided).
+      kernel: side of the square kernel; odd. The padding is ``kernel // 2`` on each side, as in torch models ("SAME"
+        padding of strided convolutions is lopsided).
       stride: step of the convolution.
-      groups: of channels that are filtered apart; ``groups == in_features == out_features`` is a depthwise convolution.
-      same: TensorFlow's padding instead, for weights from there: ``ceil(H / stride)`` rows, the odd pixel at the end.
+      groups: of channels that are filtered separately; ``groups == in_features == out_features`` is a depthwise
+        convolution.
+      same: TensorFlow's padding instead, for weights trained there: ``ceil(H / stride)`` rows, an odd pixel at the end.
       epsilon, momentum: of the batch normalisation; momentum 0.9 is torch's 0.1.
     """
 
@@ -66,7 +67,7 @@ class ConvBN(nnx.Module):
         return y + self.shift[...].astype(y.dtype) if self.folded else self.bn(y)
 
     def fold(self) -> None:
-        """Fold the running statistics into the convolution by (1), in place; only for evaluation. A second is no-op."""
+        """Fold the running statistics into the convolution by (1), in place, for evaluation. If folded, do nothing."""
         if self.folded:
             return
         bn = self.bn
@@ -77,7 +78,7 @@ class ConvBN(nnx.Module):
         if bn.bias is not None:
             shift = shift + bn.bias[...]
         if self.conv.bias is not None:
-            # The convolution goes on adding its own bias, so that goes through the normalisation as well.
+            # The convolution still adds its own bias, so the bias is normalised as well.
             self.conv.bias[...] = self.conv.bias[...] * scale
         self.conv.kernel[...] = self.conv.kernel[...] * scale  # output channels are the last axis of HWIO
         self.shift = nnx.Param(shift)
@@ -88,14 +89,14 @@ class ConvBN(nnx.Module):
 def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
     """The largest of each ``window × window``, padded by ``window // 2``: [B, H, W, C] -> [B, H', W', C].
 
-    A maximum of shifted images: on a CPU the gradient of ``lax.reduce_window`` takes several times as long. Where
-    several pixels are largest the gradient is shared between them (torch gives it to the first).
+    It is a maximum of shifted images, because on a CPU the gradient of ``lax.reduce_window`` takes several times as
+    long. Equal largest pixels share the gradient (torch gives it to the first).
     """
     half = window // 2
     count = [(size - 1) // stride + 1 for size in x.shape[1:3]]  # odd windows
     edges = [(half, (n - 1) * stride + window - half - size, 0) for n, size in zip(count, x.shape[1:3], strict=True)]
     padded = jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-    padded = jax.lax.optimization_barrier(padded)  # else the edges are decided anew for each shift of each pixel
+    padded = jax.lax.optimization_barrier(padded)  # else the padding is decided anew for each shift of each pixel
     pieces = [
         padded[:, i : i + (count[0] - 1) * stride + 1 : stride, j : j + (count[1] - 1) * stride + 1 : stride]
         for i in range(window)
@@ -108,7 +109,7 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 def with_classes(module: Module, num_classes: int, *, rngs: nnx.Rngs) -> Module:
-    """A copy of a classifier with a fresh last layer for ``num_classes`` classes, to be fine-tuned.
+    """A copy of a classifier with a fresh last layer for ``num_classes`` classes, for fine-tuning.
 
     Args:
       module: one with a linear layer ``classifier``: an ``EfficientNetLite`` or a ``ResNet``.
@@ -119,9 +120,8 @@ def with_classes(module: Module, num_classes: int, *, rngs: nnx.Rngs) -> Module:
       ValueError: ``module`` has no such layer; ``num_classes`` is too small.
     """
     if not isinstance(getattr(module, "classifier", None), nnx.Linear):
-        raise BadArgument("module", "have a linear layer `classifier`", hint=f"{type(module).__name__} has none")
-    if num_classes < 2:
-        raise BadArgument("num_classes", "be at least 2", num_classes)
+        raise BadArgument("module", "have a linear layer `classifier`", Words(type(module).__name__))
+    check_whole("num_classes", num_classes, 2)
     copy: Any = nnx.clone(module)
     copy.classifier = nnx.Linear(copy.classifier.in_features, num_classes, rngs=rngs)
     return copy

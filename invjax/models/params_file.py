@@ -1,12 +1,13 @@
-"""Weights of our own NNX models as one ``.npz`` file: an array per weight, named by its attribute path.
+"""Weights of an NNX model as one ``.npz`` file: an array per weight, named by its attribute path.
 
-    conv1.kernel, conv1.bias, …, plus ``input.mean``, ``input.std`` and ``input.shape``: what the network expects
+    conv1.kernel, conv1.bias, …, and what the network expects: input.mean, input.std, input.shape
 
-Readable without any extra package, by numpy alone.
+NumPy alone can read it.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 import zlib
@@ -19,23 +20,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument
+from invjax.core.files import write_atomic
 
 Module = TypeVar("Module")
 INPUT = "input."  # entries that describe the input rather than a weight
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an npz whole or not at all: a run that is killed leaves no half file under the final name."""
-    path = Path(path)
+    """Write an npz, whole or not at all."""
+    path, content = Path(path), io.BytesIO()
     if not path.parent.is_dir():
         raise BadArgument("path", "lie in an existing folder", hint=f"there is no {path.parent}")
-    temporary = path.with_name(path.name + ".tmp")
+    np.savez_compressed(content, **dict(arrays))  # type: ignore[arg-type]
     try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]
-        os.replace(temporary, path)
+        write_atomic(path, content.getvalue())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BadArgument("path", "be writable", hint=f"{path}: {error}") from error
 
 
@@ -49,20 +48,18 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise BadArgument("path", "be an existing .npz file", hint=f"there is no file {path}")
     try:
-        # Opened here, since np.load leaves a file it cannot read open.
+        # Opened here, because np.load leaves a file open that it cannot read.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise BadArgument("path", "be a readable .npz file", hint=f"{path} is truncated or corrupt: {error}") from error
-    except TypeError as error:  # .npy content comes back as a bare array, which is no context manager
-        raise BadArgument(
-            "path", "be an .npz file (several named arrays)", hint=f"{path} holds a single array"
-        ) from error
+    except TypeError as error:  # the content of an .npy file is a bare array, not a context manager
+        raise BadArgument("path", "be an .npz file of named arrays", hint=f"{path} holds a single array") from error
 
 
 def weights_of(module: Any) -> dict[str, Any]:
-    """The weights (parameters and running statistics) of an NNX module by attribute path; of an abstract one
-    (``nnx.eval_shape``) their shapes and dtypes."""
+    """The weights (parameters and running statistics) of an NNX module by attribute path. Those of an abstract module
+    (``nnx.eval_shape``) are shapes and dtypes."""
     from flax import nnx
 
     state: Any = nnx.split(module, nnx.RngState, ...)[2]
@@ -81,12 +78,12 @@ def weights_of(module: Any) -> dict[str, Any]:
 
 
 def with_weights(module: Module, arrays: Mapping[str, np.ndarray]) -> Module:
-    """A module like ``module`` with the weights ``arrays``, by attribute path (the ``input.`` entries aside).
+    """A module like ``module`` with the weights ``arrays``, by attribute path; ``input.`` entries are skipped.
 
     Args:
-      module: an NNX module, also an abstract one from ``nnx.eval_shape(lambda: Net(rngs=nnx.Rngs(0)))``: that saves
-        compiling the random initial weights, which takes longer than everything else about loading a file.
-      arrays: one for each of ``weights_of(module)``; they take on its dtypes.
+      module: an NNX module, possibly an abstract one from ``nnx.eval_shape(lambda: Net(rngs=nnx.Rngs(0)))``. Drawing
+        initial weights would have to be compiled, which takes longer than the rest of loading a file.
+      arrays: one for each of ``weights_of(module)``; they are cast to its dtypes.
 
     Raises:
       ValueError: a weight is missing, unknown, or of another shape; all are named.
@@ -97,9 +94,8 @@ def with_weights(module: Module, arrays: Mapping[str, np.ndarray]) -> Module:
     given = {name: array for name, array in arrays.items() if not name.startswith(INPUT)}
     if wrong := sorted(set(wanted) ^ set(given)):
         missing, unknown = [n for n in wrong if n in wanted], [n for n in wrong if n in given]
-        raise BadArgument(
-            "weights", f"be those of {type(module).__name__}", hint=f"missing: {missing}, unknown: {unknown}"
-        )
+        hint = f"missing: {missing}, unknown: {unknown}"
+        raise BadArgument("weights", f"be those of {type(module).__name__}", hint=hint)
     if shapes := [f"{n}: {given[n].shape} for {wanted[n].shape}" for n in wanted if given[n].shape != wanted[n].shape]:
         raise BadArgument("weights", f"have the shapes of {type(module).__name__}", hint=f"wrong: {', '.join(shapes)}")
     graph, random, state = nnx.split(module, nnx.RngState, ...)
@@ -115,7 +111,7 @@ def with_weights(module: Module, arrays: Mapping[str, np.ndarray]) -> Module:
 
 
 def _concrete(leaf: Any) -> Any:
-    """The random-number state of an abstract module, made real: it has dropout, say, and may be trained on."""
+    """The random-number state (of dropout, say) of an abstract module made real, so that it can be trained on."""
     if not isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -1,7 +1,7 @@
 """ResNet for ImageNet: He et al., "Deep Residual Learning for Image Recognition" (2016), table 1.
 
-The form of torchvision and timm ("v1.5": the stride of a bottleneck is in its 3×3 convolution; the shortcut is
-projected, by a 1×1 convolution, wherever it changes shape: option B).
+The form of torchvision and timm ("v1.5"): the stride of a bottleneck is in its 3×3 convolution, and a 1×1 convolution
+projects the shortcut wherever it changes shape (option B).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check_choice
 from invjax.models.blocks import ConvBN, max_pool
-from invjax.models.torch_import import Entry, batch_norm, conv, fill_from_torch, linear, num_outputs, read_state
+from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet images in [0, 1], per channel
@@ -50,7 +50,7 @@ class ResidualBlock(nnx.Module):
     """``relu(shortcut(x) + bn(conv(… relu(bn(conv(x))))))``: [B, H, W, I] -> [B, ceil(H/stride), ceil(W/stride), O].
 
     Args:
-      in_features, between: channels I, and of the convolutions but the last.
+      in_features, between: channels I, and those of all convolutions but the last.
       out_features: O.
       kernels: sides of the convolutions; the first of side 3 has the stride.
     """
@@ -85,8 +85,8 @@ class ResidualBlock(nnx.Module):
 class ResNet(nnx.Module):
     """The classifier on normalised images, [B, H, W, 3] -> logits [B, K]; ``__call__ = head(features(x))``.
 
-    Any H and W; they are halved five times. In training mode, as made, BatchNorm uses the batch and updates its
-    statistics; ``as_logits`` works on a copy in evaluation mode.
+    H and W are free; they are halved five times. A new module is in training mode, in which BatchNorm uses the batch
+    and updates its statistics; ``as_logits`` works on a copy in evaluation mode.
 
     Args:
       size: one of ``SIZES``.
@@ -112,7 +112,7 @@ class ResNet(nnx.Module):
         self.classifier = nnx.Linear(features, num_classes, rngs=rngs)
 
     def activations(self, x: Array) -> dict[str, Array]:
-        """What each layer gives, in order: ``stem``, ``pool``, ``stage1_block1`` …, ``features``, ``logits``."""
+        """The output of each layer, in order: ``stem``, ``pool``, ``stage1_block1`` …, ``features``, ``logits``."""
         out = {"stem": jax.nn.relu(self.stem(x))}
         y = out["pool"] = max_pool(out["stem"], 3, 2)
         for stage, count in enumerate(self.blocks):
@@ -123,7 +123,7 @@ class ResNet(nnx.Module):
         return out
 
     def features(self, x: Array) -> Array:
-        """[B, H, W, 3] -> [B, ceil(H / 32), ceil(W / 32), F], what Grad-CAM looks at; >= 0. F: 512 or 2048."""
+        """[B, H, W, 3] -> [B, ceil(H / 32), ceil(W / 32), F], where Grad-CAM is read; >= 0. F: 512 or 2048."""
         return self.activations(x)["features"]
 
     def head(self, features: Array) -> Array:
@@ -142,25 +142,22 @@ def block_name(stage: int, block: int) -> str:
 def torch_table(net: ResNet) -> dict[str, Entry]:
     """The keys of torchvision's and timm's ResNets (``conv1``, ``layer1.0.conv1`` …, ``fc``)."""
 
-    def block(theirs: str, norm: str, ours: str) -> dict[str, Entry]:
-        return conv(theirs, f"{ours}.conv") | batch_norm(norm, f"{ours}.bn")
-
-    table = block("conv1", "bn1", "stem") | linear("fc", "classifier")
+    table = conv_bn("conv1", "bn1", "stem") | linear("fc", "classifier")
     for stage, count in enumerate(net.blocks):
         for i in range(count):
             theirs, ours = f"layer{stage + 1}.{i}", block_name(stage, i)
             made: ResidualBlock = getattr(net, ours)
             for n in range(1, made.count + 1):
-                table |= block(f"{theirs}.conv{n}", f"{theirs}.bn{n}", f"{ours}.conv{n}")
+                table |= conv_bn(f"{theirs}.conv{n}", f"{theirs}.bn{n}", f"{ours}.conv{n}")
             if made.shortcut is not None:
-                table |= block(f"{theirs}.downsample.0", f"{theirs}.downsample.1", f"{ours}.shortcut")
+                table |= conv_bn(f"{theirs}.downsample.0", f"{theirs}.downsample.1", f"{ours}.shortcut")
     return table
 
 
 def resnet_from_torch(name: str, weights: Mapping[str, np.ndarray] | str | os.PathLike[str]) -> ResNet:
     """A :class:`ResNet` with the weights of torchvision or timm; give ``MEAN`` and ``STD`` to ``as_logits``.
 
-    Width and number of classes are those of the tensors.
+    The tensors decide width and number of classes.
 
     Args:
       name: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152".
@@ -169,8 +166,7 @@ def resnet_from_torch(name: str, weights: Mapping[str, np.ndarray] | str | os.Pa
     Raises:
       ValueError: unknown name; the file cannot be read, or its keys or shapes are not those of this size.
     """
-    if name not in SIZES:
-        raise BadArgument("name", f"be one of {', '.join(SIZES)}", name)
+    check_choice("name", name, SIZES)
     state = read_state(weights)
     classes, width = num_outputs(state, "fc.weight", 2, name), num_outputs(state, "conv1.weight", 4, name)
     abstract = nnx.eval_shape(lambda: ResNet(SIZES[name], classes, width, rngs=nnx.Rngs(0)))

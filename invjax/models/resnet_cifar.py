@@ -1,16 +1,21 @@
 """ResNet20 for 32 × 32 images: He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2.
 
-Three stages of three basic blocks, widths 16, 32, 64; the identity shortcuts of option A: where a stage begins, the
-shortcut takes every second pixel and pads the new channels with zeros, half on each side.
+Three stages of three basic blocks, widths 16, 32, 64, with the identity shortcuts of option A: at the start of a stage
+the shortcut takes every second pixel and pads the new channels with zeros, half on each side.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from invjax.models.blocks import ConvBN
+from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
 
 STAGES = 3
@@ -56,7 +61,7 @@ class ResNet20(nnx.Module):
         self.classifier = nnx.Linear(features, num_classes, rngs=rngs)
 
     def activations(self, x: Array) -> dict[str, Array]:
-        """What each layer gives, in order: ``stem``, ``stage1_block1`` … ``stage3_block3``, ``pool``, ``logits``."""
+        """The output of each layer, in order: ``stem``, ``stage1_block1`` … ``stage3_block3``, ``pool``, ``logits``."""
         out = {"stem": jax.nn.relu(self.stem(x))}
         y = out["stem"]
         for stage in range(STAGES):
@@ -82,3 +87,32 @@ class ResNet20(nnx.Module):
 def block_name(stage: int, block: int) -> str:
     """Attribute of a block, counted from 1 in the name and from 0 in the arguments."""
     return f"stage{stage + 1}_block{block + 1}"
+
+
+def torch_table() -> dict[str, Entry]:
+    """The keys of the usual torch ResNet20 for CIFAR (``conv1``, ``layer1.0.conv1`` …, ``linear``)."""
+    table = conv_bn("conv1", "bn1", "stem") | linear("linear", "classifier")
+    for stage in range(STAGES):
+        for block in range(BLOCKS):
+            theirs, ours = f"layer{stage + 1}.{block}", block_name(stage, block)
+            for i in (1, 2):
+                table |= conv_bn(f"{theirs}.conv{i}", f"{theirs}.bn{i}", f"{ours}.conv{i}")
+    return table
+
+
+def resnet20_from_torch(state: Mapping[str, np.ndarray] | str | os.PathLike[str]) -> ResNet20:
+    """A :class:`ResNet20` with torch weights (the form with option-A shortcuts).
+
+    The tensors decide width and number of classes. The result expects inputs as the torch model did: give ``mean`` and
+    ``std`` to :func:`invjax.models.as_logits`.
+
+    Args:
+      state: a state dict of arrays, or the path of a ``.safetensors``, ``.pth`` or ``.pt`` file.
+
+    Raises:
+      ValueError: the file cannot be read, or the keys or shapes are not those of a ResNet20; all are named.
+    """
+    tensors = read_state(state)
+    width, classes = (num_outputs(tensors, *of, "ResNet20") for of in (("conv1.weight", 4), ("linear.weight", 2)))
+    abstract = nnx.eval_shape(lambda: ResNet20(num_classes=classes, width=width, rngs=nnx.Rngs(0)))
+    return fill_from_torch(abstract, tensors, torch_table())

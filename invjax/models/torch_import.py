@@ -1,17 +1,17 @@
-"""PyTorch weights into our NNX models, without PyTorch.
+"""PyTorch weights into NNX models, without PyTorch.
 
-A table says for each key of a torch state dict which attribute of the module it fills and how its axes change:
+A table maps each key of a torch state dict to the attribute of the module that it fills, and to the change of its axes:
 
     convolution  OIHW -> HWIO        linear  [out, in] -> [in, out]        vectors unchanged
 
-and :func:`fill_from_torch` uses every key exactly once. Reading the files is :mod:`invjax.models.torch_files`.
+:func:`fill_from_torch` uses every key exactly once. :mod:`invjax.models.torch_files` reads the files.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,29 +19,14 @@ from invjax.core.errors import BadArgument, Words
 from invjax.models.params_file import weights_of, with_weights
 from invjax.models.torch_files import load_state_dict
 
-if TYPE_CHECKING:
-    from invjax.models.resnet_cifar import ResNet20
-
-__all__ = [
-    "Entry",
-    "batch_norm",
-    "conv",
-    "fill_from_torch",
-    "linear",
-    "load_state_dict",
-    "num_outputs",
-    "read_state",
-    "resnet20_from_torch",
-]
-
 Module = TypeVar("Module")
 StateDict = Mapping[str, np.ndarray]
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
-COUNTERS = "num_batches_tracked"  # of BatchNorm: a training counter, which evaluation does not need
+COUNTERS = "num_batches_tracked"  # BatchNorm's counter of training batches, which evaluation does not need
 
 
 class Entry(NamedTuple):
-    """Where one torch tensor goes: dotted attribute path of a variable, and the change of axes (None: as it is)."""
+    """The place of one torch tensor: dotted attribute path, and the change of axes (None keeps them)."""
 
     path: str
     axes: tuple[int, ...] | None = None
@@ -68,6 +53,11 @@ def batch_norm(torch_name: str, path: str) -> dict[str, Entry]:
     return {f"{torch_name}.{theirs}": Entry(f"{path}.{ours}") for theirs, ours in names.items()}
 
 
+def conv_bn(torch_name: str, torch_norm: str, path: str) -> dict[str, Entry]:
+    """Entries of a convolution and its BatchNorm, for a :class:`invjax.models.blocks.ConvBN`."""
+    return conv(torch_name, f"{path}.conv") | batch_norm(torch_norm, f"{path}.bn")
+
+
 def strip_wrappers(state: StateDict) -> dict[str, np.ndarray]:
     """Remove the prefixes that wrappers put before every key ("module." of DataParallel and the like)."""
     out = dict(state)
@@ -80,15 +70,15 @@ def strip_wrappers(state: StateDict) -> dict[str, np.ndarray]:
 
 
 def fill_from_torch(module: Module, state: StateDict, table: Table) -> Module:
-    """A module like ``module`` with the weights of a torch state dict, every key of which is used exactly once.
+    """A module like ``module`` with the weights of a torch state dict, of which every key is used exactly once.
 
     Args:
-      module: the NNX module; an abstract one from ``nnx.eval_shape`` will do.
-      state: torch tensors as arrays, by key; wrapper prefixes and the counters of BatchNorm are seen to.
+      module: the NNX module; an abstract one from ``nnx.eval_shape`` is enough.
+      state: torch tensors as arrays, by key. Prefixes of wrappers and counters of BatchNorm are ignored.
       table: torch key -> :class:`Entry`.
 
     Raises:
-      ValueError: keys missing from ``state`` or unknown to ``table``, or a tensor of another shape; all are named.
+      ValueError: keys missing from ``state`` or unknown to ``table``, or tensors of another shape; all are named.
     """
     name, wanted = type(module).__name__, weights_of(module)
     tensors = {k: v for k, v in strip_wrappers(state).items() if k.rpartition(".")[2] != COUNTERS}
@@ -106,7 +96,7 @@ def fill_from_torch(module: Module, state: StateDict, table: Table) -> Module:
         else:
             arrays[entry.path] = theirs.transpose(axes)
     if wrong:
-        raise BadArgument("state_dict", f"have the shapes of {name}", hint=str("; ".join(wrong)))
+        raise BadArgument("state_dict", f"have the shapes of {name}", hint="; ".join(wrong))
     return with_weights(module, arrays)
 
 
@@ -116,51 +106,12 @@ def read_state(state: StateDict | str | os.PathLike[str]) -> dict[str, np.ndarra
 
 
 def num_outputs(state: StateDict, key: str, axes: int, name: str) -> int:
-    """The outputs of a layer of a state dict: the first of the ``axes`` of its weight ``key``.
+    """The number of outputs of a layer: the length of the first axis of its weight ``key``.
 
     Raises:
-      ValueError: it has none with so many axes; ``name`` says whose weights they should be.
+      ValueError: the state dict has no such weight with so many axes; ``name`` says whose weights it should hold.
     """
     if key not in state or state[key].ndim != axes:
         was = f"of shape {state[key].shape}" if key in state else f"missing among {sorted(state)[:5]} …"
         raise BadArgument("state_dict", f"hold {key} with {axes} axes, as a {name} does", Words(was))
     return state[key].shape[0]
-
-
-def resnet20_table() -> dict[str, Entry]:
-    """The keys of the usual torch ResNet20 for CIFAR (``conv1``, ``layer1.0.conv1`` …, ``linear``)."""
-    from invjax.models.resnet_cifar import BLOCKS, STAGES, block_name
-
-    table = conv("conv1", "stem.conv") | batch_norm("bn1", "stem.bn") | linear("linear", "classifier")
-    for stage in range(STAGES):
-        for block in range(BLOCKS):
-            theirs, ours = f"layer{stage + 1}.{block}", block_name(stage, block)
-            for i in (1, 2):
-                table |= conv(f"{theirs}.conv{i}", f"{ours}.conv{i}.conv")
-                table |= batch_norm(f"{theirs}.bn{i}", f"{ours}.conv{i}.bn")
-    return table
-
-
-def resnet20_from_torch(state: StateDict | str | os.PathLike[str]) -> ResNet20:
-    """A :class:`~invjax.models.resnet_cifar.ResNet20` with torch weights (the form with option-A shortcuts).
-
-    Width and number of classes are those of the tensors. The result expects inputs as the torch model did: give
-    ``mean`` and ``std`` to :func:`invjax.models.as_logits`.
-
-    Args:
-      state: a state dict of arrays, or the path of a ``.safetensors``, ``.pth`` or ``.pt`` file.
-
-    Raises:
-      ValueError: the file cannot be read, or the keys or shapes are not those of a ResNet20; all are named.
-    """
-    from flax import nnx
-
-    from invjax.models.resnet_cifar import ResNet20
-
-    tensors = read_state(state)
-    width, classes = (
-        num_outputs(tensors, "conv1.weight", 4, "ResNet20"),
-        num_outputs(tensors, "linear.weight", 2, "ResNet20"),
-    )
-    abstract = nnx.eval_shape(lambda: ResNet20(num_classes=classes, width=width, rngs=nnx.Rngs(0)))
-    return fill_from_torch(abstract, tensors, resnet20_table())

@@ -3,7 +3,7 @@
     min_w  mean_i cross-entropy(logits_w(shifted x_i), label_i)          Adam, cosine schedule
 
 The loop is a Python loop of jitted steps, not a ``lax.scan``: on a CPU the weight gradients of convolutions inside a
-compiled loop are many times slower, and the dispatch costs nothing beside a step.
+compiled loop are many times slower, and dispatch is cheap compared with a step.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ import numpy as np
 import optax
 from flax import nnx
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, check_whole, of_shape
+from invjax.core.rows import map_rows
 from invjax.models.cnn import SmallCNN
 from invjax.models.mlp import MLP
 from invjax.models.params_file import load_arrays, save_arrays, weights_of
 from invjax.models.registry import load
+from invjax.types import LogitsFn
 
-NAMES = {"mnist_cnn": "cnn", "cnn": "cnn", "mlp": "mlp"}  # what can be trained -> its name in the registry
+NAMES = {"mnist_cnn": "cnn", "cnn": "cnn", "mlp": "mlp"}  # model to train -> its name in the registry
 
 
 class Images(NamedTuple):
@@ -54,11 +56,8 @@ def read_images(path: str | Path, argument: str = "images") -> Images:
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
         raise BadArgument(argument, "hold uint8 [N, H, W] or [N, H, W, C]", Words(f"{images.dtype} {images.shape}"))
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1] or labels.min() < 0:
-        raise BadArgument(
-            "labels",
-            f"be non-negative integers of shape ({len(images)},), one per image",
-            hint=f"they were {labels.dtype} {labels.shape}",
-        )
+        was = Words(f"{labels.dtype} {labels.shape}")
+        raise BadArgument("labels", f"be non-negative integers of shape ({len(images)},), one per image", was)
     return Images(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
 
 
@@ -68,7 +67,7 @@ def to_input(images: np.ndarray) -> np.ndarray:
 
 
 def shifted(images: np.ndarray, generator: np.random.Generator, most: int) -> np.ndarray:
-    """Each image moved by up to ``most`` pixels each way, zeros coming in: what keeps digits digits. [B, H, W, C]."""
+    """Move each image [B, H, W, C] by up to ``most`` pixels each way and fill with zeros: a digit stays a digit."""
     if most == 0:
         return images
     count, height, width = images.shape[:3]
@@ -111,7 +110,7 @@ def train(
 
     Args:
       mean, std: normalisation per channel, [C].
-      epochs, batch: passes over the data, and examples in a step; the last incomplete batch of a pass is left out.
+      epochs, batch: passes over the data, and examples per step; an incomplete last batch of a pass is left out.
       rate: peak learning rate of Adam, falling to 0 by a half cosine.
       shift: random moves of the images, in pixels.
       seed: of the order and the moves.
@@ -137,13 +136,13 @@ def train(
     return nnx.merge(graph, weights)
 
 
-def accuracy(model: Callable[[jax.Array], jax.Array], data: Images, batch: int = 500) -> float:
+def accuracy(model: LogitsFn, data: Images, batch: int = 500) -> float:
     """Share of images whose largest logit is that of their label."""
-    run = jax.jit(lambda logits, x: jnp.argmax(logits(x), axis=-1))
-    hits = 0
-    for i in range(0, len(data.images), batch):
-        hits += int(np.sum(np.asarray(run(model, to_input(data.images[i : i + batch]))) == data.labels[i : i + batch]))
-    return hits / len(data.images)
+    return float(np.mean(map_rows(_classes, model, to_input(data.images), batch=batch) == data.labels))
+
+
+def _classes(model: LogitsFn, x: jax.Array) -> jax.Array:
+    return jnp.argmax(model(x), axis=-1)
 
 
 def _sha256(path: str | Path) -> str:
@@ -170,8 +169,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train, write the weights (rounded to float16) and the record, and return the record."""
     for name in ("epochs", "batch", "hidden"):
-        if getattr(options, name) < 1:
-            raise BadArgument(name, "be at least 1", getattr(options, name))
+        check_whole(name, getattr(options, name))
     out = Path(options.out)
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise BadArgument("out", "be an .npz in an existing folder", str(out))
@@ -184,7 +182,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if test.images.shape[1:] != data.images.shape[1:] or not len(test.images):
         raise BadArgument("test", f"hold images of shape {data.images.shape[1:]}", of_shape(test.images.shape))
     shape, classes = data.images.shape[1:], int(data.labels.max()) + 1
-    # Rounded as they are stored: the network learns with exactly what it will get.
+    # Rounded as they are stored, so that training and use normalise alike.
     mean = np.round(data.images.mean(axis=(0, 1, 2)) / 255, 4).astype(np.float32)
     std = np.maximum(np.round(data.images.std(axis=(0, 1, 2)) / 255, 4), 1e-2).astype(np.float32)
     kind, rngs = NAMES[options.model], nnx.Rngs(options.seed)

@@ -83,13 +83,15 @@ def test_load_resnet18(tmp_path: Any) -> None:
     np.testing.assert_allclose(model.params["mean"], module.MEAN)
     np.testing.assert_allclose(model.params["std"], module.STD)
     assert {f"resnet{layers}" for layers in (18, 34, 50, 101, 152)} <= set(REGISTRY)
-    with pytest.raises(ValueError, match=r"num_classes must be .* 5; it was 1000"):
+    with pytest.raises(ValueError, match=r"num_classes must be .* 5, was 1000"):
         load("resnet18", tmp_path / "w.npz", 1000)
     with pytest.raises(ValueError, match=r"missing: \['layer1.0.bn3.bias'"):
         load("resnet50", tmp_path / "w.npz")
-    with pytest.raises(ValueError, match=r"weights must be the path of a file: .* 'resnet50'"):
+    with pytest.raises(
+        ValueError, match=r"weights must be the path of a file, was None; no weights come with 'resnet50'"
+    ):
         load("resnet50")
-    with pytest.raises(ValueError, match=r"name must be one of resnet18, .* it was 'resnet20'"):
+    with pytest.raises(ValueError, match=r"name must be one of 'resnet18', .*, was 'resnet20'"):
         resnet_from_torch("resnet20", {})
 
 
