@@ -123,8 +123,7 @@ class SAPFState(NamedTuple):
     count: Array  # [] int32, steps of this trial
     weight: search.Bracket  # the search for the smallest c that succeeds
     hit: Array  # [] bool, this trial has succeeded
-    best: Best  # scored by its changed entries
-    norm: Array  # [] its ‖r‖_2, which decides between equal scores; infinity if there is none
+    best: Best  # scored by its changed entries, and of equal scores by ‖r‖_2
     status: Array  # [] int32, PENDING until decided
 
 
@@ -146,21 +145,19 @@ def room_of(problem: Problem, config: SAPF) -> Room:
     return Room(low, high, free, jnp.maximum(jnp.sum(free), 1), groups)
 
 
-def _trial(problem: Problem, config: SAPF, weight: search.Bracket, best: Best, norm: Array) -> SAPFState:
+def _trial(problem: Problem, config: SAPF, weight: search.Bracket, best: Best) -> SAPFState:
     """The beginning of a trial: δ = 0 and G = 1, so that x itself is asked first."""
     zero, s = jnp.zeros_like(problem.x), jnp.zeros((), problem.x.dtype)
     return SAPFState(
         delta=zero, choice=room_of(problem, config).free, duals=jnp.stack([zero] * 3), count_dual=s,
         rho=jnp.stack([s + config.rho] * 3 + [s + config.rho_count]), sizes=jnp.stack([s + config.step_size] * 2),
-        count=jnp.int32(0), weight=weight, hit=jnp.bool_(False), best=best, norm=norm,
-        status=jnp.int32(Status.PENDING),
+        count=jnp.int32(0), weight=weight, hit=jnp.bool_(False), best=best, status=jnp.int32(Status.PENDING),
     )  # fmt: skip
 
 
 def _init(ctx: Context, problem: Problem, config: SAPF) -> SAPFState:
-    best = nothing(problem)
     weight = search.init(jnp.asarray(config.initial_weight, problem.x.dtype))
-    return _trial(problem, config, weight, best, norm=best.score)
+    return _trial(problem, config, weight, nothing(problem, ties=True))
 
 
 def _ask(ctx: Context, problem: Problem, config: SAPF, state: SAPFState) -> Array:
@@ -253,9 +250,7 @@ def _judge(problem: Problem, config: SAPF, state: SAPFState, ev: Eval) -> SAPFSt
     reached = losses.gap(ev.logits, problem.label, problem.target) < -config.kappa
     valid = (state.count >= _last(config)) & reached & (changed > 0)
     norm = safe_norm(coordinates.to_units(problem, ev.point, coordinates.SIGNED))
-    fewer = (changed < state.best.score) | ((changed == state.best.score) & (norm < state.norm))
-    best, norm = select(valid & fewer, (Best(ev.point, changed), norm), (state.best, state.norm))
-    return state._replace(best=best, norm=norm, hit=state.hit | valid)
+    return state._replace(best=state.best.offer(ev.point, changed, valid, tie=norm), hit=state.hit | valid)
 
 
 def _tell(ctx: Context, problem: Problem, config: SAPF, state: SAPFState, ev: Eval) -> SAPFState:
@@ -267,7 +262,7 @@ def _tell(ctx: Context, problem: Problem, config: SAPF, state: SAPFState, ev: Ev
     ended = state.count >= _last(config) + config.final_steps
     weight = search.seek_smallest(state.weight, state.hit, config.growth)
     spent = ended & ((weight.trials >= config.trials) | (weight.value < STOP * config.initial_weight))
-    again = _trial(problem, config, weight, state.best, state.norm)
+    again = _trial(problem, config, weight, state.best)
     follows = select(ended, select(spent, state, again), moved)
     return follows._replace(status=state.best.status(clean, spent))
 
