@@ -3,12 +3,12 @@
     value(u)      = weight · φ(u + shift) + indicator of the box                                       []
     prox(v, step) = argmin_u  1/2 ‖u − v‖² + step · value(u)                                           [*S]
 
-A :class:`Penalty` is a pytree: weight, box, shift, labels and m are leaves (traced, so a sweep over them is a batch
-axis and never recompiles), only the pair of functions is static. The constructors take the weight (regularisation
-alone); :func:`in_box`, :func:`scaled` and :func:`shifted` combine, always to the exact joint map, never by applying
-one map after another.
+A :class:`Penalty` is a pytree. Weight, box, shift, labels and m are leaves: they are traced, so a sweep over them is a
+batch axis and never recompiles. Only the pair of functions is static. The constructors take the regularisation weight
+alone, without the step. :func:`in_box`, :func:`scaled` and :func:`shifted` combine penalties, always to the exact joint
+map, never by applying one map after another. ``ELEMENTWISE`` has the penalties of one number by name.
 
-A penalty of one's own is two module-level functions::
+A penalty of your own takes two module-level functions::
 
     ELASTIC = Kind("elastic", value=lambda z, p: p.weight * jnp.sum(z**2) / 2,
                    prox=lambda v, w, p: jnp.clip(v / (1 + w), p.lower, p.upper))
@@ -51,20 +51,20 @@ class Elementwise(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-    """One function g: see the module's head. Build it with the functions below."""
+    """One function g as the head of this module describes it. The functions below build it."""
 
-    weight: ArrayLike  # [] or per coordinate / per group, >= 0; without effect in an indicator
+    weight: ArrayLike  # [] or one per coordinate or group, >= 0; an indicator ignores it
     kind: Kind = dataclasses.field(metadata={"static": True})
     lower: ArrayLike | None = None  # the box, in the coordinates z = u + shift
     upper: ArrayLike | None = None
     shift: ArrayLike | None = None
     groups: ArrayLike | None = None  # [*S] int labels
-    m: ArrayLike | None = None  # [] int, of the top-m indicators
+    m: ArrayLike | None = None  # [] int, the limit of the top-m indicators
     num_groups: int | None = dataclasses.field(default=None, metadata={"static": True})
     axis: Axis = dataclasses.field(default=None, metadata={"static": True})
 
     def value(self, u: ArrayLike) -> Array:
-        """g(u), or infinity outside the box (with a tolerance of a few roundings). u: [*S] -> []."""
+        """g(u), or infinity outside the box (up to a few roundings). u: [*S] -> []."""
         u = maps.as_float(u)
         z = u if self.shift is None else u + maps.floats_like(u, self.shift)
         inside = jnp.ones((), bool)
@@ -97,32 +97,32 @@ class Penalty:
 # ---------------------------------------------------------------------------------------------------------------------
 def zero() -> Penalty:
     """g = 0: the proximal map is the identity (with :func:`in_box` the projection onto the box)."""
-    return Penalty(weight=0.0, kind=_ZERO)
+    return Penalty(weight=0.0, kind=_KINDS["none"])
 
 
 def box(lower: ArrayLike | None, upper: ArrayLike | None) -> Penalty:
     """The indicator of ``lower <= u <= upper``."""
-    return Penalty(weight=0.0, kind=_ZERO, lower=lower, upper=upper)
+    return Penalty(weight=0.0, kind=_KINDS["none"], lower=lower, upper=upper)
 
 
 def l1(weight: ArrayLike) -> Penalty:
     """``weight · Σ |u_i|``. weight: [] or [*S], here and in the other elementwise penalties."""
-    return Penalty(weight=weight, kind=_L1)
+    return Penalty(weight=weight, kind=_KINDS["l1"])
 
 
 def l0(weight: ArrayLike) -> Penalty:
     """``weight · #{i : u_i ≠ 0}``."""
-    return Penalty(weight=weight, kind=_L0)
+    return Penalty(weight=weight, kind=_KINDS["l0"])
 
 
 def l_half(weight: ArrayLike) -> Penalty:
     """``weight · Σ |u_i|^(1/2)``."""
-    return Penalty(weight=weight, kind=_L_HALF)
+    return Penalty(weight=weight, kind=_KINDS["l_half"])
 
 
 def l_two_thirds(weight: ArrayLike) -> Penalty:
     """``weight · Σ |u_i|^(2/3)``."""
-    return Penalty(weight=weight, kind=_L_TWO_THIRDS)
+    return Penalty(weight=weight, kind=_KINDS["l_two_thirds"])
 
 
 def group_l2(
@@ -187,10 +187,6 @@ def _tighter(choose: Callable[..., Array], a: ArrayLike | None, b: ArrayLike | N
 # ---------------------------------------------------------------------------------------------------------------------
 # Kinds
 # ---------------------------------------------------------------------------------------------------------------------
-def _weights(z: Array, p: Penalty) -> Array:
-    return maps.floats_like(z, p.weight)
-
-
 def _infinite_unless(condition: Array, z: Array) -> Array:
     return jnp.where(condition, jnp.zeros((), z.dtype), jnp.full((), jnp.inf, z.dtype))
 
@@ -237,14 +233,12 @@ def elementwise(penalty: str) -> Elementwise:
     return ELEMENTWISE[check_choice("penalty", penalty, PENALTIES)]
 
 
-def _summed(name: str) -> Kind:
-    """``Σ weight_i φ(z_i)``."""
-    phi, prox, _ = ELEMENTWISE[name]
-    return Kind(
-        name,
-        lambda z, p: jnp.sum(_weights(z, p) * phi(z)),
-        lambda v, w, p: prox(v, w, lower=p.lower, upper=p.upper),
-    )
+def _elementwise_value(z: Array, p: Penalty) -> Array:
+    return jnp.sum(maps.floats_like(z, p.weight) * ELEMENTWISE[p.kind.name].phi(z))
+
+
+def _elementwise_prox(v: Array, w: Array, p: Penalty) -> Array:
+    return ELEMENTWISE[p.kind.name].prox(v, w, lower=p.lower, upper=p.upper)
 
 
 def _group_l2_value(z: Array, p: Penalty) -> Array:
@@ -279,7 +273,7 @@ def _top_m_groups_prox(v: Array, w: Array, p: Penalty) -> Array:
     return projections.top_m_groups(v, _limit(p), **_groups(p))
 
 
-_ZERO, _L0, _L_HALF, _L_TWO_THIRDS, _L1 = (_summed(name) for name in ELEMENTWISE)
+_KINDS = {name: Kind(name, _elementwise_value, _elementwise_prox) for name in ELEMENTWISE}
 _GROUP_L2 = Kind("group_l2", _group_l2_value, _group_l2_prox)
 _GROUP_L0 = Kind("group_l0", _group_l0_value, _group_l0_prox)
 _TOP_M = Kind("top_m", _top_m_value, _top_m_prox)

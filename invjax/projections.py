@@ -3,9 +3,9 @@
     project(v) = argmin_u ‖u − v‖_2    subject to u in the set
 
 ``v`` has any shape [*S] and decides dtype and shape of the answer; the sets are around 0 and act on the whole array
-(vmap for a batch). Radii, bounds and m are traced. Where a box is given with a ball or the simplex it must contain 0
-(for :func:`top_m` it need not). The multipliers of balls and simplex are found by a fixed number of bisections, then
-one exact step on the active set, which also carries the derivative: no sorting, so they are quick on accelerators.
+(vmap for a batch). Radii, bounds and m are traced. A box given with a ball must contain 0 (for :func:`top_m` it need
+not). The multipliers of balls and simplex are found by a fixed number of bisections and one exact step on the active
+set, which also carries the derivative. Nothing is sorted, so the projections are fast on accelerators.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ with ``w`` the WHOLE weight (step × regularisation). A paper that writes ``‖u
 are traced. The box need not contain 0. It must have lower <= upper, and w must be >= 0; with w = 0 the map is the
 projection onto the box. Where two points are equally good the smaller in magnitude is returned. NaN stays NaN.
 
-φ(u) = |u|^p with p < 1 has at most one candidate beside the lower end of the box: on u >= 0 the objective rises, falls
+φ(u) = |u|^p with p < 1 has at most one candidate besides the lower end of the box: on u >= 0 the objective rises, falls
 to the larger root z of ``z − y + w p z^(p−1) = 0`` and rises again. So the box only raises the threshold: with
-c = min(z, upper) the answer is c if ``y > c/2 + w c^(p−1)`` and 0 otherwise; clipping the free map is wrong.
+c = min(z, upper) the answer is c if ``y > c/2 + w c^(p−1)`` and 0 otherwise. Clipping the free map would be wrong.
 Roots: p = 1/2, Xu, Chang, Xu, Zhang (2012), IEEE TNNLS 23(7); p = 2/3, Cao, Sun, Xu (2013), J. Vis. Commun. Image
 Represent. 24(1). Here both are rewritten in the dimensionless ``q = p w y^(p−2)`` so that nothing overflows.
 """
@@ -25,7 +25,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
 from invjax.core.groups import patch_groups as patch_groups  # part of the public face of this module
 from invjax.core.numerics import safe_divide
@@ -38,7 +38,7 @@ from invjax.types import Array, ArrayLike
 def l1(v: ArrayLike, w: ArrayLike, *, lower: ArrayLike | None = None, upper: ArrayLike | None = None) -> Array:
     """``argmin_u 1/2 (u − v)² + w |u|``, elementwise: soft thresholding, then the box.
 
-    Clipping afterwards is exact here (alone among these maps): the problem is convex in one variable.
+    Only for this map is clipping afterwards exact: its problem is convex in one variable.
     """
     v, w, low, high = _arguments(v, w, lower, upper)
     return jnp.clip(v - jnp.clip(v, -w, w), low, high)
@@ -76,15 +76,11 @@ def threshold(w: ArrayLike, p: float) -> Array:
 def zero_weight(magnitude: ArrayLike, p: float) -> Array:
     """The smallest weight w at which the free map of ``w |u|^p`` sends every |v| <= magnitude to 0.
 
-    The inverse of :func:`threshold`: ``(magnitude / C)^(2−p)``. p: static, in [0, 1].
+    The inverse of :func:`threshold`: ``(magnitude / C)^(2−p)``, for p = 1/2 ``(2/3 magnitude)^(3/2)``. p: static, in
+    [0, 1].
     """
     magnitude = as_float(magnitude)
     return (magnitude / _threshold_constant(p)) ** (2 - p)
-
-
-def l_half_zero_weight(magnitude: ArrayLike) -> Array:
-    """``(2/3 magnitude)^(3/2)``: the smallest w for which ``l_half(v, w)`` is 0 on every |v| <= magnitude."""
-    return zero_weight(magnitude, 1 / 2)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -230,7 +226,7 @@ def _group_norm(u: Array, ops: Grouping) -> Array:
 
 def _threshold_constant(p: float) -> float:
     if not 0 <= p <= 1:
-        raise BadArgument("p", "be in [0, 1]", Words(p))
+        raise BadArgument("p", "be in [0, 1]", p)
     return (2 - p) * (2 * (1 - p)) ** ((p - 1) / (2 - p))
 
 

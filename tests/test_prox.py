@@ -208,7 +208,7 @@ def test_threshold_and_zero_weight_are_inverse_and_sharp(p):
         least = prox.zero_weight(jnp.max(jnp.abs(v)), p)
         assert not np.any(MAPS[p](v, least * (1 + 1e-9)))
         assert np.count_nonzero(MAPS[p](v, least * (1 - 1e-9))) == 1
-        np.testing.assert_allclose(prox.l_half_zero_weight(0.7), (2 / 3 * 0.7) ** 1.5, rtol=1e-14)
+        np.testing.assert_allclose(prox.zero_weight(0.7, 1 / 2), (2 / 3 * 0.7) ** 1.5, rtol=1e-14)
 
 
 def test_threshold_refuses_other_powers():

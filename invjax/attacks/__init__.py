@@ -30,34 +30,10 @@ from invjax.attacks.strattack import StrAttack
 from invjax.core.config import from_registry
 
 __all__ = [
-    "EAD",
-    "FGSM",
-    "FMN",
-    "GSE",
-    "JSMA",
-    "PGD",
-    "PGD0",
-    "REGISTRY",
-    "SAIF",
-    "SAPF",
-    "CornerSearch",
-    "FWnucl",
-    "ForwardBackward",
-    "GSEPublished",
-    "GSEReleased",
-    "Homotopy",
-    "LocalSearch",
-    "OnePixel",
-    "SigmaMap",
-    "SigmaZero",
-    "SparseFool",
-    "SparsePGD",
-    "SparseRS",
-    "SparseRSFrame",
-    "SparseRSPatch",
-    "StrAttack",
-    "make",
-]
+    "EAD", "FGSM", "FMN", "GSE", "JSMA", "PGD", "PGD0", "REGISTRY", "SAIF", "SAPF", "CornerSearch", "FWnucl",
+    "ForwardBackward", "GSEPublished", "GSEReleased", "Homotopy", "LocalSearch", "OnePixel", "SigmaMap", "SigmaZero",
+    "SparseFool", "SparsePGD", "SparseRS", "SparseRSFrame", "SparseRSPatch", "StrAttack", "make",
+]  # fmt: skip
 
 REGISTRY: dict[str, Callable[..., Any]] = {
     # dense

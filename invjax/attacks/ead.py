@@ -20,7 +20,7 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from invjax import losses, prox
+from invjax import losses, penalties
 from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
 from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
 from invjax.core.numerics import select
@@ -59,12 +59,7 @@ class EAD:
     rule: str = field(default="en", metadata=STATIC)
 
     method: ClassVar[Method]
-    RENAMED: ClassVar = {
-        "start": "initial_weight",
-        "grow": "growth",
-        "iterations": "steps",
-        "step": "step_size",
-    }
+    RENAMED: ClassVar = {"start": "initial_weight", "grow": "growth", "iterations": "steps", "step": "step_size"}
 
     def check(self) -> None:
         require_at_least(self, 0, "beta", "kappa")
@@ -88,8 +83,9 @@ def _init(ctx: Context, problem: Problem, config: EAD) -> EADState:
     zero = jnp.zeros_like(problem.x)
     c = search.init(jnp.asarray(config.initial_weight, zero.dtype))
     return EADState(
-        fista.init(zero), zero, jnp.int32(0), jnp.bool_(False), c, nothing(problem), jnp.int32(Status.PENDING)
-    )
+        inner=fista.init(zero), g0=zero, count=jnp.int32(0), hit=jnp.bool_(False), c=c, best=nothing(problem),
+        status=jnp.int32(Status.PENDING),
+    )  # fmt: skip
 
 
 def _at(problem: Problem, r: Array) -> Array:
@@ -119,14 +115,10 @@ def _judge(problem: Problem, config: EAD, best: Best, point: Array, logits: Arra
 
 def _step(problem: Problem, config: EAD, inner: Inner, r: Array, grad: Array, count: Array, c: Array) -> Inner:
     """One FISTA step from r with the hinge's gradient there."""
-    low, high = room(problem)
+    penalty = penalties.in_box(penalties.l1(config.beta), *room(problem))
     left = jnp.maximum(1 - count.astype(r.dtype) / config.steps, 0)
     size = jnp.asarray(config.step_size, r.dtype) * jnp.sqrt(left)
-
-    def proximal(v: Array, size: Array) -> Array:
-        return prox.l1(v, size * config.beta, lower=low, upper=high)
-
-    return fista.tell(inner, c * grad + 2 * r, size, proximal, point=r, restart="gradient")
+    return fista.tell(inner, c * grad + 2 * r, size, penalty.prox, point=r, restart="gradient")
 
 
 def _tell(ctx: Context, problem: Problem, config: EAD, state: EADState, ev: Eval) -> EADState:
@@ -136,15 +128,10 @@ def _tell(ctx: Context, problem: Problem, config: EAD, state: EADState, ev: Eval
     grad = ev.grad * scale(problem)
     inner = _step(problem, config, state.inner, to_units(problem, ev.point), grad, state.count, state.c.value)
     clean = first & losses.reached(ev.logits, problem.label, problem.target)
-    return EADState(
-        inner=inner,
-        g0=jnp.where(first, grad, state.g0),
-        count=state.count + 1,
-        hit=state.hit | (valid & ~first),
-        c=state.c,
-        best=best,
-        status=jnp.where(clean, Status.ALREADY_TARGET, Status.PENDING).astype(jnp.int32),
-    )
+    return state._replace(
+        inner=inner, g0=jnp.where(first, grad, state.g0), count=state.count + 1, hit=state.hit | (valid & ~first),
+        best=best, status=best.status(clean, jnp.bool_(False)),
+    )  # fmt: skip
 
 
 def _probe(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Array:
@@ -161,15 +148,10 @@ def _tell_probe(ctx: Context, problem: Problem, config: EAD, state: EADState, po
     zero, start = jnp.zeros_like(problem.x), jnp.zeros_like(state.count)
     fresh = _step(problem, config, fista.init(zero), zero, state.g0, start, c.value)
     status = best.status(jnp.bool_(False), c.trials >= config.trials)
-    return EADState(
-        inner=select(ended, fresh, state.inner),
-        g0=state.g0,
-        count=jnp.where(ended, 1, state.count).astype(jnp.int32),
-        hit=hit & ~ended,
-        c=c,
-        best=best,
-        status=jnp.where(decided, state.status, status).astype(jnp.int32),
-    )
+    return state._replace(
+        inner=select(ended, fresh, state.inner), count=jnp.where(ended, 1, state.count).astype(jnp.int32),
+        hit=hit & ~ended, c=c, best=best, status=jnp.where(decided, state.status, status),
+    )  # fmt: skip
 
 
 def _result(ctx: Context, problem: Problem, config: EAD, state: EADState) -> Outcome:

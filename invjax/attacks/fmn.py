@@ -62,12 +62,9 @@ class FMN:
 
     method: ClassVar[Method]
     RENAMED: ClassVar = {
-        "iterations": "steps",
-        "step": "step_size",
-        "step_end": "step_size_end",
-        "gamma": "eps_rate",
+        "iterations": "steps", "step": "step_size", "step_end": "step_size_end", "gamma": "eps_rate",
         "gamma_end": "eps_rate_end",
-    }
+    }  # fmt: skip
 
     def check(self) -> None:
         require_at_least(self, 1, "steps", "patch")

@@ -105,14 +105,9 @@ def _tell(
     fresh = first | ended
     r, grad = jnp.where(fresh, 0, ev.point - problem.x), jnp.where(fresh, g0, ev.grad)
     low, high = problem.lower - problem.x, problem.upper - problem.x
-    return ForwardBackwardState(
-        r=penalty.prox(r - step_size * grad, step_size * lam.value, lower=low, upper=high),
-        g0=g0,
-        count=jnp.where(fresh, 0, state.count) + 1,
-        lam=lam,
-        best=best,
-        status=best.status(first & clean, lam.trials >= config.trials),
-    )
+    r = penalty.prox(r - step_size * grad, step_size * lam.value, lower=low, upper=high)
+    status = best.status(first & clean, lam.trials >= config.trials)
+    return ForwardBackwardState(r, g0, jnp.where(fresh, 0, state.count) + 1, lam, best, status)
 
 
 ForwardBackward.method = Method("forward-backward", _init, _ask, _loss, _tell)

@@ -94,13 +94,9 @@ class GSE:
 
     method: ClassVar[Method]
     RENAMED: ClassVar = {
-        "variant": "the class GSEReleased or GSEPublished",
-        "iterations": "steps",
-        "trials": "patience",
-        "start": "initial_share",
-        "step": "step_size",
-        "step_end": "step_size_end",
-    }
+        "variant": "the class GSEReleased or GSEPublished", "iterations": "steps", "trials": "patience",
+        "start": "initial_share", "step": "step_size", "step_end": "step_size_end",
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, str):  # GSE("released")
@@ -133,17 +129,11 @@ class GSEState(NamedTuple):
 def _init(ctx: Context, problem: Problem, config: GSE) -> GSEState:
     need_image(problem, "GSE")
     zero, opened = jnp.zeros_like(problem.x), jnp.zeros(problem.x.shape[:2], bool)
+    pixels = jnp.asarray(config.initial_share * opened.size, zero.dtype)
     return GSEState(
-        r=zero,
-        mean=zero,
-        velocity=zero,
-        opened=opened,
-        pixels=jnp.asarray(config.initial_share * opened.size, zero.dtype),
-        count=jnp.int32(0),
-        age=jnp.int32(0),
-        best=nothing(problem, ties=True),
-        status=jnp.int32(Status.PENDING),
-    )
+        r=zero, mean=zero, velocity=zero, opened=opened, pixels=pixels, count=jnp.int32(0), age=jnp.int32(0),
+        best=nothing(problem, ties=True), status=jnp.int32(Status.PENDING),
+    )  # fmt: skip
 
 
 def _ask(ctx: Context, problem: Problem, config: GSE, state: GSEState) -> Array:
@@ -184,10 +174,8 @@ def step_length(
         excess = jnp.sum(g * (jnp.clip(u, low, high) - r)) - goal
         free = (u > low) & (u < high)
         # A velocity across the gradient promises nothing: the floor keeps t finite and positive.
-        slope = jnp.maximum(
-            jnp.sum(jnp.where(free, g * direction, jnp.zeros_like(g))),
-            0.1 * jnp.sum(jnp.where(free, size, jnp.zeros_like(g))),
-        )
+        along, floor = (jnp.sum(jnp.where(free, v, jnp.zeros_like(g))) for v in (g * direction, size))
+        slope = jnp.maximum(along, 0.1 * floor)
         t = jnp.clip(t + safe_divide(excess, slope), 0, cap)
     return t
 
@@ -223,20 +211,12 @@ def _tell(ctx: Context, problem: Problem, config: GSE, state: GSEState, ev: Eval
     direction = jnp.where(inside, velocity, jnp.zeros_like(g))
     cap = safe_divide(jnp.where(found, longest, config.step_size), safe_norm(direction))
     t = step_length(g, state.r, -ev.value - config.aim, base, direction, sides, cap)
+    r = jnp.clip(base - t * direction, *sides)
 
     count, age = state.count + 1, state.age + found.astype(jnp.int32)
     spent = (age >= config.steps) | (count >= config.patience * config.steps)
-    return GSEState(
-        r=jnp.clip(base - t * direction, *sides),
-        mean=mean,
-        velocity=velocity,
-        opened=opened,
-        pixels=pixels,
-        count=count,
-        age=age,
-        best=best,
-        status=best.status(first & reached, spent),
-    )
+    status = best.status(first & reached, spent)
+    return GSEState(r, mean, velocity, opened, pixels, count, age, best, status)
 
 
 GSE.method = Method("gse", _init, _ask, _loss, _tell)

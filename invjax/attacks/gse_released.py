@@ -33,16 +33,6 @@ from invjax.solvers import momentum, search
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Problem, Status
 
-_RENAMED = {
-    "variant": "the class GSEReleased or GSEPublished",
-    "mu": "l2_weight",
-    "sigma": "step_size",
-    "k_hat": "phase_one_steps",
-    "iterations": "steps",
-    "q": "far_divisor",
-    "start": "initial_weight",
-}
-
 
 @config
 class GSEReleased:
@@ -73,48 +63,30 @@ class GSEReleased:
     window: int = field(default=8, metadata=STATIC)
 
     method: ClassVar[Method]
-    RENAMED: ClassVar = _RENAMED
+    RENAMED: ClassVar = {
+        "variant": "the class GSEReleased or GSEPublished", "mu": "l2_weight", "sigma": "step_size",
+        "k_hat": "phase_one_steps", "iterations": "steps", "q": "far_divisor", "start": "initial_weight",
+    }  # fmt: skip
 
     def check(self) -> None:
-        _check(self)
+        require_at_least(self, 0, "l2_weight")
+        require_at_least(self, 1, "phase_one_steps", "steps", "trials", "window")
+        require_above(self, 0, "step_size", "initial_weight")
+        require_above(self, 1, "growth")
+        require(self, "far_divisor", lambda v: 0 < v <= 1, "in (0, 1]")
 
 
 @config
-class GSEPublished:
-    """The constants of the paper's algorithm; fields and defaults are those of :class:`GSEReleased`.
+class GSEPublished(GSEReleased):
+    """The constants of the paper's algorithm: the same fields and defaults, another method.
 
     Evaluations per example: 1 + trials·steps, as no trial ends early.
     """
 
-    l2_weight: float = 1.0
-    step_size: float = 0.005
-    phase_one_steps: int = 50
-    steps: int = 200
-    trials: int = 10
-    far_divisor: float = 0.25
-    growth: float = 2.0
-    initial_weight: float = 0.01
-    window: int = field(default=8, metadata=STATIC)
-
     method: ClassVar[Method]
-    RENAMED: ClassVar = _RENAMED
-
-    def check(self) -> None:
-        _check(self)
 
 
-Config = GSEReleased | GSEPublished
-
-
-def _check(config: Config) -> None:
-    require_at_least(config, 0, "l2_weight")
-    require_at_least(config, 1, "phase_one_steps", "steps", "trials", "window")
-    require_above(config, 0, "step_size", "initial_weight")
-    require_above(config, 1, "growth")
-    require(config, "far_divisor", lambda v: 0 < v <= 1, "in (0, 1]")
-
-
-class GSEReleasedState(NamedTuple):
+class GSEState(NamedTuple):
     z: Array  # [*S] the next point to ask, as a perturbation
     r: Array  # [*S] the last iterate (after the proximal or gradient step, before averaging or extrapolation)
     g0: Array  # [*S] gradient at r = 0: the first step of every trial needs no evaluation
@@ -127,55 +99,45 @@ class GSEReleasedState(NamedTuple):
     status: Array  # [] int32, PENDING until decided
 
 
-def _init(ctx: Context, problem: Problem, config: Config) -> GSEReleasedState:
+def _init(ctx: Context, problem: Problem, config: GSEReleased) -> GSEState:
     need_image(problem, "GSE")
     zero, scalar = jnp.zeros_like(problem.x), jnp.zeros((), problem.x.dtype)
-    return GSEReleasedState(
-        z=zero,
-        r=zero,
-        g0=zero,
-        weights=zero[..., 0],
-        beta=scalar + 1,
-        count=jnp.int32(-1),
-        lam=search.init(scalar),
-        hit=nothing(problem),
-        best=nothing(problem),
-        status=jnp.int32(Status.PENDING),
-    )
+    return GSEState(
+        z=zero, r=zero, g0=zero, weights=zero[..., 0], beta=scalar + 1, count=jnp.int32(-1), lam=search.init(scalar),
+        hit=nothing(problem), best=nothing(problem), status=jnp.int32(Status.PENDING),
+    )  # fmt: skip
 
 
-def _ask(ctx: Context, problem: Problem, config: Config, state: GSEReleasedState) -> Array:
+def _ask(ctx: Context, problem: Problem, config: GSEReleased, state: GSEState) -> Array:
     return to_data(problem, state.z, SIGNED)
 
 
-def _loss(
-    ctx: Context, problem: Problem, config: Config, state: GSEReleasedState, point: Array, logits: Array
-) -> Array:
+def _loss(ctx: Context, problem: Problem, config: GSEReleased, state: GSEState, point: Array, logits: Array) -> Array:
     """The margin alone: the regulariser needs no network, and its gradient is exact where r is (see ``_tell``)."""
     return losses.margin(logits, problem.label, problem.target)
 
 
-def _in_phase_one(config: Config, state: GSEReleasedState) -> Array:
+def _in_phase_one(config: GSEReleased, state: GSEState) -> Array:
     return state.count < config.phase_one_steps
 
 
-def _regulariser_grad(config: Config, state: GSEReleasedState) -> Array:
+def _regulariser_grad(config: GSEReleased, state: GSEState) -> Array:
     """The gradient of the regulariser at the asked z."""
-    if isinstance(config, GSEReleased):
-        return 2 * config.l2_weight * state.z
-    direction = safe_divide(state.z, safe_norm(state.z))
-    return jnp.where(_in_phase_one(config, state), 0, config.l2_weight) * direction
+    if isinstance(config, GSEPublished):
+        direction = safe_divide(state.z, safe_norm(state.z))
+        return jnp.where(_in_phase_one(config, state), 0, config.l2_weight) * direction
+    return 2 * config.l2_weight * state.z
 
 
-def half_weight(config: Config, lam: Array, step_size: Array) -> Array:
+def half_weight(config: GSEReleased, lam: Array, step_size: Array) -> Array:
     """Weight w of ``prox(v, w) = argmin ½(u-v)² + w √|u|`` that stands for λ.
 
     The released code solves (u-v)² + λσ√|u|, without the ½: w = λσ/2. The published form has w = λσ.
     """
-    return lam * step_size * (0.5 if isinstance(config, GSEReleased) else 1.0)
+    return lam * step_size * (1.0 if isinstance(config, GSEPublished) else 0.5)
 
 
-def lambda_max(config: Config, g: Array, step_size: Array) -> Array:
+def lambda_max(config: GSEReleased, g: Array, step_size: Array) -> Array:
     """The smallest λ for which the first proximal step, from 0 along the gradient g, stays at 0 (closed form).
 
     Released: 1.0887 √σ ‖g‖_inf^{3/2}; its code searches for it by doubling and 50 bisections.
@@ -190,7 +152,7 @@ def _next_weights(weights: Array, r: Array, far_divisor: ArrayLike) -> Array:
     return weights / jnp.where(near > 0, near + 1, far_divisor)
 
 
-def _step(config: Config, problem: Problem, state: GSEReleasedState, grad: Array, step_size: Array) -> GSEReleasedState:
+def _step(config: GSEReleased, problem: Problem, state: GSEState, grad: Array, step_size: Array) -> GSEState:
     """One step from the asked point z with its gradient."""
     # In [-1, 1] coordinates, so that r is rounded as in the released code: this is its only rounding that matters.
     u = safe_divide(problem.x - (problem.upper + problem.lower) / 2, scale(problem, SIGNED))
@@ -202,7 +164,7 @@ def _step(config: Config, problem: Problem, state: GSEReleasedState, grad: Array
     first_phase = _in_phase_one(config, state)
     w = half_weight(config, state.weights, step_size)[..., None]
     count = state.count + 1
-    if isinstance(config, GSEReleased):
+    if not isinstance(config, GSEPublished):
         # V keeps λ <= λ_0. At the switch z is restricted but its gradient is not taken anew, as in the released code.
         closed = (state.weights > state.lam.value)[..., None] & ~first_phase
         at_switch = state.count == config.phase_one_steps
@@ -227,17 +189,17 @@ def _step(config: Config, problem: Problem, state: GSEReleasedState, grad: Array
     return state._replace(z=z, r=r, weights=weights, beta=beta, count=count)
 
 
-def _judge(config: Config, problem: Problem, state: GSEReleasedState, ev: Eval, reached: Array) -> tuple[Best, Array]:
+def _judge(config: GSEReleased, problem: Problem, state: GSEState, ev: Eval, reached: Array) -> tuple[Best, Array]:
     """The trial's best point, and whether the trial has ended."""
     over = state.count >= config.steps
-    if isinstance(config, GSEReleased):  # the first success ends the trial, in either phase
-        hit = state.hit.offer(ev.point, 0.0, reached)
-        return hit, reached | over
-    norm = safe_norm(to_units(problem, ev.point, SIGNED))
-    return state.hit.offer(ev.point, norm, reached & ~_in_phase_one(config, state)), over
+    if isinstance(config, GSEPublished):
+        norm = safe_norm(to_units(problem, ev.point, SIGNED))
+        return state.hit.offer(ev.point, norm, reached & ~_in_phase_one(config, state)), over
+    # The first success ends the trial, in either phase.
+    return state.hit.offer(ev.point, 0.0, reached), reached | over
 
 
-def _tell(ctx: Context, problem: Problem, config: Config, state: GSEReleasedState, ev: Eval) -> GSEReleasedState:
+def _tell(ctx: Context, problem: Problem, config: GSEReleased, state: GSEState, ev: Eval) -> GSEState:
     grad = ev.grad * scale(problem, SIGNED) + _regulariser_grad(config, state)
     first = state.count < 0
     reached = losses.reached(ev.logits, problem.label, problem.target)
@@ -257,18 +219,12 @@ def _tell(ctx: Context, problem: Problem, config: Config, state: GSEReleasedStat
     step_size = step_size * jnp.where(bold, 10, 1).astype(step_size.dtype)
 
     fresh = first | ended
-    state = state._replace(
-        z=jnp.where(fresh, 0, state.z),
-        r=jnp.where(fresh, 0, state.r),
-        g0=g0,
-        weights=jnp.where(fresh, lam.value, state.weights),
-        beta=jnp.where(fresh, 1, state.beta),
-        count=jnp.where(fresh, 0, state.count),
-        lam=lam,
-        hit=hit._replace(score=jnp.where(fresh, jnp.inf, hit.score)),
-        best=best,
+    state = GSEState(
+        z=jnp.where(fresh, 0, state.z), r=jnp.where(fresh, 0, state.r), g0=g0,
+        weights=jnp.where(fresh, lam.value, state.weights), beta=jnp.where(fresh, 1, state.beta),
+        count=jnp.where(fresh, 0, state.count), lam=lam, hit=select(fresh, nothing(problem), hit), best=best,
         status=best.status(first & reached, lam.trials >= config.trials),
-    )
+    )  # fmt: skip
     return _step(config, problem, state, jnp.where(fresh, g0, grad), step_size)
 
 

@@ -174,24 +174,17 @@ def _move(problem: Problem, config: JSMA, r: Array, a: Array, b: Array) -> tuple
 def _tell(ctx: Context, problem: Problem, config: JSMA, state: JSMAState, ev: Eval) -> JSMAState:
     reached = losses.reached(ev.logits, problem.label, problem.target) & ~state.half
     gradient = -ev.grad * coordinates.scale(problem)
-    if config.scores == "logits":
-        whole = state.half
-        r, found = _move(problem, config, state.r, state.a, gradient)
-    else:
-        whole = jnp.asarray(True)
-        r, found = _move(problem, config, state.r, gradient, gradient)
+    both = config.scores == "probabilities"  # one gradient gives both halves
+    whole = jnp.asarray(True) if both else state.half
+    r, found = _move(problem, config, state.r, gradient if both else state.a, gradient)
     step = whole & ~reached & (state.count < config.steps) & found
     over = whole & ~reached & ~step
     clean = jnp.all(state.r == 0)
     best = state.best.offer(ev.point, 0.0, reached & ~clean)
     return JSMAState(
-        r=jnp.where(step, r, state.r),
-        a=gradient.astype(state.a.dtype),
-        half=~whole & ~reached,
-        count=(state.count + step).astype(jnp.int32),
-        best=best,
-        status=best.status(reached & clean, best.found | over),
-    )
+        r=jnp.where(step, r, state.r), a=gradient.astype(state.a.dtype), half=~whole & ~reached,
+        count=(state.count + step).astype(jnp.int32), best=best, status=best.status(reached & clean, best.found | over),
+    )  # fmt: skip
 
 
 JSMA.method = Method("jsma", _init, _ask, _loss, _tell)

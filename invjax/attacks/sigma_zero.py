@@ -56,12 +56,7 @@ class SigmaZero:
     prune: int = 20
 
     method: ClassVar[Method]
-    RENAMED: ClassVar = {
-        "iterations": "steps",
-        "rate": "step_size",
-        "sigma": "smoothing",
-        "adapt": "threshold_step",
-    }
+    RENAMED: ClassVar = {"iterations": "steps", "rate": "step_size", "sigma": "smoothing", "adapt": "threshold_step"}
 
     def check(self) -> None:
         require_at_least(self, 1, "steps")
@@ -83,14 +78,9 @@ class SigmaZeroState(NamedTuple):
 def _init(ctx: Context, problem: Problem, config: SigmaZero) -> SigmaZeroState:
     zero = jnp.zeros_like(problem.x)
     return SigmaZeroState(
-        r=zero,
-        adam=ADAM.init(zero),
-        threshold=jnp.asarray(config.threshold, zero.dtype),
-        count=jnp.int32(0),
-        stage=pruning.waiting(zero),
-        best=nothing(problem),
-        status=jnp.int32(Status.PENDING),
-    )
+        r=zero, adam=ADAM.init(zero), threshold=jnp.asarray(config.threshold, zero.dtype), count=jnp.int32(0),
+        stage=pruning.waiting(zero), best=nothing(problem), status=jnp.int32(Status.PENDING),
+    )  # fmt: skip
 
 
 def _ask(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroState) -> Array:

@@ -142,15 +142,9 @@ def _init(ctx: Context, problem: Problem, config: SparsePGD) -> SparsePGDState:
     p = low + uniform(problem.key, x.shape, x.dtype) * (high - low)
     m = _draw(problem, jnp.empty(ops.shape, x.dtype), jnp.int32(-1))
     return SparsePGDState(
-        point=x,
-        p=p.astype(x.dtype),
-        m=m,
-        chosen=_mask(problem, config, ops, m),
-        stale=jnp.int32(0),
-        count=jnp.int32(-1),
-        best=nothing(problem),
-        status=jnp.int32(Status.PENDING),
-    )
+        point=x, p=p.astype(x.dtype), m=m, chosen=_mask(problem, config, ops, m), stale=jnp.int32(0),
+        count=jnp.int32(-1), best=nothing(problem), status=jnp.int32(Status.PENDING),
+    )  # fmt: skip
 
 
 def _ask(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDState) -> Array:
@@ -187,16 +181,9 @@ def _tell(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDSta
     reached = losses.reached(ev.logits, problem.label, problem.target)
     best = state.best.offer(ev.point, 0.0, reached & ~first)
     status = best.status(first & reached, best.found | (count >= config.steps))
-    return SparsePGDState(
-        point=jnp.where(status != Status.PENDING, ev.point, to_data(problem, r)),
-        p=p,
-        m=m,
-        chosen=chosen,
-        stale=jnp.where(changed | redraw | first, 0, state.stale + 1).astype(jnp.int32),
-        count=count,
-        best=best,
-        status=status,
-    )
+    point = jnp.where(status != Status.PENDING, ev.point, to_data(problem, r))
+    stale = jnp.where(changed | redraw | first, 0, state.stale + 1).astype(jnp.int32)
+    return SparsePGDState(point, p, m, chosen, stale, count, best, status)
 
 
 SparsePGD.method = Method("spgd", _init, _ask, _loss, _tell)

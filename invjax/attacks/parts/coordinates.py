@@ -1,8 +1,8 @@
 """The coordinates of a perturbation: r, in units in which the box has a given width.
 
-``x' = x + scale · r``, with ``scale = (upper − lower) / span`` per coordinate. A method's published constants are made
-for images in [0, 1] (span 1) or in [-1, 1] (span 2); in its own coordinates they are right whatever the bounds of the
-data. Where a side of the box is infinite the box counts as of width ``span``: r is then in data units.
+``x' = x + scale · r``, with ``scale = (upper − lower) / span`` per coordinate. A method's published constants hold for
+images in [0, 1] (span 1) or in [-1, 1] (span 2). In these coordinates they are right whatever the bounds of the data.
+Where a side of the box is infinite, the box counts as having the width ``span``, and r is in data units.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from invjax.core.numerics import safe_divide
 from invjax.types import Array, ArrayLike, Problem
 
 SIGNED = 2.0  # the span of constants made for [-1, 1]
-FAR = 100.0  # how far a coordinate may go at most where a method needs an end and the box has none, box widths
+FAR = 100.0  # box widths; stands in for an infinite side where a method needs an end
 
 
 def scale(problem: Problem, span: float = 1.0) -> Array:
@@ -28,7 +28,7 @@ def to_data(problem: Problem, r: Array, span: float = 1.0) -> Array:
 
 
 def to_units(problem: Problem, point: Array, span: float = 1.0) -> Array:
-    """r of a point in data units; exactly 0 where the point is x, or the box is one value. [*S]"""
+    """r of a point in data units; exactly 0 where the point is x or the box is a single value. [*S]"""
     return safe_divide(point - problem.x, scale(problem, span))
 
 

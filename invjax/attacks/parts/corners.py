@@ -19,7 +19,10 @@ WORD = 32  # random bits per draw
 
 
 def shape_of(problem: Problem, unit: str, name: str) -> tuple[int, int]:
-    """(U, C): how many units there are, and the channels of each. Raises ValueError for pixels of what is no image."""
+    """(U, C): how many units there are, and the channels of each.
+
+    Raises BadArgument where pixels are asked for and x is not an image.
+    """
     if unit == "feature":
         return math.prod(problem.x.shape), 1
     units.need_image(problem, f"{name} with unit='pixel'")
@@ -46,7 +49,7 @@ def bits_of(code: Array, channels: int) -> Array:
 
 
 def words(key: Array, shape: tuple[int, ...]) -> Array:
-    """Random bits, uint32 of this shape. One call of it per query: the generator is dear to compile."""
+    """Random bits, uint32 of this shape. Call it once per query: the generator is expensive to compile."""
     return jax.random.bits(key, shape, jnp.uint32)
 
 
@@ -61,7 +64,7 @@ def colours(words: Array, channels: int) -> Array:
 
 
 def flips(words: Array, channels: int) -> Array:
-    """Bool [..., C]: channels to flip, at least one, all such sets equally likely (for C > 31 but for 2^−31).
+    """Bool [..., C]: channels to flip, at least one, all such sets equally likely (up to 2^−31 for C > 31).
 
     words: [..., :func:`length` (C)].
     """
@@ -72,15 +75,15 @@ def flips(words: Array, channels: int) -> Array:
 
 
 def below(word: Array, count: Array | int) -> Array:
-    """Int32 in [0, count), uniform (but for count/2^32); 0 for a count of 0. word: uint32."""
+    """Int32 in [0, count), uniform up to count/2^32; 0 for a count of 0. word: uint32."""
     return (word % jnp.maximum(count, 1).astype(jnp.uint32)).astype(jnp.int32)
 
 
 def subset(keys: Array, among: Array, count: Array) -> Array:
-    """Bool [U]: the ``count`` (traced) members of ``among`` [U] bool with the smallest keys; all if there are fewer.
+    """Bool [U]: the ``count`` (traced) members of ``among`` [U] bool with the smallest keys, or all if there are fewer.
 
-    keys: [U] uint32; of equal ones the first. With random keys this is a uniformly random subset. Bisection on the
-    32 bits of the threshold, O(U): on a processor many times faster than two sorts.
+    keys: [U] uint32; of equal keys the first counts. Random keys give a uniformly random subset. Bisection on the 32
+    bits of the threshold takes O(U): on a CPU it is many times faster than two sorts.
     """
 
     def turn(_: int, span: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
-"""Single pixels: what the query attacks that set them one by one share.
+"""Single pixels: what the query attacks that set pixels one by one have in common.
 
-An example is seen as an image [H, W, C]; one that is no image as a single row of D pixels with one channel each. So
-"pixel" means feature there. A pixel is *free* where the box and the mask let some channel of it change.
+An example is treated as an image [H, W, C]. Any other example counts as a single row of D pixels with one channel each,
+so that "pixel" then means feature. A pixel is *free* where the box and the mask let some channel of it change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Grid(NamedTuple):
 
     @property
     def free(self) -> Array:
-        """[H, W] bool."""
+        """[H, W] bool: some channel may change."""
         return jnp.any(self.lower < self.upper, axis=-1)
 
 
@@ -43,7 +43,7 @@ def grid(problem: Problem) -> Grid:
 
 
 def from_share(lower: Array, upper: Array, share: Array) -> Array:
-    """The value at a share of the box: lower at 0, upper at 1. Exactly x where the two are x."""
+    """The value at a share of the box: lower at 0, upper at 1. Exactly x where both are x."""
     return lower + share * (upper - lower)
 
 
@@ -53,12 +53,12 @@ def nth(running: Array, number: Array) -> Array:
 
 
 def paint(image: Array, rows: Array, columns: Array, values: Array) -> Array:
-    """``image`` [H, W, C] with k pixels set. rows, columns: [k] int32, outside the image for none; values: [k, C].
+    """``image`` [H, W, C] with k pixels set. rows, columns: [k] int32, outside the image to set none; values: [k, C].
 
-    Of pixels at the same place the last counts.
+    Of several pixels at the same place the last wins.
     """
     place = rows * image.shape[1] + columns
-    # The order in which a scatter writes twice to one place is nobody's promise: only the last writes.
+    # JAX does not promise in which order a scatter writes twice to one place, so only the last one writes.
     later = jnp.arange(place.size)[:, None] < jnp.arange(place.size)
     overwritten = jnp.any(later & (place[:, None] == place), axis=1)
     return image.at[jnp.where(overwritten, image.shape[0], rows), columns].set(values, mode="drop")

@@ -1,8 +1,8 @@
 """Units of sparsity: what counts as one change. A feature, a pixel (all channels of it), or a group of coordinates.
 
-Groups are those of the problem (labels in 0 … D − 1, D the number of features) where it has any; an image without them
-is tiled by square patches. Two forms of the same: a :class:`Layout` for the proximal maps, and the sums over units
-(:func:`grouping_of`) for selections.
+Groups are the problem's own (labels in 0 … D − 1, D the number of features) where it has any; an image without groups
+is tiled by square patches. There are two forms: a :class:`Layout` serves the proximal maps, and the sums over units
+(:func:`grouping_of`) serve selections.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ UNITS = ("feature", "pixel", "group")
 
 
 def check_unit(owner: object) -> None:
-    """Raise ValueError unless the field ``unit`` is one of UNITS."""
+    """Raise BadArgument unless the field ``unit`` is one of UNITS."""
     require_choice(owner, "unit", UNITS)
 
 
 def need_image(problem: Problem, name: str, otherwise: str = "") -> None:
-    """Raise ValueError unless x is an image."""
+    """Raise BadArgument unless x is an image."""
     if problem.x.ndim != 3:
         wanted = f"images [N, H, W, C] {otherwise}".strip()
         raise BadArgument("x", f"be {wanted} for {name}", Words(f"examples of shape {problem.x.shape}"))
@@ -36,16 +36,16 @@ def need_image(problem: Problem, name: str, otherwise: str = "") -> None:
 class Layout(NamedTuple):
     """Groups of coordinates in a form that :mod:`invjax.prox` takes: ``join(group_l2(split(v), w, **options))``."""
 
-    split: Callable[[Array], Array]  # [*S] -> the array that the groups are of
+    split: Callable[[Array], Array]  # [*S] -> the array that is divided into groups
     join: Callable[[Array], Array]  # its inverse
     options: dict[str, Any]  # ``axis``, or ``groups`` and ``num_groups``
 
     def sums(self, shape: tuple[int, ...]) -> Grouping:
-        """Sums over the groups of what ``split`` has made, of this shape."""
+        """Sums over the groups of an array that ``split`` returned, of this shape."""
         return grouping(shape, **{"groups": None, "num_groups": None, "axis": None, **self.options})
 
     def grouping(self, shape: tuple[int, ...]) -> Grouping:
-        """Sums over the groups of what has the example's own shape [*S]."""
+        """Sums over the groups of an array of the example's own shape [*S]."""
         parts = jax.eval_shape(self.split, jnp.empty(shape)).shape
         sums = self.sums(parts)
 
@@ -58,9 +58,9 @@ class Layout(NamedTuple):
 def patches(shape: tuple[int, ...], size: int, offset: tuple[int, int] = (0, 0), whole: int = 0) -> Layout:
     """Square patches of an image [H, W, C], all channels together, as [G, size, size, C].
 
-    offset: where the first whole patch begins, in pixels, each in [0, size). What the patches do not cover evenly is
-    filled up with zeros, which ``join`` drops again: those at the edges are smaller groups. whole: with a number, room
-    for that many pixels of margin whatever the offset, so that all offsets have the same G.
+    offset: where the first whole patch begins, in pixels, each in [0, size). Patches at the edges are filled up with
+    zeros, which ``join`` drops again, so they are smaller groups. whole: a positive number makes room for that many
+    pixels of margin whatever the offset, so that all offsets have the same G.
     """
     height, width, channels = shape
     before = [(size - start) % size for start in offset]
@@ -106,7 +106,7 @@ def patch_side(shape: tuple[int, ...], patch: int | None, small: int, large: int
 def layout(problem: Problem, size: int, name: str) -> Layout:
     """The problem's own groups where it has any, else :func:`patches` of ``size`` pixels.
 
-    Raises ValueError where there are no groups and x is not an image.
+    Raises BadArgument where there are no groups and x is not an image.
     """
     if problem.groups is not None:
         return Layout(lambda a: a, lambda a: a, {"groups": problem.groups, "num_groups": problem.x.size})
@@ -129,5 +129,5 @@ def grouping_of(problem: Problem, unit: str, patch: int = 8, name: str = "it") -
 
 
 def count(ops: Grouping, r: Array) -> Array:
-    """How many units hold a change, [] int32. r: [*S], 0 where nothing changes."""
+    """How many units contain a change, [] int32. r: [*S], 0 where nothing changes."""
     return jnp.sum(ops.total((r != 0).astype(r.dtype)) > 0, dtype=jnp.int32)
