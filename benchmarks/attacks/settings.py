@@ -111,7 +111,7 @@ def configuration(entry: Entry, untargeted: bool, settings: Sequence[str]) -> Co
 
     Raises BadArgument for an unknown or bad constant.
     """
-    given = dict(setting.partition("=")[::2] for setting in settings)
+    given = {name: value for name, _, value in (setting.partition("=") for setting in settings)}
     try:
         return configure(entry.attack, {**entry.constants, **(entry.untargeted if untargeted else {}), **given})
     except BadArgument as error:
