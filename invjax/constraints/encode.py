@@ -9,7 +9,7 @@ import numpy as np
 
 from invjax.constraints.features import Feature
 from invjax.constraints.table import Table, columns, numbers
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, of_shape
 
 ROUNDINGS = 16  # of the model's dtype, relative to |raw| + |center|: a difference up to here is no move
 
@@ -50,7 +50,7 @@ def decode(
         old = columns(factual, [feature.name for feature in features])
         start = encode(features, center, scale, old, x.dtype)
         if start.shape != x.shape:
-            raise BadArgument("factual", f"have the {len(x)} rows of x", Words(f"of {len(start)}"))
+            raise BadArgument("factual", f"be {len(x)} rows long like x", len(start))
     answer, at = {}, 0
     for feature, c, s in zip(features, center, scale, strict=True):
         block, before = x[:, at : at + feature.columns], start[:, at : at + feature.columns]

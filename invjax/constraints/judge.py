@@ -9,7 +9,7 @@ import numpy as np
 
 from invjax.constraints.features import Feature, Relation
 from invjax.constraints.table import Table, columns, numbers
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 
 ROUNDING = 1e-9  # relative, of raw numbers in float64
 OFF_GRID = 1e-6  # in steps
@@ -35,7 +35,7 @@ def moves(features: Sequence[Feature], factual: Table, table: Table) -> list[lis
     old, new = columns(factual, names), columns(table, names)
     counts = [len(next(iter(side.values()))) for side in (old, new)]
     if counts[0] != counts[1]:
-        raise BadArgument("table", f"have the {counts[0]} rows of factual", Words(f"of {counts[1]}"))
+        raise BadArgument("table", f"be {counts[0]} rows long like factual", counts[1])
     rows: list[list[str]] = [[] for _ in range(counts[0])]
     for feature in features:
         before, after = numbers(feature, old[feature.name]), numbers(feature, new[feature.name])

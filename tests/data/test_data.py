@@ -103,9 +103,9 @@ def test_wrong_files(tmp_path, pixels):
             load_images(tmp_path / name)
     with pytest.raises(ValueError, match=r"images must be an existing .npz file or tfds:NAME, was"):
         load_images(tmp_path / "none.npz")
-    with pytest.raises(ValueError, match="start must be from 0 to 4, the last image, was 5"):
+    with pytest.raises(ValueError, match="start must be a whole number from 0 to 4, was 5"):
         load_images(whole, start=5)
-    with pytest.raises(ValueError, match="count must be at least 1, was 0"):
+    with pytest.raises(ValueError, match="count must be a whole number >= 1, was 0"):
         load_images(whole, count=0)
     for bounds in ((1, 0), (0, float("inf")), 3):
         with pytest.raises(ValueError, match="bounds must be"):

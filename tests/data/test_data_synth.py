@@ -146,13 +146,13 @@ def test_fashion(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))
     monkeypatch.setenv("INVJAX_DATA", str(tmp_path / "none"))
     assert foregrounds().kind == "fashion"  # where Debian puts it
-    with pytest.raises(ValueError, match="fashion must be a folder with Fashion-MNIST's idx files, they are not in"):
+    with pytest.raises(ValueError, match=r"fashion must be a folder with Fashion-MNIST's idx files, was .*share"):
         foregrounds("auto", tmp_path / "share")
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx(labels)[:20])
-    with pytest.raises(ValueError, match=r"readable gzipped idx files, train-labels-idx1-ubyte.gz is not"):
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte.gz must be a readable gzipped idx file; "):
         foregrounds("fashion", tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(gzip.decompress(idx(labels))[:-1]))
-    with pytest.raises(ValueError, match=r"whole idx files of bytes, train-labels-idx1-ubyte.gz is not one"):
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte.gz must be a whole idx file of bytes"):
         foregrounds("fashion", tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_it_always_builds(tmp_path, monkeypatch):
     for change in ({"foreground": "digits"}, {"background": "photos"}, {"background": "textures"}):
         with pytest.raises(ImportError, match=r"pip install 'invjax\["):
             synthbirds(12, held_out=1, **change)
-    with pytest.raises(ValueError, match="they are in no known place"):
+    with pytest.raises(ValueError, match="was in no known place"):
         synthbirds(12, foreground="fashion")
 
 
@@ -175,10 +175,10 @@ def test_it_always_builds(tmp_path, monkeypatch):
         ({"count": 3}, "count must be from 4"),
         ({"size": 8}, "size must be from 16 to 128, was 8"),
         ({"held_out": 0}, "held_out must be from 1"),
-        ({"contrast": 1.1}, r"contrast must lie in \[0, 1\], was 1.1"),
-        ({"scale": 0}, r"scale must lie in \(0, 1\], was 0"),
-        ({"foreground": "cats"}, "foreground must be auto, fashion, digits, silhouettes, was 'cats'"),
-        ({"background": "sea"}, "background must be auto, photos, textures, procedural, was 'sea'"),
+        ({"contrast": 1.1}, r"contrast must be in \[0, 1\], was 1.1"),
+        ({"scale": 0}, r"scale must be in \(0, 1\], was 0"),
+        ({"foreground": "cats"}, "foreground must be one of 'auto', 'fashion', 'digits', 'silhouettes', was 'cats'"),
+        ({"background": "sea"}, "background must be one of 'auto', 'photos', 'textures', 'procedural', was 'sea'"),
     ],
 )
 def test_wrong_options(change, message):
@@ -274,11 +274,11 @@ def test_noise_counts_and_classes(digits):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"difficulty": "hard"}, "difficulty must be one of magnitude_large, .*was 'hard'"),
+        ({"difficulty": "hard"}, "difficulty must be one of 'magnitude_large', .*was 'hard'"),
         ({"strength": 1.2}, r"strength must be a share in \[0, 1\], or 5 of them, was 1.2"),
         ({"strength": (0.9, 0.8)}, "strength must be a share"),
         ({"val_strength": -1}, "val_strength must be a share"),
-        ({"label_noise": 2}, r"label_noise must lie in \[0, 1\], was 2"),
+        ({"label_noise": 2}, r"label_noise must be in \[0, 1\], was 2"),
         ({"classes": [[0, 1], [1, 2]]}, "classes must be two or more disjoint"),
         ({"classes": [[0, 1, 10], [2]]}, "classes must be two or more disjoint"),
         ({"classes": [[0, 1]]}, "classes must be two or more disjoint"),

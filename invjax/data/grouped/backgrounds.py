@@ -1,10 +1,10 @@
 """Two families of backgrounds, land and water, whose crops are disjoint between train, val and test.
 
-Scenes are cut into tiles; a tile belongs to one split and a crop never leaves its tile:
+Scenes are cut into tiles. A tile belongs to one split, and a crop never leaves its tile:
 
 photos       scikit-learn's china.jpg (lake and sky: water; shrubs: land) and flower.jpg (leaves: land)
-textures     these, with scikit-image's grass, gravel and brick (grey, tinted: land) and the sky of rocket (water)
-procedural   smooth noise, green to brown and upright against blue and in waves; needs no file
+textures     photos and scikit-image's grass, gravel and brick (grey, tinted: land) and the sky of rocket (water)
+procedural   smooth noise, upright in green and brown against level waves in blue; needs no file
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check_choice
 
 KINDS = ("photos", "textures", "procedural")
 FAMILIES = ("land", "water")
@@ -48,10 +48,9 @@ def backgrounds(kind: str = "auto", seed: int = 0) -> Backgrounds:
     """The tiles of one of ``KINDS``; "auto" is "photos", or "procedural" where scikit-learn is missing.
 
     Raises:
-      ValueError: another kind. ImportError: the package that brings the pictures is missing (extra ``data``).
+      BadArgument: another kind. ImportError: the package that brings the pictures is missing (extra ``data``).
     """
-    if kind not in ("auto", *KINDS):
-        raise BadArgument("background", f"be auto, {', '.join(KINDS)}", kind)
+    check_choice("background", kind, ("auto", *KINDS))
     rng = np.random.default_rng([seed, 2])
     if kind != "procedural":
         try:
@@ -65,7 +64,7 @@ def backgrounds(kind: str = "auto", seed: int = 0) -> Backgrounds:
 
 
 def crop(scenes: list[list[Tile]], side: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """A crop of a tile of a scene, all drawn, mirrored or not and resized.
+    """A crop of a tile of a scene (all three drawn at random), mirrored or not, and resized.
 
     Returns float64 [side, side, 3] in 0 ... 255, and where it was taken: "file@row,column+row in the tile,column,side".
     """
@@ -79,9 +78,9 @@ def crop(scenes: list[list[Tile]], side: int, rng: np.random.Generator) -> tuple
 
 
 def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear in both directions, [h, w, ...] -> [height, width, ...]: corners meet corners' half pixels.
+    """Bilinear in both directions, [h, w, ...] -> [height, width, ...], with pixel centers at half integers.
 
-    A smaller result averages over the pixels it covers (a triangle as wide as the reduction).
+    A smaller result averages over the pixels that it covers (a triangle as wide as the reduction).
     """
     for axis, length in ((0, height), (1, width)):
         picture = np.moveaxis(np.tensordot(_weights(picture.shape[axis], length), picture, (1, axis)), 0, axis)
@@ -98,7 +97,7 @@ def _weights(old: int, new: int) -> np.ndarray:
 
 
 def _dealt(scenes: list[tuple[int, list[Tile]]], rng: np.random.Generator) -> tuple[tuple[list[list[Tile]], ...], ...]:
-    """Each scene's tiles dealt out to train, val and test, so that every split has every scene."""
+    """The tiles of each scene dealt out to train, val and test, so that every split has every scene."""
     dealt: tuple[tuple[list[list[Tile]], ...], ...] = tuple(([], [], []) for _ in FAMILIES)
     for family, tiles in scenes:
         order = rng.permutation(len(tiles))

@@ -2,15 +2,15 @@
 
     y = [digit >= 5],   s = y for a share ρ, else 1 − y;   x = the 8 × 8 digit / 16 above 2 rows of 8 pixels s      (1)
 
-ρ = .95 in training, .5 elsewhere; group = 2 y + s. A network of 80 − 128 − 128 − 2 units, flattened pixels, trained on
-it as it is gets about 87 % of the test images right and 70 % of the worst group.
+ρ = .95 in training, .5 elsewhere; group = 2 y + s. A network of 80 − 128 − 128 − 2 units on flattened pixels, trained
+on the set as it is, gets about 87 % of the test images right and 70 % of the worst group.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check
 from invjax.data.grouped.group_data import GroupData, group_data
 
 
@@ -25,27 +25,24 @@ def digits_spurious(
     """The 1,797 digits of scikit-learn as images [10, 8, 1] float32: 8 rows of the digit, 2 of the strip (1).
 
     Args:
-      correlation: ρ in training, in [0, 1]. Exactly ``round((1 − ρ) n)`` of a class's n disagree, not a draw; in val
-        and test half of them do.
+      correlation: ρ in training, in [0, 1]. It is no draw: exactly ``round((1 − ρ) n)`` of the n images of a class
+        disagree, and half of them in val and test.
       strip: value of the strip where s = 1, in (0, 1]; where s = 0 it is 0. A fainter strip is harder to learn.
       noise: σ of normal noise on the strip's pixels, which are clipped to [0, 1] again.
       held_out: shares of the examples for val and test.
-      seed: of the split, the attribute and the noise.
+      seed: draws the split, the attribute and the noise.
 
     Returns:
       GroupData whose ``mask`` is True on the 8 rows of the digit.
 
     Raises:
-      ValueError: an argument is out of its range. ImportError: no scikit-learn (extra ``data``).
+      BadArgument: an argument is out of its range. ImportError: no scikit-learn (extra ``data``).
     """
-    if not 0 <= correlation <= 1:
-        raise BadArgument("correlation", "lie in [0, 1]", Words(correlation))
-    if not 0 < strip <= 1:
-        raise BadArgument("strip", "lie in (0, 1]", Words(strip))
-    if not noise >= 0:
-        raise BadArgument("noise", "be >= 0", Words(noise))
+    check("correlation", correlation, lambda share: 0 <= share <= 1, "in [0, 1]")
+    check("strip", strip, lambda value: 0 < value <= 1, "in (0, 1]")
+    check("noise", noise, lambda deviation: deviation >= 0, ">= 0")
     if min(held_out) <= 0 or sum(held_out) >= 1:
-        raise BadArgument("held_out", "be two positive shares with a sum below 1", Words(held_out))
+        raise BadArgument("held_out", "be two positive shares with a sum below 1", held_out)
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""Two classes of small objects on nothing: grey pictures whose zeros are outside the object.
+"""Two classes of small objects without a background: grey pictures that are 0 outside the object.
 
 fashion       tops (0 T-shirt, 2 pullover, 4 coat, 6 shirt) against footwear (5 sandal, 7 sneaker, 9 boot)
 digits        0 ... 4 against 5 ... 9
-silhouettes   birds of ellipses and strokes, drawn here: a round one on legs against a long-necked swimmer
+silhouettes   birds drawn here of ellipses and strokes: a round one on legs against a long-necked swimmer
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check_choice
 from invjax.data.images.fashion_mnist import fashion_folder, missing, read_idx
 from invjax.data.images.mnist import mnist_digits
 
@@ -31,7 +31,7 @@ class Foregrounds(NamedTuple):
 
 
 def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int = 0) -> Foregrounds:
-    """The objects of one of ``KINDS``, or for "auto" the first that is there (the silhouettes always are).
+    """The objects of one of ``KINDS``; "auto" takes the first that is there (the silhouettes always are).
 
     Args:
       fashion: the folder of Fashion-MNIST's idx files (``train-images-idx3-ubyte.gz`` …); by default
@@ -39,17 +39,17 @@ def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int
       seed: of the silhouettes.
 
     Raises:
-      ValueError: another kind; no Fashion-MNIST where it was asked for. ImportError: no digits (extra ``demo``).
+      BadArgument: another kind, or no Fashion-MNIST where it was asked for.
+      ImportError: no digits (extra ``demo``).
     """
-    if kind not in ("auto", *KINDS):
-        raise BadArgument("foreground", f"be auto, {', '.join(KINDS)}", kind)
+    check_choice("foreground", kind, ("auto", *KINDS))
     if kind in ("auto", "fashion"):
         folder = fashion_folder(fashion)
         if folder is not None:
             images, labels = (read_idx(folder / f"train-{part}-ubyte.gz") for part in ("images-idx3", "labels-idx1"))
             return Foregrounds("fashion", _by_class(images, labels, _FASHION))
         if kind == "fashion" or fashion is not None:
-            raise ValueError(missing(fashion))
+            raise missing(fashion)
     if kind in ("auto", "digits"):
         try:
             data = mnist_digits()

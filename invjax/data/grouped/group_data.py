@@ -2,8 +2,8 @@
 
     g_n = A · y_n + a_n          group of example n, its class y_n < K and its attribute a_n < A                   (1)
 
-A classifier that reads the attribute does well on the groups where both agree and badly on the others, so everything
-is counted by group. Sets whose attributes do not cross with all classes (SpuCoAnimals) number their groups themselves.
+A classifier that reads the attribute does well on the groups in which both agree and badly on the others, so everything
+is counted by group. A set whose attributes do not cross with all classes (SpuCoAnimals) numbers its groups itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, check_choice
 from invjax.data.images.files import ImageFiles
 from invjax.data.images.source import to_labels, to_range
 from invjax.types import Bounds
@@ -27,8 +27,8 @@ SPLITS = ("train", "val", "test")  # WaterBirds' numbers 0, 1, 2
 class GroupData:
     """N examples with classes, attributes and groups; made by :func:`group_data`, which checks them.
 
-    ``x`` is an array, or :class:`~invjax.data.images.files.ImageFiles` that are decoded when they are read: index
-    either with an int, a slice or an array of rows. ``table`` holds further columns ("img_filename" …).
+    ``x`` is an array, or :class:`~invjax.data.images.files.ImageFiles`, which are decoded when they are read; either is
+    indexed with an int, a slice or an array of rows. ``table`` holds further columns ("img_filename" …).
     """
 
     name: str
@@ -58,7 +58,7 @@ class GroupData:
         return f"GroupData({self.name!r}: {len(self)} examples{lazy}; {len(self.groups)} groups; {counts})"
 
     def split(self, name: str) -> GroupData:
-        """The examples of "train", "val" or "test". Raises ValueError for another name, or where there are none."""
+        """The examples of "train", "val" or "test". Raises BadArgument for another name, or where there are none."""
         return self.take(np.flatnonzero(self.part == self._index(name)))
 
     def take(self, index: Any) -> GroupData:
@@ -79,7 +79,7 @@ class GroupData:
         )
 
     def counts(self) -> dict[str, np.ndarray]:
-        """How many examples each group has in each split: {split: [G] int}."""
+        """The number of examples of each group in each split: {split: [G] int}."""
         size = len(self.groups)
         return {name: np.bincount(self.group[self.part == k], minlength=size) for k, name in enumerate(SPLITS)}
 
@@ -93,7 +93,7 @@ class GroupData:
         return "\n".join([*lines, f"{'all':{width}}" + "".join(f"{row.sum():8d}" for row in counts.values())])
 
     def require_groups(self, split: str = "train") -> None:
-        """Raise ValueError unless ``split`` holds two classes and every group that any split has."""
+        """Raise BadArgument unless ``split`` holds two classes and every group that any split has."""
         rows = self.part == self._index(split)
         if len(present := np.unique(self.y[rows])) < 2:
             only = ", ".join(self.classes[k] for k in present) or "no example"
@@ -103,23 +103,21 @@ class GroupData:
             raise BadArgument(split, "hold an example of each group", Words(f"without {names}"))
 
     def subset(self, count: int, split: str = "train", *, seed: int = 0, equal: bool = False) -> GroupData:
-        """``count`` examples of ``split``, drawn by group, with all examples of the other splits; order kept.
+        """``count`` examples of ``split``, drawn by group, and all examples of the other splits, in their order.
 
-        Groups keep their shares (largest remainders; none that is there vanishes), or with ``equal`` are of one size as
+        Groups keep their shares (by largest remainders, so that no group vanishes); with ``equal`` they get one size as
         far as they reach.
 
         Raises:
-          ValueError: ``count`` is not from the number of groups to the number of examples.
+          BadArgument: ``count`` is below the number of groups or above the number of examples.
         """
         rows = np.flatnonzero(self.part == self._index(split))
         members = [rows[self.group[rows] == g] for g in range(len(self.groups))]
         sizes = np.array([len(one) for one in members])
-        if not np.count_nonzero(sizes) <= count <= len(rows):
-            raise BadArgument(
-                "count",
-                f"be from {np.count_nonzero(sizes)}, the groups of {split}, to {len(rows)}, its examples",
-                count,
-            )
+        least = np.count_nonzero(sizes)
+        if not least <= count <= len(rows):
+            wanted = f"be from {least}, the groups of {split}, to {len(rows)}, its examples"
+            raise BadArgument("count", wanted, count)
         shares = equal_shares(count, sizes) if equal else proportional_shares(count, sizes)
         rng = np.random.default_rng(seed)
         drawn = [rng.permutation(one)[:share] for one, share in zip(members, shares, strict=True)]
@@ -134,10 +132,10 @@ class GroupData:
         """The same with all files read into one array.
 
         Args:
-          skip_bad: leave out the rows whose file cannot be decoded and say so in ``skipped``; else that raises.
+          skip_bad: leave out the rows whose file cannot be decoded and list them in ``skipped``, instead of raising.
 
         Raises:
-          ValueError: a file cannot be decoded (named), or none can; or sizes differ.
+          BadArgument: a file cannot be decoded, or none can; or sizes differ.
         """
         if not isinstance(self.x, ImageFiles):
             return self
@@ -147,9 +145,7 @@ class GroupData:
         return dataclasses.replace(self.take(kept), x=pixels, skipped=(*self.skipped, *bad))
 
     def _index(self, name: str) -> int:
-        if name not in SPLITS:
-            raise BadArgument("split", f"be one of {', '.join(SPLITS)}", name)
-        k = SPLITS.index(name)
+        k = SPLITS.index(check_choice("split", name, SPLITS))
         if not np.any(self.part == k):
             raise BadArgument("split", f"be one of which {self.name} has examples", name)
         return k
@@ -170,14 +166,14 @@ def group_data(
     table: Mapping[str, Any] | None = None,
     skipped: Sequence[str] = (),
 ) -> GroupData:
-    """A checked :class:`GroupData`; ``group`` and its names by (1) where they are not given.
+    """A checked :class:`GroupData`; ``group`` and its names follow (1) where they are not given.
 
     Args:
       x: [N, H, W, C] (or [N, ...]) uint8, or floats in [0, 1]; or ImageFiles.
       y, attribute, part: [N] integers: class, attribute, index into ``SPLITS``.
 
     Raises:
-      ValueError: lengths, kinds or ranges do not fit, naming the argument.
+      BadArgument: lengths, kinds or ranges do not fit.
     """
     count = len(x)
     if count < 1:
@@ -196,9 +192,8 @@ def group_data(
         if not np.issubdtype(x.dtype, np.floating):
             raise BadArgument("x", "be uint8 or floating point", x.dtype)
         if not (x.min() >= 0 and x.max() <= 1):
-            raise BadArgument(
-                "x", "lie in [0, 1]", Words(f"in [{x.min():g}, {x.max():g}]"), hint="give pixels 0 ... 255 as uint8"
-            )
+            was = Words(f"in [{x.min():g}, {x.max():g}]")
+            raise BadArgument("x", "lie in [0, 1]", was, hint="give pixels 0 ... 255 as uint8")
         x = x.astype(np.float32, copy=False)
     if mask is not None and (mask.dtype != bool or mask.shape != tuple(x.shape[:3])):
         raise BadArgument(
@@ -207,7 +202,7 @@ def group_data(
     further = {key: np.asarray(column) for key, column in (table or {}).items()}
     for key, column in further.items():
         if len(column) != count:
-            raise BadArgument(f"table[{key!r}]", f"have {count} rows", Words(f"of {len(column)}"))
+            raise BadArgument(f"table[{key!r}]", f"be {count} rows long", len(column))
     return GroupData(
         name,
         x,
@@ -222,7 +217,7 @@ def group_data(
 
 
 def proportional_shares(total: int, weights: Any) -> np.ndarray:
-    """[G] int with sum ``total``, as the nonnegative weights are to each other: largest remainders.
+    """[G] int with sum ``total``, in proportion to the nonnegative weights, by largest remainders.
 
     Where the total allows, no positive weight gets 0: such a group takes one from the largest.
     """
@@ -238,9 +233,9 @@ def proportional_shares(total: int, weights: Any) -> np.ndarray:
 
 
 def equal_shares(total: int, sizes: Any) -> np.ndarray:
-    """[G] int with sum ``min(total, sum sizes)``: as equal as the sizes, which none exceeds, let them be."""
+    """[G] int with sum ``min(total, sum sizes)``: as equal as they can be while none exceeds its size."""
     sizes = np.asarray(sizes, int)
     shares = np.zeros_like(sizes)
-    for done, g in enumerate(np.argsort(sizes, kind="stable")):  # the smallest first: what it lacks the others get
+    for done, g in enumerate(np.argsort(sizes, kind="stable")):  # the smallest first: the others get what it lacks
         shares[g] = min(sizes[g], (total - shares.sum()) // (len(sizes) - done))
     return shares

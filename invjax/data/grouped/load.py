@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check_choice
 from invjax.data.grouped import digits_spurious, spuco, spuco_mnist, synthbirds, waterbirds
 from invjax.data.grouped.group_data import GroupData
 
@@ -20,7 +20,7 @@ LOADERS: dict[str, Callable[..., GroupData]] = {
 
 
 def load_groups(name: str, **options: Any) -> GroupData:
-    """A known set by its name; ``options`` are its function's.
+    """A known set by its name; ``options`` go to its function.
 
     ===============  ========================================================================================
     digits-spurious  :func:`invjax.data.grouped.digits_spurious.digits_spurious`: 1,797 images of 10 × 8, scikit-learn
@@ -30,13 +30,11 @@ def load_groups(name: str, **options: Any) -> GroupData:
     spuco-animals    :func:`invjax.data.grouped.spuco.spuco_animals`: folders; also spuco-dogs, spuco-birds
     ===============  ========================================================================================
 
-    Raises ValueError for another name; else what the function says.
+    Raises BadArgument for another name, and whatever the function raises.
     """
-    if name not in LOADERS:
-        raise BadArgument("name", f"be one of {', '.join(LOADERS)}", name)
-    return LOADERS[name](**options)
+    return LOADERS[check_choice("name", name, LOADERS)](**options)
 
 
 def group_names() -> tuple[str, ...]:
-    """The names :func:`load_groups` knows."""
+    """The names that :func:`load_groups` knows."""
     return tuple(LOADERS)

@@ -3,10 +3,10 @@
     spuco_dogs /{train, val, test}/{small_dogs, big_dogs}/{indoor, outdoor}/ images        group = 2 y + place    (1)
     spuco_birds/{train, val, test}/{landbirds, waterbirds}/{land, water}/    images        group = 2 y + place    (2)
 
-SpuCoAnimals is both together: classes and places 0, 1 of (2) and 2, 3 of (1). Birds never stand indoors, so that of
-its 16 pairs 8 are groups: ``group = 2 y + place mod 2``. Published sizes of the groups (majority/minority): dogs train
-10,000/500, val 1,000/50, test 500/500; birds the same but val 500/25. Other sizes are taken as they are: ``describe``
-shows them. Source: S. Joshi et al., arXiv 2306.11957, and the package SpuCo's folders.
+SpuCoAnimals is both together, with classes and places 0, 1 from (2) and 2, 3 from (1). Birds never stand indoors, so
+only 8 of the 16 pairs are groups: ``group = 2 y + place mod 2``. Published sizes of the groups (majority/minority):
+dogs train 10,000/500, val 1,000/50, test 500/500; birds the same but val 500/25. Other sizes are taken as they are, and
+``describe`` shows them. Source: S. Joshi et al., arXiv 2306.11957, and the folders of the package SpuCo.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check_choice
+from invjax.data.folder import data_folder
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data
 from invjax.data.images.files import KINDS, MARGIN, ImageFiles, Store
-from invjax.data.images.source import data_folder
 
 _SETS = {  # folder, classes, places
     "birds": ("spuco_birds", ("landbirds", "waterbirds"), ("land", "water")),
@@ -39,8 +39,8 @@ def spuco_animals(
       size, margin: as :func:`~invjax.data.images.files.ImageFiles`; the protocol by default.
 
     Raises:
-      ValueError: no such source; a split, class or place has no folder or no image, naming it; or an unknown folder
-        stands where classes and places are listed.
+      BadArgument: no such source; a split, class or place without folder or image; or an unknown folder among those
+        of classes and places.
     """
     classes, attributes, groups = names(which)
     store = Store(data_folder() / "spuco" if source is None else source)
@@ -56,13 +56,12 @@ def spuco_animals(
             for name in (name for name in present if name.startswith(f"{base}{split}/")):
                 below = name.removeprefix(f"{base}{split}/").rpartition("/")[0]
                 if below not in found:
-                    raise BadArgument(
-                        "source", f"have the images of {split} in {', '.join(known)}", hint=f"{store} has {name!r}"
-                    )
+                    wanted = f"have the images of {split} in {', '.join(known)}"
+                    raise BadArgument("source", wanted, hint=f"{store} has {name!r}")
                 found[below].append(name)
             for g, (below, own) in enumerate(found.items()):
                 if not own:
-                    raise BadArgument("source", f"have images in {base}{split}/{below}, {store} has none")
+                    raise BadArgument("source", f"have images in {base}{split}/{below}", str(store))
                 files += own
                 rows += [(2 * offset + g // 2, 2 * offset + g % 2, k)] * len(own)
     label, place, part_of = np.asarray(rows, np.int32).T
@@ -82,19 +81,17 @@ def spuco_animals(
 
 def names(which: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The names of the classes, places and groups of "animals", "dogs" or "birds"."""
-    if which not in _PARTS:
-        raise BadArgument("which", f"be one of {', '.join(_PARTS)}", which)
-    parts = [_SETS[part][1:] for part in _PARTS[which]]
+    parts = [_SETS[part][1:] for part in _PARTS[check_choice("which", which, _PARTS)]]
     groups = tuple(f"{one} on {place}" for own, places in parts for one in own for place in places)
     return sum((own for own, _ in parts), ()), sum((places for _, places in parts), ()), groups
 
 
 def _base(names: list[str], folder: str, shown: str) -> str:
-    """Where ``train`` lies: in ``folder``, wherever that is, or at the top."""
+    """The folder of ``train``: ``folder``, at any depth, or the top."""
     for name in names:
         parts = name.split("/")
         if folder in parts[:-1]:
             return "/".join(parts[: parts.index(folder) + 1]) + "/"
     if any(name.startswith(f"{SPLITS[0]}/") for name in names):
         return ""
-    raise BadArgument("source", f"hold the folder {folder} with {', '.join(SPLITS)}", hint=f"{shown} does not")
+    raise BadArgument("source", f"hold the folder {folder} with {', '.join(SPLITS)}", shown)

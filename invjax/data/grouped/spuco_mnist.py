@@ -1,11 +1,11 @@
-"""SpuCoMNIST: digits in K classes before K colours, of which one goes with each class nearly always.
+"""SpuCoMNIST: digits of K classes before K colours, one of which nearly always goes with each class.
 
     x = v                 where the grey digit v > 0
     x = colour_a          where v = 0 and the pixel belongs to the spurious region, else 0                          (1)
     a = y for exactly ⌊ρ n_y⌋ of the n_y training images of class y; the others take the other colours in turn
 
 ρ = .995. In test, and in val unless it is given a strength, each class takes all colours in turn. Colours lie on the
-hue circle at 0, 1/K, 2/K …; group = K y + a. The region makes the colour easier or harder to learn:
+hue circle at 0, 1/K, 2/K …; group = K y + a. The region decides how easily the colour is learned:
 
 ==================  =============================================================
 magnitude_large     the whole image
@@ -16,9 +16,9 @@ variance_medium     49 pixels drawn for each image from the upper left 14 × 14
 variance_high       49 pixels drawn for each image from all
 ==================  =============================================================
 
-Source: S. Joshi et al., arXiv 2306.11957, and its package SpuCo (dataset SpuCoMNIST). Deviations: an own seed instead
-of the global ones; val is drawn by that seed, a fifth of each class, where the package lists 12,000 indices; colours
-are pure hues, up to .075 in a channel from matplotlib's map "hsv" that the package takes.
+Source: S. Joshi et al., arXiv 2306.11957, and its package SpuCo (dataset SpuCoMNIST). Deviations: the set has its own
+seed instead of the global ones; that seed draws val, a fifth of each class, where the package lists 12,000 indices; and
+colours are pure hues, which differ by up to .075 in a channel from matplotlib's map "hsv" in the package.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check, check_choice
+from invjax.data.folder import data_folder
 from invjax.data.grouped.group_data import GroupData, group_data
 from invjax.data.images.mnist import mnist_digits
-from invjax.data.images.source import data_folder, read_npz
+from invjax.data.images.source import read_npz
 
 DIFFICULTIES = (
     "magnitude_large",
@@ -49,7 +50,7 @@ _KEPT = 0.4012936743  # P(z > 0.25) of a standard normal: the share of a noisy d
 
 
 class Digits(NamedTuple):
-    """Grey digits; ``test`` images follow the ``train`` images in the arrays where ``train`` counts them."""
+    """Grey digits: the first ``train`` are for training and validation, the others for the test."""
 
     images: np.ndarray  # [N, 28, 28] uint8
     labels: np.ndarray  # [N] int 0 ... 9
@@ -78,23 +79,21 @@ def spuco_mnist(
       label_noise: share of the training images (and of val where it has a strength) that get another class's label,
         after the colour was chosen by the true one, which stays in ``table["clean_y"]``.
       feature_noise: share of these that lose each digit pixel with probability .6.
-      count: use so many training and validation images, alike from each class; all by default.
-      digits: what to colour; :func:`mnist_source` by default.
-      seed: of everything drawn.
+      count: how many training and validation images to use, in equal shares of each class; all by default.
+      digits: the digits to colour; :func:`mnist_source` by default.
+      seed: draws everything.
 
     Raises:
-      ValueError: an argument is out of its range, or a group of training would be empty: then ``strength`` is too high
-        for the number of images.
+      BadArgument: an argument is out of its range, or a group of training would be empty because ``strength`` is too
+        high for the number of images.
     """
-    if difficulty not in DIFFICULTIES:
-        raise BadArgument("difficulty", f"be one of {', '.join(DIFFICULTIES)}", difficulty)
-    for name, share in (("label_noise", label_noise), ("feature_noise", feature_noise)):
-        if not 0 <= share <= 1:
-            raise BadArgument(name, "lie in [0, 1]", Words(share))
+    check_choice("difficulty", difficulty, DIFFICULTIES)
+    for name, given in (("label_noise", label_noise), ("feature_noise", feature_noise)):
+        check(name, given, lambda share: 0 <= share <= 1, "in [0, 1]")
     lists = [tuple(int(d) for d in one) for one in classes]
     flat = [d for one in lists for d in one]
     if len(lists) < 2 or min(map(len, lists)) < 1 or len(set(flat)) < len(flat) or not set(flat) <= set(range(10)):
-        raise BadArgument("classes", "be two or more disjoint, non-empty lists of digits 0 ... 9", Words(lists))
+        raise BadArgument("classes", "be two or more disjoint, non-empty lists of digits 0 ... 9", classes)
     size = len(lists)
     strengths = (_strengths(strength, size, "strength"), _strengths(val_strength, size, "val_strength"), None)
     source = mnist_source() if digits is None else digits
@@ -135,7 +134,7 @@ def spuco_mnist(
     )
     try:
         data.require_groups()
-    except ValueError as error:
+    except BadArgument as error:
         raise BadArgument("strength", "leave every group an image", hint=str(error)) from error
     return data
 
@@ -160,9 +159,9 @@ def mnist_source() -> Digits:
 def _parts(
     label: np.ndarray, train: int | None, count: int | None, size: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, index of the split): of each class four fifths of the training images train, one fifth validates.
+    """(rows, index of the split): in each class four fifths of the training images train, and one fifth validates.
 
-    Where the source has no split a fifth is test first.
+    Where the source has no test images, a fifth of all becomes the test first.
     """
     first, known = [], np.arange(len(label)) < (len(label) if train is None else train)
     rows, parts = [], []
@@ -176,7 +175,7 @@ def _parts(
         first.append(members)
     total = sum(map(len, first))
     if count is not None and not 5 * size <= count <= total:
-        raise BadArgument("count", f"be from {5 * size} to {total}, the training and validation images", Words(count))
+        raise BadArgument("count", f"be from {5 * size} to {total}, the training and validation images", count)
     for members in first:
         kept = members[: len(members) if count is None else round(count * len(members) / total)]
         cut = len(kept) // 5
@@ -192,12 +191,12 @@ def _strengths(value: float | Sequence[float] | None, size: int, name: str) -> n
         return None
     rhos = np.asarray(value, np.float64)
     if rhos.shape not in ((), (size,)) or not (np.all(rhos >= 0) and np.all(rhos <= 1)):
-        raise BadArgument(name, f"be a share in [0, 1], or {size} of them", Words(value))
+        raise BadArgument(name, f"be a share in [0, 1], or {size} of them", value)
     return np.broadcast_to(rhos, (size,))
 
 
 def _colours(count: int, own: int, size: int, rho: float | None) -> np.ndarray:
-    """[count] colours of one class in (1); of all in turn for None."""
+    """[count] colours of one class by (1); all colours in turn where rho is None."""
     if rho is None:
         return np.arange(count) % size
     others = np.delete(np.arange(size), own)
@@ -210,7 +209,7 @@ def _drawn(rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarr
 
 
 def _regions(difficulty: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """[count, 28, 28] bool, where the colour goes."""
+    """[count, 28, 28] bool: where the colour goes."""
     region = np.zeros((count, 28, 28), bool)
     if difficulty == "magnitude_large":
         region[:] = True

@@ -2,11 +2,11 @@
 
     x = α ∘ colour + (1 − α) ∘ b,      b = m + c (crop − m)                                                         (1)
 
-A small object of class y before a crop of land or water (the attribute), as large as ``scale`` says, somewhere in the
-image. α in [0, 1] is the object's opacity and the mask is exactly α > 0: elsewhere the image is its background. m is
-the mean grey of all backgrounds; ``contrast`` c takes the spurious feature away: 0 leaves one flat grey. Training has
-WaterBirds' group counts, scaled; val and test are balanced. Objects (:mod:`~invjax.data.grouped.foregrounds`) and tiles
-of background (:mod:`~invjax.data.grouped.backgrounds`) are disjoint between the splits.
+A small object of class y lies somewhere before a crop of land or water (the attribute); ``scale`` is its size. α in
+[0, 1] is the opacity of the object, and the mask is exactly α > 0: elsewhere the image is its background. m is the mean
+grey of all backgrounds. A smaller ``contrast`` c weakens the spurious feature; 0 leaves one flat grey. Training has the
+group counts of WaterBirds, scaled; val and test are balanced. Objects (:mod:`~invjax.data.grouped.foregrounds`) and
+tiles of background (:mod:`~invjax.data.grouped.backgrounds`) are disjoint between the splits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check
 from invjax.data.grouped.backgrounds import FAMILIES, backgrounds, crop, resize
 from invjax.data.grouped.foregrounds import Foregrounds, foregrounds
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data, proportional_shares
@@ -48,25 +48,23 @@ def synthbirds(
       count: training images, in the proportions of WaterBirds' 3498/184/56/1057; no group is empty.
       size: of an image in pixels, 16 to 128; 32 to 48 suits the objects.
       held_out: images of each group in val, and again in test.
-      contrast: c of (1), in [0, 1]: how strong the background is. By default a small convolutional network trained on
-        the set as it is gets a third to a half of the worst group right; at 1, as photographed, next to none of it.
-      scale: side of the object by that of the image, in (0, 1]: how visible the object is; ±15 % by chance.
-      foreground: "fashion", "digits", "silhouettes", or "auto": the first that is installed.
-      background: "photos", "textures", "procedural", or "auto": photos, else procedural.
-      fashion: folder of Fashion-MNIST, where it is not in its place.
-      seed: of everything. The same seed gives the same objects, places and crops whatever contrast is.
+      contrast: c of (1), in [0, 1]: how strong the background is. By default a small convolutional network, trained on
+        the set as it is, gets a third to a half of the worst group right; at 1, as photographed, next to none of it.
+      scale: side of the object by that of the image, in (0, 1], within ±15 % by chance: how visible the object is.
+      foreground: "fashion", "digits", "silhouettes", or "auto" for the first that is installed.
+      background: "photos", "textures", "procedural", or "auto" for photos, else procedural.
+      fashion: the folder of Fashion-MNIST, where it is not in its usual place.
+      seed: draws everything. The same seed gives the same objects, places and crops whatever the contrast.
 
     Raises:
-      ValueError: an argument is out of its range. ImportError: a package that was asked for is missing.
+      BadArgument: an argument is out of its range. ImportError: a package that was asked for is missing.
     """
     limits = (("size", size, 16, 128), ("count", count, 4, 10**6), ("held_out", held_out, 1, 10**5))
     for name, value, least, most in limits:
         if not least <= value <= most:
-            raise BadArgument(name, f"be from {least} to {most}", Words(value))
-    if not 0 <= contrast <= 1:
-        raise BadArgument("contrast", "lie in [0, 1]", Words(contrast))
-    if not 0 < scale <= 1:
-        raise BadArgument("scale", "lie in (0, 1]", Words(scale))
+            raise BadArgument(name, f"be from {least} to {most}", value)
+    check("contrast", contrast, lambda strength: 0 <= strength <= 1, "in [0, 1]")
+    check("scale", scale, lambda share: 0 < share <= 1, "in (0, 1]")
     things, places = foregrounds(foreground, fashion, seed), backgrounds(background, seed)
     rng = np.random.default_rng(seed)
     counts = np.stack([proportional_shares(count, WATERBIRDS_TRAIN), *[np.full(4, held_out)] * 2])  # [split, group]
@@ -78,10 +76,10 @@ def synthbirds(
     mask = np.empty((len(y), size, size), bool)
     taken = []
     for n in range(len(y)):
-        own = np.random.default_rng([seed, 3, n])  # its own: what one image draws moves no other
+        own = np.random.default_rng([seed, 3, n])  # its own, so that one image's draws move no other
         behind, where = crop(places.tiles[place[n]][part[n]], size, own)
         thing = things.objects[y[n]][chosen[n]]
-        if things.kind != "digits" and own.random() < 0.5:  # a mirrored digit is none
+        if things.kind != "digits" and own.random() < 0.5:  # a mirrored digit is no digit
             thing = thing[:, ::-1]
         images[n], mask[n] = _composite(thing, _GREY + contrast * (behind - _GREY), scale, own)
         taken.append(where)

@@ -1,4 +1,4 @@
-"""WaterBirds: birds of land and water before landscapes of land and water, which in training agree 95 % of the time.
+"""WaterBirds: birds of land and water before landscapes of land and water, of which 95 % agree in training.
 
     group = 2 y + place        0 landbird on land, 1 landbird on water, 2 waterbird on land, 3 waterbird on water   (1)
 
@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
+from invjax.data.folder import data_folder
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data
 from invjax.data.images.files import MARGIN, ImageFiles, Store, pillow
-from invjax.data.images.source import data_folder
 
 CLASSES = ("landbird", "waterbird")
 PLACES = ("land", "water")
@@ -46,13 +46,13 @@ def waterbirds(
       size, margin: S px by :func:`~invjax.data.images.files.ImageFiles` (1): 224 is the published protocol (resize to
         256 × 256, center crop). None keeps the files as they are: right for a copy that was resized already. To shrink
         such a copy give ``margin=1``.
-      count: keep so many training images, drawn by group (:meth:`GroupData.subset`); all by default.
+      count: how many training images to keep, drawn by group (:meth:`GroupData.subset`); all by default.
       seed: of that draw.
-      skip_missing: leave out rows whose file is missing, and name them in ``skipped``; else they are an error.
-        (Files that are there but corrupt show when they are read: ``decode(skip_bad=True)``.)
+      skip_missing: leave out rows whose file is missing and name them in ``skipped``, instead of raising. (A corrupt
+        file shows only when it is read: ``decode(skip_bad=True)``.)
 
     Raises:
-      ValueError: no such source; columns missing; a row with an unknown split, class or place, or without its file.
+      BadArgument: no such source; columns missing; a row with an unknown split, class or place, or without its file.
     """
     store = open_waterbirds(data_folder() / "waterbirds" if source is None else Path(source))
     table = _read_metadata(store)
@@ -80,14 +80,15 @@ def waterbirds(
 
 
 def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
-    """The same with the birds' masks, resized and cropped as the images are; bird where that is at least half.
+    """The same with the masks of the birds, resized and cropped like the images; True where at least half is bird.
 
     Args:
       data: of :func:`waterbirds`, not decoded yet.
-      folder: in the source, holding for the image ``a/b.jpg`` the mask ``a/b.png``, as CUB's segmentations are kept.
+      folder: a folder of the source that holds for the image ``a/b.jpg`` the mask ``a/b.png``, as in CUB's
+        segmentations.
 
     Raises:
-      ValueError: a mask is missing or cannot be decoded (named), or ``data`` has no files.
+      BadArgument: a mask is missing or cannot be decoded, or ``data`` has no files.
     """
     if not isinstance(data.x, ImageFiles):
         raise BadArgument("data", "be files that are not decoded yet", Words("an array"))
@@ -105,15 +106,14 @@ def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
 def open_waterbirds(path: Path) -> Store:
     """The folder that holds ``metadata.csv``: ``path``, or the only folder or zip in it that does.
 
-    Raises ValueError where there is none, or more than one.
+    Raises BadArgument where there is none, or more than one.
     """
     if path.is_dir() and not (path / METADATA).is_file():
         inside = sorted(p for p in path.iterdir() if (p / METADATA).is_file() or p.suffix == ".zip")
         if len(inside) != 1:
             found = ", ".join(p.name for p in inside) or "neither"
-            raise BadArgument(
-                "source", f"hold {METADATA}, or one folder or zip that does", hint=f"{str(path)!r} has {found}"
-            )
+            hint = f"{str(path)!r} has {found}"
+            raise BadArgument("source", f"hold {METADATA}, or one folder or zip that does", hint=hint)
         path = inside[0]
     store = Store(path)
     if not store.zipped:
@@ -127,7 +127,7 @@ def open_waterbirds(path: Path) -> Store:
 def save_waterbirds(data: GroupData, folder: str | Path) -> Path:
     """Write a group-labelled set as a WaterBirds folder: PNG images, ``metadata.csv``, masks in ``segmentations/``.
 
-    Columns that ``data.table`` lacks are numbered or left empty. Returns the folder, which must not exist or be empty.
+    Columns that ``data.table`` lacks are numbered or left empty. Returns the folder, which must be new or empty.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -162,7 +162,7 @@ def _save(image: object, pixels: np.ndarray, path: Path) -> None:
 
 
 def _read_metadata(store: Store) -> dict[str, np.ndarray]:
-    """The columns of ``metadata.csv``: y, split and place as integers that were checked, others as they stand."""
+    """The columns of ``metadata.csv``: y, split and place as checked integers, the others as they stand."""
     where = f"{METADATA} of {store}"
     try:
         text = store.read(METADATA).decode("utf-8-sig")

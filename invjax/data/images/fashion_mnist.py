@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from invjax.core.errors import BadArgument
-from invjax.data.images.source import ImageData, data_folder
+from invjax.core.errors import BadArgument, Words, check_choice
+from invjax.data.folder import data_folder
+from invjax.data.images.source import ImageData
 from invjax.types import Bounds
 
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
@@ -21,17 +22,16 @@ def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> Ima
     """60,000 (train) or 10,000 (test) garments: images [N, 28, 28, 1] float32 in [0, 1], labels [N] int32 0 … 9.
 
     Args:
-      folder: of the idx files (``train-images-idx3-ubyte.gz`` …); by default where :func:`fashion_folder` finds them.
+      folder: holds the idx files (``train-images-idx3-ubyte.gz`` …); by default :func:`fashion_folder` looks for it.
       split: "train" or "test".
 
     Raises:
-      ValueError: another split, no such files, or files that are damaged.
+      BadArgument: another split, no such files, or files that are damaged.
     """
-    if split not in FILES:
-        raise BadArgument("split", f"be one of {', '.join(FILES)}", split)
+    check_choice("split", split, FILES)
     found = fashion_folder(folder)
     if found is None:
-        raise ValueError(missing(folder))
+        raise missing(folder)
     paths = [found / f"{FILES[split]}-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")]
     if lacking := [path.name for path in paths if not path.is_file()]:
         raise BadArgument("fashion", f"be a folder with {lacking[0]}", str(found))
@@ -42,23 +42,18 @@ def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> Ima
 def fashion_folder(given: str | Path | None = None) -> Path | None:
     """``given``, else ``INVJAX_DATA/fashion-mnist``, else Debian's place; None unless the training files are there."""
     shares = os.environ.get("XDG_DATA_DIRS", "/usr/local/share:/usr/share").split(":")
-    places = [
-        data_folder() / "fashion-mnist",
-        *(Path(share) / "datasets" / "fashion-mnist" for share in shares if share),
-    ]
-    for folder in places if given is None else [Path(given)]:
+    places = [data_folder(), *(Path(share) / "datasets" for share in shares if share)]
+    for folder in [place / "fashion-mnist" for place in places] if given is None else [Path(given)]:
         if (folder / "train-images-idx3-ubyte.gz").is_file() and (folder / "train-labels-idx1-ubyte.gz").is_file():
             return folder
     return None
 
 
-def missing(given: str | Path | None) -> str:
-    """The words of the error where :func:`fashion_folder` finds nothing."""
-    was = "in no known place" if given is None else f"not in {str(given)!r}"
-    return (
-        f"fashion must be a folder with Fashion-MNIST's idx files, they are {was}; Debian has them in the package "
-        "dataset-fashion-mnist"
-    )
+def missing(given: str | Path | None) -> BadArgument:
+    """The error where :func:`fashion_folder` finds nothing."""
+    was = Words("in no known place") if given is None else str(given)
+    hint = "Debian has them in the package dataset-fashion-mnist"
+    return BadArgument("fashion", "be a folder with Fashion-MNIST's idx files", was, hint=hint)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -66,9 +61,9 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         raw = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise BadArgument("fashion", f"hold readable gzipped idx files, {path.name} is not", hint=str(error)) from error
+        raise BadArgument(path.name, "be a readable gzipped idx file", hint=str(error)) from error
     axes = raw[3] if raw[:3] == b"\0\0\x08" else 0
     shape = np.frombuffer(raw, ">i4", axes, 4).astype(int) if len(raw) >= 4 + 4 * axes else np.zeros(0, int)
     if not axes or len(raw) - 4 - 4 * axes != shape.prod():
-        raise BadArgument("fashion", f"hold whole idx files of bytes, {path.name} is not one")
+        raise BadArgument(path.name, "be a whole idx file of bytes")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)

@@ -1,6 +1,6 @@
 """Images that stay files, in a folder or a zip, until they are read.
 
-An original is resized to a square and its middle is cut out, as the WaterBirds and SpuCo protocols do:
+A file is resized to a square, of which the middle is cut out, as in the protocols of WaterBirds and SpuCo:
 
     resize to (m S) × (m S), bilinear with antialiasing;  crop the central S × S;       S = 224, m = 8/7           (1)
 """
@@ -28,7 +28,7 @@ _REASONS = {"UnidentifiedImageError": "not an image", "FileNotFoundError": "no s
 
 
 class Store:
-    """Files below a folder, or below a folder inside a zip; names are relative to it and have forward slashes."""
+    """The files below a folder, or below a folder inside a zip; names are relative to it and have forward slashes."""
 
     def __init__(self, root: str | os.PathLike, prefix: str = ""):
         """root: an existing folder or zip. prefix: the folder inside the zip, ending in "/" unless it is empty."""
@@ -47,6 +47,7 @@ class Store:
 
     @property
     def zipped(self) -> bool:
+        """Whether the files are in a zip."""
         return not self.root.is_dir()
 
     def names(self) -> list[str]:
@@ -59,13 +60,14 @@ class Store:
         return sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of ``names`` that are no file here."""
+        """The ``names`` of which there is no file."""
         if self.zipped:
             have = set(self.names())
             return [name for name in names if name not in have]
         return [name for name in names if not (self.root / name).is_file()]
 
     def read(self, name: str) -> bytes:
+        """The bytes of a file."""
         return self._open().read(self.prefix + name) if self.zipped else (self.root / name).read_bytes()
 
     def below(self, folder: str) -> Store:
@@ -84,7 +86,7 @@ class Store:
 
 
 class ImageFiles:
-    """A list of N image files that reads like an array [N, H, W, 3] of uint8 and decodes what is asked for."""
+    """N image files that read like an array [N, H, W, 3] of uint8, of which only the rows asked for are decoded."""
 
     dtype = np.dtype(np.uint8)
     ndim = 4
@@ -109,7 +111,7 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, H, W, 3); the first file that can be read tells where no size was given."""
+        """(N, H, W, 3); where no size was given, that of the first file that can be read."""
         for row in range(len(self)):
             if self._side is not None:
                 break
@@ -137,22 +139,22 @@ class ImageFiles:
         return pixels if dtype is None else pixels.astype(dtype)
 
     def read(self, rows: np.ndarray, skip_bad: bool = False) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """(pixels [n, H, W, 3], the positions in ``rows`` that they are, "file: reason" of those left out).
+        """(pixels [n, H, W, 3], their positions in ``rows``, "file: reason" of each file left out).
 
         Raises:
-          ValueError: a file cannot be decoded, named, unless ``skip_bad``; or files differ in size.
+          BadArgument: a file cannot be decoded, unless ``skip_bad``; or files differ in size.
           ImportError: pillow is missing (extra ``data``).
         """
         names = [str(name) for name in self.names[rows]]
-        if len(names) > 16:  # decoding releases the interpreter
+        if len(names) > 16:  # threads help: decoding releases the interpreter
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
                 results = list(pool.map(self._attempt, names))
         else:
             results = [self._attempt(name) for name in names]
         bad = [f"{name}: {one}" for name, one in zip(names, results, strict=True) if isinstance(one, str)]
         if bad and not skip_bad:
-            more = f", nor can {len(bad) - 1} more" if len(bad) > 1 else ""
-            raise ValueError(f"an image of {self.store} cannot be decoded, {bad[0]}{more}")
+            more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise BadArgument(f"images of {self.store}", "be readable", hint=bad[0] + more)
         kept, pictures = [], []
         for k, picture in enumerate(results):
             if isinstance(picture, str):
@@ -163,9 +165,8 @@ class ImageFiles:
             self._side = self._side or (height, width)
             if (height, width) != self._side:
                 first, other = ("×".join(map(str, side)) for side in (self._side, (height, width)))
-                raise BadArgument(
-                    "size", "be given where files differ", hint=f"{names[k]!r} is {other}, others are {first}"
-                )
+                hint = f"{names[k]!r} is {other}, others are {first}"
+                raise BadArgument("size", "be given where files differ", hint=hint)
         pixels = np.stack(pictures) if pictures else np.zeros((0, *(self._side or (0, 0)), 3), np.uint8)
         return pixels, np.asarray(kept, np.int64), bad
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check_whole
+from invjax.data.folder import find
 from invjax.data.images.source import (
     IMAGE_KEYS,
     LABEL_KEYS,
@@ -16,8 +17,6 @@ from invjax.data.images.source import (
     TFDS,
     ImageData,
     ImageSource,
-    check_limits,
-    data_folder,
     read_npz,
     to_labels,
     to_range,
@@ -41,25 +40,23 @@ def load_images(
         or a builder of tensorflow_datasets. An npz holds ``images`` (or ``x``), uint8 or float, [N, H, W, C] or
         [N, H, W], and optionally ``labels`` (or ``y``), integers [N], and ``names``, [K] strings.
       split: of a tfds data set, e.g. "test".
-      start, count: the rows wanted; all by default.
-      bounds: (lower, upper), numbers: the data range. Pixels of 8 bits are mapped onto it (1), floating-point images
-        must lie in it.
+      start, count: the rows to read; all by default.
+      bounds: the data range, two numbers (lower, upper). Pixels of 8 bits are mapped onto it by (1) of
+        :mod:`invjax.data.images.source`; floating-point images must lie in it.
 
     Raises:
-      ValueError: the source cannot be found or read, or holds something else; naming what.
+      BadArgument: the source cannot be found or read, or holds something else.
       ImportError: tensorflow_datasets is missing (extra ``data``).
     """
     opened = open_images(source, split, bounds=bounds)
-    if not 0 <= start < opened.count:
-        raise BadArgument("start", f"be from 0 to {opened.count - 1}, the last image", start)
-    if count is not None and count < 1:
-        raise BadArgument("count", "be at least 1", count)
-    return opened.read(start, opened.count if count is None else min(start + count, opened.count))
+    start = check_whole("start", start, 0, opened.count - 1)
+    stop = opened.count if count is None else min(start + check_whole("count", count), opened.count)
+    return opened.read(start, stop)
 
 
 def open_images(source: Any, split: str = "test", *, bounds: Any = Bounds()) -> ImageSource:  # noqa: B008
     """The same without reading the images: arguments and errors of :func:`load_images`."""
-    limits = check_limits(bounds)
+    limits = _limits(bounds)
     if isinstance(source, str) and source.startswith(TFDS):
         return open_tfds(source.removeprefix(TFDS), split, limits)
     if not isinstance(source, str | os.PathLike):
@@ -67,8 +64,18 @@ def open_images(source: Any, split: str = "test", *, bounds: Any = Bounds()) -> 
     return _open_npz(Path(source), limits)
 
 
+def _limits(bounds: Any) -> Bounds:
+    try:
+        lower, upper = (float(side) for side in bounds)
+    except (TypeError, ValueError):
+        raise BadArgument("bounds", "be two numbers (lower, upper)", bounds) from None
+    if not (np.isfinite(lower) and np.isfinite(upper) and lower < upper):
+        raise BadArgument("bounds", "be finite with lower < upper", (lower, upper))
+    return Bounds(lower, upper)
+
+
 def _open_npz(path: Path, bounds: Bounds) -> ImageSource:
-    found = path if path.exists() or path.is_absolute() else data_folder() / path
+    found = find(path)
     if not found.is_file():
         raise BadArgument("images", f"be an existing .npz file or {TFDS}NAME", str(path))
     arrays = read_npz(found, "images", (*IMAGE_KEYS, *LABEL_KEYS, *NAME_KEYS))

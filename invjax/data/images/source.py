@@ -1,4 +1,4 @@
-"""Images with labels, from an ``.npz`` file or a data set of ``tensorflow_datasets``.
+"""Images in memory, and what makes them of pixels and labels.
 
     x = lower + (upper - lower) · pixel / 255                      pixels of 8 bits                              (1)
 
@@ -7,12 +7,11 @@ Floating-point images are taken as they are and must lie in the data range alrea
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,16 +38,6 @@ class ImageSource(NamedTuple):
 
     count: int
     read: Callable[[int, int], ImageData]
-
-
-def data_folder() -> Path:
-    """The folder of data files: the environment variable ``INVJAX_DATA``, else ``~/.local/share/invjax``.
-
-    It need not exist. A relative path that is not found from the working folder is looked for in it.
-    """
-    if chosen := os.environ.get("INVJAX_DATA"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "invjax"
 
 
 def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.ndarray:
@@ -83,18 +72,8 @@ def to_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.ndarra
     return labels.astype(np.int32)
 
 
-def check_limits(bounds: Any) -> Bounds:
-    try:
-        lower, upper = (float(side) for side in bounds)
-    except (TypeError, ValueError):
-        raise BadArgument("bounds", "be two numbers (lower, upper)", bounds) from None
-    if not (np.isfinite(lower) and np.isfinite(upper) and lower < upper):
-        raise BadArgument("bounds", "be finite with lower < upper", (lower, upper))
-    return Bounds(lower, upper)
-
-
 def read_npz(path: Path, name: str, keys: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-    """The arrays ``keys`` of an npz, those it has; all for None. Raises ValueError, naming the argument ``name``."""
+    """The arrays ``keys`` of an npz as far as it has them; all for None. Raises BadArgument about ``name``."""
     try:
         with open(path, "rb") as file:
             if file.read(2) != b"PK":

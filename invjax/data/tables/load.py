@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from invjax.core.errors import BadArgument
-from invjax.data.images.source import data_folder
+from invjax.core.errors import BadArgument, check_choice
+from invjax.data.folder import data_folder
 from invjax.data.tables import adult, german, numeric
 from invjax.data.tables.table import TabularData
 
@@ -36,20 +36,19 @@ def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
 
     Args:
       root: the folder of the files ``boston_housing_mlxtend.csv``, ``winequality-red.csv``, ``adult.data``,
-        ``adult.test``, ``german.data``; ``INVJAX_DATA/tabular`` by default. Where the file is missing the package is
+        ``adult.test``, ``german.data``; ``INVJAX_DATA/tabular`` by default. Where the file is missing, the package is
         used.
 
     Raises:
-      ValueError: no such name, or neither file nor package holds it.
+      BadArgument: no such name, or neither a file nor a package holds it.
       ImportError: the package is missing (extra ``data``).
     """
-    if name not in LOADERS:
-        raise BadArgument("name", f"be one of {', '.join(LOADERS)}", name)
+    check_choice("name", name, LOADERS)
     if root is not None and not Path(root).is_dir():
         raise BadArgument("root", "be an existing folder", str(root))
     return LOADERS[name](data_folder() / "tabular" if root is None else Path(root))
 
 
 def tabular_names() -> tuple[str, ...]:
-    """The names :func:`load_tabular` knows."""
+    """The names that :func:`load_tabular` knows."""
     return tuple(LOADERS)

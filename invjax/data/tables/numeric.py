@@ -9,24 +9,14 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints import Feature, Relation
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, of_shape
 from invjax.data.tables.table import TabularData, assemble, shuffled_split
 
 HOUSING = ("CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT", "MEDV")
 WINE_QUALITY = (
-    "fixed acidity",
-    "volatile acidity",
-    "citric acid",
-    "residual sugar",
-    "chlorides",
-    "free sulfur dioxide",
-    "total sulfur dioxide",
-    "density",
-    "pH",
-    "sulphates",
-    "alcohol",
-    "quality",
-)
+    "fixed acidity", "volatile acidity", "citric acid", "residual sugar", "chlorides", "free sulfur dioxide",
+    "total sulfur dioxide", "density", "pH", "sulphates", "alcohol", "quality",
+)  # fmt: skip
 
 
 def housing(root: Path) -> TabularData:
@@ -73,14 +63,12 @@ def breast_cancer(root: Path) -> TabularData:
 def wine_quality(root: Path) -> TabularData:
     """Red wines; label 1: quality at least 6. 1,279 rows to train and 320 to test. Free sulfur is part of the total.
 
-    Reads ``winequality-red.csv`` with or without a header, cells parted by commas or semicolons.
+    ``winequality-red.csv`` may have a header; its cells are separated by commas or semicolons.
     (P. Cortez et al., 2009.)
     """
     path = root / "winequality-red.csv"
     if not path.is_file():
-        raise ValueError(
-            f"wine-quality must lie in root as winequality-red.csv (UCI, Wine Quality); {str(root)!r} has none"
-        )
+        raise BadArgument("root", "hold winequality-red.csv (UCI, Wine Quality)", str(root))
     values = _numbers(path, len(WINE_QUALITY))
     table = {name: values[:, j] for j, name in enumerate(WINE_QUALITY[:-1])}
     relations = [Relation.at_most("free sulfur dioxide", "total sulfur dioxide")]
@@ -106,7 +94,7 @@ def _plain(
 
 
 def _numbers(path: Any, width: int) -> np.ndarray:
-    """[N, width] float64 of a file of numbers; a first line that is no numbers is a header."""
+    """[N, width] float64 from a file of numbers; a first line without a number is a header."""
     text = path.read_text()
     delimiter = ";" if ";" in text.splitlines()[0] else ","
     lines = text.splitlines()
@@ -119,7 +107,7 @@ def _numbers(path: Any, width: int) -> np.ndarray:
     except ValueError as error:
         raise BadArgument(path.name, "hold numbers only", hint=str(error)) from error
     if values.shape[1] != width or not np.isfinite(values).all():
-        raise BadArgument(path.name, f"have {width} columns of finite numbers", Words(f"{values.shape[1]} columns"))
+        raise BadArgument(path.name, f"hold finite numbers of shape [N, {width}]", of_shape(values.shape))
     return values
 
 

@@ -1,9 +1,9 @@
-"""Tables of people and things to explain: what every loader returns, and the loaders by name.
+"""What every loader of tables returns, and the pieces that make it.
 
     x = space.encode(table)                    model coordinates: one column per number, K 0/1 columns per category  (1)
 
-Numbers are z-scored with the mean and the standard deviation (divisor N) of all rows, test rows included: the protocol
-of the published tables, whose ranges, too, are the least and the greatest value of all rows.
+Numbers are z-scored with the mean and the standard deviation (divisor N) of all rows, test rows included. This is the
+protocol of the published tables, whose ranges, too, are the least and the greatest value of all rows.
 """
 
 from __future__ import annotations

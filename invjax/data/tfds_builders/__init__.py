@@ -3,9 +3,9 @@
     python -m invjax.data.tfds_builders waterbirds FOLDER_OR_ZIP --data-dir DIR
 
 prepares an array_record data set that :func:`tfds.data_source`, grain and ``load_images("tfds:DIR/waterbirds/1.0.0")``
-read. Images are stored as the files they are, so nothing is decoded or lost. The modules of this folder are builders in
-tfds' sense, too: ``tfds build waterbirds.py --manual_dir … --file_format array_record`` (that command itself, in
-tensorflow_datasets 4.9.10, does not start without TensorFlow). Importing this package does not load tfds.
+read. Images are stored as the files they are, so nothing is decoded or lost. The modules of this folder also serve
+``tfds build waterbirds.py --manual_dir … --file_format array_record`` (a command that, in tensorflow_datasets 4.9.10,
+does not start without TensorFlow). Importing this package does not load tfds.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check_choice
 
 BUILDERS = {"waterbirds": "Waterbirds", "spuco_animals": "SpucoAnimals"}
 
 
 def prepare(name: str, source: str | Path, data_dir: str | Path | None = None) -> Any:
-    """Prepare a set as array_record and return its builder; what is there already is kept.
+    """Prepare a set as array_record and return its builder; what is already there is kept.
 
     Args:
       name: "waterbirds" or "spuco_animals".
@@ -29,11 +29,10 @@ def prepare(name: str, source: str | Path, data_dir: str | Path | None = None) -
       data_dir: tfds' data folder; its default for None.
 
     Raises:
-      ValueError: another name, or what those functions say of the source: before anything is written.
+      BadArgument: another name, or what those functions say of the source; nothing is written then.
       ImportError: tensorflow_datasets or array_record is missing (extra ``data``).
     """
-    if name not in BUILDERS:
-        raise BadArgument("name", f"be one of {', '.join(BUILDERS)}", name)
+    check_choice("name", name, BUILDERS)
     try:
         import array_record  # noqa: F401
         import importlib_resources  # noqa: F401 -- tfds needs it to prepare, and does not say so

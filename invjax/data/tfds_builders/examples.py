@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from invjax.core.errors import BadArgument
 from invjax.data.grouped.group_data import SPLITS, GroupData
 from invjax.data.images.files import ImageFiles, pillow
 
@@ -46,7 +47,7 @@ def _examples(data: GroupData) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _rgb(encoded: bytes, name: str) -> bytes:
-    """The file itself where it is RGB, else (grey, palette, CMYK) the same picture in RGB, without loss as PNG."""
+    """The file itself if it is RGB, else (grey, palette, CMYK) the same picture in RGB, without loss, as PNG."""
     image = pillow()
     try:
         with image.open(io.BytesIO(encoded)) as opened:
@@ -56,5 +57,5 @@ def _rgb(encoded: bytes, name: str) -> bytes:
             out = io.BytesIO()
             opened.convert("RGB").save(out, "png")
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"an image cannot be decoded, {name}: {error}") from error
+        raise BadArgument(name, "be a readable image", hint=str(error)) from error
     return out.getvalue()

@@ -13,7 +13,7 @@ from invjax.data.tfds_builders import examples
 
 
 def open_source(source: str | Path) -> GroupData:
-    """The set, unread, or a ValueError that says what is wrong with it."""
+    """The set, unread. Raises BadArgument where something is wrong with it."""
     return spuco.spuco_animals(source, "animals")
 
 
