@@ -52,6 +52,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+toc_object_entries = False  # the list beside a page has its modules, not their every name
 add_module_names = False  # the heading above says which module it is
 # A builder of tensorflow_datasets subclasses it at import; the pages build without the extra, too.
 autodoc_mock_imports = [name for name in ("tensorflow_datasets",) if importlib.util.find_spec(name) is None]

@@ -9,8 +9,12 @@ their names.
 
 from __future__ import annotations
 
+import ast
+import functools
 import inspect
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 # ``code``, roles, links, and *one* stressed word.
@@ -85,15 +89,23 @@ def returns_as_field(lines: list[str]) -> list[str]:
     return out
 
 
+@functools.cache
+def class_sources(module: str) -> dict[str, list[str]]:
+    """Name -> lines of each class of a module: ``inspect.getsource`` would parse the file anew for every class."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if not file or not file.endswith(".py"):
+        return {}
+    text = Path(file).read_text("utf-8")
+    classes = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef))
+    lines = text.splitlines()
+    return {node.name: lines[node.lineno - 1 : node.end_lineno] for node in classes}
+
+
 def field_notes(cls: type) -> dict[str, str]:
     """The comments behind (or below) the annotated fields and the members of a class."""
-    try:
-        source = inspect.getsource(cls).splitlines()
-    except (OSError, TypeError):
-        return {}
     notes: dict[str, str] = {}
     last = None
-    for line in source:
+    for line in class_sources(cls.__module__).get(cls.__qualname__, []):
         if found := FIELD.match(line):
             last = found["name"]
             notes[last] = found["text"].strip()
