@@ -147,6 +147,52 @@ def test_public_names_have_docstrings(name):
     assert [key for key, value in found.items() if not described(value)] == []
 
 
+def renaming_classes() -> list[type]:
+    """Every class of the package that knows constants by their former names."""
+    found = set()
+    for info in pkgutil.walk_packages(invjax.__path__, "invjax.", onerror=lambda name: None):
+        if (
+            info.name in ("invjax.explain", "invjax.explaining")
+            or ".tfds_builders" in info.name
+            or "__main__" in info.name
+        ):
+            continue
+        values = vars(importlib.import_module(info.name)).values()
+        found |= {value for value in values if isinstance(value, type) and vars(value).get("RENAMED")}
+    return sorted(found, key=lambda cls: cls.__name__)
+
+
+@pytest.mark.fast
+def test_the_page_of_moved_names_has_every_renamed_constant():
+    page = (ROOT / "docs" / "migration.md").read_text("utf-8")
+    rows = []
+    for cls in renaming_classes():
+        pairs = (f"`{old}` → {new if ' ' in new else f'`{new}`'}" for old, new in cls.RENAMED.items())
+        rows.append(f"| `{cls.__name__}` | {', '.join(pairs)} |")
+    missing = [row for row in rows if row not in page]
+    assert not missing, "docs/migration.md needs these rows:\n" + "\n".join(missing)
+
+
+@pytest.mark.fast
+def test_the_modules_of_the_page_of_moved_names_exist():
+    """``invjax.a.b``, ``.c`` stands for invjax.a.b and invjax.a.c; what is on the left is gone or says where it went."""
+    page = (ROOT / "docs" / "migration.md").read_text("utf-8")
+    table = re.search(r"^## Modules$(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    for before, now in re.findall(r"^\| (`invjax.+) \| (`.+) \|$", table[1], re.MULTILINE):
+        for name in modules(before):
+            if name != "invjax.cli" and name not in ("invjax.bench", "invjax.data.images"):  # these are folders now
+                assert not ROOT.joinpath(*name.split(".")).with_suffix(".py").exists() or name in modules(now), name
+        for name in modules(now):
+            assert importlib.import_module(name)
+
+
+def modules(cell: str) -> list[str]:
+    found: list[str] = []
+    for name in re.findall(r"`([\w.]+)`", cell):
+        found.append(f"{found[-1].rpartition('.')[0]}{name}" if name.startswith(".") else name)
+    return found
+
+
 @pytest.mark.fast
 def test_every_module_says_what_it_is():
     found = pkgutil.walk_packages(invjax.__path__, "invjax.", onerror=lambda name: None)
