@@ -175,7 +175,7 @@ def test_the_page_of_moved_names_has_every_renamed_constant():
 
 @pytest.mark.fast
 def test_the_modules_of_the_page_of_moved_names_exist():
-    """``invjax.a.b``, ``.c`` stands for invjax.a.b and invjax.a.c; what is on the left is gone or says where it went."""
+    """``invjax.a.b``, ``.c`` is invjax.a.b and invjax.a.c; what is on the left is gone or says where it went."""
     page = (ROOT / "docs" / "migration.md").read_text("utf-8")
     table = re.search(r"^## Modules$(.*?)^## ", page, re.MULTILINE | re.DOTALL)
     for before, now in re.findall(r"^\| (`invjax.+) \| (`.+) \|$", table[1], re.MULTILINE):
