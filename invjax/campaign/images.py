@@ -11,7 +11,7 @@ from invjax.core.rows import map_rows
 from invjax.data import ImageSource
 from invjax.types import Array, LogitsFn
 
-BATCH = 256  # images per call of the network
+_BATCH = 256  # images per call of the network
 
 
 class ChosenImages(NamedTuple):
@@ -26,7 +26,7 @@ def _classes(logits: LogitsFn, x: Array) -> Array:
     return logits(x).argmax(axis=-1)
 
 
-def classify(logits: LogitsFn, images: np.ndarray, batch: int = BATCH) -> np.ndarray:
+def classify(logits: LogitsFn, images: np.ndarray, batch: int = _BATCH) -> np.ndarray:
     """[N] int, the classes that the network gives ``images`` [N, *S]. Compiles once whatever N."""
     return map_rows(_classes, logits, images, batch=batch)
 
@@ -57,8 +57,8 @@ def choose(
     index, images, classes, seen = [], [], [], 0
     while start + seen < source.count and (n is None or sum(map(len, index)) < n):
         begin = start + seen
-        block = source.read(begin, min(begin + BATCH, source.count))
-        right = block.labels if labels is None else labels[begin : begin + BATCH]
+        block = source.read(begin, min(begin + _BATCH, source.count))
+        right = block.labels if labels is None else labels[begin : begin + _BATCH]
         if right is None:
             raise BadArgument("labels", "be given", hint="the images come without any")
         take = np.ones(len(right), bool) if everything else classify(logits, block.images) == right

@@ -16,7 +16,7 @@ from invjax.core.files import write_atomic
 from invjax.data.images.source import read_npz
 from invjax.types import UNTARGETED, Status
 
-COLUMNS = ("index", "label", "target", "status", "evaluations", "pixels", "clusters", "l2", "d20")
+_COLUMNS = ("index", "label", "target", "status", "evaluations", "pixels", "clusters", "l2", "d20")
 
 
 def read_integers(path: str | Path, name: str, keys: tuple[str, ...]) -> np.ndarray:
@@ -64,7 +64,7 @@ def _npz(run: Run, chosen: ChosenImages, target: np.ndarray) -> bytes:
 def _csv(run: Run, chosen: ChosenImages, target: np.ndarray) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(_COLUMNS)
     numbers = run.attempts
     for i, t in np.ndindex(*target.shape):
         wanted = "any" if target[i, t] == UNTARGETED else int(target[i, t])

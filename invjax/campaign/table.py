@@ -9,7 +9,7 @@ import numpy as np
 from invjax.campaign.attack import Run
 from invjax.metrics import attack_rows
 
-CASES = {"best": "best target", "average": "average target", "worst": "worst target"}
+_CASES = {"best": "best target", "average": "average target", "worst": "worst target"}
 
 NOTE = (
     "ASR: share of targets reached. ACP: changed pixels. ANC: clusters of changed pixels. l2: length of the change, in "
@@ -31,7 +31,7 @@ def table_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
         mean = run.table["evaluations"][row["case"]]
         row["evaluations"] = "–" if np.isnan(mean) else f"{mean:.0f}"
         row["seconds"] = f"{run.seconds:.1f}" if row["case"] == "average" else ""
-        row["case"] = CASES[row["case"]] if several else "one target"
+        row["case"] = _CASES[row["case"]] if several else "one target"
     return rows
 
 

@@ -28,8 +28,8 @@ from invjax.report import Section, attack_section, write_report
 from invjax.report.text import text_table
 from invjax.types import Bounds, Config, LogitsFn
 
-SHOWN = 12  # images on the page
-PREDICTED = "predicted"  # labels: what the network predicts
+_SHOWN = 12  # images on the page
+_PREDICTED = "predicted"  # labels: what the network predicts
 
 
 def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Run:
@@ -62,7 +62,7 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
     with writing(folder):
         campaign.write_results(folder, run, chosen, pairs)
     weights = "" if options.weights is None else f" with the weights `{Path(options.weights).name}`"
-    more = f" The first {SHOWN} of {len(chosen.index)} images are shown." if len(chosen.index) > SHOWN else ""
+    more = f" The first {_SHOWN} of {len(chosen.index)} images are shown." if len(chosen.index) > _SHOWN else ""
     write_report(
         folder / "report.html",
         [_section(options, run, chosen, pairs, first.names)],
@@ -77,7 +77,7 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
 def _section(
     options: AttackOptions, run: Run, chosen: ChosenImages, pairs: Pairs, names: tuple[str, ...] | None
 ) -> Section:
-    shown = slice(0, SHOWN)
+    shown = slice(0, _SHOWN)
     return attack_section(
         chosen.images[shown],
         chosen.labels[shown],
@@ -95,7 +95,7 @@ def _section(
         note=f"{campaign.NOTE} Constants: {campaign.constants_text(run.config)}.",
         class_names=names,
         bounds=options.bounds,
-        max_images=SHOWN,
+        max_images=_SHOWN,
     )
 
 
@@ -149,15 +149,15 @@ def _labelled(
             raise BadArgument("labels", f"lie in [0, {classes}), the classes of the weights", labels[at], offset + at)
         return labels
 
-    if options.labels is not None and options.labels != PREDICTED:
+    if options.labels is not None and options.labels != _PREDICTED:
         return source, checked(to_labels(campaign.read_integers(options.labels, "labels", LABEL_KEYS), source.count))
 
     def read(start: int, stop: int) -> ImageData:
         data = source.read(start, stop)
-        if options.labels == PREDICTED:
+        if options.labels == _PREDICTED:
             return data._replace(labels=campaign.classify(logits, data.images).astype(np.int32))
         if data.labels is None:
-            raise BadArgument("labels", f"be a file or {PREDICTED!r}", hint=f"{options.images!r} holds none")
+            raise BadArgument("labels", f"be a file or {_PREDICTED!r}", hint=f"{options.images!r} holds none")
         return data._replace(labels=checked(data.labels, start))
 
     return ImageSource(source.count, read), None

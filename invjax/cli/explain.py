@@ -25,9 +25,9 @@ from invjax.report.counterfactuals import frontier_rows, measure_row
 from invjax.report.text import text_table
 from invjax.types import Status
 
-SHOWN = 10  # rows explained where none are named
-PRINTED = 40  # people printed
-FRONTIER = 3  # changes on the frontier where --max-changes is not given
+_SHOWN = 10  # rows explained where none are named
+_PRINTED = 40  # people printed
+_FRONTIER = 3  # changes on the frontier where --max-changes is not given
 
 
 def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> Explanation:
@@ -53,7 +53,7 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
         max_changes=options.max_changes, plausibility=options.plausibility, tau=options.tau,
         evaluator=chosen.evaluator, key=jax.random.key(options.seed), certify=options.certify,
         time_limit=options.time_limit, lanes=options.lanes,
-        frontier=(options.max_changes or FRONTIER) if options.frontier else 0,
+        frontier=(options.max_changes or _FRONTIER) if options.frontier else 0,
         progress=False if options.no_progress else None,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
@@ -104,7 +104,7 @@ def _rows(options: ExplainOptions, data: TabularData) -> tuple[Any, Sequence[str
         return read_people(options.people, data)
     count = len(data.label)
     if options.rows is None:
-        return data.test[:SHOWN], None
+        return data.test[:_SHOWN], None
     if options.rows in ("test", "all"):
         return (data.test if options.rows == "test" else np.arange(count)), None
     if found := re.fullmatch(r"(\d*):(\d*)", options.rows):
@@ -120,9 +120,9 @@ def _rows(options: ExplainOptions, data: TabularData) -> tuple[Any, Sequence[str
 
 def _print(explanation: Explanation, say: Callable[[str], None]) -> None:
     lines = explanation.text().splitlines()
-    say("\n" + "\n".join(lines[: 2 * PRINTED]))
-    if len(explanation.people) > PRINTED:
-        say(f"… and {len(explanation.people) - PRINTED} more in counterfactuals.csv")
+    say("\n" + "\n".join(lines[: 2 * _PRINTED]))
+    if len(explanation.people) > _PRINTED:
+        say(f"… and {len(explanation.people) - _PRINTED} more in counterfactuals.csv")
     say("\n" + "; ".join(f"{name}: {value}" for name, value in explanation.settings.items()))
     row = {"rows": str(len(explanation.people))} | measure_row(explanation.summary)
     say(f"\n{text_table([row])}\n")

@@ -32,10 +32,10 @@ class Person:
         """The row in one line."""
         if self.status == Status.FOUND:
             return sentence(self.changes)
-        return f"{WORDS[self.status]}: {self.reason}"
+        return f"{_WORDS[self.status]}: {self.reason}"
 
 
-WORDS = {
+_WORDS = {
     Status.FOUND: "found",
     Status.NOT_FOUND: "not found",
     Status.NONFINITE: "not a number",

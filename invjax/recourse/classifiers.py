@@ -24,11 +24,11 @@ from invjax.models.blackbox import black_box, distill, with_surrogate
 from invjax.recourse.judging import predictor
 from invjax.types import Array, Evaluator, LogitsFn
 
-HIDDEN = (20, 20)
-PASSES, FEWEST, MOST = 30, 400, 3000  # passes over the rows; steps at least and at most
-BATCH, RATE, DECAY = 64, 5e-3, 1e-2
-IMITATED = 4000  # rows that a surrogate learns from
-GRADIENTS = ("surrogate", "antithetic")
+_HIDDEN = (20, 20)
+_PASSES, _FEWEST, _MOST = 30, 400, 3000  # passes over the rows; steps at least and at most
+_BATCH, _RATE, _DECAY = 64, 5e-3, 1e-2
+_IMITATED = 4000  # rows that a surrogate learns from
+_GRADIENTS = ("surrogate", "antithetic")
 
 
 class TableClassifier(NamedTuple):
@@ -56,9 +56,9 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
       ValueError: there is no such name, file or object, or it does not fit the columns and classes. ImportError:
       scikit-learn is missing (extra ``data``).
     """
-    check_choice("gradient", gradient, GRADIENTS)
+    check_choice("gradient", gradient, _GRADIENTS)
     if name in ("mlp", "logistic"):
-        weights = train(data, HIDDEN if name == "mlp" else (), seed)
+        weights = train(data, _HIDDEN if name == "mlp" else (), seed)
         words = "a network with two hidden layers of 20" if name == "mlp" else "logistic regression"
         chosen = TableClassifier(weights, white_box, f"{words}, trained on {len(data.train)} rows", np.nan, weights)
     elif name == "forest":
@@ -89,7 +89,7 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
     return chosen._replace(accuracy=float(right.mean()) if len(test) else np.nan)
 
 
-def train(data: TabularData, hidden: tuple[int, ...] = HIDDEN, seed: int = 0) -> LogitsModel:
+def train(data: TabularData, hidden: tuple[int, ...] = _HIDDEN, seed: int = 0) -> LogitsModel:
     """An MLP [D, *hidden, K] on ``data.train``: 30 passes of AdamW on cross-entropy, batches of 64, cosine rate.
 
     At least 400 and at most 3,000 steps: with more passes networks of small data sets become sure of everything.
@@ -106,8 +106,8 @@ def train(data: TabularData, hidden: tuple[int, ...] = HIDDEN, seed: int = 0) ->
         raise BadArgument("data", "have training rows of at least two classes", len(np.unique(y)))
     net = MLP((data.x.shape[1], *hidden, len(data.classes)), rngs=nnx.Rngs(seed))
     model = as_logits(net)
-    steps = int(np.clip(PASSES * len(x) // BATCH, FEWEST, MOST))
-    optimiser = optax.adamw(optax.cosine_decay_schedule(RATE, steps), weight_decay=DECAY)
+    steps = int(np.clip(_PASSES * len(x) // _BATCH, _FEWEST, _MOST))
+    optimiser = optax.adamw(optax.cosine_decay_schedule(_RATE, steps), weight_decay=_DECAY)
 
     def loss_of(params: Any, x: Array, y: Array) -> Array:
         return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), y).mean()
@@ -116,7 +116,7 @@ def train(data: TabularData, hidden: tuple[int, ...] = HIDDEN, seed: int = 0) ->
     def fit(params: Any, x: Array, y: Array, key: Array) -> Any:
         def step(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
             params, memory = carry
-            drawn = jax.random.randint(key, (BATCH,), 0, len(x))
+            drawn = jax.random.randint(key, (_BATCH,), 0, len(x))
             updates, memory = optimiser.update(jax.grad(loss_of)(params, x[drawn], y[drawn]), memory, params)
             return (optax.apply_updates(params, updates), memory), None  # type: ignore[return-value]
 
@@ -151,7 +151,7 @@ def _two_classes(model: LogitsModel, data: TabularData) -> LogitsModel:
 
 
 def _predictor(data: TabularData, predict_proba: Any, words: str, gradient: str, seed: int) -> TableClassifier:
-    rows = _whole(data)[:IMITATED]
+    rows = _whole(data)[:_IMITATED]
     box = black_box(predict_proba, len(data.classes), floor=1e-3, example=data.x[rows[0]])
     if gradient == "antithetic":
         width = data.x.shape[1]

@@ -19,8 +19,8 @@ from invjax.core.rows import map_rows
 from invjax.recourse.wording import changes, costs, sentence
 from invjax.types import Array, LogitsFn
 
-CHUNK = 4096  # rows per call of the network
-TOLD = 5  # the changes of a rejected answer are named up to this number
+_CHUNK = 4096  # rows per call of the network
+_TOLD = 5  # the changes of a rejected answer are named up to this number
 
 
 class Question(NamedTuple):
@@ -53,7 +53,7 @@ def logits_of(model: LogitsFn, x: np.ndarray) -> np.ndarray:
     whole = np.asarray(np.isfinite(x).all(1))
     clean = np.where(whole[:, None], x, 0).astype(np.float32)
     some = clean if len(x) else np.zeros((1, x.shape[1]), np.float32)
-    logits = map_rows(_logits, model, some, batch=CHUNK, few_shapes=True)[: len(x)].astype(np.float64)
+    logits = map_rows(_logits, model, some, batch=_CHUNK, few_shapes=True)[: len(x)].astype(np.float64)
     logits[~whole] = np.nan
     return logits
 
@@ -140,4 +140,4 @@ def _wrong(space: FeatureSpace, factual: Any, raw: Any, row: int, broken: list[s
 
 def _told(space: FeatureSpace, factual: Any, raw: Any, row: int) -> str:
     found = changes(space, factual, raw, row)
-    return sentence(found) if 0 < len(found) <= TOLD else f"{len(found) or 'no'} changes"
+    return sentence(found) if 0 < len(found) <= _TOLD else f"{len(found) or 'no'} changes"

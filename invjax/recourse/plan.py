@@ -22,9 +22,9 @@ from invjax.recourse.wording import number
 from invjax.types import Config, Density, Evaluator, LogitsFn
 
 FUNCTIONS = ("face", "pcfe")
-METHODS = (*REGISTRY, *FUNCTIONS)
-CUT = ("s-cfe", "cem")  # take the density cut at its quantile, with the weight of the default density
-UNLIMITED = 2**20  # so many changes are no limit
+_METHODS = (*REGISTRY, *FUNCTIONS)
+_CUT = ("s-cfe", "cem")  # take the density cut at its quantile, with the weight of the default density
+_UNLIMITED = 2**20  # so many changes are no limit
 
 
 class Plan(NamedTuple):
@@ -60,7 +60,7 @@ def make_plan(
 
     Arguments as in :func:`invjax.recourse.explain_rows`. Raises ValueError naming the argument.
     """
-    name = check_choice("method", method, METHODS) if isinstance(method, str) else type(method).__name__
+    name = check_choice("method", method, _METHODS) if isinstance(method, str) else type(method).__name__
     if max_changes is not None:
         max_changes = check_whole("max_changes", max_changes)
     if tau is not None:
@@ -87,7 +87,7 @@ def make_plan(
         if hasattr(method, "tau"):
             used = cut if density is None else density
     most = getattr(config, "max_changes", None)
-    most = None if most is None or int(most) >= UNLIMITED else int(most)
+    most = None if most is None or int(most) >= _UNLIMITED else int(most)
     words = {
         "method": name,
         "changed features": "any number" if most is None else f"at most {most}",
@@ -123,7 +123,7 @@ def _configured(
         constants["tau"] = 1.0 if tau is None else float(tau)
     elif fitted is None:
         constants["tau"] = 0.0
-    elif method in CUT:
+    elif method in _CUT:
         used, constants["tau"] = fitted.density, fitted.tau if tau is None else float(tau)
     else:  # the others bring the weight for the density they were written for
         if tau is not None:

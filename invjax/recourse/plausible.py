@@ -26,9 +26,9 @@ from invjax.core.errors import BadArgument, check
 from invjax.data.tables.table import TabularData
 from invjax.densities import KDE, Hinge, fit_kde, hinge
 
-MOST_ROWS = 2000  # of a class: more would add time, not shape
-WEIGHT = 8.0  # τ in units of h²
-NEAR = 5
+_MOST_ROWS = 2000  # of a class: more would add time, not shape
+_WEIGHT = 8.0  # τ in units of h²
+_NEAR = 5
 
 
 class Plausibility(NamedTuple):
@@ -44,7 +44,7 @@ class Plausibility(NamedTuple):
         return self.density.density
 
 
-def training_rows(data: TabularData, most: int = MOST_ROWS, seed: int = 0) -> np.ndarray:
+def training_rows(data: TabularData, most: int = _MOST_ROWS, seed: int = 0) -> np.ndarray:
     """Rows of ``data.train`` that obey the schema's form (finite columns), at most ``most`` of each class, in order.
 
     Raises ValueError: a class has fewer than two such rows.
@@ -70,14 +70,14 @@ def plausibility_of(data: TabularData, alpha: float = 0.25, rows: np.ndarray | N
     rows = training_rows(data) if rows is None else rows
     x, y = data.x[rows], data.label[rows]
     found = np.asarray(fit_kde(x, y).bandwidth, np.float64)
-    least = [floor(x[y == k]) for k in range(len(found))]
+    least = [_floor(x[y == k]) for k in range(len(found))]
     kde = fit_kde(x, y, bandwidth=np.maximum(found, least))
     return Plausibility(
-        hinge(kde, x, y, alpha), WEIGHT * float(np.mean(np.square(np.asarray(kde.bandwidth, np.float64)))), alpha
+        hinge(kde, x, y, alpha), _WEIGHT * float(np.mean(np.square(np.asarray(kde.bandwidth, np.float64)))), alpha
     )
 
 
-def floor(x: np.ndarray) -> float:
+def _floor(x: np.ndarray) -> float:
     """``½ m₅ / √D`` of rows x [n, D]: see the module. 0 where most rows are equal to five others."""
-    distance, _ = cKDTree(x).query(x, k=min(NEAR + 1, len(x)))  # the nearest is the row itself
+    distance, _ = cKDTree(x).query(x, k=min(_NEAR + 1, len(x)))  # the nearest is the row itself
     return 0.5 * float(np.median(np.asarray(distance)[:, -1])) / math.sqrt(x.shape[1])

@@ -14,7 +14,7 @@ from invjax.recourse.reading import Rows
 from invjax.recourse.wording import changes, sentence
 from invjax.types import Status
 
-MARGIN = 1e-4  # logit units: the class need only win
+_MARGIN = 1e-4  # logit units: the class need only win
 
 
 def prove(plan: Plan, rows: Rows, answers: Answers, *, time_limit: float) -> tuple[Person, ...]:
@@ -31,7 +31,7 @@ def prove(plan: Plan, rows: Rows, answers: Answers, *, time_limit: float) -> tup
         return answers.people
     found = certify(
         plan.network, rows.x[todo], rows.predicted[todo], rows.target[todo], answers.result.rows(todo), space=space,
-        norm="l0", kappa=MARGIN, time_limit=time_limit,
+        norm="l0", kappa=_MARGIN, time_limit=time_limit,
     )  # fmt: skip
     factual = space.decode(rows.x[todo])
     better = space.decode(np.asarray(found.x), factual)

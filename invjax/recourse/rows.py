@@ -23,7 +23,7 @@ from invjax.recourse.proofs import prove
 from invjax.recourse.reading import Rows, read_rows
 from invjax.types import Array, Config, Density, Evaluator
 
-NEIGHBOURS = 20  # of the local outlier factor
+_NEIGHBOURS = 20  # of the local outlier factor
 
 
 def freeze(data: TabularData, names: Sequence[str]) -> TabularData:
@@ -114,7 +114,7 @@ def _explanation(plan: Plan, rows: Rows, answers: Answers, steps: tuple[Step, ..
     record = measure_counterfactuals(
         rows.x, answers.result, rows.target, predict=predictor(plan.network), space=data.space, table=rows.table,
         train_x=data.x[plan.train], train_y=data.label[plan.train], density=plan.kernels,
-        lof_neighbours=NEIGHBOURS if find_spec("sklearn") else None,
+        lof_neighbours=_NEIGHBOURS if find_spec("sklearn") else None,
     )  # fmt: skip
     summary = summarize_counterfactuals(record) | {"plausible": _plausible(plan, rows, answers, record.valid)}
     return Explanation(

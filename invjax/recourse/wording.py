@@ -10,8 +10,8 @@ import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace
 
-FEW = 3  # significant digits of a number without a grid
-MOST = 12
+_FEW = 3  # significant digits of a number without a grid
+_MOST = 12
 
 
 class Change(NamedTuple):
@@ -55,13 +55,13 @@ def pair(feature: Feature, old: Any, new: Any) -> tuple[str, str]:
     if feature.grid:
         decimals = max(_decimals(feature.grid), _decimals(feature.origin))
     else:
-        decimals = max(FEW - 1 - _exponent(size), 1 - _exponent(apart), 0)
-    texts = [f"{value:.{min(decimals, MOST)}f}" for value in (old, new)]
+        decimals = max(_FEW - 1 - _exponent(size), 1 - _exponent(apart), 0)
+    texts = [f"{value:.{min(decimals, _MOST)}f}" for value in (old, new)]
     texts = [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
     return (texts[0], texts[1]) if texts[0] != texts[1] else _general(old, new)
 
 
-def number(value: float, digits: int = FEW) -> str:
+def number(value: float, digits: int = _FEW) -> str:
     """A number with this many significant digits; as a power of ten only from a million on."""
     if not math.isfinite(value):
         return "–"
@@ -95,7 +95,7 @@ def costs(space: FeatureSpace, factual: Mapping[str, Any], answer: Mapping[str, 
 
 
 def _general(old: float, new: float) -> tuple[str, str]:
-    for digits in range(FEW, 18):
+    for digits in range(_FEW, 18):
         texts = f"{old:.{digits}g}", f"{new:.{digits}g}"
         if texts[0] != texts[1]:
             break
@@ -111,7 +111,9 @@ def _decimals(value: float) -> int:
     """How many decimals a grid needs: 0 for 5, 1 for 0.5, 2 for 0.25."""
     if not math.isfinite(value):
         return 0
-    return next((n for n in range(MOST) if abs(value * 10**n - round(value * 10**n)) < 1e-9 * max(1, abs(value))), MOST)
+    return next(
+        (n for n in range(_MOST) if abs(value * 10**n - round(value * 10**n)) < 1e-9 * max(1, abs(value))), _MOST
+    )
 
 
 def _plain(value: Any) -> Any:

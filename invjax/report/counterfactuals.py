@@ -13,9 +13,9 @@ from invjax.recourse.wording import probability
 from invjax.report.page import Section, escape, inline, table_markup
 from invjax.types import Status
 
-SHOWN = 200  # people on the page
+_SHOWN = 200  # people on the page
 
-MEASURES = (  # key of the summary, heading, decimals
+_MEASURES = (  # key of the summary, heading, decimals
     ("l0", "changed", 2),
     ("l2", "l2", 2),
     ("lof_target", "LOF, target class", 3),
@@ -26,7 +26,7 @@ MEASURES = (  # key of the summary, heading, decimals
     ("violations", "violations", 0),
 )
 
-NOTE = (
+_NOTE = (
     "Validity: of the rows that did not have the wanted class, the share with an answer that has it, in raw units and "
     "by the model itself; rows that already had it are not counted anywhere. Coverage: the share of the same rows with "
     "any answer. All other columns are means over the valid answers alone. l2 is in standardised units; a switch of a "
@@ -58,18 +58,18 @@ def counterfactual_section(explanation: Explanation, *, title: str = "", text: s
         title or f"What would have to be different: {explanation.name}",
         text=text or f"{said[:1].upper()}{said[1:]}.",
         facts=facts,
-        markup=_people_table(people[:SHOWN])
+        markup=_people_table(people[:_SHOWN])
         + _left_out(len(people))
         + _frontier(explanation)
         + f"<h3>How good the answers are</h3>{table_markup([measure_row(explanation.summary)])}"
-        + f"<figcaption>{inline(f'{NOTE} {note}'.strip())}</figcaption>",
+        + f"<figcaption>{inline(f'{_NOTE} {note}'.strip())}</figcaption>",
     )
 
 
 def measure_row(summary: Mapping[str, float]) -> dict[str, str]:
     """The summary as one row of a table, with headings a reader knows."""
     row = {"validity": _percent(summary["validity"]), "coverage": _percent(summary["coverage"])}
-    return row | {heading: _shown(summary[key], decimals) for key, heading, decimals in MEASURES}
+    return row | {heading: _shown(summary[key], decimals) for key, heading, decimals in _MEASURES}
 
 
 def frontier_rows(explanation: Explanation) -> list[dict[str, str]]:
@@ -128,7 +128,7 @@ def _piece(feature: str, text: str) -> str:
 
 
 def _left_out(count: int) -> str:
-    return f"<figcaption>The first {SHOWN} of {count} rows are shown.</figcaption>" if count > SHOWN else ""
+    return f"<figcaption>The first {_SHOWN} of {count} rows are shown.</figcaption>" if count > _SHOWN else ""
 
 
 def _frontier(explanation: Explanation) -> str:

@@ -18,8 +18,8 @@ from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic, writing
 from invjax.report.png import data_uri, encode_png
 
-CSS = files("invjax.report").joinpath("style.css").read_text("utf-8")
-SMALL = 64  # pixels: up to here an image is drawn enlarged with hard pixel edges
+_CSS = files("invjax.report").joinpath("style.css").read_text("utf-8")
+_SMALL = 64  # pixels: up to here an image is drawn enlarged with hard pixel edges
 
 # The page may use nothing but itself; a browser enforces it.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -94,7 +94,7 @@ def render(sections: Iterable[Section], *, title: str = "invjax report", subtitl
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{CSS}</style>\n</head>\n'
+        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{_CSS}</style>\n</head>\n'
         f"<body>\n<main>\n<header>\n<h1>{escape(title)}</h1>\n"
         + (f"<p>{inline(subtitle)}</p>\n" if subtitle else "")
         + (f"<nav>{links}</nav>\n" if len(parts) > 2 else "")
@@ -126,7 +126,7 @@ def image_tag(image: Any, alt: str = "", width: int | None = None) -> str:
         png, shape = encode_png(np.asarray(image)), np.shape(image)
     size = ""
     if shape is not None:
-        small = max(shape[:2]) <= SMALL
+        small = max(shape[:2]) <= _SMALL
         across = width if width is not None else shown_width(shape[0], shape[1], 160)
         size = ' class="pixels"' if small else ""
         size += f' width="{across}" height="{round(across * shape[0] / shape[1])}"'
@@ -138,7 +138,7 @@ def image_tag(image: Any, alt: str = "", width: int | None = None) -> str:
 def shown_width(height: int, width: int, wanted: int) -> int:
     """The width in CSS pixels at which an image is drawn; for a small image a whole multiple of its own width."""
     longest = max(height, width)
-    if longest <= SMALL:
+    if longest <= _SMALL:
         return width * max(1, round(wanted / longest))
     return min(width, max(1, round(wanted * 1.4 * width / longest)))
 

@@ -14,16 +14,16 @@ from invjax.report import Section, attack_section
 from invjax.report.text import text_table
 from invjax.types import Bounds, LogitsFn
 
-BOUNDS = Bounds(0.0, 1.0)
-CLASSES = 10
-ATTACKS: dict[str, tuple[str, dict[str, str | float]]] = {
+_BOUNDS = Bounds(0.0, 1.0)
+_CLASSES = 10
+_ATTACKS: dict[str, tuple[str, dict[str, str | float]]] = {
     "GSE": ("gse", {}),
     "σ-zero": ("sigma-zero", {"steps": 60}),
     "PGD": ("pgd", {"eps": 0.3, "step_size": 0.02, "steps": 60}),
     "FGSM": ("fgsm", {"eps": 0.3}),
 }
-PICTURED = ("GSE", "σ-zero", "PGD")
-PICTURED_DIGITS = 20
+_PICTURED = ("GSE", "σ-zero", "PGD")
+_PICTURED_DIGITS = 20
 
 _TEXT = (
     "A small convolutional network reads each digit below correctly. For every other digit we look for a change of the "
@@ -38,23 +38,23 @@ _TEXT = (
 def attacks_section(
     logits: LogitsFn, digits: ChosenImages, say: Callable[[str], None], **options: Any
 ) -> tuple[Section, str]:
-    """Every digit towards all nine other classes, by each of :data:`ATTACKS`; the section and the table as text.
+    """Every digit towards all nine other classes, by each of ``_ATTACKS``; the section and the table as text.
 
     options: of :func:`invjax.solve` (lanes, key, progress).
     """
-    pairs = campaign.make_pairs(digits.labels, CLASSES)
+    pairs = campaign.make_pairs(digits.labels, _CLASSES)
     runs = {}
-    for title, (name, constants) in ATTACKS.items():
+    for title, (name, constants) in _ATTACKS.items():
         say(f"{title}: {len(digits.index)} digits x {pairs.shape[1]} targets")
         config = campaign.configure(name, constants)
-        runs[title] = campaign.attack_pairs(title, logits, digits.images, pairs, config, BOUNDS, **options)
+        runs[title] = campaign.attack_pairs(title, logits, digits.images, pairs, config, _BOUNDS, **options)
     rows = campaign.table_rows(list(runs.values()))
-    gse, sparse, pgd = (runs[title] for title in PICTURED)
+    gse, sparse, pgd = (runs[title] for title in _PICTURED)
     section = attack_section(
         digits.images,
         digits.labels,
         pairs.target_table,
-        {title: runs[title].result for title in PICTURED},
+        {title: runs[title].result for title in _PICTURED},
         rows,
         title="Make the classifier read another digit",
         text=_TEXT,
@@ -67,7 +67,7 @@ def attacks_section(
             "gradients GSE needs per pair": f"{gse.table['evaluations']['average']:.0f}",
         },
         note=f"{campaign.NOTE} {_constants_note()}",
-        max_images=PICTURED_DIGITS,
+        max_images=_PICTURED_DIGITS,
     )
     return section, text_table(rows, group="case")
 
@@ -81,7 +81,7 @@ def choose_digits(logits: LogitsFn, n: int, seed: int) -> tuple[ChosenImages, fl
     order = order[right[order]]
     # The first of each class, then the second of each class, and so on: 0 1 2 ... 9 0 1 2 ...
     rank = np.zeros(len(order), int)
-    for digit in range(CLASSES):
+    for digit in range(_CLASSES):
         of_class = data.labels[order] == digit
         rank[of_class] = np.arange(of_class.sum())
     index = order[np.lexsort((data.labels[order], rank))][:n]
@@ -91,7 +91,7 @@ def choose_digits(logits: LogitsFn, n: int, seed: int) -> tuple[ChosenImages, fl
 def _constants_note() -> str:
     used = "; ".join(
         f"{title} {', '.join(f'{name} = {value:g}' for name, value in constants.items())}"
-        for title, (_, constants) in ATTACKS.items()
+        for title, (_, constants) in _ATTACKS.items()
         if constants
     )
     return f"Constants: {used}; all others, and those of GSE, are the defaults."

@@ -25,9 +25,9 @@ from invjax.report.text import text_table
 from invjax.types import Density, Status
 from invjax.viz import plane
 
-Say = Callable[[str], None]
+_Say = Callable[[str], None]
 
-HOUSING: dict[str, tuple[str, dict[str, Any]]] = {  # column of the data -> its name here, and how it may change
+_HOUSING: dict[str, tuple[str, dict[str, Any]]] = {  # column of the data -> its name here, and how it may change
     "CRIM": ("crime", {"direction": "down"}),
     "ZN": ("large lots", {"direction": "none"}),
     "INDUS": ("industry", {"direction": "down"}),
@@ -42,10 +42,10 @@ HOUSING: dict[str, tuple[str, dict[str, Any]]] = {  # column of the data -> its 
     "LSTAT": ("poverty", {"direction": "none"}),
 }
 SUBURBS = 8
-MOST = 3  # features that may change
-PLANE = ("alcohol", "flavanoids")
-PLANE_TAU = 20.0
-DENSE = 0.5  # the dense region holds this share of the class's own rows
+_MOST = 3  # features that may change
+_PLANE = ("alcohol", "flavanoids")
+_PLANE_TAU = 20.0
+_DENSE = 0.5  # the dense region holds this share of the class's own rows
 
 _HOUSING_TEXT = (
     "Each line is a suburb of Boston (1970) whose houses cost less than the median, both in the data and in the view "
@@ -69,33 +69,33 @@ _PLANE_TEXT = (
     "denser half of that cultivar's own wines. The price is a larger distance."
 )
 _PLANE_NOTE = (
-    f"S-CFE with τ = 0 and τ = {PLANE_TAU:g}; kernel density of each class, cut at its median (leave-one-out). Shades: "
-    "the density of cultivar 0. Distances are in standard deviations."
+    f"S-CFE with τ = 0 and τ = {_PLANE_TAU:g}; kernel density of each class, cut at its median (leave-one-out). "
+    "Shades: the density of cultivar 0. Distances are in standard deviations."
 )
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def suburb_data() -> TabularData:
+def _suburb_data() -> TabularData:
     """Boston Housing with readable names and with what a suburb can change; grids in raw units."""
     data = load_tabular("housing")
-    table = {name: data.table[column] for column, (name, _) in HOUSING.items()}
+    table = {name: data.table[column] for column, (name, _) in _HOUSING.items()}
     features = [
         Feature(name, lower=float(table[name].min()), upper=float(table[name].max()), **options)
-        for name, options in HOUSING.values()
+        for name, options in _HOUSING.values()
     ]
     return assemble("housing", table, data.label, data.classes, features, (data.train, data.test))
 
 
-def housing_section(say: Say) -> tuple[Section, str]:
+def housing_section(say: _Say) -> tuple[Section, str]:
     """What would have to change for a suburb's houses to be expensive."""
-    data = suburb_data()
+    data = _suburb_data()
     chosen = classifier(data, "mlp")
     logits = np.asarray(chosen.model(jnp.asarray(data.x[data.test])))
     cheap = data.test[(logits.argmax(1) == 0) & (data.label[data.test] == 0)][:SUBURBS]
-    say(f"Housing: {len(cheap)} suburbs, at most {MOST} changes each")
-    told = explain_rows(data, chosen.model, cheap, target=1, max_changes=MOST)
+    say(f"Housing: {len(cheap)} suburbs, at most {_MOST} changes each")
+    told = explain_rows(data, chosen.model, cheap, target=1, max_changes=_MOST)
     title = "What would have to change for a suburb's houses to be expensive?"
     section = counterfactual_section(told, title=title, text=_HOUSING_TEXT, note=_HOUSING_NOTE)
     return section, told.text()
@@ -118,17 +118,17 @@ class Plane(NamedTuple):
 
 
 def in_the_plane(data: TabularData) -> Plane:
-    """S-CFE over :data:`PLANE`, with a line as classifier, without and with the density of the target class."""
-    columns = [data.space.names.index(name) for name in PLANE]
+    """S-CFE over two features, with a line as classifier, without and with the density of the target class."""
+    columns = [data.space.names.index(name) for name in _PLANE]
     points, label = data.x[:, columns], data.label
     weights, offset = fit_line(points, label)
     model = LogitsModel((jnp.asarray(weights), jnp.asarray(offset)), _line)
     rows = points[(points @ weights + offset < 0) & (label == 0)][::4]
     kde = fit_kde(points, label)
-    level = hinge(kde, points, label, DENSE)
+    level = hinge(kde, points, label, _DENSE)
     bounds = (points.min(0), points.max(0))
     answers, dense = {}, {}
-    for name, tau in (("without plausibility", 0.0), ("with plausibility", PLANE_TAU)):
+    for name, tau in (("without plausibility", 0.0), ("with plausibility", _PLANE_TAU)):
         zeros = np.zeros(len(rows), np.int32)
         result = solve(
             model, rows, zeros, target=zeros + 1, method=SCFE(max_changes=2, tau=tau), density=level, bounds=bounds
@@ -151,12 +151,12 @@ def fit_line(x: np.ndarray, y: np.ndarray, ridge: float = 1e-2) -> tuple[np.ndar
     return weights[:-1].astype(np.float32), np.float32(weights[-1])
 
 
-def plane_section(say: Say) -> tuple[Section, str]:
+def plane_section(say: _Say) -> tuple[Section, str]:
     """The two-dimensional picture."""
     data = load_tabular("wine")
     drawn = in_the_plane(data)
-    say(f"Wine: {len(drawn.x)} rows in the plane of {' and '.join(PLANE)}, without and with plausibility")
-    units = [data.space.names.index(name) for name in PLANE]
+    say(f"Wine: {len(drawn.x)} rows in the plane of {' and '.join(_PLANE)}, without and with plausibility")
+    units = [data.space.names.index(name) for name in _PLANE]
     center, scale = data.space.center[units], data.space.scale[units]
     weights, offset = drawn.weights
 
@@ -171,7 +171,7 @@ def plane_section(say: Say) -> tuple[Section, str]:
         margin=lambda raw: back(raw) @ weights + offset,
         log_prob=lambda raw: jax.vmap(drawn.density.log_prob, (0, None))(jnp.asarray(back(raw)), jnp.int32(1)),
         level=drawn.level,
-        names=PLANE,
+        names=_PLANE,
         class_names=data.classes,
     )
     lines = [

@@ -18,15 +18,15 @@ from invjax.report.text import text_table
 from invjax.types import Density, LogitsFn, Result, Status
 from invjax.viz import ways
 
-FROM, TO = 9, 4
+_FROM, _TO = 9, 4
 WAYS = ("sparsity only", "plausibility only", "both")
-DRAWN = 8
+_DRAWN = 8
 PIXELS = 32  # that may change
-ALL = 28 * 28
-KERNEL = 2.0  # bandwidth: Euclidean distance of pictures in [0, 1]
-TAU = 14.0
+_ALL = 28 * 28
+_KERNEL = 2.0  # bandwidth: Euclidean distance of pictures in [0, 1]
+_TAU = 14.0
 CONFIDENT = 0.9  # probability of the target
-GREY = 1 / 255  # a change up to here is invisible
+_GREY = 1 / 255  # a change up to here is invisible
 
 _TEXT = (
     "The network from above reads these nines correctly. Every answer is a picture that it reads as a four with a "
@@ -36,8 +36,8 @@ _TEXT = (
     "pixels, and where a four differs: the stroke that closes the nine fades. In the widest nines it fades only partly."
 )
 _NOTE = (
-    f"S-CFE with a kernel density of 2,500 digits, bandwidth {KERNEL:g}, τ = {TAU:g}. Both were chosen by eye: with a "
-    "narrow kernel plausibility alone redraws the picture as one particular four, with a larger τ as a blurred four. "
+    f"S-CFE with a kernel density of 2,500 digits, bandwidth {_KERNEL:g}, τ = {_TAU:g}. Both were chosen by eye: with "
+    "a narrow kernel plausibility alone redraws the picture as one particular four, with a larger τ as a blurred four. "
     "Log density and last column come from a Gaussian mixture of other fours, which no method was given; the last "
     "column is the share of further real fours that it finds less likely than the answer. Wachter's method minimises "
     "the l1 norm by gradient steps, which leaves tiny changes in many pixels. Pictures of a change: red is brighter, "
@@ -54,7 +54,7 @@ class Digits(NamedTuple):
     rank: dict[str, np.ndarray]  # [N] by a density that no way was given; 0 where nothing was found
 
 
-def nine_to_four(logits: LogitsFn, count: int = DRAWN, **constants: Any) -> Digits:
+def nine_to_four(logits: LogitsFn, count: int = _DRAWN, **constants: Any) -> Digits:
     """Nines made fours by sparsity alone, plausibility alone, both; and by Wachter's method for comparison.
 
     The density given to the ways is fitted to the digits with an even number; the nines and the judging density come
@@ -63,20 +63,20 @@ def nine_to_four(logits: LogitsFn, count: int = DRAWN, **constants: Any) -> Digi
     data = mnist_digits()
     assert data.labels is not None
     known = np.arange(len(data.labels)) % 2 == 0
-    density = fit_kde(data.images[known], data.labels[known], bandwidth=KERNEL)
-    nines = np.flatnonzero(~known & (data.labels == FROM))
-    nines = nines[np.asarray(logits(data.images[nines])).argmax(1) == FROM]
+    density = fit_kde(data.images[known], data.labels[known], bandwidth=_KERNEL)
+    nines = np.flatnonzero(~known & (data.labels == _FROM))
+    nines = nines[np.asarray(logits(data.images[nines])).argmax(1) == _FROM]
     x = data.images[nines[np.linspace(0, len(nines) - 1, count).round().astype(int)]]
-    label, target = np.full(count, FROM), np.full(count, TO)
+    label, target = np.full(count, _FROM), np.full(count, _TO)
     common = {"probability": CONFIDENT, "iterations": 50, "polish": 30} | constants
     methods = {
         WAYS[0]: SCFE(max_changes=PIXELS, **common),
-        WAYS[1]: SCFE(max_changes=ALL, tau=TAU, **common),
-        WAYS[2]: SCFE(max_changes=PIXELS, tau=TAU, **common),
+        WAYS[1]: SCFE(max_changes=_ALL, tau=_TAU, **common),
+        WAYS[2]: SCFE(max_changes=PIXELS, tau=_TAU, **common),
         "Wachter": Wachter(probability=CONFIDENT, trials=6),
     }
     results, rows, ranks = {}, [], {}
-    judge, fours = judging_density(data.images[~known & (data.labels == TO)])
+    judge, fours = _judging_density(data.images[~known & (data.labels == _TO)])
     for name, method in methods.items():
         # One compiled program for all ways of S-CFE: sparsity alone has the density at the weight 0.
         seen = None if name == "Wachter" else density
@@ -90,7 +90,7 @@ def nine_to_four(logits: LogitsFn, count: int = DRAWN, **constants: Any) -> Digi
     return Digits(x, results, rows, ranks)
 
 
-def judging_density(fours: np.ndarray) -> tuple[Density, np.ndarray]:
+def _judging_density(fours: np.ndarray) -> tuple[Density, np.ndarray]:
     """A mixture fitted to two thirds of the fours, and the last third, among which answers are ranked."""
     third = np.arange(len(fours)) % 3 == 2
     ones = np.zeros(int((~third).sum()), np.int32)
@@ -98,9 +98,9 @@ def judging_density(fours: np.ndarray) -> tuple[Density, np.ndarray]:
 
 
 def _digit_row(name: str, result: Result, found: np.ndarray, values: np.ndarray, rank: np.ndarray) -> dict[str, str]:
-    exact, seen = (changed_pixels(result.delta[found], atol) for atol in (0.0, GREY))
+    exact, seen = (changed_pixels(result.delta[found], atol) for atol in (0.0, _GREY))
     return {
-        f"{FROM} → {TO}": name,
+        f"{_FROM} → {_TO}": name,
         "valid": f"{int(found.sum())} of {len(found)}",
         "pixels changed (median)": _median(exact),
         "by more than 1/255": _median(seen),
@@ -115,11 +115,11 @@ def _median(values: np.ndarray) -> str:
 
 def digits_section(logits: LogitsFn, say: Callable[[str], None]) -> tuple[Section, str]:
     """Nines made fours in three ways, as pictures and as a table."""
-    say(f"Digits: {DRAWN} nines made fours in three ways")
+    say(f"Digits: {_DRAWN} nines made fours in three ways")
     made = nine_to_four(logits)
     figure = ways(made.x, {name: made.results[name] for name in WAYS})
     section = Section(
-        f"A {FROM} made a {TO}, in three ways",
+        f"A {_FROM} made a {_TO}, in three ways",
         _TEXT,
         table=made.rows,
         note=_NOTE,

@@ -16,9 +16,9 @@ from invjax.report.text import text_table
 from invjax.viz.learning import perturbed, worst_groups
 
 METHODS = ("erm", "random-labels", "pgd-l2", "cfe-l2", "p-cfe", "density-only", "permuted-density", "resample")
-SEEDS = (0, 1, 2)
-DRAWN = ("pgd-l2", "cfe-l2", "p-cfe", "density-only")
-IMAGES = 8
+_SEEDS = (0, 1, 2)
+_DRAWN = ("pgd-l2", "cfe-l2", "p-cfe", "density-only")
+_IMAGES = 8
 
 _TEXT = (
     "Digits 0–4 against 5–9. Under each digit is a strip of pixels that agrees with the class in 95 of 100 training "
@@ -39,7 +39,7 @@ _NOTE = (
 
 
 def learn_section(
-    say: Callable[[str], None], task: Task | None = None, seeds: Sequence[int] = SEEDS
+    say: Callable[[str], None], task: Task | None = None, seeds: Sequence[int] = _SEEDS
 ) -> tuple[Section, str]:
     """The study as a section, and as text for the terminal. task, seeds: smaller ones for tests."""
     task = load_task("digits-spurious") if task is None else task
@@ -87,11 +87,11 @@ def _row(name: str, record: dict[str, Any]) -> dict[str, str]:
 
 def _pictures(study: Study) -> tuple[Picture, ...]:
     """Some training images whose target is another class, as the methods made them."""
-    sets = {name: study.perturbed[name] for name in DRAWN if name in study.perturbed}
+    sets = {name: study.perturbed[name] for name in _DRAWN if name in study.perturbed}
     if not sets:
         return ()
     made = next(iter(sets.values()))
-    rows = made.source[np.flatnonzero(made.y != made.label)][:IMAGES].tolist()
+    rows = made.source[np.flatnonzero(made.y != made.label)][:_IMAGES].tolist()
     titles = [f"→ {study.data.classes[k]}" for k in made.y[np.isin(made.source, rows)]]
     caption = "Training images, their changed versions, and the change: red is brighter, blue darker, all on one scale."
     return (Picture(perturbed(study.x, sets, rows, titles=titles), caption, width=860),)
