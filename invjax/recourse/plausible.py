@@ -37,11 +37,7 @@ class Plausibility(NamedTuple):
     density: Hinge
     tau: float  # squared model units per nat
     alpha: float
-
-    @property
-    def kde(self) -> KDE:
-        """The density without the cut."""
-        return self.density.density
+    kde: KDE  # the density without the cut
 
 
 def training_rows(data: TabularData, most: int = _MOST_ROWS, seed: int = 0) -> np.ndarray:
@@ -72,9 +68,8 @@ def plausibility_of(data: TabularData, alpha: float = 0.25, rows: np.ndarray | N
     found = np.asarray(fit_kde(x, y).bandwidth, np.float64)
     least = [_floor(x[y == k]) for k in range(len(found))]
     kde = fit_kde(x, y, bandwidth=np.maximum(found, least))
-    return Plausibility(
-        hinge(kde, x, y, alpha), _WEIGHT * float(np.mean(np.square(np.asarray(kde.bandwidth, np.float64)))), alpha
-    )
+    tau = _WEIGHT * float(np.mean(np.square(np.asarray(kde.bandwidth, np.float64))))
+    return Plausibility(hinge(kde, x, y, alpha), tau, alpha, kde)
 
 
 def _floor(x: np.ndarray) -> float:

@@ -73,7 +73,7 @@ def attack_section(
             expected = (*wanted.shape, *pictures.shape[1:])
             raise BadArgument(f"results[{name!r}].delta", f"be of shape {expected}", of_shape(result.delta.shape))
     shown = min(len(pictures), max_images)
-    look = _Look(class_names, bounds, shown_width(*pictures.shape[1:3], size))
+    look = _Look(class_names, bounds, shown_width(pictures.shape[1], pictures.shape[2], size))
     norms = {name: l2(result.delta[:shown], unit, bounds) for name, result in host.items()}
     cards = []
     for n, x in enumerate(pictures[:shown]):
