@@ -114,7 +114,7 @@ def _points(problem: Problem, config: OnePixel, tried: Array) -> Array:
 
 def _ask(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState) -> Array:
     points = _points(problem, config, state.tried)
-    return points.at[0].set(jnp.where(state.count == 0, problem.x, points[0]))
+    return points.at[0].set(jnp.where(state.count == 0, problem.x, points[0]))  # the first candidate of all is x
 
 
 def _loss(ctx: Context, problem: Problem, config: OnePixel, state: OnePixelState, point: Array, logits: Array) -> Array:
