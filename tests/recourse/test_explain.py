@@ -444,7 +444,7 @@ def test_command_with_a_forest(files, tmp_path, gradient):
     ("words", "said"),
     [
         ((), "--data must be given, or csv, and not both"),
-        (("--data", "moon"), "--data must be one of housing"),
+        (("--data", "moon"), "--data must be one of 'housing'"),
         (("--csv", "nowhere.csv", "--label", "y"), "--csv must be an existing CSV file"),
         (("--csv", "LOANS"), "--label must name the column"),
         (("--csv", "LOANS", "--label", "x"), "--label must name columns of loans.csv"),
