@@ -29,8 +29,6 @@ from invjax.solvers import fista, search
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
-RULES = ("en", "l1")
-
 
 @config
 class EAD:
@@ -66,7 +64,7 @@ class EAD:
         require_above(self, 0, "initial_weight", "step_size")
         require_above(self, 1, "growth")
         require_at_least(self, 1, "trials", "steps")
-        require_choice(self, "rule", RULES)
+        require_choice(self, "rule", ("en", "l1"))
 
 
 class EADState(NamedTuple):
@@ -101,7 +99,7 @@ def _loss(ctx: Context, problem: Problem, config: EAD, state: EADState, point: A
     return losses.margin(logits, problem.label, problem.target, config.kappa)
 
 
-def score(config: EAD, r: Array) -> Array:
+def _score(config: EAD, r: Array) -> Array:
     """[] the score of a point by ``config.rule``; the least wins."""
     l1 = jnp.sum(jnp.abs(r))
     return l1 if config.rule == "l1" else jnp.sum(jnp.square(r)) + config.beta * l1
@@ -110,7 +108,7 @@ def score(config: EAD, r: Array) -> Array:
 def _judge(problem: Problem, config: EAD, best: Best, point: Array, logits: Array) -> tuple[Best, Array]:
     gap = losses.gap(logits, problem.label, problem.target)
     valid = (gap < 0) & (gap <= -config.kappa)
-    return best.offer(point, score(config, to_units(problem, point)).astype(best.score.dtype), valid), valid
+    return best.offer(point, _score(config, to_units(problem, point)), valid), valid
 
 
 def _step(problem: Problem, config: EAD, inner: Inner, r: Array, grad: Array, count: Array, c: Array) -> Inner:

@@ -23,7 +23,7 @@ from invjax.solvers import search
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Problem, Status
 
-PENALTIES = tuple(name for name, one in penalties.ELEMENTWISE.items() if one.power is not None)
+_PENALTIES = tuple(name for name, one in penalties.ELEMENTWISE.items() if one.power is not None)
 
 
 @config
@@ -59,7 +59,7 @@ class ForwardBackward:
         require(self, "initial_weight", lambda v: 0 < v < 1, "in (0, 1)")
         require_above(self, 1, "growth")
         require_at_least(self, 0, "kappa")
-        require_choice(self, "penalty", PENALTIES)
+        require_choice(self, "penalty", _PENALTIES)
 
 
 class ForwardBackwardState(NamedTuple):

@@ -45,7 +45,7 @@ from invjax.core.numerics import safe_divide, safe_norm
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Problem, Status
 
-NEWTON_STEPS = 2  # towards the step length: the model is piecewise linear in it, with kinks where the box cuts in
+_NEWTON_STEPS = 2  # towards the step length: the model is piecewise linear in it, with kinks where the box cuts in
 
 
 @config
@@ -169,7 +169,7 @@ def step_length(
     low, high = room
     t = jnp.zeros_like(cap)
     size = jnp.square(direction)
-    for _ in range(NEWTON_STEPS):
+    for _ in range(_NEWTON_STEPS):
         u = base - t * direction
         excess = jnp.sum(g * (jnp.clip(u, low, high) - r)) - goal
         free = (u > low) & (u < high)

@@ -109,8 +109,7 @@ def _check(config: Config) -> None:
 def project(problem: Problem, config: PGD0, v: Array) -> Array:
     """Π of (1). v: [*S], box widths."""
     ops = grouping_of(problem, config.unit)
-    low, high = room(problem)
-    clipped, gain, _ = group_gains(v, jnp.maximum(low, -config.eps), jnp.minimum(high, config.eps), ops)
+    clipped, gain, _ = group_gains(v, *room(problem, config.eps), ops)
     return jnp.where(ops.spread(largest(gain, config.k)), clipped, jnp.zeros_like(v))
 
 

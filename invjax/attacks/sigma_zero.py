@@ -29,7 +29,7 @@ from invjax.core.numerics import safe_divide
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Problem, Status
 
-ADAM = optax.scale_by_adam()
+_ADAM = optax.scale_by_adam()
 
 
 @config
@@ -78,7 +78,7 @@ class SigmaZeroState(NamedTuple):
 def _init(ctx: Context, problem: Problem, config: SigmaZero) -> SigmaZeroState:
     zero = jnp.zeros_like(problem.x)
     return SigmaZeroState(
-        r=zero, adam=ADAM.init(zero), threshold=jnp.asarray(config.threshold, zero.dtype), count=jnp.int32(0),
+        r=zero, adam=_ADAM.init(zero), threshold=jnp.asarray(config.threshold, zero.dtype), count=jnp.int32(0),
         stage=pruning.waiting(zero), best=nothing(problem), status=jnp.int32(Status.PENDING),
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def _tell(ctx: Context, problem: Problem, config: SigmaZero, state: SigmaZeroSta
     low, high = room(problem)
     slope = ev.grad * scale(problem)
     g = slope + smooth_l0_grad(state.r, config.smoothing)
-    direction, adam = ADAM.update(safe_divide(g, jnp.max(jnp.abs(g))), state.adam)
+    direction, adam = _ADAM.update(safe_divide(g, jnp.max(jnp.abs(g))), state.adam)
     share = jnp.minimum(state.count.astype(g.dtype) / config.steps, 1)
     eta = config.step_size * (0.1 + 0.9 * 0.5 * (1 + jnp.cos(jnp.pi * share)))
     r = jnp.clip(state.r - eta * jnp.asarray(direction), low, high)

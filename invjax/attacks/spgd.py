@@ -36,7 +36,7 @@ from invjax.core.ranks import largest
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Problem, Status
 
-STILL = 2e-10  # ‖h‖ below which the mask gets no step, as published
+_STILL = 2e-10  # ‖h‖ below which the mask gets no step, as published
 
 
 @config
@@ -119,11 +119,6 @@ def _units(problem: Problem, config: SparsePGD) -> Grouping:
     return windows(problem.x.shape, config.patch)
 
 
-def _limits(problem: Problem, config: SparsePGD) -> tuple[Array, Array]:
-    low, high = room(problem)
-    return jnp.maximum(low, -config.eps), jnp.minimum(high, config.eps)
-
-
 def _mask(problem: Problem, config: SparsePGD, ops: Grouping, m: Array) -> Array:
     """M(m) as the chosen units, bool [*G]: those in which nothing may change come last."""
     low, high = room(problem)
@@ -138,7 +133,7 @@ def _draw(problem: Problem, like: Array, draw: Array) -> Array:
 
 def _init(ctx: Context, problem: Problem, config: SparsePGD) -> SparsePGDState:
     ops, x = _units(problem, config), problem.x
-    low, high = _limits(problem, config)
+    low, high = room(problem, config.eps)
     p = low + uniform(problem.key, x.shape, x.dtype) * (high - low)
     m = _draw(problem, jnp.empty(ops.shape, x.dtype), jnp.int32(-1))
     return SparsePGDState(
@@ -159,14 +154,14 @@ def _loss(
 
 def _tell(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDState, ev: Eval) -> SparsePGDState:
     ops, first, dtype = _units(problem, config), state.count < 0, problem.x.dtype
-    low, high = _limits(problem, config)
+    low, high = room(problem, config.eps)
     g = ev.grad * scale(problem)
 
     pushed = g if config.gradient == "unprojected" else jnp.where(ops.spread(state.chosen), g, jnp.zeros_like(g))
     p = jnp.clip(state.p - config.step_size * config.eps * jnp.sign(pushed), low, high)
     h = ops.total(g * state.p) * jax.nn.sigmoid(state.m) * jax.nn.sigmoid(-state.m)
     norm = safe_norm(h)
-    length = config.mask_step_size * math.sqrt(math.prod(ops.shape)) * (norm >= STILL)
+    length = config.mask_step_size * math.sqrt(math.prod(ops.shape)) * (norm >= _STILL)
     m = state.m - length * safe_divide(h, norm)
     # The gradient at the clean input is that of no p and no mask.
     p, m = jnp.where(first, state.p, p).astype(dtype), jnp.where(first, state.m, m).astype(dtype)

@@ -15,7 +15,7 @@ from invjax.attacks.parts import units
 from invjax.types import Array, Problem
 
 UNITS = ("pixel", "feature")
-WORD = 32  # random bits per draw
+_WORD = 32  # random bits per draw
 
 
 def shape_of(problem: Problem, unit: str, name: str) -> tuple[int, int]:
@@ -55,12 +55,12 @@ def words(key: Array, shape: tuple[int, ...]) -> Array:
 
 def length(channels: int) -> int:
     """How many words a colour takes."""
-    return -(-channels // WORD)
+    return -(-channels // _WORD)
 
 
 def colours(words: Array, channels: int) -> Array:
     """Bool [..., C]: a colour for the words [..., :func:`length` (C)] of each unit, all 2^C equally likely."""
-    return bits_of(words, WORD).reshape(*words.shape[:-1], -1)[..., :channels]
+    return bits_of(words, _WORD).reshape(*words.shape[:-1], -1)[..., :channels]
 
 
 def flips(words: Array, channels: int) -> Array:
@@ -68,7 +68,7 @@ def flips(words: Array, channels: int) -> Array:
 
     words: [..., :func:`length` (C)].
     """
-    if channels < WORD:
+    if channels < _WORD:
         return bits_of(words[..., 0] % jnp.uint32(2**channels - 1) + jnp.uint32(1), channels)
     bits = colours(words, channels)
     return bits.at[..., 0].set(bits[..., 0] | ~bits.any(-1))
@@ -93,6 +93,6 @@ def subset(keys: Array, among: Array, count: Array) -> Array:
         return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
 
     # The least threshold that enough members do not exceed.
-    _, threshold = jax.lax.fori_loop(0, WORD, turn, (jnp.uint32(0), jnp.uint32(2**WORD - 1)))
+    _, threshold = jax.lax.fori_loop(0, _WORD, turn, (jnp.uint32(0), jnp.uint32(2**_WORD - 1)))
     below, level = among & (keys < threshold), among & (keys == threshold)
     return below | (level & (jnp.cumsum(level) <= count - jnp.sum(below)))

@@ -26,8 +26,8 @@ from invjax.core.ranks import largest
 from invjax.solvers.best import Best
 from invjax.types import Array, Problem
 
-MIX = 0.5  # weight of the newest gradient in the average
-RIVALS = 9  # the strongest rivals, as many as DeepFool compares
+_MIX = 0.5  # weight of the newest gradient in the average
+_RIVALS = 9  # the strongest rivals, as many as DeepFool compares
 
 
 class Pruning(NamedTuple):
@@ -56,7 +56,7 @@ def bisect(pruning: Pruning, w: Array, begins: Array, improved: Array, most: Arr
     fails = jnp.where(begins, 0, jnp.where(second, pruning.m, pruning.fails)).astype(jnp.int32)
     again = ~begins & ~improved & ~pruning.again
     asked = jnp.where(begins, 0, jnp.where(pruning.asked >= 0, pruning.asked + 1, -1)).astype(jnp.int32)
-    mixed = pruning.w + MIX * (w - pruning.w)
+    mixed = pruning.w + _MIX * (w - pruning.w)
     m = jnp.where(again, pruning.m, (fails + most) // 2).astype(jnp.int32)
     return Pruning(jnp.where(begins, w, mixed).astype(w.dtype), fails, m, again, asked)
 
@@ -71,10 +71,10 @@ def offered(pruning: Pruning, best: Array, low: Array, high: Array) -> Array:
 
     best: [*S] the best perturbation so far; low, high: [*S] the finite room of r.
     """
-    return jnp.where(pruning.again, towards(pruning.w, low, high), best)
+    return jnp.where(pruning.again, _towards(pruning.w, low, high), best)
 
 
-def towards(w: Array, low: Array, high: Array) -> Array:
+def _towards(w: Array, low: Array, high: Array) -> Array:
     """The side of the room to which w points; 0 where w is 0. [*S]"""
     return jnp.where(w > 0, high, jnp.where(w < 0, low, 0))
 
@@ -94,7 +94,7 @@ def waiting(r: Array) -> Stage:
 
 
 def _compares(problem: Problem, stage: Stage, classes: int) -> Array:
-    rivals = 0 if classes == 2 else min(RIVALS, classes - 1)
+    rivals = 0 if classes == 2 else min(_RIVALS, classes - 1)
     return (stage.pruning.asked >= 0) & (problem.target < 0) & (stage.compared < rivals)
 
 
@@ -117,7 +117,7 @@ def _units(best: Best) -> Array:
     return jnp.where(jnp.isfinite(best.score), best.score, 0).astype(jnp.int32)
 
 
-def advance(
+def _advance(
     problem: Problem,
     ops: Grouping,
     stage: Stage,
@@ -135,7 +135,7 @@ def advance(
     low, high = room(problem, FAR)
     old, w, most = stage.pruning, -grad, _units(best)
     begins, compares = old.asked < 0, active & _compares(problem, stage, logits.size)
-    gain = ops.total(w * towards(w, low, high))
+    gain = ops.total(w * _towards(w, low, high))
     lead = losses.lead(logits, problem.label, stage.compared)
     count = replace_if(compares, _needed, (gain, lead), jnp.full_like(stage.count, jnp.inf))
     # The units of the rival that needs the fewest are tried first where they are fewer than those found.
@@ -163,7 +163,7 @@ def onwards(
     its units. r: what the attack itself would ask. grad: with respect to r.
     """
     prunes = state.count > config.steps
-    stage, fewer = advance(problem, ops, state.stage, prunes, best, best.score < state.best.score, grad, logits)
+    stage, fewer = _advance(problem, ops, state.stage, prunes, best, best.score < state.best.score, grad, logits)
     # The stage begins with the best point once more, for its gradient.
     begins = (state.count == config.steps) & jnp.isfinite(best.score) & (config.prune > 0)
     r = jnp.where(begins, to_units(problem, best.x), jnp.where(prunes, fewer, r))
