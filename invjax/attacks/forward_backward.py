@@ -23,7 +23,8 @@ from invjax.solvers import search
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Problem, Status
 
-_PENALTIES = tuple(name for name, one in penalties.ELEMENTWISE.items() if one.power is not None)
+# The penalties |u|^p: their proximal maps and p.
+_PENALTIES = {name: (one.prox, one.power) for name, one in penalties.ELEMENTWISE.items() if one.power is not None}
 
 
 @config
@@ -59,7 +60,7 @@ class ForwardBackward:
         require(self, "initial_weight", lambda v: 0 < v < 1, "in (0, 1)")
         require_above(self, 1, "growth")
         require_at_least(self, 0, "kappa")
-        require_choice(self, "penalty", _PENALTIES)
+        require_choice(self, "penalty", tuple(_PENALTIES))
 
 
 class ForwardBackwardState(NamedTuple):
@@ -89,7 +90,7 @@ def _loss(
 def _tell(
     ctx: Context, problem: Problem, config: ForwardBackward, state: ForwardBackwardState, ev: Eval
 ) -> ForwardBackwardState:
-    penalty = penalties.ELEMENTWISE[config.penalty]
+    proximal, p = _PENALTIES[config.penalty]
     first = state.count < 0
     clean = losses.reached(ev.logits, problem.label, problem.target)
     success = ~first & (losses.gap(ev.logits, problem.label, problem.target) < -config.kappa)
@@ -98,14 +99,14 @@ def _tell(
 
     g0 = jnp.where(first, ev.grad, state.g0)
     step_size = jnp.asarray(config.step_size, problem.x.dtype)
-    lam_max = prox.zero_weight(step_size * jnp.max(jnp.abs(g0)), penalty.power) / step_size
+    lam_max = prox.zero_weight(step_size * jnp.max(jnp.abs(g0)), p) / step_size
     lam = select(ended, search.seek_largest(state.lam, success, config.growth), state.lam)
     lam = select(first, search.init(config.initial_weight * lam_max), lam)
 
     fresh = first | ended
     r, grad = jnp.where(fresh, 0, ev.point - problem.x), jnp.where(fresh, g0, ev.grad)
     low, high = problem.lower - problem.x, problem.upper - problem.x
-    r = penalty.prox(r - step_size * grad, step_size * lam.value, lower=low, upper=high)
+    r = proximal(r - step_size * grad, step_size * lam.value, lower=low, upper=high)
     status = best.status(first & clean, lam.trials >= config.trials)
     return ForwardBackwardState(r, g0, jnp.where(fresh, 0, state.count) + 1, lam, best, status)
 

@@ -27,7 +27,7 @@ from invjax.attacks.parts.units import grouping_of
 from invjax.core.config import config, require, require_above, require_at_least
 from invjax.core.numerics import safe_divide
 from invjax.solvers.best import Best, nothing
-from invjax.types import Array, ArrayLike, Context, Eval, Method, Problem, Status
+from invjax.types import Array, Context, Eval, Method, Problem, Status
 
 _ADAM = optax.scale_by_adam()
 
@@ -95,7 +95,7 @@ def _loss(
     return jnp.where(prunes, pruning.loss(problem, state.stage, logits), margin)
 
 
-def smooth_l0_grad(r: Array, smoothing: ArrayLike) -> Array:
+def smooth_l0_grad(r: Array, smoothing: Array | float) -> Array:
     """The gradient of ``1/D Σ r_i² / (r_i² + σ)``, which is ``2 σ r_i / (D (r_i² + σ)²)``. [*S] -> [*S]"""
     return 2 * smoothing * r / (r.size * jnp.square(jnp.square(r) + smoothing))
 
