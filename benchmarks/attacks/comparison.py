@@ -20,14 +20,14 @@ import numpy as np
 
 from benchmarks.attacks import figures as attack_figures
 from benchmarks.attacks.attribution import attribution_record, print_scores
-from benchmarks.attacks.records import SHOWN, attempted, record_of
+from benchmarks.attacks.records import SHOWN, attempted, record_of, table_of
 from benchmarks.attacks.settings import Entry, configuration
 from benchmarks.attacks.suites import SUITES, Suite
 from benchmarks.common import Timed, check_json, pick, timed_run, write_json
 from invjax.attribution import grad_cams
 from invjax.campaign import ChosenImages, choose, constants_text
 from invjax.campaign.pairs import Pairs, make_pairs
-from invjax.core.errors import BadArgument, check_whole
+from invjax.core.errors import check_whole
 from invjax.core.files import check_folder, write_atomic
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
@@ -105,9 +105,6 @@ def run(options: argparse.Namespace) -> int:
     entries = {name: table[name] for name in pick("attacks", options.attacks, table)}
     untargeted = options.targets == "untargeted"
     configs = {name: configuration(entry, untargeted, options.set) for name, entry in entries.items()}
-    impossible = [name for name, entry in entries.items() if not (entry.targeted or untargeted)]
-    if impossible:
-        raise BadArgument("targets", f"be 'untargeted' for {', '.join(impossible)}", hint="no targeted form exists")
 
     logits = load(options.model, options.weights, mean=options.mean, std=options.std)
     images = choose(logits, _open(options.images, options.size), None, options.start, options.n)
@@ -126,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
         if not options.no_explain:
             status = np.asarray(timed.result.status)
             records[name] |= attribution_record(logits, images, pairs, changes[name], status, suite.batch, as_tried)
-        _write(options, images, records)  # after each: whatever is done is on disk
+        _write(options, images, records)  # after each, so that an interrupted run leaves a record
     _print_all(records, suite, untargeted)
     if not options.no_explain:
         print_scores(records)
@@ -187,14 +184,10 @@ def _with_ledger(timed: Timed, folder: Path) -> Timed:
 
 
 def _cost(entry: Entry) -> dict[str, Any]:
-    """The released code's ceilings, where they are known."""
+    """The upper bounds of the released code's cost, where they are known."""
     if entry.released is None:
         return {}
     return {"released_evaluations": entry.released[0], "released_forwards": entry.released[1]}
-
-
-def _table(record: dict[str, Any]) -> dict[str, dict[str, float]]:
-    return {key: record[key] for key in SHOWN}
 
 
 def _print_one(record: dict[str, Any]) -> None:
@@ -211,7 +204,7 @@ def _print_one(record: dict[str, Any]) -> None:
 def _print_all(records: dict[str, dict[str, Any]], suite: Suite, untargeted: bool) -> None:
     cases = ("average",) if untargeted else ("best", "average", "worst")
     published = suite.published.get("untargeted" if untargeted else "targeted", {})
-    print("\n" + attack_table({name: _table(record) for name, record in records.items()}, published, cases))
+    print("\n" + attack_table({name: table_of(record) for name, record in records.items()}, published, cases))
     first = next(iter(records.values()))
     print(
         f"\n{first['images']} images, {first['attempts']} attempts of each attack; failures in the average: "

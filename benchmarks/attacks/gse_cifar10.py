@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.attacks import published
-from benchmarks.attacks.records import record_of
+from benchmarks.attacks.records import record_of, table_of
 from benchmarks.attacks.settings import CIFAR10, Entry, configuration
 from benchmarks.common import check_json, timed_run, write_json
 from invjax.campaign import choose
@@ -78,9 +78,8 @@ def run(options: argparse.Namespace) -> int:
     record = {"variant": options.variant, "lanes": timed.lanes, **record_of(timed, pairs)}
     record["image_index"] = chosen.index.tolist()
     reference = (published.CIFAR10_UNTARGETED if options.untargeted else published.CIFAR10_TARGETED)["GSE"]
-    table = {name: record[name] for name in ("asr", "acp", "anc", "l2", "d20")}
     cases = ("average",) if options.untargeted else ("best", "average", "worst")
-    print(attack_table({f"GSE {options.variant}": table}, {"GSE": reference}, cases))
+    print(attack_table({f"GSE {options.variant}": table_of(record)}, {"GSE": reference}, cases))
     print(
         f"\n{record['attempts']} attempts, {record['failed']} failed; l2 in [-1, 1] units, ANC 4-connected, window 8\n"
         f"evaluations {record['evaluations']:.1f}, forwards {record['forwards']:.1f} per example; "

@@ -51,6 +51,11 @@ def record_of(timed: Timed, pairs: Pairs, x: np.ndarray | None = None) -> dict[s
     }
 
 
+def table_of(record: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The part of a record that :func:`invjax.metrics.attack_table` shows."""
+    return {name: record[name] for name in SHOWN}
+
+
 def attempted(result: Result, x: np.ndarray) -> np.ndarray:
     """[N·T, *S]: the change of each success, and the change that each failure last tried."""
     found = np.asarray(result.found).reshape(-1, *(1,) * (np.ndim(x) - 1))

@@ -23,7 +23,6 @@ class Entry(NamedTuple):
     attack: str  # its name in the registry
     constants: dict[str, Any]  # those that differ from its defaults
     untargeted: dict[str, Any] = {}  # noqa: RUF012 - those that differ again if untargeted
-    targeted: bool = True  # whether it has a targeted form
     superpixels: int = 0  # segments per image that it gets as groups; 0 leaves it its own groups
     released: tuple[int, int] | None = None  # most gradients and forward passes per example of the released code
 

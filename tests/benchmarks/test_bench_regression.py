@@ -27,7 +27,7 @@ def test_a_checkout_against_itself(
     assert new["exact"] == old["exact"]
     assert new["exact"]["rows"] == 100
     assert new["exact"]["found"] > 90
-    assert set(record["scfe"]["ratios"]) == {"run_s", "compile_s"}
+    assert set(record["scfe"]["ratios"]) == {"run_s", "compile_s", "run_cpu_s", "compile_cpu_s"}
     assert "evaluations and tables are equal" in capsys.readouterr().out
 
 
