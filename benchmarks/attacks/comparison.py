@@ -2,7 +2,7 @@
 
 Each attack runs over the same (image, target) pairs through the queue and is compiled apart. With ``--runs`` it keeps
 what has ended, and an interrupted run resumes there. The tables have the rows of the GSE papers; beside them stand the
-interpretability score, the overlap with Grad-CAM, and what each attack asked of the network.
+interpretability score, the overlap with Grad-CAM, and the cost of each attack.
 
 EfficientNet-lite0, 1 and 2 bring their ImageNet weights as packages (extra ``imagenet``); every other network takes a
 file.

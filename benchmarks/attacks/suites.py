@@ -27,8 +27,8 @@ SUITES = {
         batch=256,
         names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
-    # Few images and few lanes: on a CPU a handful is what there is time for, and each lane holds some ten images and
-    # the network's activations. The target is the first of the published comparison's offsets, which go on with
+    # Few images, because a CPU has time for a handful, and few lanes, because each holds some ten images and the
+    # network's activations. The target is the first offset of the published comparison; the others are
     # 477,974,591,150,547,261,86,151,610.
     "imagenet": Suite(
         modes={"default": IMAGENET, "fidelity": IMAGENET_FIDELITY},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.counterfactuals import protocol as cfe_protocol
 from benchmarks.counterfactuals.peers.exchange import network
+from invjax.constraints import FeatureSpace
 from invjax.core.errors import check_choice, check_whole
 from invjax.core.logits import LogitsModel
 from invjax.core.rows import map_rows
@@ -65,8 +66,8 @@ class Task(NamedTuple):
     reference_y: np.ndarray  # [R] int32
     judge: Density  # the density of the ranks, which no method gets
     limits: dict[str, Any]  # ``space`` or ``bounds``, for invjax.solve
-    space: Any = None  # the FeatureSpace that judges answers in raw units; None for pictures
-    table: Any = None  # the N rows in raw units
+    space: FeatureSpace | None = None  # the FeatureSpace that judges answers in raw units; None for pictures
+    table: Mapping[str, np.ndarray] | None = None  # the N rows in raw units
     weights: Weights | None = None  # those of a table's network
 
 

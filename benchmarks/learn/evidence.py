@@ -14,7 +14,7 @@ from flax import nnx
 
 from invjax.attribution import grad_cams, split
 from invjax.learn import predict
-from invjax.learn.evidence import cam_evidence, mass_evidence
+from invjax.learn.evidence import CamEvidence, MassEvidence, cam_evidence, mass_evidence
 from invjax.learn.study import Study
 from invjax.report.text import text_table
 from invjax.types import Status
@@ -125,14 +125,14 @@ def _save(figure: Any, path: Path) -> str:
     return str(path)
 
 
-def _cam_row(name: str, one: Any) -> dict[str, str]:
+def _cam_row(name: str, one: CamEvidence) -> dict[str, str]:
     return {
         "Grad-CAM on the object": name, "energy": str(one.energy), "pointing": str(one.pointing), "IoU": str(one.iou),
         "chance": _number(one.chance), "n": str(one.energy.n), "no map": str(one.undefined),
     }  # fmt: skip
 
 
-def _mass_row(name: str, one: Any) -> dict[str, str]:
+def _mass_row(name: str, one: MassEvidence) -> dict[str, str]:
     return {
         "change on the object": name, "mass": str(one.mass), "chance": _number(one.chance), "n": str(one.mass.n),
         "unmoved": str(one.unmoved),
