@@ -68,7 +68,7 @@ def nine_to_four(logits: LogitsFn, count: int = _DRAWN, **constants: Any) -> Dig
     nines = nines[np.asarray(logits(data.images[nines])).argmax(1) == _FROM]
     x = data.images[nines[np.linspace(0, len(nines) - 1, count).round().astype(int)]]
     label, target = np.full(count, _FROM), np.full(count, _TO)
-    common = {"probability": CONFIDENT, "iterations": 50, "polish": 30} | constants
+    common = {"probability": CONFIDENT, "steps": 50, "polish": 30} | constants
     methods = {
         WAYS[0]: SCFE(max_changes=PIXELS, **common),
         WAYS[1]: SCFE(max_changes=_ALL, tau=_TAU, **common),
