@@ -79,8 +79,8 @@ def of_shape(shape: Any) -> Words:
 def check_entries(name: str, values: np.ndarray, bad: np.ndarray, wanted: str) -> None:
     """Raise BadArgument about the first entry of ``values`` where ``bad`` (bool, of the same shape) holds."""
     if np.any(bad):
-        index = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise BadArgument(name, wanted, values[index], index if len(index) > 1 else index[-1])
+        index: list[int] = np.argwhere(bad)[0].tolist()
+        raise BadArgument(name, wanted, values[tuple(index)], tuple(index) if len(index) > 1 else index[0])
 
 
 def check(name: str, value: Any, ok: Callable[[Any], bool], what: str) -> Any:
