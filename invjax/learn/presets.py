@@ -55,12 +55,12 @@ def kumano(norm: str = "l2", targets: str = "rand", data: str = "mnist") -> Reci
     return Recipe(attack, _of(policies, "targets", targets), "keep")
 
 
-def pcfe_slides(gamma: float = 100.0, tau: float = 1.0, beta: float = 1e-3, iterations: int = 100) -> Recipe:
+def pcfe_slides(gamma: float = 100.0, tau: float = 1.0, beta: float = 1e-3, steps: int = 100) -> Recipe:
     """p-CFE as defined: ‖x' − x‖² + γL − τ log q + β‖x' − x‖_0 towards another class (needs a density).
 
     The weights for this data set are not published. The arguments are constants of :class:`FixedWeights` in data units.
     """
-    return Recipe(FixedWeights(gamma=gamma, tau=tau, beta=beta, steps=iterations), "other", "keep")
+    return Recipe(FixedWeights(gamma=gamma, tau=tau, beta=beta, steps=steps), "other", "keep")
 
 
 def pcfe_released() -> Recipe:

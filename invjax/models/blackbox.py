@@ -9,6 +9,7 @@ the black box judges validity.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from invjax.core.errors import BadArgument, Words, check_number, check_whole
+from invjax.core.errors import BadArgument, Words, check, check_number
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.types import Array, ArrayLike, LogitsFn
 
@@ -102,9 +103,9 @@ def black_box(
     """
     if not callable(predict_proba):
         raise BadArgument("predict_proba", "be a function [B, *S] -> [B, K]", Words(type(predict_proba).__name__))
-    classes = check_whole("classes", classes, 2)
+    check("classes", classes, lambda k: operator.index(k) >= 2 and not isinstance(k, bool), "an integer, at least 2")
     check_number("floor", floor, lambda value: 0 < value < 1 / classes, "in (0, 1 / classes)")
-    apply = BlackBoxApply(predict_proba, classes, bool(log), float(floor))
+    apply = BlackBoxApply(predict_proba, int(classes), bool(log), float(floor))
     model = LogitsModel((), apply)
     if example is not None:
         given = np.asarray(example)

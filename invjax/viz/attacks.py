@@ -1,4 +1,4 @@
-"""Figures that compare attacks: curves of the interpretability score, and one grid of pictures for all of them."""
+"""Figures that compare attacks: curves of the interpretability score, and a grid of pictures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, of_shape
-from invjax.viz.figures import GREY, new_figure
+from invjax.viz import sheets
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Distinct on white and for the colour-blind, in the order in which they are given out (Okabe and Ito's set).
+# Distinct on white and for the colour-blind, in the order of use (Okabe and Ito's set).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -22,13 +22,13 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 def score_curves(
     curves: Mapping[str, Any], percentiles: Any, chance: Any, published: Mapping[str, Any] | None = None
 ) -> Figure:
-    """Interpretability score against the percentile of the saliency map; the chance level in grey.
+    """Interpretability score against the percentile of the saliency map, with the chance level in grey.
 
     Args:
         curves: attack -> [P] mean scores.
         percentiles: [P] percent.
-        chance: [P], the score of a map that knows nothing.
-        published: likewise, drawn thin and dashed in the colour of the attack of that name.
+        chance: [P], the score on an unrelated map.
+        published: attack -> [P], drawn thin and dashed in the colour of the attack of that name.
 
     Raises ValueError: a curve without P values. ImportError: matplotlib is missing (extra ``demo``).
     """
@@ -36,11 +36,11 @@ def score_curves(
     for name, curve in {**curves, **(published or {}), "chance": chance}.items():
         if np.shape(curve) != at.shape:
             raise BadArgument(
-                "curves", f"have {at.size} values, one per percentile", hint=f"{name!r} has {np.shape(curve)}"
+                f"curves[{name!r}]", f"be of shape {at.shape}, one per percentile", of_shape(np.shape(curve))
             )
-    figure = new_figure((6.4, 4.4))
+    figure = sheets.new_figure((6.4, 4.4))
     axis = figure.subplots()
-    axis.plot(at, chance, color=GREY, lw=1.2, ls=":", label="chance, √(1 − P/100)")
+    axis.plot(at, chance, color=sheets.GREY, lw=1.2, ls=":", label="chance, √(1 − P/100)")
     names: list[str] = [*curves, *(name for name in published or {} if name not in curves)]
     for place, name in enumerate(names):
         colour, mark = COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
@@ -49,7 +49,7 @@ def score_curves(
         if published is not None and name in published:
             axis.plot(at, published[name], color=colour, lw=1, ls="--", alpha=0.7, label=f"{name} (published)")
     axis.set(xlabel="percentile P of the adversarial saliency map", ylabel="interpretability score", xticks=at)
-    axis.spines[["top", "right"]].set_visible(False)
+    sheets.plain_axes(axis)
     axis.grid(axis="y", color="#e5e7eb", lw=0.6)
     axis.set_axisbelow(True)
     axis.legend(frameon=False, fontsize=8, loc="lower left")
@@ -65,45 +65,41 @@ def comparison(
     maps: Any = None,
     cell: float = 1.15,
 ) -> Figure:
-    """Two rows per image, one column per attack: the adversarial image, and below it the perturbation alone.
+    """Two rows per image, one column per attack: the adversarial image and below it the perturbation.
 
     Args:
         originals: [N, H, W, C] clean images in the data range.
-        changes: attack -> [N, H, W, C] perturbations; where one is all zero the cell says "not found".
+        changes: attack -> [N, H, W, C] perturbations; for one that is all zero the cell says "not found".
         bounds: data range.
-        titles: N names of the rows, "cat → dog" say.
+        titles: N names of the rows, for instance "cat → dog".
         maps: [N, H, W] in [0, 1], shown below each original: where the network looks.
         cell: side of one picture in inches.
 
-    Each perturbation is drawn at its own full strength. Raises as :func:`score_curves`.
+    Each perturbation is drawn at its own full strength.
+
+    Raises ValueError: shapes that do not fit. ImportError: matplotlib is missing (extra ``demo``).
     """
-    images = np.asarray(originals)
-    if images.ndim != 4 or len(images) == 0:
-        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", of_shape(images.shape))
+    images = sheets.check_pictures("originals", originals)
     for name, change in changes.items():
         if np.shape(change) != images.shape:
             raise BadArgument(f"changes[{name!r}]", f"be of shape {images.shape}", of_shape(np.shape(change)))
-    figure = new_figure((cell * (len(changes) + 1) + 0.9, 2 * cell * len(images) + 0.4))
-    axes = figure.subplots(2 * len(images), len(changes) + 1, squeeze=False)
-    smooth = None if max(images.shape[1:3]) > 64 else "nearest"
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[], facecolor="#f3f4f6")
-        axis.spines[:].set_color("#d1d5db")
+    size = (cell * (len(changes) + 1) + 0.9, 2 * cell * len(images) + 0.4)
+    figure, axes = sheets.sheet(2 * len(images), len(changes) + 1, size)
     for n, image in enumerate(images):
         upper, lower = axes[2 * n], axes[2 * n + 1]
-        upper[0].imshow(picture_pixels(image, bounds), interpolation=smooth)
+        sheets.draw(upper[0], picture_pixels(image, bounds))
         if maps is None:
             lower[0].set_axis_off()
         else:
             lower[0].imshow(np.asarray(maps)[n], cmap="magma", vmin=0, vmax=1)
         if titles is not None:
-            upper[0].set_ylabel(titles[n], rotation=0, ha="right", va="center", fontsize=9)
+            sheets.name_row(upper[0], titles[n])
         for column, change in enumerate(changes.values(), 1):
             r = np.asarray(change)[n]
-            upper[column].imshow(picture_pixels(image + r, bounds), interpolation=smooth)
-            lower[column].imshow(perturbation_pixels(r), interpolation=smooth)
+            sheets.draw(upper[column], picture_pixels(image + r, bounds))
+            sheets.draw(lower[column], perturbation_pixels(r))
             if not r.any():
-                lower[column].text(0.5, 0.5, "not found", ha="center", va="center", fontsize=8, color=GREY,
+                lower[column].text(0.5, 0.5, "not found", ha="center", va="center", fontsize=8, color=sheets.GREY,
                                    transform=lower[column].transAxes)  # fmt: skip
     for column, name in enumerate(["original", *changes]):
         axes[0, column].set_title(name, fontsize=9)

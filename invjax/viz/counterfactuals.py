@@ -1,4 +1,4 @@
-"""matplotlib figures of counterfactuals: images changed in several ways, the plane, the path of sparsity."""
+"""Figures of counterfactuals: images changed in several ways, the plane of two features, the price of sparsity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.types import Result
-from invjax.viz.figures import AMBER, BLUE, GREY, _median, new_figure
+from invjax.viz import sheets
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
 
 if TYPE_CHECKING:
@@ -28,49 +28,45 @@ def ways(
     scale: float | None = 1.0,
     cell: float = 0.95,
 ) -> Figure:
-    """Images changed in several ways: a column per image; the original, then per way the answer and its change.
+    """Images changed in several ways: a column per image with the original, then per way the answer and its change.
 
     Args:
         originals: [N, H, W, C] images in the data range.
-        results: name of the way -> the answers, with fields [N, ...]. Where nothing was found the picture is the
-            original and says so.
+        results: name of the way -> its answers, with fields [N, ...]. If nothing was found, the picture is the original
+            and says so.
         bounds: data range.
         titles: N column titles.
-        scale: change drawn at full strength, the same everywhere, so that ways can be compared; None: each its own.
+        scale: the change drawn at full strength, the same everywhere, so that ways compare; None scales each by itself.
         cell: side of one picture in inches.
 
     Raises:
         ValueError: shapes that do not fit, or no result. ImportError: matplotlib is missing (extra ``demo``).
     """
-    images = np.asarray(originals)
-    if images.ndim != 4 or len(images) == 0:
-        raise BadArgument("originals", "be [N, H, W, C] with N >= 1", of_shape(images.shape))
+    images = sheets.check_pictures("originals", originals)
     if not results:
         raise BadArgument("results", "name at least one way", Words("none"))
     for name, result in results.items():
         if np.shape(result.x) != images.shape or np.shape(result.delta) != images.shape:
-            raise BadArgument(
-                f"results[{name!r}]", f"have x and delta of shape {images.shape}", of_shape(np.shape(result.x))
-            )
-    if titles is not None and len(titles) != len(images):
-        raise BadArgument("titles", f"be {len(images)} strings", len(titles))
-    figure = new_figure((cell * len(images) + 1.4, cell * (1 + 2 * len(results)) + 0.3))
-    axes = figure.subplots(1 + 2 * len(results), len(images), squeeze=False)
+            wanted = f"have x and delta of shape {images.shape}"
+            raise BadArgument(f"results[{name!r}]", wanted, of_shape(np.shape(result.x)))
+    sheets.check_count("titles", titles, len(images))
+    rows = 1 + 2 * len(results)
+    figure, axes = sheets.sheet(rows, len(images), (cell * len(images) + 1.4, cell * rows + 0.3))
     for n, image in enumerate(images):
-        _picture(axes[0, n], picture_pixels(image, bounds))
+        sheets.draw(axes[0, n], picture_pixels(image, bounds))
         if titles is not None:
             axes[0, n].set_title(titles[n], fontsize=9)
-    _row_name(axes[0, 0], "original")
+    sheets.name_row(axes[0, 0], "original")
     for k, (name, result) in enumerate(results.items()):
         found = np.asarray(result.found)
         upper, lower = axes[1 + 2 * k], axes[2 + 2 * k]
         for n in range(len(images)):
-            _picture(upper[n], picture_pixels(np.asarray(result.x)[n], bounds))
-            _picture(lower[n], perturbation_pixels(np.asarray(result.delta)[n], scale))
+            sheets.draw(upper[n], picture_pixels(np.asarray(result.x)[n], bounds))
+            sheets.draw(lower[n], perturbation_pixels(np.asarray(result.delta)[n], scale))
             if not found[n]:
                 lower[n].text(0.5, 0.5, "not found", transform=lower[n].transAxes, ha="center", va="center", fontsize=7)
-        _row_name(upper[0], name)
-        _row_name(lower[0], "its change")
+        sheets.name_row(upper[0], name)
+        sheets.name_row(lower[0], "its change")
     return figure
 
 
@@ -91,11 +87,11 @@ def plane(
     Args:
         points: [M, 2] data, in the units of the axes; all arguments are.
         classes: [M] 0 or 1; 1 is the wanted one.
-        x: [N, 2] rows that are explained.
+        x: [N, 2] factual rows.
         answers: name of the way -> their counterfactuals [N, 2]; NaN where there is none.
         margin: [n, 2] -> [n], 0 on the boundary.
-        log_prob: [n, 2] -> [n], log density of the wanted class: drawn as shades.
-        level: of ``log_prob``, drawn as a line: the dense region is within.
+        log_prob: [n, 2] -> [n], log density of the wanted class, drawn as shades.
+        level: of ``log_prob``, drawn as a line around the dense region.
         names: of the two features.
         class_names: of the two classes.
 
@@ -108,7 +104,7 @@ def plane(
     if not ends:
         raise BadArgument("answers", "name at least one way", Words("none"))
     if data.ndim != 2 or data.shape[1] != 2 or label.shape != data.shape[:1]:
-        raise ValueError(f"points and classes must be [M, 2] and [M], were of shapes {data.shape} and {label.shape}")
+        raise BadArgument("points", "be [M, 2], with classes [M]", Words(f"{data.shape} with classes {label.shape}"))
     for name, array in {"x": rows, **{f"answers[{name!r}]": end for name, end in ends.items()}}.items():
         if array.ndim != 2 or array.shape[1] != 2 or len(array) != len(rows):
             raise BadArgument(name, f"be of shape ({len(rows)}, 2)", of_shape(array.shape))
@@ -119,7 +115,7 @@ def plane(
     mesh = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)
     gap = np.asarray(margin(mesh), np.float64).reshape(FINE, FINE)
     height = None if log_prob is None else np.asarray(log_prob(mesh), np.float64).reshape(FINE, FINE)
-    figure = new_figure((4.3 * len(ends) + 0.3, 4.4))
+    figure = sheets.new_figure((4.3 * len(ends) + 0.3, 4.4))
     axes = figure.subplots(1, len(ends), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (name, end) in zip(axes, ends.items(), strict=True):
         if height is not None:
@@ -127,43 +123,45 @@ def plane(
             steps = height.max() - 1.5 * np.arange(4, -1, -1)
             axis.contourf(first, second, height, levels=steps, colors=("#fef6e7", "#fdebc8", "#fbdca0", "#f8ca72"))
             if level is not None and height.min() < level < height.max():
-                axis.contour(first, second, height, levels=[level], colors=[AMBER], linewidths=1.2, linestyles="solid")
+                axis.contour(
+                    first, second, height, levels=[level], colors=[sheets.AMBER], linewidths=1.2, linestyles="solid"
+                )
         if gap.min() < 0 < gap.max():
-            axis.contour(first, second, gap, levels=[0.0], colors=[GREY], linestyles="dashed", linewidths=1.3)
-        for value, colour, title in ((0, BLUE, class_names[0]), (1, AMBER, class_names[1])):
+            axis.contour(first, second, gap, levels=[0.0], colors=[sheets.GREY], linestyles="dashed", linewidths=1.3)
+        for value, colour, title in ((0, sheets.BLUE, class_names[0]), (1, sheets.AMBER, class_names[1])):
             axis.scatter(*data[label == value].T, s=9, color=colour, alpha=0.55, lw=0, label=title)
         _arrows(axis, rows, end)
         axis.scatter(*end.T, s=26, color="#16181d", marker="o", zorder=4, label="counterfactual")
         axis.set_title(name, fontsize=10)
         axis.set_xlabel(names[0])
-        axis.spines[["top", "right"]].set_visible(False)
+        sheets.plain_axes(axis)
     axes[0].set_ylabel(names[1])
     axes[0].legend(frameon=False, fontsize=8, loc="best")
     return figure
 
 
 def sparsity(counts: Any, values: Any, *, ylabel: str = "distance", title: str = "") -> Figure:
-    """What one more change buys: a value per number of changes, a thin line per row, the median as the thick one.
+    """The gain from one more change: a value per number of changes; a thin line per row, the median as a thick line.
 
     Args:
-        counts: [M] numbers of features that may change, as given to :func:`invjax.counterfactuals.frontier`.
-        values: [N, M], distances say; NaN where nothing was found.
+        counts: [M] numbers of features that may change, as passed to :func:`invjax.counterfactuals.frontier`.
+        values: [N, M], for instance distances; NaN where nothing was found.
 
     Raises:
         ValueError: shapes that do not fit. ImportError: matplotlib is missing (extra ``demo``).
     """
     where, lines = np.asarray(counts), np.asarray(values, np.float64)
     if where.ndim != 1 or lines.ndim != 2 or lines.size == 0 or lines.shape[1:] != where.shape:
-        raise ValueError(f"counts and values must be [M] and [N, M], were of shapes {where.shape} and {lines.shape}")
-    figure = new_figure((5.6, 3.4))
+        raise BadArgument("values", "be [N, M], with counts [M]", Words(f"{lines.shape} with counts {where.shape}"))
+    figure = sheets.new_figure((5.6, 3.4))
     axis = figure.subplots()
-    axis.plot(where, lines.T, color=BLUE, lw=0.8, alpha=0.35)
-    axis.plot(where, _median(lines), color=AMBER, lw=2.2, marker="o", label="median of those found")
+    axis.plot(where, lines.T, color=sheets.BLUE, lw=0.8, alpha=0.35)
+    axis.plot(where, sheets.median(lines), color=sheets.AMBER, lw=2.2, marker="o", label="median of those found")
     for m, share in zip(where, np.mean(~np.isnan(lines), axis=0), strict=True):
         axis.annotate(f"{100 * share:.0f} %", (m, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     axis.set(xlabel="features that may change (above: rows with an answer)", ylabel=ylabel, xticks=where)
     axis.set_ylim(bottom=0)
-    axis.spines[["top", "right"]].set_visible(False)
+    sheets.plain_axes(axis)
     axis.legend(frameon=False, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=11)
@@ -174,13 +172,3 @@ def _arrows(axis: Axes, start: np.ndarray, end: np.ndarray) -> None:
     there = np.isfinite(end).all(1)
     for a, b in zip(start[there], end[there], strict=True):
         axis.annotate("", b, a, arrowprops={"arrowstyle": "-", "color": "#16181d", "lw": 0.7, "alpha": 0.55})
-
-
-def _picture(axis: Axes, pixels: np.ndarray) -> None:
-    axis.imshow(pixels, interpolation="nearest" if max(pixels.shape[:2]) <= 64 else None)
-    axis.set(xticks=[], yticks=[], facecolor="#f3f4f6")
-    axis.spines[:].set_color("#d1d5db")
-
-
-def _row_name(axis: Axes, name: str) -> None:
-    axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)

@@ -1,6 +1,6 @@
-"""From arrays to pixels that can be looked at: images, signed perturbations, supports. numpy only.
+"""Arrays as pixels to look at: images, signed perturbations, supports. NumPy only.
 
-Unchanged pixels of a perturbation are transparent, so the same picture is readable on a light and on a dark page.
+Unchanged pixels of a perturbation are transparent, so that a picture can be read on a light and on a dark page.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ SUPPORT = (217, 119, 6)  # amber: changed at all
 
 
 def picture_pixels(x: Any, bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
-    """An image as RGB. [H, W, C] in the data range -> [H, W, 3] uint8; C is 1 or 3, other C show their mean as grey.
+    """An image as RGB. [H, W, C] in the data range -> [H, W, 3] uint8; unless C is 3 the mean is shown in grey.
 
-    What lies outside the bounds is clipped for display; NaN shows as the lower bound.
+    Values outside the bounds are clipped for display; NaN shows as the lower bound.
     """
     image = _one_image(x, "x").astype(np.float64)
     lower, upper = (np.asarray(bound, np.float64) for bound in bounds)
@@ -34,14 +34,14 @@ def picture_pixels(x: Any, bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
 def perturbation_pixels(delta: Any, scale: float | None = None) -> np.ndarray:
     """A signed perturbation as RGBA, transparent where nothing changes. [H, W, C] -> [H, W, 4] uint8.
 
-    One channel: red where the value is raised, blue where it is lowered, the stronger the more opaque (never so faint
-    that a changed pixel could be missed). Three channels: ``1/2 + delta / (2 scale)`` per channel, so that grey is no
+    One channel is red where the value rises and blue where it falls, more opaque for a larger change but never so faint
+    that a changed pixel could be missed. Three channels show ``1/2 + delta / (2 scale)`` each, so that grey means no
     change of that channel. Any other number of channels shows the largest change of each pixel like one channel.
 
     Args:
         delta: the perturbation.
-        scale: the change drawn at full strength; the largest of this perturbation by default, so that pictures of
-            different perturbations are not of one scale unless it is given.
+        scale: the change drawn at full strength. The default is the largest of this perturbation; give a scale to make
+            pictures of different perturbations comparable.
     """
     r = np.nan_to_num(_one_image(delta, "delta").astype(np.float64))
     if scale is None:
@@ -60,7 +60,7 @@ def perturbation_pixels(delta: Any, scale: float | None = None) -> np.ndarray:
 
 
 def support_pixels(delta: Any) -> np.ndarray:
-    """Where anything changes, in one colour as RGBA, transparent elsewhere. [H, W, C] -> [H, W, 4] uint8."""
+    """The changed pixels in one colour as RGBA, transparent elsewhere. [H, W, C] -> [H, W, 4] uint8."""
     r = _one_image(delta, "delta")
     out = np.zeros((*r.shape[:2], 4), np.uint8)
     out[..., :3] = SUPPORT
