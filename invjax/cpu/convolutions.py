@@ -9,7 +9,7 @@ matrix products (:mod:`invjax.cpu.products`). Depthwise convolutions have no fas
 :mod:`invjax.cpu.depthwise` writes them out as sums. The lowerings of GPU and TPU are not touched.
 
 **The rule is process-wide.** The first ``solve`` or ``fit`` on CPU installs it, and everything that the process
-compiles afterwards uses it, your own training included: results are the same up to rounding, and convolutions in loops are
+compiles afterwards uses it, your own training included: results agree up to rounding, and convolutions in loops are
 faster. ``INVJAX_CANONICAL_CONV=0`` in the environment switches it off, :func:`uninstall_canonical_convolutions` takes
 it back. It relies on one private name of jax. Where that name is missing, a warning says so, nothing is installed, and
 everything still works, only slower.

@@ -16,7 +16,7 @@ def test_score_curves() -> None:
     drawn = {line.get_label(): line.get_ydata() for line in axis.lines}
     assert set(drawn) == {"a", "b", "a (published)", "chance, √(1 - P/100)".replace("-", "−")}
     np.testing.assert_allclose(drawn["b"], [0.5, 0.4])
-    with pytest.raises(ValueError, match="curves must have 2 values"):
+    with pytest.raises(ValueError, match=r"curves\['\w+'\] must be of shape \(2,\)"):
         score_curves({"a": [0.7]}, [50, 60], [0.71, 0.63])
 
 

@@ -60,7 +60,7 @@ def test_magnified() -> None:
         (lambda: panels(IMAGES[0], {"m": np.zeros((4, 6))}), r"images must be \[N, H, W, C\] with N >= 1"),
         (lambda: panels(IMAGES, {}), "maps must name at least one"),
         (lambda: panels(IMAGES, {"m": np.zeros((2, 4, 5))}), r"maps\['m'\] must be of shape \(2, 4, 6\), was"),
-        (lambda: panels(IMAGES, {"m": np.zeros((2, 4, 6))}, ["a"]), "titles must be 2 strings, were 1"),
+        (lambda: panels(IMAGES, {"m": np.zeros((2, 4, 6))}, ["a"]), "titles must be 2 strings, was 1"),
         (lambda: panels(IMAGES, {"m": np.zeros((2, 4, 6))}, notes={"m": ["a"]}), r"notes\['m'\] must be 2 strings"),
         (lambda: magnified(IMAGES, {"m": IMAGES[:1]}), r"perturbed\['m'\] must be of shape \(2, 4, 6, 3\)"),
         (lambda: magnified(IMAGES, {"m": IMAGES}, 0), "factor must be above 0, was 0"),
