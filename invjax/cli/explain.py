@@ -19,7 +19,7 @@ from invjax.data.tables.csv_file import load_csv
 from invjax.data.tables.load import load_tabular
 from invjax.data.tables.table import TabularData
 from invjax.recourse import Explanation, TableClassifier, classifier, csv_text, explain_rows, freeze, read_people
-from invjax.recourse.classifiers import save
+from invjax.recourse.classifiers import save_mlp
 from invjax.report import counterfactual_section, write_report
 from invjax.report.counterfactuals import frontier_rows, measure_row
 from invjax.report.text import text_table
@@ -63,7 +63,7 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
         write_atomic(folder / "counterfactuals.csv", csv_text(explanation).encode())
         write_atomic(folder / "summary.json", _json(explanation, chosen, seconds).encode())
         if chosen.weights is not None:
-            save(chosen.weights, folder / "model.npz")
+            save_mlp(chosen.weights, folder / "model.npz")
     write_report(
         folder / "report.html",
         [counterfactual_section(explanation)],
@@ -131,17 +131,18 @@ def _print(explanation: Explanation, say: Callable[[str], None]) -> None:
 
 
 def _json(explanation: Explanation, chosen: TableClassifier, seconds: float) -> str:
-    def plain(values: dict[str, float]) -> dict[str, float | None]:
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
-
     content = {
         "data": explanation.name,
         "model": chosen.words,
-        "accuracy": None if math.isnan(chosen.accuracy) else chosen.accuracy,
+        "accuracy": _finite(chosen.accuracy),
         "settings": explanation.settings,
         "statuses": {status.name.lower(): explanation.count(status) for status in Status},
-        "measures": plain(explanation.summary),
+        "measures": {name: _finite(value) for name, value in explanation.summary.items()},
         "frontier": frontier_rows(explanation),
         "seconds": round(seconds, 2),
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isnan(value) else value

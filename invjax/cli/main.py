@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options is None:  # help was shown
             return 0
         enable_cache()
-        _function(command)(options)
+        _run(command, options)
     except BadArgument as error:
         print(f"{program}: error: {one_line(_as_option(error, options))}", file=sys.stderr)
         return 2
@@ -78,19 +78,15 @@ def _as_option(error: BadArgument, options: Any) -> BadArgument:
     return error.renamed(f"--{error.name.replace('_', '-')}") if hasattr(options, error.name) else error
 
 
-def _function(command: str) -> Callable[[Any], Any]:
-    """What runs a command; imported only for that command."""
+def _run(command: str, options: Any) -> None:
+    """Run the command; only its own module is imported."""
     if command == "demo":
-        from invjax.cli.demo.main import run_demo
-
-        return run_demo
-    if command == "attack":
-        from invjax.cli.attack import run_attack
-
-        return run_attack
-    from invjax.cli.explain import run_explain
-
-    return run_explain
+        from invjax.cli.demo.main import run_demo as run
+    elif command == "attack":
+        from invjax.cli.attack import run_attack as run
+    else:
+        from invjax.cli.explain import run_explain as run
+    run(options)
 
 
 def _what_is_kept(command: str, options: Any) -> str:

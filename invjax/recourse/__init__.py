@@ -6,7 +6,7 @@ explanation = explain_rows(data, chosen.model, slice(0, 10), target="price >= me
 print(explanation.text())
 """
 
-from invjax.recourse.answers import Explanation, Person, Step
+from invjax.recourse.answers import Explanation, FrontierStep, Person
 from invjax.recourse.classifiers import TableClassifier, classifier
 from invjax.recourse.files import csv_text, read_people
 from invjax.recourse.plan import Plan, make_plan
@@ -17,10 +17,10 @@ from invjax.recourse.wording import Change
 __all__ = [
     "Change",
     "Explanation",
+    "FrontierStep",
     "Person",
     "Plan",
     "Plausibility",
-    "Step",
     "TableClassifier",
     "classifier",
     "csv_text",

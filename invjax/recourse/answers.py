@@ -45,7 +45,7 @@ _WORDS = {
 }
 
 
-class Step(NamedTuple):
+class FrontierStep(NamedTuple):
     """The frontier at one number of changes m."""
 
     most: int  # m
@@ -66,7 +66,7 @@ class Explanation:
     record: CounterfactualRecord  # the measures of the decoded answers
     summary: dict[str, float]  # the means of these, validity and coverage
     settings: dict[str, str]  # method, plausibility and the like in words
-    frontier: tuple[Step, ...] = ()
+    frontier: tuple[FrontierStep, ...] = ()
 
     def count(self, status: Status) -> int:
         """How many rows have this status."""

@@ -58,7 +58,7 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
     """
     check_choice("gradient", gradient, _GRADIENTS)
     if name in ("mlp", "logistic"):
-        weights = train(data, _HIDDEN if name == "mlp" else (), seed)
+        weights = train_mlp(data, _HIDDEN if name == "mlp" else (), seed)
         words = "a network with two hidden layers of 20" if name == "mlp" else "logistic regression"
         chosen = TableClassifier(weights, white_box, f"{words}, trained on {len(data.train)} rows", np.nan, weights)
     elif name == "forest":
@@ -89,7 +89,7 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
     return chosen._replace(accuracy=float(right.mean()) if len(test) else np.nan)
 
 
-def train(data: TabularData, hidden: tuple[int, ...] = _HIDDEN, seed: int = 0) -> LogitsModel:
+def train_mlp(data: TabularData, hidden: tuple[int, ...] = _HIDDEN, seed: int = 0) -> LogitsModel:
     """An MLP [D, *hidden, K] on ``data.train``: 30 passes of AdamW on cross-entropy, batches of 64, cosine rate.
 
     At least 400 and at most 3,000 steps: with more passes networks of small data sets become sure of everything.
@@ -125,8 +125,8 @@ def train(data: TabularData, hidden: tuple[int, ...] = _HIDDEN, seed: int = 0) -
     return LogitsModel(fit(model.params, jnp.asarray(x), jnp.asarray(y), jax.random.key(seed)), model.apply)
 
 
-def save(model: LogitsModel, path: str | os.PathLike[str]) -> None:
-    """Write what :func:`train` made as the npz that ``classifier(data, "….npz")`` reads."""
+def save_mlp(model: LogitsModel, path: str | os.PathLike[str]) -> None:
+    """Write what :func:`train_mlp` made as the npz that ``classifier(data, "….npz")`` reads."""
     from invjax.models.params_file import save_arrays
 
     arrays: dict[str, np.ndarray] = {}

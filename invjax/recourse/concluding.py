@@ -8,14 +8,14 @@ import numpy as np
 
 from invjax.data.tables.table import Table
 from invjax.recourse.answers import Person
-from invjax.recourse.judging import Judged, Question, judge, placed, share_of
+from invjax.recourse.judging import Judged, Requirements, judge_claims, placed, share_of
 from invjax.recourse.plan import Plan
-from invjax.recourse.reading import Rows
+from invjax.recourse.reading import AskedRows
 from invjax.recourse.wording import changes
 from invjax.types import Result, Status
 
 
-class Answers(NamedTuple):
+class Conclusion(NamedTuple):
     """What came of N rows."""
 
     people: tuple[Person, ...]  # N
@@ -23,7 +23,7 @@ class Answers(NamedTuple):
     result: Result  # [N] the same in model coordinates
 
 
-def conclude(plan: Plan, rows: Rows, result: Result | None, most: int | None) -> Answers:
+def conclude(plan: Plan, rows: AskedRows, result: Result | None, most: int | None) -> Conclusion:
     """Judge a method's answers to the rows that need one (None: no row does). most: features that may change."""
     data, todo = plan.data, rows.question()[0]
     status, reasons = rows.status.copy(), list(rows.reasons)
@@ -59,26 +59,26 @@ def conclude(plan: Plan, rows: Rows, result: Result | None, most: int | None) ->
                 changed, float(before[n]), float(after[n] if found else before[n]), float(cost[n]),
             )
         )  # fmt: skip
-    return Answers(tuple(people), table, Result(x, x - rows.x, status, counts[0], counts[1], attempt))
+    return Conclusion(tuple(people), table, Result(x, x - rows.x, status, counts[0], counts[1], attempt))
 
 
-def _judged(plan: Plan, rows: Rows, result: Result, most: int | None) -> tuple[Judged, Judged, np.ndarray]:
+def _judged(plan: Plan, rows: AskedRows, result: Result, most: int | None) -> tuple[Judged, Judged, np.ndarray]:
     """What was claimed, judged; what was tried last where nothing was accepted, judged; and that point [n, D]."""
     todo, start, _, target = rows.question()
     factual = {name: np.asarray(rows.table[name])[todo] for name in plan.data.space.names}
-    question = Question(start, factual, target, most, plan.probability)
+    question = Requirements(start, factual, target, most, plan.probability)
     candidates, status = np.asarray(result.x), np.asarray(result.status)
     if status.ndim == 1:  # one answer per row
         candidates, status = candidates[:, None], status[:, None]
-    judged = judge(plan.data.space, plan.network, question, candidates, status == Status.FOUND)
+    judged = judge_claims(plan.data.space, plan.network, question, candidates, status == Status.FOUND)
     points = np.asarray(result.attempt).reshape(len(todo), -1, start.shape[1])[:, :1]
     points = np.where(np.isfinite(points), points, start[:, None])
     moved = (points[:, 0] != start).any(1) & ~judged.accepted
-    return judged, judge(plan.data.space, plan.network, question, points, moved[:, None]), points[:, 0]
+    return judged, judge_claims(plan.data.space, plan.network, question, points, moved[:, None]), points[:, 0]
 
 
 def _ended(own: Any) -> int:
-    """The status of a row without an accepted answer, which FOUND no longer is."""
+    """The status of a row whose answers were all rejected: never FOUND, whatever the method said."""
     for status in (Status.INFEASIBLE, Status.NONFINITE):
         if (np.asarray(own) == status).all():
             return int(status)

@@ -23,7 +23,7 @@ _CHUNK = 4096  # rows per call of the network
 _TOLD = 5  # the changes of a rejected answer are named up to this number
 
 
-class Question(NamedTuple):
+class Requirements(NamedTuple):
     """What an answer must have; n rows."""
 
     x: np.ndarray  # [n, D] factual rows
@@ -75,8 +75,8 @@ def share_of(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.exp(shifted[np.arange(len(target)), target]) / np.exp(shifted).sum(1)
 
 
-def judge(
-    space: FeatureSpace, model: LogitsFn, question: Question, candidates: np.ndarray, claimed: np.ndarray
+def judge_claims(
+    space: FeatureSpace, model: LogitsFn, question: Requirements, candidates: np.ndarray, claimed: np.ndarray
 ) -> Judged:
     """Hold candidates [n, P, D], of which those with ``claimed`` [n, P] are said to be answers, against (1).
 

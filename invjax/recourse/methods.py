@@ -13,11 +13,11 @@ from invjax.counterfactuals import SCFE, face, frontier, pcfe
 from invjax.engine import solve
 from invjax.engine.evaluate import white_box
 from invjax.recourse.plan import FUNCTIONS, Plan
-from invjax.recourse.reading import Rows
+from invjax.recourse.reading import AskedRows
 from invjax.types import Result
 
 
-def run_method(plan: Plan, rows: Rows, *, key: Any, lanes: int, progress: bool | None) -> Result | None:
+def call_method(plan: Plan, rows: AskedRows, *, key: Any, lanes: int, progress: bool | None) -> Result | None:
     """Answers to the rows that need one, all of which obey the schema; None if no row does.
 
     The draws of a row depend on no other row. Short lists are filled up to a power of two with rows of their own, so
@@ -49,7 +49,7 @@ def check_frontier(plan: Plan, most: int) -> None:
         raise BadArgument("frontier", "be left out", hint="it needs the method s-cfe and a model with a gradient")
 
 
-def frontier_of(plan: Plan, rows: Rows, most: int) -> Iterator[tuple[int, Result]]:
+def frontier_of(plan: Plan, rows: AskedRows, most: int) -> Iterator[tuple[int, Result]]:
     """The answers with at most 1, …, ``most`` changed features, to the rows that need one."""
     _, x, label, target = rows.question()
     assert isinstance(plan.config, SCFE)

@@ -8,16 +8,16 @@ import numpy as np
 
 from invjax.counterfactuals import certify
 from invjax.recourse.answers import Person
-from invjax.recourse.concluding import Answers
+from invjax.recourse.concluding import Conclusion
 from invjax.recourse.plan import Plan
-from invjax.recourse.reading import Rows
+from invjax.recourse.reading import AskedRows
 from invjax.recourse.wording import changes, sentence
 from invjax.types import Status
 
 _MARGIN = 1e-4  # logit units: the class need only win
 
 
-def prove(plan: Plan, rows: Rows, answers: Answers, *, time_limit: float) -> tuple[Person, ...]:
+def prove(plan: Plan, rows: AskedRows, answers: Conclusion, *, time_limit: float) -> tuple[Person, ...]:
     """The people with their ``proof``: is the number of changed features the least possible, can there be an answer?
 
     Plausibility plays no part: the least is over everything that the schema allows. time_limit: seconds per row.

@@ -18,7 +18,7 @@ from invjax.recourse.plan import Plan
 from invjax.types import Status
 
 
-class Rows(NamedTuple):
+class AskedRows(NamedTuple):
     """N rows before any method has seen them."""
 
     names: list[str]
@@ -36,7 +36,7 @@ class Rows(NamedTuple):
         return todo, self.x[todo], self.predicted[todo].astype(np.int32), self.target[todo].astype(np.int32)
 
 
-def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> Rows:
+def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> AskedRows:
     """Rows of the table, or a table of others, with what can be said of each without a method.
 
     Arguments as in :func:`invjax.recourse.explain_rows`. Raises ValueError naming the argument.
@@ -63,7 +63,7 @@ def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> 
             reasons[n] = "the model gives no finite numbers for this row"
         elif status[n] == Status.ALREADY_TARGET:
             reasons[n] = f"the model already says {data.classes[wanted[n]]!r}"
-    return Rows(names, table, x, logits, predicted, wanted, status, reasons)
+    return AskedRows(names, table, x, logits, predicted, wanted, status, reasons)
 
 
 def _table(data: TabularData, rows: Any, ids: Sequence[Any] | None) -> tuple[Table, list[str]]:

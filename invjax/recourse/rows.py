@@ -14,13 +14,13 @@ from invjax.data.tables.table import TabularData
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.engine.evaluate import white_box
 from invjax.metrics import measure_counterfactuals, summarize_counterfactuals
-from invjax.recourse.answers import Explanation, Step
-from invjax.recourse.concluding import Answers, conclude
+from invjax.recourse.answers import Explanation, FrontierStep
+from invjax.recourse.concluding import Conclusion, conclude
 from invjax.recourse.judging import predictor
-from invjax.recourse.methods import check_frontier, frontier_of, run_method
+from invjax.recourse.methods import call_method, check_frontier, frontier_of
 from invjax.recourse.plan import Plan, make_plan
 from invjax.recourse.proofs import prove
-from invjax.recourse.reading import Rows, read_rows
+from invjax.recourse.reading import AskedRows, read_rows
 from invjax.types import Array, Config, Density, Evaluator
 
 _NEIGHBOURS = 20  # of the local outlier factor
@@ -96,19 +96,21 @@ def explain_rows(
     )  # fmt: skip
     check_frontier(plan, frontier)
     asked = read_rows(plan, rows, ids, target)
-    result = run_method(plan, asked, key=key, lanes=lanes, progress=progress)
+    result = call_method(plan, asked, key=key, lanes=lanes, progress=progress)
     answers = conclude(plan, asked, result, plan.max_changes)
     if certify:
         answers = answers._replace(people=prove(plan, asked, answers, time_limit=time_limit))
-    steps: list[Step] = []
+    steps: list[FrontierStep] = []
     if frontier and result is None:
-        steps = [Step(m, answers.people) for m in range(1, frontier + 1)]
+        steps = [FrontierStep(m, answers.people) for m in range(1, frontier + 1)]
     elif frontier:
-        steps = [Step(m, conclude(plan, asked, part, m).people) for m, part in frontier_of(plan, asked, frontier)]
+        steps = [
+            FrontierStep(m, conclude(plan, asked, part, m).people) for m, part in frontier_of(plan, asked, frontier)
+        ]
     return _explanation(plan, asked, answers, tuple(steps))
 
 
-def _explanation(plan: Plan, rows: Rows, answers: Answers, steps: tuple[Step, ...]) -> Explanation:
+def _explanation(plan: Plan, rows: AskedRows, answers: Conclusion, steps: tuple[FrontierStep, ...]) -> Explanation:
     """The answers with their measures."""
     data = plan.data
     record = measure_counterfactuals(
@@ -123,7 +125,7 @@ def _explanation(plan: Plan, rows: Rows, answers: Answers, steps: tuple[Step, ..
     )  # fmt: skip
 
 
-def _plausible(plan: Plan, rows: Rows, answers: Answers, valid: np.ndarray) -> float:
+def _plausible(plan: Plan, rows: AskedRows, answers: Conclusion, valid: np.ndarray) -> float:
     """Share of the valid answers that are as dense as was asked; NaN without a threshold."""
     if plan.cut is None or not valid.any():
         return float("nan")

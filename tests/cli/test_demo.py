@@ -76,13 +76,13 @@ def test_page_is_whole_and_needs_nothing_else(made):
     assert "<script" not in page
     assert page.count('class="example"') == 3
     assert page.count("<img") >= 3 * (1 + 2 * 3 * 8)  # originals; adversarial, perturbation, mask of two attacks
-    for constant in ("eps = 0.3", "step = 0.02", "steps = 60"):  # other than the defaults: the page says so
+    for constant in ("eps = 0.3", "step_size = 0.02", "steps = 60"):  # other than the defaults: the page says so
         assert constant in page
 
 
 def test_parts_can_be_added(tmp_path, monkeypatch):
     def extra(setting):
-        return demo.Part((Section("Another part", facts={"digits": len(setting.digits.index)}),), "another text")
+        return demo.DemoPart((Section("Another part", facts={"digits": len(setting.digits.index)}),), "another text")
 
     monkeypatch.setattr(demo, "PARTS", [extra])
     said = []
@@ -170,7 +170,7 @@ def test_demo_has_both_parts(monkeypatch):
     assert [demo.attack_part, demo.counterfactual_part] == demo.PARTS
     for name in ("housing_section", "plane_section", "digits_section"):
         monkeypatch.setattr(demo, name, lambda *_, name=name: (Section(name), f"text of {name}"))
-    part = demo.counterfactual_part(demo.Setting(None, None, DemoOptions(), print))
+    part = demo.counterfactual_part(demo.DemoSetting(None, None, DemoOptions(), print))
     assert [section.title for section in part.sections] == ["housing_section", "plane_section", "digits_section"]
     assert part.text == "text of housing_section\n\ntext of plane_section\n\ntext of digits_section"
 

@@ -36,7 +36,7 @@ def test_only_where_asked_for(tmp_path, monkeypatch):
 
     def part(settings):
         asked.append(settings)
-        return demo.Part((demo.Section("The study"),), "the study")
+        return demo.DemoPart((demo.Section("The study"),), "the study")
 
     monkeypatch.setattr(demo, "PARTS", [])
     monkeypatch.setattr(demo, "learn_part", part)

@@ -14,7 +14,7 @@ from invjax.constraints import Feature, FeatureSpace, Relation
 from invjax.counterfactuals import make
 from invjax.data.tables.table import TabularData, from_space
 from invjax.recourse import explain_rows, freeze, methods, plausibility_of, wording
-from invjax.recourse.judging import Question, judge
+from invjax.recourse.judging import Requirements, judge_claims
 from invjax.report.counterfactuals import counterfactual_section, frontier_rows
 from invjax.report.page import render
 
@@ -203,8 +203,8 @@ def test_judge_rejects_what_rounding_breaks(loans):
     claims[5, 0, :3] = 0.5, 0.5, 1 / 12  # three changes of two allowed
     claimed = np.zeros((6, 2), bool)
     claimed[:, 0] = claimed[1, 1] = True
-    question = Question(x, table, np.ones(6, int), 2)
-    judged = judge(data.space, model, question, claims, claimed)
+    question = Requirements(x, table, np.ones(6, int), 2)
+    judged = judge_claims(data.space, model, question, claims, claimed)
     assert judged.accepted.tolist() == [False, True, False, False, False, False]
     assert judged.table["age"].tolist() == [40, 41, 40, 40, 40, 40]
     np.testing.assert_allclose(judged.cost[1], 1 / 12, rtol=1e-5)
@@ -213,7 +213,7 @@ def test_judge_rejects_what_rounding_breaks(loans):
     ):
         assert words in judged.why[n]
     assert judged.why[1] == ""
-    sure = judge(data.space, model, question._replace(probability=0.9999999), claims, claimed)
+    sure = judge_claims(data.space, model, question._replace(probability=0.9999999), claims, claimed)
     assert "has only probability" in sure.why[1] or sure.accepted[1]
 
 

@@ -45,7 +45,7 @@ _NOTE = (
 )
 
 
-class Digits(NamedTuple):
+class NinesMadeFours(NamedTuple):
     """Nines made fours, N of them, per way."""
 
     x: np.ndarray  # [N, 28, 28, 1]
@@ -54,7 +54,7 @@ class Digits(NamedTuple):
     rank: dict[str, np.ndarray]  # [N] by a density that no way was given; 0 where nothing was found
 
 
-def nine_to_four(logits: LogitsFn, count: int = _DRAWN, **constants: Any) -> Digits:
+def nine_to_four(logits: LogitsFn, count: int = _DRAWN, **constants: Any) -> NinesMadeFours:
     """Nines made fours by sparsity alone, plausibility alone, both; and by Wachter's method for comparison.
 
     The density given to the ways is fitted to the digits with an even number; the nines and the judging density come
@@ -87,7 +87,7 @@ def nine_to_four(logits: LogitsFn, count: int = _DRAWN, **constants: Any) -> Dig
         values, rank = density_rank(judge, results[name].x, zeros, fours, np.zeros(len(fours), np.int32))
         ranks[name] = np.where(at, rank, 0.0)
         rows.append(_digit_row(name, results[name], at, values, ranks[name]))
-    return Digits(x, results, rows, ranks)
+    return NinesMadeFours(x, results, rows, ranks)
 
 
 def _judging_density(fours: np.ndarray) -> tuple[Density, np.ndarray]:

@@ -28,7 +28,7 @@ from invjax.report import Section, write_report
 from invjax.types import LogitsFn
 
 
-class Setting(NamedTuple):
+class DemoSetting(NamedTuple):
     """What every part is given."""
 
     logits: LogitsFn  # [B, 28, 28, 1] -> [B, 10]
@@ -37,7 +37,7 @@ class Setting(NamedTuple):
     say: Callable[[str], None]
 
 
-class Part(NamedTuple):
+class DemoPart(NamedTuple):
     """What a part adds to the page and to the terminal."""
 
     sections: tuple[Section, ...]
@@ -48,36 +48,36 @@ class Demo(NamedTuple):
     """What :func:`run_demo` made."""
 
     report: Path
-    parts: tuple[Part, ...]
+    parts: tuple[DemoPart, ...]
     seconds: float
 
 
-def attack_part(setting: Setting) -> Part:
+def attack_part(setting: DemoSetting) -> DemoPart:
     """Every digit towards all nine other classes, by four attacks."""
     options = setting.options
     section, text = attacks_section(
         setting.logits, setting.digits, setting.say, lanes=options.lanes, key=jax.random.key(options.seed),
         progress=False if options.no_progress else None,
     )  # fmt: skip
-    return Part((section,), text)
+    return DemoPart((section,), text)
 
 
-def counterfactual_part(setting: Setting) -> Part:
+def counterfactual_part(setting: DemoSetting) -> DemoPart:
     """Suburbs in raw units, wines in the plane, and nines made fours."""
     say = setting.say
     built = (housing_section(say), plane_section(say), digits_section(setting.logits, say))
-    return Part(tuple(section for section, _ in built), "\n\n".join(text for _, text in built))
+    return DemoPart(tuple(section for section, _ in built), "\n\n".join(text for _, text in built))
 
 
-def learn_part(setting: Setting) -> Part:
+def learn_part(setting: DemoSetting) -> DemoPart:
     """Networks trained on counterfactuals; on the page only if asked for."""
     from invjax.cli.demo.learn import learn_section  # flax and optax: only where they are needed
 
     section, text = learn_section(setting.say)
-    return Part((section,), text)
+    return DemoPart((section,), text)
 
 
-PARTS: list[Callable[[Setting], Part]] = [attack_part, counterfactual_part]
+PARTS: list[Callable[[DemoSetting], DemoPart]] = [attack_part, counterfactual_part]
 
 
 def run_demo(options: DemoOptions | None = None, say: Callable[[str], None] = print) -> Demo:
@@ -94,7 +94,7 @@ def run_demo(options: DemoOptions | None = None, say: Callable[[str], None] = pr
     folder = check_folder(options.out)
     logits = mnist_cnn()
     digits, accuracy, available = choose_digits(logits, options.n, options.seed)
-    setting = Setting(logits, digits, options, say)
+    setting = DemoSetting(logits, digits, options, say)
     parts = []
     for build in [*PARTS, learn_part] if options.learn else PARTS:
         parts.append(build(setting))
