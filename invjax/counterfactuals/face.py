@@ -4,65 +4,52 @@
     x' = argmin over rows j with P(t | x_j) >= t_p and log p(x_j) >= t_d of the length of the shortest path x -> j   (1)
 
 Source: Poyiadzi, Sokol, Santos-Rodriguez, De Bie, Flach 2020, "FACE: Feasible and Actionable Counterfactual
-Explanations". f falls with the density. The paper's -log p is negative where p > 1, and a path could then shrink by
-going on; here ``f = 1 + max_ij log p_ij - log p_ij``, so that the densest edge counts its length and sparser ones more.
-All rows are nodes (no subsample), the end is the shortest path by length, not by hops, and the constraints forbid edges
-rather than reject answers: every step of a path, and the whole of it, is an allowed change.
+Explanations". f falls with the density. The paper's -log p is negative where p > 1, and a longer path could then weigh
+less. Here ``f = 1 + max_ij log p_ij - log p_ij``, so that the densest edge counts its length and sparser ones more. All
+rows are nodes (no subsample), and the shortest path is that of least length, not of fewest hops. The constraints forbid
+edges rather than reject answers: every step of a path, and the whole of it, is an allowed change.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
-from invjax import losses
-from invjax.core.errors import BadArgument, Words, of_shape
-from invjax.core.logits import as_logits_fn
+from invjax.core.config import refuse_old_names
+from invjax.core.errors import BadArgument, check, check_choice, check_number, check_whole, of_shape
 from invjax.core.numerics import at_least_float32
+from invjax.core.rows import map_rows
+from invjax.counterfactuals.parts.query import CHUNK, Query, make_query
 from invjax.densities import fit_kde
 from invjax.densities.common import evaluate, log_prob_of
-from invjax.engine import checks
-from invjax.types import ArrayLike, Bounds, HeldOut, Problem, Result, Status
+from invjax.types import Array, ArrayLike, Bounds, Density, HeldOut, LogitsFn, Result, Status
 
 
 class Paths(NamedTuple):
     """The answers of :func:`face`."""
 
     result: Result  # [N]
-    path: list[np.ndarray]  # N arrays of rows of train_x, from the first step to the answer; empty where none
-    length: np.ndarray  # [N] of the path as (1) weighs it; infinity where none
+    path: list[np.ndarray]  # N arrays of rows of train_x, from the first step to the answer; empty where there is none
+    length: np.ndarray  # [N] of the path as (1) weighs it; infinity where there is none
 
 
-@jax.jit
-def _logits(network: Any, x: Any) -> Any:
+def _logits(network: LogitsFn, x: Array) -> Array:
     return at_least_float32(network(x))
 
 
-@jax.jit
-def _allowed(constraints: Any, x: Any, u: Any) -> Any:
-    return jax.vmap(constraints.satisfied)(x, u)
+def _satisfied(constraints: Any, x: Array, u: Array) -> Array:
+    return constraints.satisfied(x, u)
 
 
-@jax.jit
-def _permitted(constraints: Any, x: Any) -> Any:
-    return jax.vmap(constraints.permits)(x)
-
-
-def _in_chunks(function: Any, first: Any, *rows: Any, chunk: int = 4096) -> np.ndarray:
-    """``function(first, *rows)`` over [n, ...] rows, at one compiled shape."""
-    parts = []
-    for begin in range(0, len(rows[0]), chunk):
-        part = [row[begin : begin + chunk] for row in rows]
-        wide = chunk if len(rows[0]) > chunk else 1 << (len(part[0]) - 1).bit_length()
-        filled = [np.concatenate([p, np.repeat(p[:1], wide - len(p), 0)]) for p in part]
-        parts.append(np.asarray(function(first, *filled))[: len(part[0])])
-    return np.concatenate(parts)
+def _allowed(query: Query, x: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """[n] bool: each row of u is an allowed change of that of x."""
+    if query.ctx.constraints is None or not len(x):
+        return np.ones(len(x), bool)
+    return map_rows(_satisfied, query.ctx.constraints, x, u, batch=CHUNK, each=True, few_shapes=True)
 
 
 class Edges(NamedTuple):
@@ -73,18 +60,18 @@ class Edges(NamedTuple):
     distance: np.ndarray  # [E] > 0
 
 
-def near(nodes: np.ndarray, rows: np.ndarray, graph: str, neighbours: int, epsilon: float | None) -> Edges:
+def near(nodes: np.ndarray, rows: np.ndarray, graph: str, neighbours: int, eps: float | None) -> Edges:
     """Edges from ``nodes`` [n, D] to their nearest ``rows`` [M, D], without those of length 0.
 
-    graph: "knn", the ``neighbours`` nearest others; "epsilon", all within ``epsilon``.
+    graph: "knn", the ``neighbours`` nearest others; "epsilon", all within the radius ``eps``.
     """
     tree = cKDTree(rows)
     if graph == "epsilon":
-        lists = tree.query_ball_point(nodes, float(epsilon or 0.0))
+        lists = tree.query_ball_point(nodes, float(eps or 0.0))
         start = np.repeat(np.arange(len(nodes)), [len(one) for one in lists])
         end = np.fromiter((j for one in lists for j in one), int, len(start))
     else:
-        # One more: a node of the data finds itself. Copies of it take places too, which only makes the graph sparser.
+        # One more, because a node of the data finds itself. Copies of it take places too, which only thins the graph.
         _, found = tree.query(nodes, k=min(neighbours + 1, len(rows)))
         found = np.asarray(found).reshape(len(nodes), -1)
         start, end = np.repeat(np.arange(len(nodes)), found.shape[1]), found.reshape(-1)
@@ -105,8 +92,9 @@ def shortest(edges: Edges, weight: np.ndarray, sources: np.ndarray, count: int) 
     return np.atleast_2d(lengths), np.atleast_2d(before)
 
 
+@refuse_old_names({"alpha": "quantile", "epsilon": "eps"})
 def face(
-    model: Any,
+    model: LogitsFn,
     x: ArrayLike,
     label: ArrayLike,
     target: ArrayLike,
@@ -115,13 +103,13 @@ def face(
     train_y: ArrayLike,
     space: Any = None,
     bounds: Bounds | tuple[ArrayLike, ArrayLike] | None = None,
-    density: Any = None,
+    density: Density | None = None,
     graph: str = "knn",
     neighbours: int = 20,
-    epsilon: float | None = None,
+    eps: float | None = None,
     weight: str = "density",
     probability: float = 0.5,
-    alpha: float = 0.25,
+    quantile: float = 0.25,
     kappa: float = 0.0,
 ) -> Paths:
     """Counterfactuals that are real rows, reached through dense regions: formula (1) of the module.
@@ -129,121 +117,99 @@ def face(
     Args:
       model: logits [B, D] -> [B, K]; only called, so a black box will do.
       x: [N, D] rows in model coordinates, or [D] with a scalar ``label``. label, target: [N] int.
-      train_x, train_y: [M, D] rows and their classes [M]: the nodes, and what the density is fitted to.
+      train_x, train_y: [M, D] rows and their classes [M]: the nodes, and the data of the default density.
       space: what each feature may become: an edge that changes it otherwise is forbidden, and so is an end that is no
         allowed change of x. Or bounds: the box of x, [0, 1] by default; rows outside it are no ends.
-      density: with ``log_prob(x, label)``; None: :func:`invjax.densities.fit_kde` of the rows. An edge into class t is
-        weighed by the density of ALL rows, the classes by their frequency.
-      graph, neighbours, epsilon: see :func:`near`. x itself is joined to its nearest rows likewise.
+      density: with ``log_prob(x, label)``; by default :func:`invjax.densities.fit_kde` of the rows. An edge is weighed
+        by the density of ALL rows, in which the classes count by their frequency.
+      graph, neighbours, eps: see :func:`near`. x itself is joined to its nearest rows in the same way.
       weight: "density", w_ij of (1), or "distance", f = 1.
-      probability: t_p, in (0, 1). Also asked: the target wins with the margin kappa (logit units, >= 0).
-      alpha: t_d is the α-quantile of log p(x_j | t) over the target's rows, in [0, 1).
+      probability: t_p, in (0, 1). The target must also win with the margin kappa (logit units, >= 0).
+      quantile: t_d is this quantile of log p(x_j | t) over the target's rows, in [0, 1).
 
     Returns:
-      Paths. ``result.forwards`` is 1: the rows are classified once for all. NOT_FOUND: no path; INFEASIBLE: x
-      breaks its own schema.
+      Paths. ``result.forwards`` is 1, because the rows are classified once for all. NOT_FOUND: there is no path.
+      INFEASIBLE: x breaks its own schema.
 
     Raises:
       ValueError: an argument.
     """
-    for name, value, good, what in (
-        ("graph", graph, graph in ("knn", "epsilon"), "'knn' or 'epsilon'"),
-        ("weight", weight, weight in ("density", "distance"), "'density' or 'distance'"),
-        ("neighbours", neighbours, neighbours >= 1, "at least 1"),
-        ("epsilon", epsilon, graph == "knn" or (epsilon is not None and epsilon > 0), "a radius > 0"),
-        ("probability", probability, 0 < probability < 1, "in (0, 1)"),
-        ("alpha", alpha, 0 <= alpha < 1, "in [0, 1)"),
-        ("kappa", kappa, kappa >= 0, "a margin >= 0"),
-    ):
-        if not good:
-            raise BadArgument(name, f"be {what}", value)
-    if target is None:
-        raise BadArgument("target", "be the wanted class of each row", Words("None"))
-    network = as_logits_fn(model)
-    problems, single = checks.make_problems(network, x, label, target=target, bounds=bounds, space=space)
-    problems = jax.tree.map(np.asarray, problems)
+    check_choice("graph", graph, ("knn", "epsilon"))
+    check_choice("weight", weight, ("density", "distance"))
+    neighbours = check_whole("neighbours", neighbours)
+    check("eps", eps, lambda v: graph == "knn" or v > 0, "a radius > 0")
+    check_number("probability", probability, lambda v: 0 < v < 1, "in (0, 1)")
+    check_number("quantile", quantile, lambda v: 0 <= v < 1, "in [0, 1)")
+    check_number("kappa", kappa, lambda v: v >= 0, "a margin >= 0")
+    query = make_query(model, x, label, target, space=space, bounds=bounds)
+    problems = query.problems
     rows, classes = np.asarray(train_x, problems.x.dtype), np.asarray(train_y)
     if rows.ndim != 2 or rows.shape[1:] != problems.x.shape[1:] or not np.isfinite(rows).all():
         raise BadArgument("train_x", f"be finite rows [M, {problems.x.shape[1]}]", of_shape(rows.shape))
     density = fit_kde(rows, classes) if density is None else density
     if classes.shape != (len(rows),):
         raise BadArgument("train_y", "have one class per row of train_x", of_shape(classes.shape))
-    answer = _search(
-        network, problems, rows, classes.astype(np.int32), space, density, graph, neighbours, epsilon, weight,
-        (probability, alpha, kappa),
-    )  # fmt: skip
-    if single:
-        return Paths(answer.result.rows(0), answer.path, answer.length)
-    return answer
-
-
-def _search(
-    network: Any, problems: Problem, rows: np.ndarray, classes: np.ndarray, space: Any, density: Any, graph: str,
-    neighbours: int, epsilon: float | None, weight: str, thresholds: tuple[float, float, float],
-) -> Paths:  # fmt: skip
-    probability, alpha, kappa = thresholds
-    count, known = len(problems.x), len(rows)
-    constraints = None if space is None else checks.compile_space(space, rows.dtype)
+    classes, known, count = classes.astype(np.int32), len(rows), len(problems.x)
 
     # Nodes: the training rows, then the N factuals, which nothing leads to.
     nodes = np.concatenate([rows, problems.x])
-    edges = near(nodes, rows, graph, neighbours, epsilon)
-    inner = edges.start < known
-    back = Edges(edges.end[inner], edges.start[inner], edges.distance[inner])  # a neighbour either way is an edge
-    edges = Edges(*(np.concatenate(pair) for pair in zip(edges, back, strict=True)))
-    _, once = np.unique(edges.start * known + edges.end, return_index=True)  # coo_matrix would add copies up
-    edges = Edges(*(part[once] for part in edges))
-    if constraints is not None and len(edges.start):
-        allowed = _in_chunks(_allowed, constraints, nodes[edges.start], rows[edges.end])
-        edges = Edges(*(part[allowed] for part in edges))
+    edges = _joined(query, nodes, rows, near(nodes, rows, graph, neighbours, eps))
     cost = edges.distance
     if weight == "density" and len(cost):
         middle = ((nodes[edges.start] + rows[edges.end]) / 2).astype(rows.dtype)
         log_p = _mixture(density, middle, classes)
         cost = cost * (1 + log_p.max() - log_p)
 
-    own = np.asarray(_in_chunks(_logits, network, rows), np.float64)
-    clean = np.asarray(_in_chunks(_logits, network, problems.x))
-    dense = {}
-    for t in np.unique(problems.target):
-        members = classes == t
-        values = evaluate(log_prob_of, density, rows, np.full(known, t, np.int32))
-        if isinstance(density, HeldOut):  # a row is no witness of its own density
-            values = np.where(members, density.held_out_log_prob(rows, classes), values)
-        dense[int(t)] = values >= np.quantile(values[members], alpha) if members.any() else np.zeros(known, bool)
-
-    found, status = problems.x.copy(), np.full(count, Status.NOT_FOUND, np.int32)
+    logits = map_rows(_logits, query.ctx.logits, rows, batch=CHUNK, few_shapes=True).astype(np.float64)
+    ends = {int(t): _ends(logits, rows, classes, density, int(t), probability, quantile, kappa)
+            for t in np.unique(problems.target)}  # fmt: skip
+    found, status = problems.x.copy(), query.early()
     lengths, paths = np.full(count, np.inf), [np.empty(0, int) for _ in range(count)]
-    permitted = np.ones(count, bool) if constraints is None else _in_chunks(_permitted, constraints, problems.x)
-    for n in range(count):
-        t, y = int(problems.target[n]), int(problems.label[n])
-        if not permitted[n] or np.isnan(clean[n]).any():
-            status[n] = Status.INFEASIBLE if not permitted[n] else Status.NONFINITE
-            continue
-        if bool(losses.reached(jnp.asarray(clean[n]), y, t)):
-            status[n] = Status.ALREADY_TARGET
-            continue
-        others = np.where(np.arange(own.shape[1]) == t, -np.inf, own)
-        log_odds = own[:, t] - np.logaddexp.reduce(others, axis=1)
-        wins = (own[:, t] - others.max(1) > kappa) & (log_odds >= np.log(probability / (1 - probability)))
-        ends = wins & dense[t] & ((rows >= problems.lower[n]) & (rows <= problems.upper[n])).all(1)
-        if constraints is not None and ends.any():
-            among = np.flatnonzero(ends)
-            ends[among] = _in_chunks(_allowed, constraints, np.repeat(problems.x[n][None], len(among), 0), rows[among])
-        if not ends.any():
+    for n in np.flatnonzero(status == Status.PENDING):
+        status[n] = Status.NOT_FOUND
+        inside = ((rows >= problems.lower[n]) & (rows <= problems.upper[n])).all(1)
+        among = np.flatnonzero(ends[int(problems.target[n])] & inside)
+        among = among[_allowed(query, np.repeat(problems.x[n][None], len(among), 0), rows[among])]
+        if not len(among):
             continue
         length, before = (a[0] for a in shortest(edges, cost, np.array([known + n]), known + count))
-        reach = np.where(ends, length[:known], np.inf)
-        end = int(np.argmin(reach))
-        if not np.isfinite(reach[end]):
-            continue
-        found[n], status[n], lengths[n] = rows[end], Status.FOUND, reach[end]
-        path = [end]
-        while before[path[-1]] != known + n:
-            path.append(int(before[path[-1]]))
-        paths[n] = np.array(path[::-1])
+        end = int(among[np.argmin(length[among])])
+        if np.isfinite(length[end]):
+            found[n], status[n], lengths[n] = rows[end], Status.FOUND, length[end]
+            path = [end]
+            while before[path[-1]] != known + n:
+                path.append(int(before[path[-1]]))
+            paths[n] = np.array(path[::-1])
     zeros = np.zeros(count, np.int32)
-    return Paths(Result(found, found - problems.x, status, zeros, zeros + 1, found.copy()), paths, lengths)
+    return Paths(query.result(found, status, zeros, zeros + 1, found.copy()), paths, lengths)
+
+
+def _joined(query: Query, nodes: np.ndarray, rows: np.ndarray, edges: Edges) -> Edges:
+    """The allowed edges, with those between training rows in both directions."""
+    inner = edges.start < len(rows)
+    back = Edges(edges.end[inner], edges.start[inner], edges.distance[inner])  # a neighbour either way is an edge
+    edges = Edges(*(np.concatenate(pair) for pair in zip(edges, back, strict=True)))
+    _, once = np.unique(edges.start * len(rows) + edges.end, return_index=True)  # coo_matrix would add copies up
+    edges = Edges(*(part[once] for part in edges))
+    allowed = _allowed(query, nodes[edges.start], rows[edges.end])
+    return Edges(*(part[allowed] for part in edges))
+
+
+def _ends(
+    logits: np.ndarray, rows: np.ndarray, classes: np.ndarray, density: Any, target: int, probability: float,
+    quantile: float, kappa: float,
+) -> np.ndarray:  # fmt: skip
+    """[M] bool: the rows that have the target, sure enough, in a dense region of its class."""
+    members = classes == target
+    if not members.any():
+        return members
+    values = evaluate(log_prob_of, density, rows, np.full(len(rows), target, np.int32))
+    if isinstance(density, HeldOut):  # a row is no witness of its own density
+        values = np.where(members, np.asarray(density.held_out_log_prob(rows, classes)), values)
+    others = np.where(np.arange(logits.shape[1]) == target, -np.inf, logits)
+    log_odds = logits[:, target] - np.logaddexp.reduce(others, axis=1)
+    wins = (logits[:, target] - others.max(1) > kappa) & (log_odds >= np.log(probability / (1 - probability)))
+    return wins & (values >= np.quantile(values[members], quantile))
 
 
 def _mixture(density: Any, x: np.ndarray, classes: np.ndarray) -> np.ndarray:

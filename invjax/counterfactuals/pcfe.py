@@ -5,19 +5,18 @@
 for every component i of the target's Gaussian mixture, and the best of the answers. r_i is where the component alone
 has the density δ, ``log w_i N(x'; μ_i, Σ_i) >= log δ``: so every answer has log p(x' | t) >= log δ. δ is the
 α-quantile of the density over the target's training rows. Source: Artelt & Hammer 2020, "Convex density constraints for
-computing plausible counterfactual explanations", with δ the median; their released code keeps the rows of LEAST
-density, so that its ellipsoids contain all the training rows. That is not repeated here.
+computing plausible counterfactual explanations", where δ is the median. Their released code keeps the rows of LEAST
+density, so that its ellipsoids contain all the training rows. That error is not repeated here.
 
 For a classifier with linear logits (1) is convex and solved to its optimum
 (:mod:`invjax.counterfactuals.parts.convex`). Others are linearised around the iterate, again and again, starting from
-the mean of the component; between an iterate that has the target and one that has lost it the last valid point of the
-segment (all other constraints are convex) is the next to linearise at. The true network judges every answer; no
+the mean of the component. Between an iterate that has the target and one that has lost it, the last valid point of the
+segment is the next to linearise at (all other constraints are convex). The true network judges every answer, and no
 optimality is claimed there.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,18 +25,20 @@ import numpy as np
 
 from invjax import losses
 from invjax.constraints import actions
-from invjax.core.errors import BadArgument, Words
-from invjax.core.logits import as_logits_fn, num_classes
+from invjax.core.config import refuse_old_names
+from invjax.core.errors import BadArgument, check_choice, check_number, check_whole
+from invjax.core.logits import num_classes
 from invjax.core.numerics import at_least_float32, select
+from invjax.core.rows import map_rows
 from invjax.counterfactuals.parts import convex
+from invjax.counterfactuals.parts.query import Query, make_query
 from invjax.densities import GMM, fit_gmm, quantiles
-from invjax.engine import checks
 from invjax.engine.evaluate import forward
 from invjax.solvers.best import Best, nothing, shortfall
-from invjax.types import Array, ArrayLike, Bounds, Context, Problem, Result, Status
+from invjax.types import Array, ArrayLike, Bounds, Context, LogitsFn, Problem, Result, Status
 
 SEGMENT = (0.5, 0.75, 0.9, 0.97, 1.0)  # points tried between a valid point and the new one
-TIGHTEN, SHRINK = 2.0, 0.85  # margin and radius of the next try where rounding to the grid has lost validity
+TIGHTEN, SHRINK = 2.0, 0.85  # factors of margin and radius where rounding to the grid has lost validity
 
 
 class Components(NamedTuple):
@@ -70,9 +71,10 @@ def components(gmm: GMM, threshold: ArrayLike) -> Components:
 
 class _Numbers(NamedTuple):
     kappa: Array
-    slack: Array  # how much of κ may be missing
-    tol: Array
-    iterations: Array
+    slack: Array  # the part of κ that may be missing
+    tolerance: Array
+    inner_steps: Array
+    linearisations: Array
 
 
 class _State(NamedTuple):
@@ -87,23 +89,18 @@ class _State(NamedTuple):
     rounds: Array  # [] int32
 
 
-@partial(jax.jit, static_argnames=("norm",))
-def _start(ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, *, norm: str) -> _State:
-    def one(problem: Problem, e: convex.Ellipsoid) -> Array:
-        return actions(ctx.constraints, problem).project(e.mean)
-
-    at = jax.vmap(one)(problems, e)
+def _start(ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, norm: str, exact: bool) -> _State:
+    at = jax.vmap(lambda problem, e: actions(ctx.constraints, problem).project(e.mean))(problems, e)
     ones = jnp.ones(at.shape[0], at.dtype)
     state = _State(
         at, at, jax.vmap(nothing)(problems), ones * numbers.kappa, ones, ones < 0, jnp.zeros(len(ones), jnp.int32)
     )
     # The mean itself may be an answer, and the only one that a network at its most curved ever gives.
-    return _judge(ctx, problems, e, numbers, state, at[:, None], norm)[0]
+    return _judge(ctx, problems, e, numbers, state, at[:, None], norm, exact)[0]
 
 
-@partial(jax.jit, static_argnames=("norm",))
 def _round(
-    ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, state: _State, *, norm: str
+    ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, state: _State, norm: str, exact: bool
 ) -> _State:
     """Linearise, solve, look along the segment."""
     z, pull = jax.vjp(lambda u: at_least_float32(ctx.logits(u)), state.at)
@@ -118,24 +115,22 @@ def _round(
             convex.Halfspaces(jnp.where(own[:, None], jnp.zeros_like(normal), normal), jnp.where(own, -1.0, offset))
         )
         inner = e._replace(radius=e.radius * s.shrink)
-        limit = jnp.where(s.settled, 0, numbers.iterations)
-        u = convex.solve(row, h, inner, s.at, numbers.tol, limit, norm).u
-        return row.project(convex.polish(row, h, inner, u, numbers.tol, norm))
+        limit = jnp.where(s.settled, 0, numbers.inner_steps)
+        u = convex.solve(row, h, inner, s.at, numbers.tolerance, limit, norm).u
+        return row.project(convex.polish(row, h, inner, u, numbers.tolerance, norm))
 
     new = jax.vmap(candidate, in_axes=(0, 0, 0, 0, 1))(problems, e, state, z, slopes)
     share = jnp.asarray(SEGMENT, new.dtype)[:, None]
     segment = state.anchor[:, None] + share * (new - state.anchor)[:, None]
     segment = segment.at[:, -1].set(new)  # bit for bit: the solution's zeros
-    told, valid = _judge(ctx, problems, e, numbers, state, segment, norm)
+    told, valid = _judge(ctx, problems, e, numbers, state, segment, norm, exact)
 
-    exact = ctx.constraints is None or _is_exact(ctx.constraints)
     last = jnp.max(jnp.where(valid, jnp.arange(len(SEGMENT)), -1), axis=1)  # the valid point farthest along, or -1
     reached = jnp.take_along_axis(segment, jnp.maximum(last, 0)[:, None, None], axis=1)[:, 0]
     any_valid = last >= 0
     size = jnp.maximum(1, jnp.max(jnp.abs(new), axis=1))
-    still = jnp.max(jnp.abs(new - state.at), axis=1) <= 100 * numbers.tol * size
-    found = jnp.isfinite(told.best.score)
-    lost = ~any_valid if exact else ~found
+    still = jnp.max(jnp.abs(new - state.at), axis=1) <= 100 * numbers.tolerance * size
+    lost = ~any_valid if exact else ~told.best.found
     after = told._replace(
         at=jnp.where((any_valid & exact)[:, None], reached, new),
         anchor=jnp.where(any_valid[:, None], reached, state.anchor),
@@ -147,19 +142,21 @@ def _round(
     return select(state.settled, state, after)
 
 
-def _is_exact(constraints: Any) -> bool:
-    layout = constraints.layout
-    return not (layout.has_grids or layout.has_categories or layout.has_relations)
-
-
 def _judge(
-    ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, state: _State, points: Array, norm: str
-) -> tuple[_State, Array]:
+    ctx: Context,
+    problems: Problem,
+    e: convex.Ellipsoid,
+    numbers: _Numbers,
+    state: _State,
+    points: Array,
+    norm: str,
+    exact: bool,
+) -> tuple[_State, Array]:  # fmt: skip
     """The state with its best, after points [n, q, D] of the hull; and which of them have the target, [n, q] bool.
 
-    Where a row has grids, categories or relations its points are judged as they are, and recorded as they snap.
+    Where a row has grids, categories or relations (``exact`` is False), its points are judged as they are, and recorded
+    as they snap.
     """
-    exact = ctx.constraints is None or _is_exact(ctx.constraints)
     asked = points
     if not exact:
         snap = jax.vmap(lambda problem, u: jax.vmap(actions(ctx.constraints, problem).snap)(u))
@@ -182,19 +179,25 @@ def _judge(
     return state._replace(best=kept), valid
 
 
-@jax.jit
-def _clean(ctx: Context, problems: Problem) -> tuple[Array, Array, Array]:
-    """Of each row: already the target, finite logits, permitted. [N] bool each."""
-    logits = forward(ctx, problems.x[:, None])[:, 0]
-    permitted = jnp.ones(len(logits), bool)
-    if ctx.constraints is not None:
-        permitted = jax.vmap(ctx.constraints.permits)(problems.x)
-    done = jax.vmap(losses.reached)(logits, problems.label, problems.target)
-    return done, ~jnp.isnan(logits).any(1), permitted
+def _descend(
+    shared: tuple[Context, _Numbers], problems: Problem, e: convex.Ellipsoid, norm: str, exact: bool
+) -> _State:
+    """All rounds of n lanes, until every lane has settled."""
+    ctx, numbers = shared
+
+    def unsettled(carry: tuple[Array, _State]) -> Array:
+        return (carry[0] < numbers.linearisations) & ~carry[1].settled.all()
+
+    def turn(carry: tuple[Array, _State]) -> tuple[Array, _State]:
+        return carry[0] + 1, _round(ctx, problems, e, numbers, carry[1], norm, exact)
+
+    first = _start(ctx, problems, e, numbers, norm, exact)
+    return jax.lax.while_loop(unsettled, turn, (jnp.int32(0), first))[1]
 
 
+@refuse_old_names({"alpha": "quantile", "rounds": "linearisations", "tol": "tolerance", "iterations": "inner_steps"})
 def pcfe(
-    model: Any,
+    model: LogitsFn,
     x: ArrayLike,
     label: ArrayLike,
     target: ArrayLike,
@@ -205,12 +208,12 @@ def pcfe(
     threshold: ArrayLike | None = None,
     space: Any = None,
     bounds: Bounds | tuple[ArrayLike, ArrayLike] | None = None,
-    alpha: float = 0.5,
+    quantile: float = 0.5,
     kappa: float = 0.05,
     norm: str = "l1",
-    rounds: int = 10,
-    tol: float | None = None,
-    iterations: int = 3000,
+    linearisations: int = 10,
+    tolerance: float | None = None,
+    inner_steps: int = 3000,
 ) -> Result:
     """Plausible counterfactuals by convex programs: formula (1) of the module.
 
@@ -221,91 +224,65 @@ def pcfe(
       gmm: the mixture of the classes; None: :func:`invjax.densities.fit_gmm` of the rows (5 full components each).
       threshold: [K] log δ of each class; None: the α-quantile of the rows' log-density.
       space: what each feature may become; or bounds: the box, [0, 1] by default.
-      alpha: see above, in [0, 1): a larger one asks for denser regions.
+      quantile: α, in [0, 1): a larger one asks for denser regions.
       kappa: margin κ, logit units, > 0; an answer keeps at least 99 % of it.
       norm: φ: "l1", weighted with the features' costs, or "l2" (1/2 ‖·‖²).
-      rounds: most linearisations per component; of linear logits two.
-      tol: residual at which ADMM ends, model coordinates; 2e-6 in float32, 1e-8 in float64. The active constraints are
-        then met exactly (polish).
-      iterations: most iterations of ADMM per linearisation.
+      linearisations: most linearisations per component; linear logits take two.
+      tolerance: residual at which ADMM ends, model coordinates; 2e-6 in float32, 1e-8 in float64. The active
+        constraints are then met exactly (polish).
+      inner_steps: most iterations of ADMM per linearisation.
 
     Returns:
-      Result [N]. ``evaluations`` counts gradients of single logits, ``forwards`` the points judged. NOT_FOUND: of no
-      component a point was found; INFEASIBLE: the row breaks its own schema, or no component is as dense as δ.
+      Result [N]. ``evaluations`` counts gradients of single logits, ``forwards`` the points judged. NOT_FOUND: no
+      component gave a valid point. INFEASIBLE: the row breaks its own schema, or no component is as dense as δ.
 
     Raises:
       ValueError: an argument, or rows and threshold missing.
     """
-    for name, value, good, what in (
-        ("alpha", alpha, 0 <= alpha < 1, "in [0, 1)"),
-        ("kappa", kappa, kappa > 0, "a margin > 0"),
-        ("norm", norm, norm in ("l1", "l2"), "'l1' or 'l2'"),
-        ("rounds", rounds, rounds >= 1, "at least 1"),
-        ("iterations", iterations, iterations >= 1, "at least 1"),
-    ):
-        if not good:
-            raise BadArgument(name, f"be {what}", value)
-    if target is None:
-        raise BadArgument("target", "be the wanted class of each row", Words("None"))
+    check_number("quantile", quantile, lambda v: 0 <= v < 1, "in [0, 1)")
+    check_number("kappa", kappa, lambda v: v > 0, "a margin > 0")
+    check_choice("norm", norm, ("l1", "l2"))
+    query = make_query(model, x, label, target, space=space, bounds=bounds)
     if train_x is not None and train_y is not None:
         gmm = fit_gmm(train_x, train_y) if gmm is None else gmm
-        threshold = quantiles(gmm, train_x, train_y, alpha) if threshold is None else threshold
+        threshold = quantiles(gmm, train_x, train_y, quantile) if threshold is None else threshold
     if gmm is None or threshold is None:
-        raise ValueError("train_x and train_y must be given, or both gmm and threshold")
-
-    network = as_logits_fn(model)
-    problems, single = checks.make_problems(network, x, label, target=target, bounds=bounds, space=space)
-    dtype = problems.x.dtype
-    if problems.x.ndim != 2 or problems.x.shape[1] != gmm.mean.shape[-1]:
-        raise BadArgument(
-            "x", f"have the {gmm.mean.shape[-1]} columns of the mixture, [N, D]", Words(f"{problems.x.shape[1:]}")
-        )
-    ctx = Context(network, gmm, None if space is None else checks.compile_space(space, dtype))
-    tol = (1e-8 if dtype == np.float64 else 2e-6) if tol is None else tol
+        raise BadArgument("train_x", "be given with train_y, unless both gmm and threshold are given")
+    dtype = query.problems.x.dtype
+    if query.problems.x.shape[1] != gmm.mean.shape[-1]:
+        wanted = f"have the {gmm.mean.shape[-1]} columns of the mixture, [N, D]"
+        raise BadArgument("x", wanted, query.problems.x.shape)
+    if tolerance is None:
+        tolerance = 1e-8 if dtype == np.float64 else 2e-6
     margin = jnp.asarray(kappa, dtype)
-    numbers = _Numbers(margin, 0.01 * margin, jnp.asarray(tol, dtype), jnp.int32(iterations))
-    result = _run(ctx, jax.tree.map(np.asarray, problems), components(gmm, threshold), numbers, norm, int(rounds))
-    return result.rows(0) if single else result
+    numbers = _Numbers(
+        margin, 0.01 * margin, jnp.asarray(tolerance, dtype), jnp.int32(check_whole("inner_steps", inner_steps)),
+        jnp.int32(check_whole("linearisations", linearisations)),
+    )  # fmt: skip
+    return _run(query, components(gmm, threshold), numbers, norm)
 
 
-def _run(ctx: Context, problems: Problem, parts: Components, numbers: _Numbers, norm: str, rounds: int) -> Result:
+def _run(query: Query, parts: Components, numbers: _Numbers, norm: str) -> Result:
+    problems = query.problems
     count, size = problems.x.shape
-    dtype = problems.x.dtype
-    clean = [np.asarray(a) for a in _clean(ctx, problems)]
-    done, finite, permitted = clean
-    lanes = [
-        (n, c)
-        for n in range(count)
-        if permitted[n] and finite[n] and not done[n]
-        for c in parts.of(int(problems.target[n]))
-    ]
+    status = query.early()
+    status[(status == Status.PENDING) & [not len(parts.of(int(t))) for t in problems.target]] = Status.INFEASIBLE
+    lanes = [(n, c) for n in np.flatnonzero(status == Status.PENDING) for c in parts.of(int(problems.target[n]))]
     found, attempt, score = problems.x.copy(), problems.x.copy(), np.full(count, np.inf)
     evaluations, forwards = np.zeros(count, np.int32), np.ones(count, np.int32)
-    classes = num_classes(ctx.logits, (size,), dtype)
-    judged = len(SEGMENT) * (1 if ctx.constraints is None or _is_exact(ctx.constraints) else 2)
-    # A lane holds a matrix: at most so many at once, filled up to a power of two, so that few shapes are compiled.
-    most = max(8, min(1024, 2 ** int(np.log2(max(8, 2**27 // size**2)))))
-    for begin in range(0, len(lanes), most):
-        part = np.array(lanes[begin : begin + most])
-        wide = min(most, 1 << (len(part) - 1).bit_length())
-        filled = np.concatenate([part, np.repeat(part[:1], wide - len(part), 0)])
-        own = jax.tree.map(lambda leaf, rows=filled[:, 0]: jnp.asarray(leaf[rows]), problems)
-        e = convex.Ellipsoid(*(jnp.asarray(field[filled[:, 1]], dtype) for field in parts.ellipsoid))
-        state = _start(ctx, own, e, numbers, norm=norm)
-        for _ in range(rounds):
-            state = _round(ctx, own, e, numbers, state, norm=norm)
-            if bool(np.asarray(state.settled).all()):
-                break
-        for i, (n, _) in enumerate(part):
-            evaluations[n] += int(state.rounds[i]) * classes
-            forwards[n] += judged * (1 + int(state.rounds[i]))
-            attempt[n] = np.asarray(state.at[i]) if not np.isfinite(score[n]) else attempt[n]
-            if float(state.best.score[i]) < score[n]:
-                score[n] = float(state.best.score[i])
-                found[n] = attempt[n] = np.asarray(state.best.x[i])
-    status = np.where(np.isfinite(score), Status.FOUND, Status.NOT_FOUND)
-    dense = np.array([len(parts.of(int(t))) > 0 for t in problems.target])
-    for bad, why in ((~dense, Status.INFEASIBLE), (done, Status.ALREADY_TARGET), (~finite, Status.NONFINITE)):
-        status = np.where(bad, why, status)
-    status = np.where(permitted, status, Status.INFEASIBLE).astype(np.int32)
-    return Result(found, found - problems.x, status, evaluations, forwards, attempt)
+    if lanes:
+        row, component = np.array(lanes).T
+        own = jax.tree.map(lambda leaf: leaf[row], problems)
+        e = convex.Ellipsoid(*(field[component].astype(problems.x.dtype) for field in parts.ellipsoid))
+        # A lane holds a matrix: that limits how many are worked on at once.
+        most = max(8, min(1024, 2 ** int(np.log2(max(8, 2**27 // size**2)))))
+        end = map_rows(_descend, (query.ctx, numbers), own, e, batch=most, static=(norm, query.exact), few_shapes=True)
+        np.add.at(evaluations, row, end.rounds * num_classes(query.ctx.logits, (size,), problems.x.dtype))
+        np.add.at(forwards, row, len(SEGMENT) * (1 if query.exact else 2) * (1 + end.rounds))
+        for i, n in enumerate(row):
+            if end.best.score[i] < score[n]:
+                score[n], found[n], attempt[n] = end.best.score[i], end.best.x[i], end.best.x[i]
+            elif not np.isfinite(score[n]):
+                attempt[n] = end.at[i]
+    searched = np.where(np.isfinite(score), Status.FOUND, Status.NOT_FOUND)
+    return query.result(found, np.where(status == Status.PENDING, searched, status), evaluations, forwards, attempt)

@@ -29,7 +29,7 @@ def call_method(plan: Plan, rows: AskedRows, *, key: Any, lanes: int, progress: 
     space = plan.data.space
     if plan.method in FUNCTIONS:
         known: dict[str, Any] = {"train_x": plan.data.x[plan.train], "train_y": plan.data.label[plan.train]}
-        known |= {"space": space, "alpha": plan.alpha}
+        known |= {"space": space, "quantile": plan.alpha}
         if plan.method == "face":
             return face(plan.network, x, label, target, density=plan.density, **known).result
         return pcfe(plan.network, x, label, target, **known)

@@ -208,7 +208,7 @@ def test_contract(name: str) -> None:
         result = cf_helpers.solve(task, config, targeted=targeted)
         cf_helpers.check_contract(task, result, KAPPA, targeted)
         assert np.asarray(result.found).mean() >= (0.5 if targeted else 0.9), result
-        assert (np.asarray(result.evaluations) <= 1 + config.trials * config.iterations).all()
+        assert (np.asarray(result.evaluations) <= 1 + config.trials * config.steps).all()
 
 
 @every

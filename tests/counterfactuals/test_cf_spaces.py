@@ -132,7 +132,7 @@ def test_face_stays_in_its_space() -> None:
         train_y[:2] = [0, 1]
         paths = face(
             task.net, task.x, task.label, task.target, train_x=train, train_y=train_y, space=space,
-            density=fit_kde(train, train_y, 1.0), neighbours=20, alpha=0.0,
+            density=fit_kde(train, train_y, 1.0), neighbours=20, quantile=0.0,
         )  # fmt: skip
         return judge(space, table, task.x, paths.result.x, paths.result.status), COUNT
 

@@ -37,19 +37,19 @@ def _run(x, train, **options):
     y = (train[:, 0] > 0.7).astype(np.int32)
     x = np.asarray(x, np.float32)
     return face(NET, x, np.zeros(len(x), np.int32), np.ones(len(x), np.int32), train_x=train, train_y=y,
-                **{"density": Flat(), "alpha": 0.0, **options})  # fmt: skip
+                **{"density": Flat(), "quantile": 0.0, **options})  # fmt: skip
 
 
 CHAIN = [[0.1, 0.5], [0.3, 0.5], [0.5, 0.5], [0.7, 0.5], [0.9, 0.5], [0.9, 0.9]]
 
 
 def test_chain_is_walked_step_by_step() -> None:
-    got = _run([[0.0, 0.5]], CHAIN, graph="epsilon", epsilon=0.25)
+    got = _run([[0.0, 0.5]], CHAIN, graph="epsilon", eps=0.25)
     assert got.result.status[0] == Status.FOUND
     assert got.path[0].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(got.length[0], 0.9, atol=1e-6)
     np.testing.assert_array_equal(got.result.x[0], np.float32([0.9, 0.5]))
-    far = _run([[0.0, 0.5]], CHAIN, graph="epsilon", epsilon=0.15)
+    far = _run([[0.0, 0.5]], CHAIN, graph="epsilon", eps=0.15)
     assert far.result.status[0] == Status.NOT_FOUND
     assert not len(far.path[0])
     np.testing.assert_array_equal(far.result.x[0], np.float32([0.0, 0.5]))
@@ -86,7 +86,7 @@ def test_density_prefers_the_way_round() -> None:
     crowd = np.concatenate([arc + 0.01 * draw.normal(size=arc.shape) for _ in range(6)])
     train = np.concatenate([crowd, [[0.5, 0.1]]])
     x = [[0.1, 0.1]]
-    options = {"graph": "epsilon", "epsilon": 0.42, "alpha": 0.0}
+    options = {"graph": "epsilon", "epsilon": 0.42, "quantile": 0.0}
     straight = _run(x, train, weight="distance", **options)
     round_ = _run(x, train, weight="density", density=None, **options)
     assert (straight.result.status == Status.FOUND).all()
@@ -99,8 +99,8 @@ def test_space_forbids_edges() -> None:
     # The second column may only rise: the path down is forbidden although its end is an allowed change.
     space = FeatureSpace([Feature("a", lower=0, upper=1), Feature("b", lower=0, upper=1, direction="up")])
     train = [[0.3, 0.6], [0.5, 0.2], [0.8, 0.4], [0.35, 0.35], [0.6, 0.5], [0.9, 0.6]]
-    free = _run([[0.1, 0.2]], train, graph="epsilon", epsilon=0.45)
-    held = _run([[0.1, 0.2]], train, graph="epsilon", epsilon=0.45, space=space)
+    free = _run([[0.1, 0.2]], train, graph="epsilon", eps=0.45)
+    held = _run([[0.1, 0.2]], train, graph="epsilon", eps=0.45, space=space)
     assert held.length[0] >= free.length[0]
     walk = np.concatenate([[[0.1, 0.2]], np.float32(train)[held.path[0]]])
     assert (np.diff(walk[:, 1]) >= -1e-6).all()
@@ -108,16 +108,16 @@ def test_space_forbids_edges() -> None:
     table = space.decode(np.float32([[0.1, 0.2]]))
     assert not any(space.violations(table, space.decode(held.result.x, table)))
     fixed = FeatureSpace([Feature("a", direction="none", lower=0, upper=1), Feature("b", lower=0, upper=1)])
-    assert _run([[0.1, 0.2]], train, graph="epsilon", epsilon=0.45, space=fixed).result.status[0] == Status.NOT_FOUND
+    assert _run([[0.1, 0.2]], train, graph="epsilon", eps=0.45, space=fixed).result.status[0] == Status.NOT_FOUND
 
 
 def test_thresholds_choose_the_end() -> None:
     train = [[0.5, 0.5], [0.72, 0.5], [0.95, 0.5]]
-    lax = _run([[0.4, 0.5]], train, graph="epsilon", epsilon=0.3, probability=0.5)
-    sure = _run([[0.4, 0.5]], train, graph="epsilon", epsilon=0.3, probability=0.95)
+    lax = _run([[0.4, 0.5]], train, graph="epsilon", eps=0.3, probability=0.5)
+    sure = _run([[0.4, 0.5]], train, graph="epsilon", eps=0.3, probability=0.95)
     assert lax.path[0].tolist()[-1] == 1
     assert sure.path[0].tolist()[-1] == 2
-    assert _run([[0.4, 0.5]], train, graph="epsilon", epsilon=0.3, kappa=50.0).result.status[0] == Status.NOT_FOUND
+    assert _run([[0.4, 0.5]], train, graph="epsilon", eps=0.3, kappa=50.0).result.status[0] == Status.NOT_FOUND
 
 
 def test_alpha_refuses_lonely_rows() -> None:
@@ -127,8 +127,8 @@ def test_alpha_refuses_lonely_rows() -> None:
     )
     train = np.concatenate([crowd, [[0.71, 0.9]]])
     options = {"density": None, "graph": "knn", "neighbours": 40}
-    assert _run([[0.5, 0.9]], train, alpha=0.0, weight="distance", **options).path[0].tolist() == [60]
-    assert 60 not in _run([[0.5, 0.9]], train, alpha=0.2, weight="distance", **options).path[0].tolist()[-1:]
+    assert _run([[0.5, 0.9]], train, quantile=0.0, weight="distance", **options).path[0].tolist() == [60]
+    assert 60 not in _run([[0.5, 0.9]], train, quantile=0.2, weight="distance", **options).path[0].tolist()[-1:]
 
 
 def test_rows_are_independent_and_statuses() -> None:
@@ -155,10 +155,10 @@ def test_copies_and_self_are_no_neighbours() -> None:
 
 
 @pytest.mark.parametrize("wrong", [
-    {"graph": "tree"}, {"graph": "epsilon"}, {"neighbours": 0}, {"weight": "kde"}, {"probability": 1.0}, {"alpha": 1.0},
-    {"kappa": -1.0}, {"train_x": np.ones((6, 3))},
+    {"graph": "tree"}, {"graph": "epsilon"}, {"neighbours": 0}, {"weight": "kde"}, {"probability": 1.0},
+    {"quantile": 1.0}, {"kappa": -1.0}, {"train_x": np.ones((6, 3))},
 ])  # fmt: skip
 def test_bad_arguments(wrong: dict) -> None:
     arguments = {"train_x": np.float32(CHAIN), "train_y": np.array([0, 0, 0, 0, 1, 1]), "density": Flat(), **wrong}
-    with pytest.raises(ValueError, match="epsilon" if wrong == {"graph": "epsilon"} else next(iter(wrong))):
+    with pytest.raises(ValueError, match="eps" if wrong == {"graph": "epsilon"} else next(iter(wrong))):
         face(NET, np.float32([[0.0, 0.5]]), np.array([0]), np.array([1]), **arguments)

@@ -139,7 +139,7 @@ def _rows(blobs, count: int = 8):
 def test_linear_answers_are_valid_dense_and_optimal(blobs) -> None:
     x, y, net, gmm = blobs
     rows, label, target = _rows(blobs)
-    got = pcfe(net, rows, label, target, train_x=x, train_y=y, gmm=gmm, alpha=0.5)
+    got = pcfe(net, rows, label, target, train_x=x, train_y=y, gmm=gmm, quantile=0.5)
     assert (got.status == Status.FOUND).all(), got
     logits = np.asarray(net(got.x), np.float64)
     others = np.where(np.arange(3) == target[:, None], -np.inf, logits).max(1)
@@ -183,7 +183,8 @@ def test_higher_alpha_is_denser_and_farther(blobs) -> None:
     x, y, net, gmm = blobs
     rows, label, target = _rows(blobs)
     loose, tight = (
-        pcfe(net, rows, label, target, train_x=x, train_y=y, gmm=gmm, alpha=alpha, norm="l2") for alpha in (0.05, 0.8)
+        pcfe(net, rows, label, target, train_x=x, train_y=y, gmm=gmm, quantile=alpha, norm="l2")
+        for alpha in (0.05, 0.8)
     )
     near, far = (np.square(np.asarray(r.delta)).sum(1) for r in (loose, tight))
     assert (far >= near - 1e-6).all()
@@ -208,7 +209,7 @@ def test_network_with_a_hidden_layer(blobs) -> None:
     np.testing.assert_allclose(jax.nn.softmax(net(rows)), fitted.predict_proba(rows), atol=1e-3)
     label = np.asarray(net(rows)).argmax(1).astype(np.int32)
     target = ((label + 1) % 3).astype(np.int32)
-    got = pcfe(net, rows, label, target, train_x=x, train_y=y, gmm=gmm, alpha=0.3)
+    got = pcfe(net, rows, label, target, train_x=x, train_y=y, gmm=gmm, quantile=0.3)
     assert (got.status == Status.FOUND).all(), got
     np.testing.assert_array_equal(fitted.predict(np.asarray(got.x)), target)
     # Nearer than the nearest training row that is as good: else the means would do.
@@ -230,7 +231,7 @@ def test_feature_space_is_obeyed(blobs) -> None:
     rows[:, 1] = np.round(rows[:, 1] / 0.02) * 0.02
     label = np.asarray(jnp.argmax(net(rows), 1)).astype(np.int32)
     target = ((label + 1) % 3).astype(np.int32)
-    got = pcfe(net, rows, label, target, train_x=x, train_y=y, gmm=gmm, alpha=0.01, space=space)
+    got = pcfe(net, rows, label, target, train_x=x, train_y=y, gmm=gmm, quantile=0.01, space=space)
     found = got.status == Status.FOUND
     assert found.sum() >= 2, got
     x0 = space.decode(rows)
@@ -247,13 +248,13 @@ def test_statuses(blobs) -> None:
     np.testing.assert_array_equal(already.x, rows)
     nowhere = pcfe(net, rows, label, target, gmm=gmm, threshold=np.full(3, 1e6))
     assert (nowhere.status == Status.INFEASIBLE).all()
-    far = pcfe(net, rows[:1], label[:1], target[:1], gmm=gmm, threshold=np.full(3, -1.0), kappa=1e4, rounds=2,
-               iterations=200)  # fmt: skip
+    far = pcfe(net, rows[:1], label[:1], target[:1], gmm=gmm, threshold=np.full(3, -1.0), kappa=1e4, linearisations=2,
+               inner_steps=200)  # fmt: skip
     assert far.status[0] == Status.NOT_FOUND
     np.testing.assert_array_equal(far.x, rows[:1])
     one = pcfe(net, rows[0], label[0], target[0], train_x=x, train_y=y, gmm=gmm)
     assert one.x.shape == (4,)
-    for wrong in ({"alpha": 1.0}, {"kappa": 0.0}, {"norm": "l0"}, {"rounds": 0}):
+    for wrong in ({"quantile": 1.0}, {"kappa": 0.0}, {"norm": "l0"}, {"linearisations": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             pcfe(net, rows, label, target, train_x=x, train_y=y, gmm=gmm, **wrong)
     with pytest.raises(ValueError, match="train_x"):

@@ -228,8 +228,8 @@ def _by_hand(x: np.ndarray, target: int, config: SCFEReleased) -> np.ndarray | N
     gamma, low, high, found = config.gamma, 0.0, None, None
     for _ in range(config.trials):
         w, v, t, step = np.zeros(4), np.zeros(4), 1.0, config.step
-        for i in range(config.iterations):
-            factor = np.sqrt(1 - i / config.iterations)
+        for i in range(config.steps):
+            factor = np.sqrt(1 - i / config.steps)
             step = step * factor if config.schedule == "released" else config.step * factor
             z = LOWER + s * (start + w)
             q = 1 / (1 + np.exp(-(z @ SLOPE + 0.3)))

@@ -1,0 +1,75 @@
+"""The common arguments of the plain functions, checked and normalised once, and the Result that they return."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax import losses
+from invjax.core.errors import BadArgument
+from invjax.core.logits import as_logits_fn
+from invjax.core.numerics import at_least_float32
+from invjax.core.rows import map_rows
+from invjax.engine import checks
+from invjax.types import Array, ArrayLike, Bounds, Context, LogitsFn, Problem, Result, Status
+
+CHUNK = 4096  # rows of a table at once
+
+
+def _early(ctx: Context, problems: Problem) -> Array:
+    """[N] int32: the Status of rows that need no search, PENDING for the others."""
+    logits = at_least_float32(ctx.logits(problems.x))
+    reached = jax.vmap(losses.reached)(logits, problems.label, problems.target)
+    status = jnp.where(reached, Status.ALREADY_TARGET, Status.PENDING)
+    status = jnp.where(jnp.isnan(logits).any(1), Status.NONFINITE, status)
+    if ctx.constraints is not None:
+        status = jnp.where(jax.vmap(ctx.constraints.permits)(problems.x), status, Status.INFEASIBLE)
+    return status.astype(jnp.int32)
+
+
+class Query(NamedTuple):
+    """N rows, their targets, and what they may become."""
+
+    ctx: Context
+    problems: Problem  # NumPy leaves [N, ...]; no keys
+    single: bool  # one row was given, without the leading axis
+
+    @property
+    def exact(self) -> bool:
+        """Whether every point of the hull is permitted."""
+        layout = None if self.ctx.constraints is None else self.ctx.constraints.layout
+        return layout is None or not (layout.has_grids or layout.has_categories or layout.has_relations)
+
+    def early(self) -> np.ndarray:
+        """[N] int32: ALREADY_TARGET, NONFINITE, INFEASIBLE (the row breaks its own schema), or PENDING."""
+        return np.array(map_rows(_early, self.ctx, self.problems, batch=CHUNK, few_shapes=True))
+
+    def result(
+        self, x: np.ndarray, status: np.ndarray, evaluations: np.ndarray, forwards: np.ndarray, attempt: np.ndarray
+    ) -> Result:
+        """The answers x [N, D] as a Result."""
+        answer = Result(x, x - self.problems.x, status.astype(np.int32), evaluations, forwards, attempt)
+        return answer.rows(0) if self.single else answer
+
+
+def make_query(
+    model: LogitsFn,
+    x: ArrayLike,
+    label: ArrayLike,
+    target: ArrayLike | None,
+    *,
+    space: Any = None,
+    bounds: Bounds | tuple[ArrayLike, ArrayLike] | None = None,
+) -> Query:
+    """Checked arguments; bounds are [0, 1] by default. Raises BadArgument."""
+    if target is None:
+        raise BadArgument("target", "be the wanted class of each row", None)
+    network = as_logits_fn(model)
+    problems, single = checks.make_problems(network, x, label, target=target, bounds=bounds, space=space)
+    if problems.x.ndim != 2:
+        raise BadArgument("x", "be rows [N, D]", problems.x.shape)
+    constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
+    return Query(Context(network, None, constraints), jax.tree.map(np.asarray, problems), single)
