@@ -16,7 +16,7 @@ at ``ask(state)`` and hands it to ``tell``. Nothing here calls the objective.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 
@@ -38,6 +38,9 @@ class State(NamedTuple):
     value: Array  # [] objective at x if it was told, else +inf (only ever compared)
 
 
+OF_PROPOSE = ("prox", "project", "support", "momentum")  # the keywords of :meth:`Solver.tell` that ``propose`` takes
+
+
 class Solver(NamedTuple):
     """One algorithm in ask–tell form.
 
@@ -53,7 +56,18 @@ class Solver(NamedTuple):
     ask: Callable[[State], Array]
     propose: Callable[..., Array]
     accept: Callable[..., State]
-    tell: Callable[..., State]
+
+    def tell(
+        self, state: State, grad: Array, step_size: ArrayLike, *args: Any, point: Array | None = None, **how: Any
+    ) -> State:
+        """``accept(state, propose(state, grad, step_size, ...), ...)``: one iteration.
+
+        args, how: further arguments of ``propose``, and keywords of ``accept`` (restart, value, weighting). point: [*S]
+        where the gradient was taken, if that was not ``ask(state)`` (clipped to a box, say).
+        """
+        own = {name: how.pop(name) for name in OF_PROPOSE if name in how}
+        candidate = self.propose(state, grad, step_size, *args, point=point, **own)
+        return self.accept(state, candidate, point=point, **how)
 
 
 def init(x0: Array) -> State:
@@ -167,10 +181,11 @@ def accept(
     )
 
 
-def replace(state: State, candidate: Array, *, value: ArrayLike | None = None) -> State:
+def replace(state: State, candidate: Array, *, point: Array | None = None, value: ArrayLike | None = None) -> State:
     """Take ``candidate`` without touching β: the ``accept`` of solvers with a constant momentum or none.
 
-    value: [] the objective at the candidate, recorded if given.
+    point: has no effect here. value: [] the objective at the candidate, recorded if given.
     """
+    del point
     told = jnp.full_like(state.value, jnp.inf) if value is None else jnp.asarray(value, state.value.dtype)
     return state._replace(x=candidate, velocity=candidate - state.x, value=told)

@@ -14,19 +14,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from invjax.solvers.momentum import (
-    Prox,
-    Restart,
-    Solver,
-    State,
-    Weighting,
-    accept,
-    current,
-    extrapolation,
-    init,
-    look_ahead,
-    replace,
-)
+from invjax.solvers.momentum import Prox, Solver, State, accept, current, init, look_ahead, replace
 from invjax.solvers.proximal import identity
 from invjax.types import Array, ArrayLike
 
@@ -51,28 +39,12 @@ def nag_propose(
       state: the state that was asked.
       grad: [*S] ∇h at the asked point.
       step_size: [] σ, at most 1/L where convergence is to be guaranteed.
-      project: ``project(v, step_size)`` brings the iterate back into a set, a box say; the next velocity is that of the
-        projected iterate.
+      project: ``project(v, step_size)`` brings the iterate back into a set such as a box; the next velocity is the
+        projected iterate's.
       point: [*S] where the gradient was taken, if that was not ``look_ahead(state)``.
     """
     carried = state.weight * state.velocity if point is None else point - state.x
     return velocity_step(state.x, carried, grad, step_size, project)
-
-
-def nag_tell(
-    state: State,
-    grad: Array,
-    step_size: ArrayLike,
-    project: Prox = identity,
-    *,
-    point: Array | None = None,
-    restart: Restart = "none",
-    value: ArrayLike | None = None,
-    weighting: Weighting = extrapolation,
-) -> State:
-    """One iteration of (1): :func:`nag_propose`, then :func:`invjax.solvers.momentum.accept`."""
-    candidate = nag_propose(state, grad, step_size, project, point=point)
-    return accept(state, candidate, point=point, restart=restart, value=value, weighting=weighting)
 
 
 def pnag_propose(
@@ -92,24 +64,6 @@ def pnag_propose(
     return nag_propose(state, within(support, grad), step_size, project, point=point)
 
 
-def pnag_tell(
-    state: State,
-    grad: Array,
-    step_size: ArrayLike,
-    support: Array,
-    project: Prox = identity,
-    *,
-    point: Array | None = None,
-    restart: Restart = "none",
-    value: ArrayLike | None = None,
-    weighting: Weighting = extrapolation,
-) -> State:
-    """One iteration of (2)."""
-    return nag_tell(
-        state, within(support, grad), step_size, project, point=point, restart=restart, value=value, weighting=weighting
-    )
-
-
 def gd_propose(
     state: State,
     grad: Array,
@@ -124,20 +78,6 @@ def gd_propose(
     return velocity_step(state.x if point is None else point, carried, grad, step_size, project)
 
 
-def gd_tell(
-    state: State,
-    grad: Array,
-    step_size: ArrayLike,
-    momentum: ArrayLike = 0.9,
-    project: Prox = identity,
-    *,
-    point: Array | None = None,
-    value: ArrayLike | None = None,
-) -> State:
-    """One iteration of (3)."""
-    return replace(state, gd_propose(state, grad, step_size, momentum, project, point=point), value=value)
-
-
-nag = Solver("nag", init, look_ahead, nag_propose, accept, nag_tell)
-pnag = Solver("pnag", init, look_ahead, pnag_propose, accept, pnag_tell)
-gd = Solver("gd", init, current, gd_propose, replace, gd_tell)
+nag = Solver("nag", init, look_ahead, nag_propose, accept)
+pnag = Solver("pnag", init, look_ahead, pnag_propose, accept)
+gd = Solver("gd", init, current, gd_propose, replace)

@@ -9,26 +9,15 @@ Proximal gradient asks z_t = r_t; FISTA asks the look-ahead point of :mod:`invja
     F(r_k) − F* ≤ ‖r_0 − r*‖² / (2 σ k)           proximal gradient
     F(r_k) − F* ≤ 2 ‖r_0 − r*‖² / (σ (k + 1)²)    FISTA without restart
 
-The iterate ``state.x`` is the prox output, so it alone is exactly sparse and feasible; the point FISTA asks is not.
+The iterate ``state.x`` is the prox output, exactly sparse and feasible; the point that FISTA asks is not. With the
+``averaging`` of :mod:`invjax.solvers.momentum`, ``fista.tell`` is the step of the released GSE code.
 """
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 
-from invjax.solvers.momentum import (
-    Prox,
-    Restart,
-    Solver,
-    State,
-    Weighting,
-    accept,
-    current,
-    extrapolation,
-    init,
-    look_ahead,
-    replace,
-)
+from invjax.solvers.momentum import Prox, Solver, State, accept, current, init, look_ahead, replace
 from invjax.types import Array, ArrayLike
 
 
@@ -63,26 +52,6 @@ def fista_propose(
     return forward_backward(look_ahead(state) if point is None else point, grad, step_size, prox)
 
 
-def fista_tell(
-    state: State,
-    grad: Array,
-    step_size: ArrayLike,
-    prox: Prox = identity,
-    *,
-    point: Array | None = None,
-    restart: Restart = "none",
-    value: ArrayLike | None = None,
-    weighting: Weighting = extrapolation,
-) -> State:
-    """One FISTA iteration: :func:`fista_propose`, then :func:`invjax.solvers.momentum.accept`.
-
-    ``value`` is the objective at what ``fista_propose`` returns for the same arguments; only ``restart="function"``
-    needs it. ``weighting=averaging`` gives the step of the released GSE code.
-    """
-    candidate = fista_propose(state, grad, step_size, prox, point=point)
-    return accept(state, candidate, point=point, restart=restart, value=value, weighting=weighting)
-
-
 def prox_grad_propose(
     state: State, grad: Array, step_size: ArrayLike, prox: Prox = identity, *, point: Array | None = None
 ) -> Array:
@@ -90,18 +59,5 @@ def prox_grad_propose(
     return forward_backward(state.x if point is None else point, grad, step_size, prox)
 
 
-def prox_grad_tell(
-    state: State,
-    grad: Array,
-    step_size: ArrayLike,
-    prox: Prox = identity,
-    *,
-    point: Array | None = None,
-    value: ArrayLike | None = None,
-) -> State:
-    """One proximal gradient iteration. With σ ≤ 1/L the objective never increases."""
-    return replace(state, prox_grad_propose(state, grad, step_size, prox, point=point), value=value)
-
-
-fista = Solver("fista", init, look_ahead, fista_propose, accept, fista_tell)
-prox_grad = Solver("prox_grad", init, current, prox_grad_propose, replace, prox_grad_tell)
+fista = Solver("fista", init, look_ahead, fista_propose, accept)
+prox_grad = Solver("prox_grad", init, current, prox_grad_propose, replace)

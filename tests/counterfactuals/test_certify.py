@@ -180,7 +180,7 @@ def clusters(seed: int) -> np.ndarray:
 def test_lof_is_that_of_scikit_learn_and_is_kept(k: int, metric: str) -> None:
     points = np.clip(clusters(0), 0, 1)[:: 1 if k == 1 else 2]
     theta = 1.1
-    model = lof_model(points, theta, k=k, metric=metric)
+    model = lof_model(points, theta, neighbours=k, metric=metric)
     names = {"l1": "manhattan", "linf": "chebyshev"}
     judge = LocalOutlierFactor(k, metric=names[metric], novelty=True).fit(points)
     factors = -judge.score_samples(GRID)
@@ -379,7 +379,7 @@ def test_bad_arguments_are_named(named: str, options: dict) -> None:
     layers = random_layers((2, 4, 2), 1)
     with pytest.raises(ValueError, match=named):
         exact_counterfactual(layers, [0.1, 0.2], **{"target": 1, **options})
-    for wrong in ({"k": 0}, {"k": 5}, {"metric": "l2"}, {"threshold": 0.0}):
+    for wrong in ({"neighbours": 0}, {"neighbours": 5}, {"metric": "l2"}, {"threshold": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             lof_model(np.random.default_rng(0).random((5, 2)), **wrong)
 

@@ -86,7 +86,7 @@ def test_density_prefers_the_way_round() -> None:
     crowd = np.concatenate([arc + 0.01 * draw.normal(size=arc.shape) for _ in range(6)])
     train = np.concatenate([crowd, [[0.5, 0.1]]])
     x = [[0.1, 0.1]]
-    options = {"graph": "epsilon", "epsilon": 0.42, "quantile": 0.0}
+    options = {"graph": "epsilon", "eps": 0.42, "quantile": 0.0}
     straight = _run(x, train, weight="distance", **options)
     round_ = _run(x, train, weight="density", density=None, **options)
     assert (straight.result.status == Status.FOUND).all()

@@ -19,9 +19,7 @@ class Certificate(NamedTuple):
     found: np.ndarray  # [N] cost of the method's answer; infinity where it has none, or one that is not valid
     optimum: np.ndarray  # [N] the least cost known, the method's answer included; infinity: none known
     bound: np.ndarray  # [N] proven: nothing valid costs less; infinity: nothing valid exists
-    gap: (
-        np.ndarray
-    )  # [N] (found - bound) / max(bound, 1e-9), the most by which the answer is too dear; infinity: no answer
+    gap: np.ndarray  # [N] (found - bound) / max(bound, 1e-9): the excess cost at most; infinity: no answer
     x: np.ndarray  # [N, *S] a point of cost `optimum`; the row where none is known
     seconds: np.ndarray  # [N]
 
@@ -52,7 +50,7 @@ def certify(
 ) -> Certificate:
     """Compare a method's answers with the optimum: the least cost(x', x) with margin κ within bounds or space.
 
-    Give the bounds (or space) and κ that the method had, and no plausibility term counts (τ = 0), unless as ``lof``.
+    Give the bounds (or space) and κ that the method had. Plausibility does not count here (τ = 0), except as ``lof``.
 
     Args:
       model: a small ReLU network, see :func:`relu_layers`.
@@ -60,18 +58,18 @@ def certify(
       result: a Result of N rows, or answers [N, *S] (all taken as found).
       bounds, mask, space: as the method had them.
       norm: "l0" (changed features), "l1", "linf" or "mad_l1" (with ``mad``): what is minimised.
-      kappa: the margin, logit units. workers: processes; 0: none but this.
+      kappa: the margin, logit units. workers: processes to start; 0 works in this one.
       tolerance: by how much an answer may miss the margin in float64 and still count as valid (float32 rounding).
       options: max_changes, mad, lof, time_limit (of each row), mip_gap, tighten, of :func:`exact_counterfactual`.
 
     Returns:
       A :class:`Certificate`. Its status is
 
-      * ``"optimal"``: nothing valid is better than the answer;
-      * ``"gap"``: something better exists, or something where the method has no valid answer (`x`, `optimum`);
-      * ``"infeasible"``: proof that nothing valid exists (and the method found nothing), or the row breaks its schema;
-      * ``"unknown"``: the time ended before any of these;
-      * ``"already"``: the row itself has the wanted class: nothing to prove.
+      * ``"optimal"``: no valid point is better than the answer;
+      * ``"gap"``: a better point exists, or any point where the method has no valid answer (`x`, `optimum`);
+      * ``"infeasible"``: the method found nothing and provably no valid point exists, or the row breaks its schema;
+      * ``"unknown"``: the time ended before any of these was proven;
+      * ``"already"``: the row itself has the wanted class, so there is nothing to prove.
 
       Proofs hold up to the solver's tolerance of 1e-6.
     """

@@ -74,7 +74,7 @@ class Domain(NamedTuple):
         return bool(inside and whole and levels and np.all(np.abs(sums - 1) <= tolerance) and related and few)
 
     def touched(self, point: np.ndarray) -> np.ndarray:
-        """[R] bool: a column of the relation changed. What the row itself breaks by rounding it may go on breaking."""
+        """[R] bool: a column of the relation changed. A breach that the row has by rounding may stay."""
         return np.any((self.matrix != 0) & (point != self.x), axis=1)
 
     def clean(self, point: np.ndarray) -> np.ndarray:
@@ -104,15 +104,15 @@ def box_domain(x: ArrayLike, lower: ArrayLike = 0.0, upper: ArrayLike = 1.0, mas
 
 
 def within(domain: Domain, objective: str, most: float, mad: np.ndarray | None = None) -> Domain:
-    """The domain without what alone would cost more than ``most``: the tighter the box, the tighter the network."""
+    """The domain without changes that alone cost more than ``most``: a tighter box tightens the network's bounds."""
     if objective == "l0" or not np.isfinite(most):
         return domain
     weights = domain.weights(mad if objective == "mad_l1" else None)[domain.feature]
     room = np.where(weights > 0, most / np.where(weights > 0, weights, 1.0), np.inf)
     room = np.where(domain.category[domain.feature], np.inf, room)
     lower, upper = np.maximum(domain.lower, domain.x - room), np.minimum(domain.upper, domain.x + room)
-    dear = domain.category[domain.feature] & (domain.move > most)
-    return domain._replace(lower=lower, upper=np.where(dear, np.minimum(upper, lower), upper))
+    costly = domain.category[domain.feature] & (domain.move > most)
+    return domain._replace(lower=lower, upper=np.where(costly, np.minimum(upper, lower), upper))
 
 
 def place(

@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.config import refuse_old_names
+from invjax.core.errors import BadArgument, check_choice, check_number, check_whole, of_shape
 from invjax.counterfactuals.milp.program import Program
 from invjax.types import ArrayLike
 
@@ -42,7 +43,7 @@ class LofModel(NamedTuple):
     points: np.ndarray  # [M, D]
     lrd: np.ndarray  # [M] 1 / mean of reach over its own k neighbours
     reach: np.ndarray  # [M] d_k(n)
-    k: int
+    neighbours: int
     metric: str
     threshold: float  # θ
 
@@ -53,34 +54,33 @@ class LofModel(NamedTuple):
     def factor(self, point: np.ndarray) -> float:
         """LOF_k of ``point`` [D], by (1)."""
         distance = self.distances(point)
-        near = np.argsort(distance, kind="stable")[: self.k]
+        near = np.argsort(distance, kind="stable")[: self.neighbours]
         return float(self.lrd[near].mean() * np.maximum(distance[near], self.reach[near]).mean())
 
 
-def lof_model(points: ArrayLike, threshold: float = 1.5, k: int = 1, metric: str = "l1") -> LofModel:
+@refuse_old_names({"k": "neighbours"})
+def lof_model(points: ArrayLike, threshold: float = 1.5, neighbours: int = 1, metric: str = "l1") -> LofModel:
     """Fit (1) to reference points, usually those of the target class.
 
-    points: [M, D] in x's coordinates, M > k; repeated rows are one point (its density would be infinite).
-    threshold: θ > 0; 1 is as dense as its neighbours. k: neighbours. metric: "l1" or "linf".
+    points: [M, D] in x's coordinates, more than k different rows. Repeated rows count as one point, whose density
+      would otherwise be infinite.
+    threshold: θ > 0; 1 asks for a point as dense as its neighbours. neighbours: k, >= 1. metric: "l1" or "linf".
 
-    Raises ValueError where an argument is none of that.
+    Raises ValueError about an argument.
     """
     unique = np.unique(np.asarray(points, np.float64), axis=0)
     if unique.ndim != 2 or not np.isfinite(unique).all():
         raise BadArgument("points", "be finite numbers [M, D]", of_shape(np.shape(points)))
-    if metric not in METRICS:
-        raise BadArgument("metric", f"be one of {', '.join(METRICS)}", metric)
-    if not 1 <= k < len(unique):
-        raise BadArgument("k", f"be from 1 to one less than the {len(unique)} different points", Words(k))
-    if not threshold > 0:
-        raise BadArgument("threshold", "be positive", Words(threshold))
+    check_choice("metric", metric, METRICS)
+    neighbours = check_whole("neighbours", neighbours, 1, len(unique) - 1)
+    check_number("threshold", threshold, lambda v: v > 0, "a number > 0")
     distance = cdist(unique, unique, METRICS[metric])
     np.fill_diagonal(distance, np.inf)
-    near = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    near = np.argsort(distance, axis=1, kind="stable")[:, :neighbours]
     to_near = np.take_along_axis(distance, near, axis=1)
     reach = to_near[:, -1]
     lrd = 1.0 / np.maximum(to_near, reach[near]).mean(1)
-    return LofModel(unique, lrd, reach, int(k), metric, float(threshold))
+    return LofModel(unique, lrd, reach, neighbours, metric, float(threshold))
 
 
 class LofRows:
@@ -92,9 +92,9 @@ class LofRows:
         low, high = np.concatenate(program.lower), np.concatenate(program.upper)
         self.low, self.high, self.whole = low[x], high[x], np.concatenate(program.whole)[x]
         self.chosen = program.variables(np.zeros(len(model.points)), self._possible(), whole=True)
-        program.total(self.chosen, 1.0, model.k, model.k)
+        program.total(self.chosen, 1.0, model.neighbours, model.neighbours)
         threshold = model.threshold - APART
-        if model.k == 1:
+        if model.neighbours == 1:
             self._nearest(threshold, among)
         else:
             self._neighbours(threshold, among)
@@ -107,7 +107,7 @@ class LofRows:
         """[M] 1 where the point can be the nearest at all and keep (2)."""
         model = self.model
         nearest = self._size(np.maximum(np.maximum(self.low - model.points, model.points - self.high), 0.0))
-        if model.k > 1:
+        if model.neighbours > 1:
             return np.ones(len(nearest))
         radius = model.threshold / model.lrd
         return ((model.reach <= radius) & (nearest <= radius)).astype(float)
@@ -175,7 +175,7 @@ class LofRows:
         program, model, chosen = self.program, self.model, self.chosen
         most = self._size(np.maximum(np.abs(self.high - model.points), np.abs(self.low - model.points)))
         # As Σ z lrd is at least the k smallest together, S can be no larger than this.
-        limit = model.k**2 * threshold / np.sort(model.lrd)[: model.k].sum()
+        limit = model.neighbours**2 * threshold / np.sort(model.lrd)[: model.neighbours].sum()
         total = program.variables(0.0, limit)
         cut = program.variables(0.0, float(most.max()))  # a distance between the chosen and the others
         paid = program.variables(np.zeros(len(most)), np.maximum(most, model.reach))
@@ -188,7 +188,7 @@ class LofRows:
         program.rows([(paid, 1.0), (chosen, -model.reach)], lower=0.0)
         program.rows([(total, np.array([[1.0]])), (paid, -np.ones((1, paid.size)))], lower=0.0)
         program.rows([(product, 1.0), (np.repeat(total, paid.size), -1.0), (chosen, -limit)], lower=-limit)
-        program.total(product, model.lrd, upper=model.k**2 * threshold)
+        program.total(product, model.lrd, upper=model.neighbours**2 * threshold)
         for m in sorted(among):
             least = self._below(model.points[m])
             room = float(most.max()) + APART

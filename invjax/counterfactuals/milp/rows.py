@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, check, check_choice, check_number, of_shape
 from invjax.counterfactuals.milp.domain import Domain, box_domain
 from invjax.counterfactuals.milp.exact import solve
-from invjax.counterfactuals.milp.lof import LofModel
-from invjax.counterfactuals.milp.network import margin, pre_activations, relu_layers
+from invjax.counterfactuals.milp.network import Layers, margin, pre_activations, relu_layers
 from invjax.counterfactuals.milp.polytopes import search_polytopes
 from invjax.counterfactuals.milp.question import Exact, Question
 from invjax.counterfactuals.milp.space import Schema, read_space
@@ -29,12 +28,12 @@ class Job(NamedTuple):
     """A question and how to answer it."""
 
     question: Question
-    method: str
-    references: np.ndarray | None
-    start: np.ndarray | None
-    time_limit: float
-    mip_gap: float
-    tighten: str
+    method: str = "mip"
+    references: Any = None
+    start: np.ndarray | None = None
+    time_limit: float = 60.0
+    mip_gap: float = 1e-6
+    tighten: str = "lp"
 
 
 def answer(job: Job) -> Exact:
@@ -46,11 +45,13 @@ def answer(job: Job) -> Exact:
 
 
 def answers(jobs: Sequence[Job], workers: int = 0) -> list[Exact]:
-    """All answers, in order. workers: processes; 0: this one. (A script that asks for some needs the usual
-    ``if __name__ == "__main__":``, as they are started afresh.)"""
+    """All answers, in order. workers: processes to start; 0 answers in this one.
+
+    A script that asks for workers needs the usual ``if __name__ == "__main__":``, because they import it afresh.
+    """
     if not workers or len(jobs) < 2:
         return [answer(job) for job in jobs]
-    # Not forked: JAX has threads.
+    # Spawned rather than forked, because JAX has threads.
     with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(answer, jobs))
 
@@ -64,18 +65,9 @@ def exact_counterfactual(
     bounds: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
     mask: ArrayLike | None = None,
     space: Any = None,
-    objective: str = "l1",
-    kappa: float = 0.05,
-    max_changes: int | None = None,
-    mad: ArrayLike | None = None,
-    lof: LofModel | None = None,
-    method: str = "mip",
-    references: ArrayLike | None = None,
     start: ArrayLike | None = None,
-    time_limit: float = 60.0,
-    mip_gap: float = 1e-6,
-    tighten: str = "lp",
     dtype: Any = np.float64,
+    **options: Any,
 ) -> Exact:
     """The least change of one row that reaches the target with the margin κ, with a proof.
 
@@ -89,14 +81,19 @@ def exact_counterfactual(
       bounds: (lower, upper) of x', scalars or [D], finite. mask: [D] bool, True where x may change.
       space: a :class:`invjax.constraints.FeatureSpace` instead of both: ranges, grids, directions, immutable features,
         categories with their transitions, linear relations. Its costs weigh the objective.
-      objective: "l1", "l0" (changed features), "linf", "mad_l1" (l1 with each numeric feature divided by ``mad`` [F]).
-      kappa: the margin in logit units, >= 0. max_changes: at most so many features change.
-      lof: a fitted :class:`LofModel` (:func:`lof_model`), whose θ x' must keep.
-      method: "mip", exact; "polytopes", the best within the activation patterns of ``references`` [M, D] (by default
-        the points of ``lof``): quick, near the data, no proof.
       start: [D] an answer already known: only better ones are searched.
-      time_limit: seconds. mip_gap: relative gap that counts as optimal. tighten: "ibp", "lp" or "milp", how hard to
-        work for the bounds of the neurons. dtype: the answer is valid when rounded to it.
+      dtype: the answer is valid when rounded to it.
+      options: what is asked, and how it is answered:
+
+        * objective: "l1" (the default), "l0" (changed features), "linf", "mad_l1" (l1 with each numeric feature divided
+          by ``mad`` [F]).
+        * kappa: the margin in logit units, >= 0; 0.05.
+        * max_changes: at most so many features change; None.
+        * lof: a fitted :class:`LofModel` (:func:`lof_model`), whose θ x' must keep; None.
+        * method: "mip" (the default), exact; "polytopes", the best within the activation patterns of ``references``
+          [M, D] (by default the points of ``lof``), which is quick and near the data but proves nothing.
+        * time_limit: seconds; 60. mip_gap: relative gap that counts as optimal; 1e-6.
+        * tighten: "ibp", "lp" (the default) or "milp", how hard to work for the bounds of the neurons.
 
     Returns:
       :class:`Exact`; all comparisons up to the solver's tolerance of 1e-6 (the answer itself is valid in float64).
@@ -110,12 +107,9 @@ def exact_counterfactual(
         raise BadArgument("x", f"have the network's {network[0][0].shape[0]} columns", of_shape(np.shape(x)))
     own = int(pre_activations(network, row)[-1].argmax()) if label is None else int(label)
     schema = None if space is None else read_space(space, dtype)
-    question = Question(
-        network, _domain(row.astype(dtype), bounds, mask, schema), own, int(target), objective, float(kappa),
-        max_changes, None if mad is None else np.asarray(mad, np.float64), lof, dtype,
-    )  # fmt: skip
+    domain = _domain(row.astype(dtype), bounds, mask, schema)
     begin = None if start is None else np.asarray(start, np.float64).reshape(-1)
-    return answer(make_job(question, method, references, begin, time_limit, mip_gap, tighten))
+    return answer(make_job(network, domain, own, int(target), dtype, options)._replace(start=begin))
 
 
 def mip_counterfactuals(
@@ -136,8 +130,8 @@ def mip_counterfactuals(
       model: as ``layers`` there. x: [N, *S] rows, or [*S] with a scalar ``label``; answers have its dtype.
       label: [N] int. target: [N] int or scalar; None: any class but the label.
       bounds, mask: for all rows, each side a scalar or [*S]; or ``space``.
-      workers: processes to share the rows; 0: none but this.
-      options: objective, kappa, max_changes, mad, lof, method, references, time_limit (of each row), mip_gap, tighten.
+      workers: processes that share the rows; 0 works in this one.
+      options: the options there; time_limit is that of each row.
 
     Status: FOUND; NOT_FOUND (the time ended, or no live polytope has an answer); INFEASIBLE (proven, or the row breaks
     its own schema); ALREADY_TARGET; NONFINITE (a NaN in the row).
@@ -168,34 +162,29 @@ def mip_counterfactuals(
     return result.rows(0) if rows.single else result
 
 
-def make_job(
-    question: Question,
-    method: str = "mip",
-    references: ArrayLike | None = None,
-    start: np.ndarray | None = None,
-    time_limit: float = 60.0,
-    mip_gap: float = 1e-6,
-    tighten: str = "lp",
-) -> Job:
-    if method not in METHODS:
-        raise BadArgument("method", f"be one of {', '.join(METHODS)}", method)
-    if tighten not in TIGHTEN:
-        raise BadArgument("tighten", f"be one of {', '.join(TIGHTEN)}", tighten)
-    if not time_limit > 0:
-        raise BadArgument("time_limit", "be positive seconds", Words(time_limit))
-    if not 0 <= mip_gap < 1:
-        raise BadArgument("mip_gap", "be from 0 to below 1", Words(mip_gap))
-    if question.max_changes is not None and question.max_changes < 0:
-        raise BadArgument("max_changes", "be >= 0 or None", Words(question.max_changes))
+def make_job(layers: Layers, domain: Domain, label: int, target: int, dtype: Any, options: Mapping[str, Any]) -> Job:
+    """The question about one row, and how to answer it. Raises BadArgument about an option."""
+    if unknown := set(options) - ASKED - HOW:
+        raise BadArgument("options", f"be of {', '.join(sorted(ASKED | HOW))}", Words(", ".join(sorted(unknown))))
+    asked = {name: options[name] for name in ASKED & set(options)}
+    if asked.get("mad") is not None:
+        asked["mad"] = np.asarray(asked["mad"], np.float64)
+    question = Question(layers, domain, label, target, dtype=dtype, **asked)
+    job = Job(question, **{name: options[name] for name in HOW & set(options)})
+    check_choice("method", job.method, METHODS)
+    check_choice("tighten", job.tighten, TIGHTEN)
+    check_number("time_limit", job.time_limit, lambda v: v > 0, "a number of seconds > 0")
+    check_number("mip_gap", job.mip_gap, lambda v: 0 <= v < 1, "in [0, 1)")
+    check("max_changes", question.max_changes, lambda v: v is None or v >= 0, "None or at least 0")
     question.check()
-    points = None if references is None else np.asarray(references, np.float64)
-    if method == "polytopes":
+    points = None if job.references is None else np.asarray(job.references, np.float64)
+    if job.method == "polytopes":
         points = question.lof.points if points is None and question.lof is not None else points
-        width = question.domain.x.size
+        width = domain.x.size
         if points is None or points.size == 0 or points.reshape(len(points), -1).shape[1] != width:
-            raise BadArgument("references", f"be points [M, {width}] for the method 'polytopes'", references)
+            raise BadArgument("references", f"be points [M, {width}] for the method 'polytopes'", job.references)
         points = points.reshape(len(points), -1)
-    return Job(question, method, points, start, float(time_limit), float(mip_gap), tighten)
+    return job._replace(references=points)
 
 
 def _domain(row: np.ndarray, bounds: Any, mask: Any, schema: Schema | None) -> Domain:
@@ -217,7 +206,7 @@ class Rows(NamedTuple):
     x: np.ndarray  # [N, D]
     shape: tuple  # [N, *S]
     label: np.ndarray  # [N]
-    target: np.ndarray  # [N], UNTARGETED where there is none
+    target: np.ndarray  # [N], UNTARGETED where no class is given
     domains: list  # [N] Domain, or None where the row breaks its own schema
     schema: Schema | None
     single: bool
@@ -265,13 +254,4 @@ class Rows(NamedTuple):
 
     def job(self, i: int, options: dict[str, Any]) -> Job:
         """The question about row i, and how to answer it."""
-        unknown = set(options) - ASKED - HOW
-        if unknown:
-            allowed = ", ".join(sorted(ASKED | HOW))
-            raise BadArgument("options", f"be of {allowed}", Words(", ".join(sorted(unknown))))
-        asked = {name: options[name] for name in ASKED & set(options)}
-        if asked.get("mad") is not None:
-            asked["mad"] = np.asarray(asked["mad"], np.float64)
-        label, target = int(self.label[i]), int(self.target[i])
-        question = Question(self.layers, self.domains[i], label, target, dtype=self.x.dtype, **asked)
-        return make_job(question, **{name: options[name] for name in HOW & set(options)})
+        return make_job(self.layers, self.domains[i], int(self.label[i]), int(self.target[i]), self.x.dtype, options)
