@@ -253,7 +253,7 @@ def test_a_network_without_a_gradient() -> None:
     x = np.full((2, 4, 4, 1), 0.5, np.float32)
     x[:, 0, 0] = 0.6
     given = {"target": np.array([1, 2]), "progress": False}
-    with pytest.raises(ValueError, match="logits must be differentiable for 'gse-fast'"):
+    with pytest.raises(ValueError, match="logits must be differentiable for 'gse'"):
         invjax.solve(net, x, np.zeros(2, int), method=GSE(), **given)
     result = invjax.solve(net, x, np.zeros(2, int), method=SparseRS(k=3, queries=60), **given)
     assert (np.asarray(result.status) == invjax.Status.FOUND).all()
