@@ -40,7 +40,7 @@ def digits(tmp_path_factory):
 
 def command(digits, out, *more):
     words = ["attack", "--images", digits, "--weights", WEIGHTS, "--model", "cnn", "--out", out, "--attack", "pgd"]
-    return [str(word) for word in (*words, "--eps", "0.3", "--set", "step=0.02", "--no-progress", *more)]
+    return [str(word) for word in (*words, "--eps", "0.3", "--set", "step_size=0.02", "--no-progress", *more)]
 
 
 def numbers_of(out):
@@ -147,7 +147,7 @@ BAD = [
     (["--set", "step"], "--set must be NAME=VALUE, was 'step'"),
     (
         ["--set", "pace=1"],
-        "--set must name constants of attack 'pgd' (eps, step, steps, restarts, norm, loss, random_start, stop_early)",
+        "--set must name constants of attack 'pgd' (eps, step_size, steps, restarts, norm, loss, ",
     ),
     (["--set", "steps=2.5"], "steps must be a whole number, was '2.5'"),
     (["--attack", "gse"], "--set must name constants of attack 'gse' "),  # gse has no eps
