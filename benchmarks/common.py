@@ -128,7 +128,7 @@ class Clock:
 
 def brief(config: Config) -> Config:
     """The same program with as few iterations as its numbers allow: it is run once to compile."""
-    counts = ("iterations", "steps", "queries", "generations", "trials", "restarts", "rounds", "patience")
+    counts = ("steps", "queries", "generations", "trials", "restarts", "rounds", "patience")
     static = {field.name for field in dataclasses.fields(config) if field.metadata.get("static")}
     known = {field.name for field in dataclasses.fields(config)} - static
     return dataclasses.replace(config, **{name: 1 for name in counts if name in known})
