@@ -212,7 +212,7 @@ def test_threshold_and_zero_weight_are_inverse_and_sharp(p):
 
 
 def test_threshold_refuses_other_powers():
-    with pytest.raises(ValueError, match=r"p must be in \[0, 1\]; it was 2"):
+    with pytest.raises(ValueError, match=r"p must be in \[0, 1\], was 2"):
         prox.threshold(1.0, 2)
 
 
@@ -304,7 +304,7 @@ def test_patch_groups_covers_the_image_also_where_the_size_does_not_divide():
     assert labels[0, 0, 0] != labels[0, 2, 0]
     assert np.sum(labels == count - 1) == 3  # the corner patch is one pixel
     assert prox.patch_groups(4, 6, 1, (2, 3))[1] == 4
-    with pytest.raises(ValueError, match="size must be at least 1; it was 0"):
+    with pytest.raises(ValueError, match="size must be at least 1, was 0"):
         prox.patch_groups(4, 4, 1, 0)
 
 
@@ -315,7 +315,7 @@ def test_patch_groups_covers_the_image_also_where_the_size_does_not_divide():
         ({"groups": np.zeros(3, int), "num_groups": 0}, "num_groups must be a positive int"),
         ({"groups": np.zeros(4, int), "num_groups": 1}, r"groups must have the shape of v, \(3,\)"),
         ({"groups": np.zeros(3, int), "num_groups": 1, "axis": 0}, "axis must be None"),
-        ({"num_groups": 2}, "num_groups belongs to integer labels"),
+        ({"num_groups": 2}, "num_groups must be None without integer labels"),
     ],
 )
 def test_group_arguments_are_checked(arguments, message):
