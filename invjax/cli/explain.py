@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from invjax.cli.options import ExplainOptions
-from invjax.core.errors import BadArgument, Words, check_whole
+from invjax.core.errors import BadArgument, check_whole
 from invjax.core.files import check_folder, write_atomic, writing
 from invjax.data.tables.csv_file import load_csv
 from invjax.data.tables.load import load_tabular
@@ -79,16 +79,16 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
 
 def _data(options: ExplainOptions) -> TabularData:
     if (options.data is None) == (options.csv is None):
-        raise BadArgument("data", "be given, or csv, and not both", Words(f"{options.data} and {options.csv}"))
+        raise BadArgument("data", "be given, or --csv, but not both")
     try:
         if options.csv is not None:
             if options.label is None:
-                raise BadArgument("label", "name the column with the class, where csv is given")
+                raise BadArgument("label", "name the column with the class, because --csv is given")
             data = load_csv(options.csv, options.label, options.schema, missing=options.missing)  # type: ignore[arg-type]
         else:
             for name, value in (("label", options.label), ("schema", options.schema)):
                 if value is not None:
-                    raise BadArgument(name, "be left out with a data set by name", str(value))
+                    raise BadArgument(name, "be left out with --data", str(value))
             data = load_tabular(str(options.data))
     except BadArgument as error:
         option = {"path": "csv", "name": "data"}.get(error.name)
@@ -100,7 +100,7 @@ def _rows(options: ExplainOptions, data: TabularData) -> tuple[Any, Sequence[str
     """What to explain: a table of people, or row numbers of the data."""
     if options.people is not None:
         if options.rows is not None:
-            raise BadArgument("rows", "be left out where people is given", hint="all of its rows are explained")
+            raise BadArgument("rows", "be left out with --people", hint="all of its rows are explained")
         return read_people(options.people, data)
     count = len(data.label)
     if options.rows is None:

@@ -91,7 +91,7 @@ class AttackOptions:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Say for rows of a table what would have to change for the model to decide otherwise, person by person.
+    """Say, row by row of a table, what would have to change for the model to decide otherwise.
 
     DIR then holds counterfactuals.csv (a row per person), report.html, summary.json, and model.npz if the model was
     trained here.

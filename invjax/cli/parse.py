@@ -46,7 +46,7 @@ def parse(words: Sequence[str]) -> Any:
 
 
 def _for_tyro(kind: type) -> type:
-    """The same options with every ``Meta`` as tyro's own mark; a default that says nothing (None, ()) is not shown."""
+    """The same options with every ``Meta`` as tyro's own mark; an empty default is not shown."""
     import tyro
 
     fields = []
@@ -54,7 +54,7 @@ def _for_tyro(kind: type) -> type:
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
         meta = next((mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Meta)), Meta(None))
-        shown = "" if field.default in (None, ()) else None
+        shown = "" if field.default in (None, (), "") else None
         mark = tyro.conf.arg(metavar=meta.metavar, help_behavior_hint=shown)
         fields.append((field.name, Annotated[typing.get_args(hint)[0] if meta.metavar else hint, mark]))
     return dataclasses.make_dataclass(

@@ -37,7 +37,7 @@ class TableClassifier(NamedTuple):
     model: LogitsFn  # [B, D] -> [B, K] logits
     evaluator: Evaluator
     words: str  # what it is
-    accuracy: float  # on ``data.test``
+    accuracy: float = np.nan  # on ``data.test``; NaN if it is empty
     weights: LogitsModel | None = None  # what was trained here, to be kept
 
 
@@ -60,7 +60,7 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
     if name in ("mlp", "logistic"):
         weights = train_mlp(data, _HIDDEN if name == "mlp" else (), seed)
         words = "a network with two hidden layers of 20" if name == "mlp" else "logistic regression"
-        chosen = TableClassifier(weights, white_box, f"{words}, trained on {len(data.train)} rows", np.nan, weights)
+        chosen = TableClassifier(weights, white_box, f"{words}, trained on {len(data.train)} rows", weights=weights)
     elif name == "forest":
         words = f"a forest of 100 trees, trained on {len(data.train)} rows"
         chosen = _predictor(data, _forest(data, seed).predict_proba, words, gradient, seed)
@@ -69,13 +69,13 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
             model = load("mlp", name)
         except ValueError as error:
             raise BadArgument("model", "be the npz of an MLP's weights", hint=str(error)) from error
-        chosen = TableClassifier(_two_classes(model, data), white_box, f"the network of {Path(name).name}", np.nan)
+        chosen = TableClassifier(_two_classes(model, data), white_box, f"the network of {Path(name).name}")
     elif ":" in name:
         found = _imported(name)
         if hasattr(found, "predict_proba"):
             chosen = _predictor(data, found.predict_proba, name, gradient, seed)
         else:
-            chosen = TableClassifier(_two_classes(as_logits(found), data), white_box, name, np.nan)
+            chosen = TableClassifier(_two_classes(as_logits(found), data), white_box, name)
     else:
         raise BadArgument("model", "be mlp, logistic, forest, a .npz file or module:name", name)
     try:
@@ -84,9 +84,11 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
         raise BadArgument("model", f"take the {data.x.shape[1]} columns of {data.name}", hint=str(error)) from error
     if found != len(data.classes):
         raise BadArgument("model", f"have the {len(data.classes)} classes of {data.name}", found)
-    test = data.test[np.isfinite(data.x[data.test]).all(1)]
+    test = _whole(data, data.test)
+    if not len(test):
+        return chosen
     right = predictor(as_logits_fn(chosen.model))(data.x[test]) == data.label[test]
-    return chosen._replace(accuracy=float(right.mean()) if len(test) else np.nan)
+    return chosen._replace(accuracy=float(right.mean()))
 
 
 def train_mlp(data: TabularData, hidden: tuple[int, ...] = _HIDDEN, seed: int = 0) -> LogitsModel:
@@ -100,7 +102,7 @@ def train_mlp(data: TabularData, hidden: tuple[int, ...] = _HIDDEN, seed: int = 
 
     from invjax.models.mlp import MLP
 
-    rows = _whole(data)
+    rows = _whole(data, data.train)
     x, y = data.x[rows], data.label[rows]
     if len(np.unique(y)) < 2:
         raise BadArgument("data", "have training rows of at least two classes", len(np.unique(y)))
@@ -136,9 +138,9 @@ def save_mlp(model: LogitsModel, path: str | os.PathLike[str]) -> None:
     save_arrays(path, arrays)
 
 
-def _whole(data: TabularData) -> np.ndarray:
-    """The training rows without a missing number."""
-    return data.train[np.isfinite(data.x[data.train]).all(1)]
+def _whole(data: TabularData, rows: np.ndarray) -> np.ndarray:
+    """Those of the rows that have no missing number."""
+    return rows[np.isfinite(data.x[rows]).all(1)]
 
 
 def _two_classes(model: LogitsModel, data: TabularData) -> LogitsModel:
@@ -151,16 +153,14 @@ def _two_classes(model: LogitsModel, data: TabularData) -> LogitsModel:
 
 
 def _predictor(data: TabularData, predict_proba: Any, words: str, gradient: str, seed: int) -> TableClassifier:
-    rows = _whole(data)[:_IMITATED]
+    rows = _whole(data, data.train)[:_IMITATED]
     box = black_box(predict_proba, len(data.classes), floor=1e-3, example=data.x[rows[0]])
     if gradient == "antithetic":
         width = data.x.shape[1]
         how = antithetic(samples=max(16, width), scale=0.3)
-        return TableClassifier(box, how, f"{words}; gradients by {how.calls((width,))} calls of it", np.nan)
+        return TableClassifier(box, how, f"{words}; gradients by {how.calls((width,))} calls of it")
     beside = distill(predict_proba, data.x[rows], key=jax.random.key(seed), classes=len(data.classes))
-    return TableClassifier(
-        with_surrogate(box, beside), surrogate, f"{words}; gradients of a network that imitates it", np.nan
-    )
+    return TableClassifier(with_surrogate(box, beside), surrogate, f"{words}; gradients of a network that imitates it")
 
 
 def _forest(data: TabularData, seed: int) -> Any:
@@ -168,7 +168,7 @@ def _forest(data: TabularData, seed: int) -> Any:
         from sklearn.ensemble import RandomForestClassifier
     except ImportError as error:
         raise ImportError("the forest needs scikit-learn: pip install 'invjax[data]'") from error
-    rows = _whole(data)
+    rows = _whole(data, data.train)
     if len(np.unique(data.label[rows])) < len(data.classes):
         raise BadArgument("data", "have training rows of every class")
     forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=3, random_state=seed)

@@ -443,7 +443,7 @@ def test_command_with_a_forest(files, tmp_path, gradient):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "--data must be given, or csv, and not both"),
+        ((), "--data must be given, or --csv, but not both"),
         (("--data", "moon"), "--data must be one of 'housing'"),
         (("--csv", "nowhere.csv", "--label", "y"), "--csv must be an existing CSV file"),
         (("--csv", "LOANS"), "--label must name the column"),
