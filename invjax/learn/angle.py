@@ -1,21 +1,22 @@
-"""Adversarial and plausible perturbations of the same question: how far they point the same way.
+"""Do adversarial and plausible perturbations of the same example point the same way?
 
-For an example x of class y and a target t, of one network f,
+For an example x of class y, a target t and a network f,
 
     δ_adv     targeted PGD in an l2 ball                     δ_cfe    p-CFE: ‖x' − x‖² + γL − τ log q (+ β‖·‖_0)
-    δ_den     the same without the classifier, γ = 0         δ_cls    μ_t − μ_y, the difference of the class means
+    δ_den     p-CFE without the classifier, γ = 0            δ_cls    μ_t − μ_y, the difference of the class means
 
     cos(a, b) = <a, b> / (‖a‖ ‖b‖)                                                                                 (1)
     share(a)  = ‖P_x a‖² / ‖a‖²                                                                                    (2)
 
-P_x projects onto the tangent space at x: the span of the m main directions of the k training points nearest to x (local
-PCA). An adversarial perturbation of an ordinary network is said to leave the data, one of a robust network to look like
-the other class (perceptually aligned gradients); (1) and (2) measure that, by the radius of adversarial training.
+P_x projects onto the tangent space at x, the span of the m main directions of the k training points nearest to x (local
+PCA). Adversarial perturbations of an ordinary network are said to leave the data, those of a robust network to look
+like the other class (perceptually aligned gradients). (1) and (2) measure this against the radius of adversarial
+training.
 
-A cosine above 0 says little by itself: both perturbations keep x in the box (at a black pixel both can only rise), both
-leave class y, and δ_cfe has a classifier's gradient in it too. So there are null pairs: δ_cfe of another example, δ_cfe
-of x for another target, and box-clipped white noise of the ball's radius in the place of δ_adv; the chance level of (2)
-for directions that know nothing is m / D. And δ_den, which no network has a part in, takes the common gradient out.
+A cosine above 0 alone says little: both perturbations keep x in the box (a black pixel can only rise), both leave class
+y, and δ_cfe contains a classifier's gradient, too. So there are null pairs: δ_cfe of another example, δ_cfe of x for
+another target, and box-clipped white noise of the ball's radius instead of δ_adv. δ_den, in which no network takes
+part, removes the common gradient. The chance level of (2) for unrelated directions is m / D.
 
 Background: Freiesleben 2022, Minds and Machines; Ganz, Kawar, Elad 2023 (aligned gradients of robust networks).
 """
@@ -32,7 +33,7 @@ from invjax.attacks import PGD
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
-from invjax.types import Bounds
+from invjax.types import Bounds, Density, LogitsFn
 
 COSINES = {
     "adversarial, p-CFE": ("adversarial", "plausible"),
@@ -53,20 +54,20 @@ SHARES = {
 
 
 class Directions(NamedTuple):
-    """Perturbations of N examples, each [N, *S] in data units; a row of zeros where there is none."""
+    """Perturbations of N examples, each [N, *S] in data units; a row of zeros if there is none."""
 
-    adversarial: np.ndarray  # δ_adv, also where it does not reach the target
+    adversarial: np.ndarray  # δ_adv, even if it misses the target
     plausible: np.ndarray  # δ_cfe, likewise
     other_target: np.ndarray  # δ_cfe of the same x for another target
     density: np.ndarray  # δ_den
     means: np.ndarray  # δ_cls
     noise: np.ndarray  # box-clipped white noise of the radius of the ball
     shuffled: np.ndarray  # δ_cfe of another example
-    reached: dict[str, float]  # "adversarial", "plausible": shares that reach their target
+    reached: dict[str, float]  # "adversarial", "plausible" -> share that reaches the target
 
 
 class Angles(NamedTuple):
-    """Of each example; NaN where a perturbation is 0."""
+    """Cosines and shares of each example; NaN if a perturbation is 0."""
 
     cosines: dict[str, np.ndarray]  # pair of ``COSINES`` -> [N] (1)
     shares: dict[str, np.ndarray]  # name of ``SHARES`` -> [N] (2)
@@ -74,7 +75,7 @@ class Angles(NamedTuple):
 
 
 def cosine(a: Any, b: Any) -> np.ndarray:
-    """(1) of the rows: [N, *S], [N, *S] -> [N] float64, NaN where either is 0."""
+    """(1) of the rows: [N, *S], [N, *S] -> [N] float64, NaN if either is 0."""
     u, v = (np.asarray(one, np.float64).reshape(len(one), -1) for one in (a, b))
     if u.shape != v.shape:
         raise BadArgument("b", f"be of the shape of a, {np.shape(a)}", of_shape(np.shape(b)))
@@ -86,8 +87,10 @@ def tangent_basis(x: Any, reference: Any, neighbours: int = 40, dims: int = 10) 
     """Orthonormal rows that span the tangent space at each x: [N, m, D] float64, rows of zeros beyond its dimension.
 
     Args:
-      x: [N, *S]. reference: [M, *S] points of the data, without x itself.
-      neighbours: k, from dims + 1 to M. dims: m, from 1 to D.
+      x: [N, *S].
+      reference: [M, *S] points of the data, without x itself.
+      neighbours: k, from dims + 1 to M.
+      dims: m, from 1 to D.
 
     Raises:
       ValueError: neighbours or dims out of range, or shapes that do not fit.
@@ -107,14 +110,16 @@ def tangent_basis(x: Any, reference: Any, neighbours: int = 40, dims: int = 10) 
         cloud = near[rows] - near[rows].mean(0)
         _, values, directions = np.linalg.svd(cloud, full_matrices=False)
         own = min(dims, len(values))
-        flat = values[:own] <= 1e-7 * max(values[0], 1e-300)  # the cloud has no extent there: any direction would do
+        flat = values[:own] <= 1e-7 * max(
+            values[0], 1e-300
+        )  # the cloud has no extent there, so the direction is arbitrary
         out[n, own:] = 0
         out[n, :own] = np.where(flat[:, None], 0, directions[:own])
     return out
 
 
 def tangent_share(delta: Any, basis: np.ndarray) -> np.ndarray:
-    """(2) of the rows: delta [N, *S], basis [N, m, D] -> [N] in [0, 1], NaN where delta is 0."""
+    """(2) of the rows: delta [N, *S], basis [N, m, D] -> [N] in [0, 1], NaN if delta is 0."""
     r = np.asarray(delta, np.float64).reshape(len(delta), -1)
     whole = np.square(r).sum(1)
     part = np.square(np.einsum("nmd,nd->nm", basis, r)).sum(1)
@@ -138,23 +143,21 @@ def other_targets(label: Any, target: Any, classes: int, seed: int = 0) -> np.nd
     if classes < 3:
         raise BadArgument("classes", "be at least 3 for another target", classes)
     if np.any(y == t):
-        raise BadArgument(
-            "target", "differ from label", hint=f"row {int(np.argmax(y == t))} is of class {t[y == t][0]}"
-        )
-    draw = np.random.default_rng(seed).integers(classes - 2, size=y.shape)  # a place among the others
+        raise BadArgument("target", "differ from label", t[y == t][0], np.argmax(y == t))
+    draw = np.random.default_rng(seed).integers(classes - 2, size=y.shape)  # a position among the other classes
     draw = draw + (draw >= np.minimum(y, t))
     return (draw + (draw >= np.maximum(y, t))).astype(np.int32)
 
 
 def directions(
-    model: Any,
+    model: LogitsFn,
     x: Any,
     label: Any,
     target: Any,
     *,
     attack: PGD,
     counterfactual: FixedWeights,
-    density: Any,
+    density: Density,
     means: np.ndarray,
     bounds: Bounds | tuple[Any, Any] = (0.0, 1.0),
     seed: int = 0,
@@ -163,8 +166,12 @@ def directions(
     """All perturbations of one network.
 
     Args:
-      model: [B, *S] -> logits [B, K]. x: [N, *S] float, N >= 2. label, target: [N] int.
-      attack: in l2; ``stop_early=False`` makes it go to the end of its steps. counterfactual: with its density.
+      model: [B, *S] -> logits [B, K].
+      x: [N, *S] float, N >= 2.
+      label, target: [N] int.
+      attack: in l2; with ``stop_early=False`` it takes all its steps.
+      counterfactual: p-CFE.
+      density: of the counterfactual.
       means: [K, *S], see :func:`class_means`.
       seed: of the other targets, the shuffle and the noise.
 
@@ -175,7 +182,7 @@ def directions(
     if attack.norm != "l2":
         raise BadArgument("attack", "be in the l2 norm", Words(f"in {attack.norm}"))
     if len(points) < 2:
-        raise BadArgument("x", f"hold at least 2 examples, held {len(points)}")
+        raise BadArgument("x", "hold at least 2 examples", len(points))
     rng = np.random.default_rng([seed, 1])
 
     def moved(method: Any, aim: np.ndarray, q: Any) -> tuple[np.ndarray, float]:
@@ -213,7 +220,7 @@ def measure_angles(moves: Directions, basis: np.ndarray) -> Angles:
 
 
 def _of_another(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The rows in an order that leaves none in its place: a cycle through all."""
+    """The rows in an order that leaves none in its place: a cycle through all of them."""
     cycle = rng.permutation(len(rows))
     out = np.empty_like(rows)
     out[cycle] = rows[np.roll(cycle, 1)]

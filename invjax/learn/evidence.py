@@ -5,9 +5,10 @@ For an object's mask s [H, W], a network's class activation map A >= 0 and a per
     energy = Σ_s A / Σ A        pointing = [argmax A in s]        iou = |s ∩ [A > 1/2]| / |s ∪ [A > 1/2]|          (1)
     mass   = Σ_s ‖r_ij‖² / Σ ‖r_ij‖²                                                                               (2)
 
-as :mod:`invjax.metrics.attribution_overlap` defines them. Energy, pointing and mass of what knows nothing of the object
-are |s| / H W on average, its ``chance``: what is above it counts, not the share itself. An image whose map is the same
-everywhere, or that a method left as it is, has no share; how many there are is told, for they may be the hard ones.
+as defined in :mod:`invjax.metrics.attribution_overlap`. A map or change unrelated to the object has energy, pointing
+and mass |s| / H W on average. This is the level of ``chance``, and only a share above it counts. An image with a
+constant map, or one that a method left unchanged, has no share. Their number is reported, because they may be the hard
+ones.
 """
 
 from __future__ import annotations
@@ -32,31 +33,36 @@ class CamEvidence(NamedTuple):
     energy: Mean  # bootstrap intervals
     pointing: Mean  # Wilson's interval
     iou: Mean
-    above: Mean  # energy less |s| / H W, image by image
+    above: Mean  # energy minus |s| / H W, image by image
     chance: float  # mean |s| / H W of the images that count
-    undefined: int  # images whose map is the same everywhere
+    undefined: int  # images with a constant map
     maps: np.ndarray  # [N, H, W] in [0, 1]
 
     def to_dict(self) -> dict[str, Any]:
         """All but the maps, as plain numbers."""
-        means = {name: getattr(self, name).to_dict() for name in ("energy", "pointing", "iou", "above")}
-        return {**means, "chance": _plain(self.chance), "undefined": self.undefined}
+        return _plain_fields(self, "maps")
 
 
 class MassEvidence(NamedTuple):
     """(2) of one method over a list of images."""
 
     mass: Mean  # bootstrap interval
-    above: Mean  # mass less |s| / H W, image by image
+    above: Mean  # mass minus |s| / H W, image by image
     chance: float  # mean |s| / H W of the images that count
-    unmoved: int  # images that stayed as they were
+    unmoved: int  # images without a change
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
-        return {
-            "mass": self.mass.to_dict(), "above": self.above.to_dict(), "chance": _plain(self.chance),
-            "unmoved": self.unmoved,
-        }  # fmt: skip
+        return _plain_fields(self)
+
+
+def _plain_fields(record: Any, *left_out: str) -> dict[str, Any]:
+    """The fields as plain numbers for JSON, None for NaN."""
+    fields = {name: value for name, value in record._asdict().items() if name not in left_out}
+    return {
+        name: value.to_dict() if isinstance(value, Mean) else None if np.isnan(value) else value
+        for name, value in fields.items()
+    }
 
 
 def cam_evidence(
@@ -67,7 +73,7 @@ def cam_evidence(
     Args:
       models: name -> a network with ``features`` and ``head``, see :func:`invjax.attribution.split`.
       x: [N, H, W, C] images in the data range. mask: [N, H, W] bool, True on the object.
-      label: [N] int, the class that is asked about; None: the one that each network gives, as is usual.
+      label: [N] int, the class in question; None takes each network's own prediction, as is usual.
 
     Raises:
       ValueError: shapes that do not fit, or a network that cannot be split.
@@ -85,7 +91,7 @@ def cam_evidence(
             pointing=_rate(hits[np.isfinite(hits)], confidence),
             iou=bootstrap_mean(np.where(known, overlap, np.nan), confidence),
             above=bootstrap_mean(energy - share, confidence),
-            chance=float(share[known].mean()) if known.any() else np.nan,
+            chance=_chance(share, known),
             undefined=int((~known).sum()),
             maps=maps,
         )
@@ -95,11 +101,10 @@ def cam_evidence(
 def mass_evidence(
     changes: Mapping[str, Any], mask: Any, *, batch: int = BATCH, confidence: float = 0.95
 ) -> dict[str, MassEvidence]:
-    """How much of each method's change is on the object.
+    """The share of each method's change that lies on the object.
 
     Args:
-      changes: name -> (r, rows): perturbations [n, H, W, C] and whose they are, rows [n] of ``mask``; or r [N, H, W, C]
-        alone.
+      changes: name -> (r, rows), perturbations [n, H, W, C] with their rows [n] of ``mask``; or r [N, H, W, C] alone.
       mask: [N, H, W] bool, True on the object.
 
     Raises ValueError: shapes that do not fit, or rows that the mask does not have.
@@ -110,11 +115,8 @@ def mass_evidence(
         r, rows = change if isinstance(change, tuple) else (change, np.arange(len(every)))
         delta, index = np.asarray(r), np.asarray(rows, np.int64)
         if delta.ndim != 4 or index.shape != (len(delta),):
-            raise BadArgument(
-                f"changes[{name!r}]",
-                "be [n, H, W, C], with a row of mask for each",
-                Words(f"of shapes {delta.shape} and {index.shape}"),
-            )
+            was = Words(f"{delta.shape} with rows {index.shape}")
+            raise BadArgument(f"changes[{name!r}]", "be [n, H, W, C], with a row of mask for each", was)
         if index.size and not 0 <= index.min() <= index.max() < len(every):
             raise BadArgument(f"changes[{name!r}]", f"have rows of mask, 0 to {len(every) - 1}", index.max())
         objects = _masks(every[index], len(delta), delta.shape[1:3])
@@ -123,7 +125,7 @@ def mass_evidence(
         out[name] = MassEvidence(
             mass=bootstrap_mean(mass, confidence),
             above=bootstrap_mean(mass - share, confidence),
-            chance=float(share[known].mean()) if known.any() else np.nan,
+            chance=_chance(share, known),
             unmoved=int((~known).sum()),
         )
     return out
@@ -135,6 +137,10 @@ def _cam_shares(shared: None, m: Array, mask: Array) -> tuple[Array, Array, Arra
 
 def _mass(shared: None, delta: Array, mask: Array) -> Array:
     return mass_inside(delta, mask)
+
+
+def _chance(share: np.ndarray, known: np.ndarray) -> float:
+    return float(share[known].mean()) if known.any() else np.nan
 
 
 def _rate(hits: np.ndarray, confidence: float) -> Mean:
@@ -149,7 +155,3 @@ def _masks(mask: Any, count: int, size: tuple[int, ...]) -> np.ndarray:
     if objects.dtype != bool or objects.shape != (count, *size):
         raise BadArgument("mask", f"be bool of shape {(count, *size)}", Words(f"{objects.dtype} {objects.shape}"))
     return objects
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

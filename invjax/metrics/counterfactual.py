@@ -1,11 +1,11 @@
-"""Counterfactual rows in numbers: validity, coverage, distance, sparsity, plausibility, redundancy, violations.
+"""Measures of counterfactual rows: validity, coverage, distance, sparsity, plausibility, redundancy, violations.
 
 For a factual row x of N, its counterfactual x' and target t, with r = x' - x in model coordinates (for a table: of the
 encoded columns), F features f, and a feature *changed* where any of its columns has |r_j| > tolerance:
 
-    trivial    predict(x) = t                            counted apart: never a success, in no mean
+    trivial    predict(x) = t                            counted separately: never a success, in no mean
     answered   x' is finite and the method claims it (Result: FOUND; an array: any |r_j| > tolerance)
-    valid      answered, not trivial, and predict(x') = t: judged anew here, whatever the method said
+    valid      answered, not trivial, and predict(x') = t: judged here, whatever the method says
     l2, l1     ‖r‖_2, ‖r‖_1
     l1_mad     Σ_j |r_j| / MAD_j                     MAD of the training rows, 1 where it is 0; a category adds 1  (1)
     l0         Σ_f [f changed]                           features, not columns
@@ -15,12 +15,12 @@ encoded columns), F features f, and a feature *changed* where any of its columns
     redundant  changed features that can be put back, each alone, with the row staying valid
     violations constraints that the row breaks in raw units, by ``space.violations``
 
-Means are over the valid, non-trivial rows and NaN where there are none. validity = valid / non-trivial rows and
-coverage = answered / non-trivial rows: a method that gives up often has both low, one that claims what is not true has
-the second alone high.
+Means are over the valid, non-trivial rows, and NaN if there are none. validity = valid / non-trivial rows and coverage
+= answered / non-trivial rows. A method that often gives up has both low; one that claims false answers has a low
+validity with a high coverage.
 
 Sources: (1) Wachter et al. 2017 and DiCE (Mothilal et al. 2020), (2) Breunig et al. 2000 as scikit-learn computes it
-(k = 20, as the S-CFE tables and CEL do; some fit it on the target class, some on all rows: both are given),
+(k = 20 as in the S-CFE tables and CEL; some fit it on the target class, some on all rows, so both are given),
 (4) and redundancy: CARLA (Pawelczyk et al. 2021), for any target class. Host-side NumPy; LOF needs scikit-learn.
 """
 
@@ -34,19 +34,18 @@ from scipy.spatial.distance import cdist
 
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
-from invjax.metrics.rows import Answers, answers, changed_features, column_features, flat, judge, raw_table
+from invjax.metrics.rows import Answers, PredictFn, answers, changed_features, column_features, flat, judge, raw_table
 
-Predict = Callable[[np.ndarray], Any]
 NAN = float("nan")
 
 
 class CounterfactualRecord(NamedTuple):
-    """One entry per row; N rows. The measures are NaN where a row is not counted or what they need was not given."""
+    """One entry per row; N rows. A measure is NaN if the row does not count or if what it needs was not given."""
 
     trivial: np.ndarray  # [N] bool, the factual row already has the target
-    infeasible: np.ndarray  # [N] bool, the method says that the constraints admit nothing (a Result alone can say so)
+    infeasible: np.ndarray  # [N] bool, the method says that the constraints admit nothing (only a Result can say so)
     answered: np.ndarray  # [N] bool, a counterfactual is claimed
-    valid: np.ndarray  # [N] bool, and has the target, and the row is not trivial: the rows of all means
+    valid: np.ndarray  # [N] bool, answered with the target, and not trivial: the rows of all means
     valid_decoded: np.ndarray  # [N] float64 1 or 0: still valid when decoded to raw units and encoded again
     l2: np.ndarray  # [N] float64
     l1: np.ndarray  # [N] float64
@@ -71,13 +70,13 @@ def measure_counterfactuals(
     counterfactuals: Any,
     target: Any,
     *,
-    predict: Predict,
+    predict: PredictFn,
     space: Any = None,
     table: Mapping[str, Any] | None = None,
     train_x: Any = None,
     train_y: Any = None,
     density: Any = None,
-    retrained: Sequence[Predict] = (),
+    retrained: Sequence[PredictFn] = (),
     tolerance: float = 1e-4,
     lof_neighbours: int | None = 20,
     ynn_neighbours: int = 5,
@@ -86,21 +85,21 @@ def measure_counterfactuals(
 
     Args:
       x: [N, *S] factual rows in model coordinates.
-      counterfactuals: a :class:`~invjax.types.Result` for these rows, or an array [N, *S]; there, a row that equals x
-        or is not finite counts as no answer. Of sets [N, P, *S] the nearest valid member is measured.
+      counterfactuals: a :class:`~invjax.types.Result` for these rows, or an array [N, *S], in which a row that equals x
+        or is not finite counts as unanswered. Of sets [N, P, *S] the nearest valid member is measured.
       target: wanted class, an int or [N] ints.
       predict: [n, *S] -> [n] class indices (or [n, K] scores, of which the largest counts).
-      space: the FeatureSpace; None: every coordinate is a feature.
-      table: the N factual rows in raw units; with ``space`` gives ``violations`` and ``valid_decoded``.
+      space: the FeatureSpace; without one every coordinate is a feature.
+      table: the N factual rows in raw units; together with ``space`` it gives ``violations`` and ``valid_decoded``.
       train_x: [M, *S], train_y: [M] class indices: for ``lof_*``, ``ynn``, ``l1_mad``, and the rank.
       density: a pytree with ``log_prob(x, label)`` of one point, for ``logdensity`` and its rank.
       retrained: other models' predict functions, for ``retrained``.
-      tolerance: model units; smaller differences are no changes.
+      tolerance: model units; smaller differences do not count as changes.
       lof_neighbours: k of (2), at most the number of rows less one; None leaves LOF out (and scikit-learn unused).
       ynn_neighbours: k of (4).
 
     Raises:
-      ValueError: an argument of another shape; ImportError: LOF is wanted without scikit-learn (extra ``data``).
+      ValueError: an argument of another shape. ImportError: LOF needs scikit-learn (extra ``data``).
     """
     got = answers(x, counterfactuals, target, predict, tolerance)
     train, classes = _training(train_x, train_y, got.x.shape[1:])
@@ -108,8 +107,13 @@ def measure_counterfactuals(
     delta = (flat(got.cf) - flat(got.x))[count]
     feature_of = column_features(space, delta.shape[1])
     changed = changed_features(delta, feature_of, tolerance)
-    fill = _Fill(count)
     nothing = np.full(len(count), NAN)
+
+    def fill(values: Any) -> np.ndarray:
+        full = nothing.copy()
+        full[count] = values
+        return full
+
     points, wanted = got.cf[count], got.target[count]
 
     l1_mad = lof_target = lof_all = ynn = logdensity = rank = nothing
@@ -150,12 +154,12 @@ def measure_counterfactuals(
 
 
 def summarize_counterfactuals(record: CounterfactualRecord) -> dict[str, float]:
-    """The means of a record over its valid, non-trivial rows, and how many rows those are.
+    """The means of a record over its valid, non-trivial rows, and the numbers of rows.
 
     Keys: ``rows``, ``trivial``, ``infeasible``, ``nontrivial`` (numbers of rows), ``validity`` and ``coverage`` (shares
     of the non-trivial rows), ``feasible`` (share of the counted rows without violation), the measures
     ``validity_decoded l2 l1 l1_mad l0 lof_target lof_all logdensity logdensity_rank ynn redundancy violations
-    retrained_validity``. NaN where nothing was counted or measured.
+    retrained_validity``. NaN if nothing was counted or measured.
     """
     nontrivial = ~record.trivial
     count = int(nontrivial.sum())
@@ -183,11 +187,11 @@ def summarize_counterfactuals(record: CounterfactualRecord) -> dict[str, float]:
 
 
 def mad_distance(delta: Any, train: Any, space: Any = None) -> np.ndarray:
-    """[n] the MAD-weighted l1 norm (1) of changes [n, D]; train [M, D] gives the median absolute deviations."""
+    """The MAD-weighted l1 norm (1), [n], of changes [n, D]; train [M, D] gives the median absolute deviations."""
     delta, train = np.asarray(delta, np.float64), np.asarray(train, np.float64)
     mad = np.median(np.abs(train - np.median(train, axis=0)), axis=0)
     weight = 1.0 / np.where(mad > 0, mad, 1.0)
-    if space is not None:  # a switch of level changes two columns by 1: half of each
+    if space is not None:  # a switch of level changes two columns by 1, so each counts half
         kinds = np.asarray([feature.kind == "category" for feature in space.features])
         weight = np.where(kinds[column_features(space, delta.shape[1])], 0.5, weight)
     return (np.abs(delta) * weight).sum(1)
@@ -199,10 +203,10 @@ def redundant_changes(
     target: np.ndarray,
     changed: np.ndarray,
     feature_of: np.ndarray,
-    predict: Predict,
+    predict: PredictFn,
     batch: int = 4096,
 ) -> np.ndarray:
-    """[n] int64: changed features that, put back alone, leave the row its target.
+    """[n] int64: changed features that can be put back, each alone, without losing the target.
 
     x, cf: [n, *S]; target: [n]; changed: [n, F] bool; feature_of: [D] the feature of each coordinate. At most ``batch``
     rows go to ``predict`` at once.
@@ -219,10 +223,10 @@ def redundant_changes(
     return total
 
 
-def nearest_accepted_row(x: Any, target: Any, train_x: Any, train_y: Any, predict: Predict) -> np.ndarray:
-    """The baseline to beat: the nearest (l2) training row of the target class that the classifier accepts.
+def nearest_accepted_row(x: Any, target: Any, train_x: Any, train_y: Any, predict: PredictFn) -> np.ndarray:
+    """The baseline: the nearest (l2) training row of the target class that the classifier accepts.
 
-    x: [N, *S]; target: int or [N]; train_x: [M, *S]; train_y: [M]. Returns [N, *S]; x where there is no such row.
+    x: [N, *S]; target: int or [N]; train_x: [M, *S]; train_y: [M]. Returns [N, *S], the row itself if there is none.
     """
     train = np.asarray(train_x)
     rows = np.asarray(x, np.result_type(np.asarray(x), train))
@@ -238,18 +242,6 @@ def nearest_accepted_row(x: Any, target: Any, train_x: Any, train_y: Any, predic
             distance = cdist(flat(rows[part]), flat(accepted))
             best[part] = accepted[distance.argmin(1)]
     return best
-
-
-class _Fill:
-    """Puts the values of the counted rows into an array of all rows, NaN elsewhere."""
-
-    def __init__(self, mask: np.ndarray) -> None:
-        self.mask = mask
-
-    def __call__(self, values: Any) -> np.ndarray:
-        full = np.full(len(self.mask), NAN)
-        full[self.mask] = values
-        return full
 
 
 def _training(train_x: Any, train_y: Any, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -283,9 +275,9 @@ def _per_class(
 
 
 def _raw_judgement(
-    got: Answers, count: np.ndarray, space: Any, table: Mapping[str, Any], predict: Predict, tolerance: float
+    got: Answers, count: np.ndarray, space: Any, table: Mapping[str, Any], predict: PredictFn, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of the counted rows: the number of constraints broken in raw units, and whether the decoded row is valid."""
+    """For the counted rows: constraints broken in raw units, and whether the decoded row is valid."""
     factual = {name: np.asarray(table[name])[count] for name in space.names}
     if not count.any():
         return np.zeros(0), np.zeros(0)
@@ -293,13 +285,3 @@ def _raw_judgement(
     broken = np.asarray([len(reasons) for reasons in space.violations(factual, raw)], np.float64)
     decoded = space.encode(space.decode(got.cf[count], factual))
     return broken, (judge(predict, decoded) == got.target[count]).astype(np.float64)
-
-
-__all__ = [
-    "CounterfactualRecord",
-    "mad_distance",
-    "measure_counterfactuals",
-    "nearest_accepted_row",
-    "redundant_changes",
-    "summarize_counterfactuals",
-]

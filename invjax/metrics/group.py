@@ -1,12 +1,12 @@
-"""Accuracy by group: the worst group, three averages, and how sure the numbers are.
+"""Accuracy by group: the worst group, three averages, and their intervals.
 
 With n_g examples in group g, k_g of them right, a_g = k_g / n_g, and m_g the number of *training* examples of g:
 
     worst = min_g a_g   average = Σ_g k_g / Σ_g n_g   group_mean = Σ_g a_g / G   train_weighted = Σ_g m_g a_g / Σ_g m_g
 
-The averages differ: on a test set with balanced groups the plain average is not the number that the literature on
-WaterBirds prints, which is the train-weighted one ("adjusted" in WILDS, Koh et al. 2021; SubpopBench calls the group
-mean so). Each group carries the Wilson score interval (Wilson 1927)
+The averages differ. On a test set with balanced groups the literature on WaterBirds prints the train-weighted average,
+not the plain one ("adjusted" in WILDS, Koh et al. 2021; SubpopBench uses that word for the group mean). Each group has
+the Wilson score interval (Wilson 1927)
 
     (a + z²/2n ± z sqrt(a (1 − a) / n + z²/4n²)) / (1 + z²/n),        z = Φ⁻¹((1 + confidence) / 2)
 
@@ -27,14 +27,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import special
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_whole, of_shape
 
 Empty = Literal["error", "skip"]
 EMPTY: tuple[Empty, ...] = ("error", "skip")
 
 
 class GroupAccuracies(NamedTuple):
-    """Accuracies of one list of answers; G groups. NaN marks what a group without examples has no value for."""
+    """Accuracies of one list of answers; G groups. An empty group has NaN."""
 
     count: np.ndarray  # [G] int64 examples
     correct: np.ndarray  # [G] int64 of them right
@@ -42,15 +42,15 @@ class GroupAccuracies(NamedTuple):
     low: np.ndarray  # [G] Wilson interval, NaN where empty
     high: np.ndarray  # [G]
     worst: float  # least accuracy of a group that is not empty
-    worst_group: int  # its index; of several the first
+    worst_group: int  # its index, the first if several are equal
     worst_low: float  # bootstrap interval of the minimum
     worst_high: float
     average: float  # share of all examples
     group_mean: float  # every (non-empty) group counts the same
-    train_weighted: float  # groups count as in training; NaN where no training counts were given
+    train_weighted: float  # groups count as in training; NaN without training counts
 
     def to_dict(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Plain numbers for a log or a JSON file; names: of the groups, "0", "1", … otherwise."""
+        """Plain numbers for a log or a JSON file. names: of the groups; the default is "0", "1", …"""
         names = [str(g) for g in range(len(self.count))] if names is None else list(names)
         if len(names) != len(self.count):
             raise BadArgument("names", f"be {len(self.count)}, one per group", hint=f"they were {len(names)}")
@@ -75,7 +75,7 @@ class GroupAccuracies(NamedTuple):
 
 
 def _plain(value: float) -> float | None:
-    """A Python float; None for NaN, which JSON has no word for."""
+    """A Python float; None for NaN, which JSON cannot express."""
     return None if np.isnan(value) else float(value)
 
 
@@ -89,7 +89,7 @@ def group_index(label: Any, attribute: Any, attributes: int | None = None) -> np
         raise BadArgument("attribute", f"have the shape of label, {y.shape}", of_shape(a.shape))
     total = int(a.max(initial=-1)) + 1 if attributes is None else attributes
     if a.size and a.max() >= total:
-        raise BadArgument("attribute", f"lie in [0, {total})", hint=f"the largest was {int(a.max())}")
+        raise BadArgument("attribute", f"lie in [0, {total})", hint=f"the largest is {int(a.max())}")
     return (y * total + a).astype(np.int32)
 
 
@@ -98,16 +98,16 @@ def group_counts(groups: Any, num_groups: int | None = None) -> np.ndarray:
     g = _integers("groups", groups)
     total = int(g.max(initial=-1)) + 1 if num_groups is None else num_groups
     if g.size and g.max() >= total:
-        raise BadArgument("groups", f"lie in [0, {total})", hint=f"the largest was {int(g.max())}")
+        raise BadArgument("groups", f"lie in [0, {total})", hint=f"the largest is {int(g.max())}")
     return np.bincount(g, minlength=total).astype(np.int64)
 
 
 def wilson_interval(correct: Any, count: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """The Wilson score interval of ``correct`` right answers of ``count``: (low, high), in [0, 1]; NaN where count 0.
+    """The Wilson score interval of ``correct`` right answers of ``count``: (low, high), in [0, 1]; NaN if count is 0.
 
-    correct, count: of any shapes that broadcast. Raises ValueError where not 0 <= correct <= count.
+    correct, count: of any shapes that broadcast. Raises ValueError unless 0 <= correct <= count.
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     k, n = np.broadcast_arrays(np.asarray(correct, np.float64), np.asarray(count, np.float64))
     if not np.all((k >= 0) & (k <= n)):
         raise BadArgument("correct", "lie in [0, count]", Words(f"{k.tolist()} of {n.tolist()}"))
@@ -117,7 +117,7 @@ def wilson_interval(correct: Any, count: Any, confidence: float = 0.95) -> tuple
     middle = a + z * z / (2 * safe)
     half = z * np.sqrt(a * (1 - a) / safe + z * z / (4 * safe * safe))
     scale = 1 + z * z / safe
-    # Exactly 0 and 1 where all are wrong or right: there middle and half are equal but for the last bit.
+    # Exactly 0 or 1 if all are wrong or right: middle and half then differ in the last bit only.
     low = np.where(k == 0, 0.0, np.clip((middle - half) / scale, 0, 1))
     high = np.where(k == n, 1.0, np.clip((middle + half) / scale, 0, 1))
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
@@ -128,11 +128,11 @@ def bootstrap_worst(
 ) -> tuple[float, float]:
     """The percentile interval of ``min_g a_g`` when every group is drawn anew, ``k_g* ~ Binomial(n_g, k_g / n_g)``.
 
-    correct, count: [G], groups without examples are left out. The ends are order statistics (values the minimum took).
+    correct, count: [G], groups without examples are left out. The ends are order statistics, that is values the minimum
+      took.
     """
-    _check_confidence(confidence)
-    if resamples < 1:
-        raise BadArgument("resamples", "be at least 1", resamples)
+    check_confidence(confidence)
+    check_whole("resamples", resamples)
     k, n = np.asarray(correct, np.int64), np.asarray(count, np.int64)
     k, n = k[n > 0], n[n > 0]
     if not n.size:
@@ -154,23 +154,22 @@ def group_accuracies(
     resamples: int = 2000,
     seed: int = 0,
 ) -> GroupAccuracies:
-    """Accuracies by group and their intervals, see the module's head.
+    """Accuracies by group and their intervals; the head of this module has the formulas.
 
     Args:
       correct: [N] bool (or 0/1), whether each answer is right.
       groups: [N] int, the group of each example.
       num_groups: G; by default the largest index plus 1, so give it where a group may be missing.
-      train_groups: [M] int, the groups of the training set: gives ``train_weighted``. Of these counts, those of groups
-        without examples here drop out, and the others are scaled to sum to 1.
-      empty: what a group without examples is: "error", or "skip": left out of the minimum and the means, its own
-        numbers NaN.
+      train_groups: [M] int, the groups of the training set: gives ``train_weighted``. Groups without
+        examples here drop out, and the other shares are scaled to sum to 1.
+      empty: whether a group without examples is an "error", or to "skip": then it enters neither the minimum nor the
+        means, and its own numbers are NaN.
       confidence: of the intervals, in (0, 1). resamples, seed: of the bootstrap.
 
     Raises:
       ValueError: a wrong argument, an empty list, a group without examples under "error".
     """
-    if empty not in ("error", "skip"):
-        raise BadArgument("empty", 'be "error" or "skip"', empty)
+    check_choice("empty", empty, EMPTY)
     right, g = np.asarray(correct), _integers("groups", groups)
     if right.shape != g.shape:
         raise BadArgument("correct", f"have the shape of groups, {g.shape}", of_shape(right.shape))
@@ -180,10 +179,8 @@ def group_accuracies(
         raise BadArgument("correct", "be bool, or 0 and 1", Words("other values"))
     n = group_counts(g, num_groups)
     if empty == "error" and not n.all():
-        missing = np.flatnonzero(n == 0).tolist()
-        raise BadArgument(
-            "groups", f'have examples of each of the {len(n)} groups (or empty="skip")', hint=f"none in {missing}"
-        )
+        missing = Words(f"without any of {np.flatnonzero(n == 0).tolist()}")
+        raise BadArgument("groups", f"have examples of each of the {len(n)} groups", missing, hint='or empty="skip"')
     k = np.bincount(g, weights=right.astype(np.float64), minlength=len(n)).round().astype(np.int64)
     held = n > 0
     a = np.where(held, k / np.where(held, n, 1), np.nan)
@@ -213,16 +210,16 @@ def group_accuracies(
 
 
 def _integers(name: str, values: Any) -> np.ndarray:
-    """A list of indices [N]. ValueError naming it where it is no such list."""
+    """A list of indices [N]. Raises BadArgument about ``name`` for anything else."""
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise BadArgument(name, "be a list of integers [N]", Words(f"{array.dtype} {array.shape}"))
     array = array.astype(np.int64)
     if array.size and array.min() < 0:
-        raise BadArgument(name, "be at least 0", hint=f"the least was {int(array.min())}")
+        raise BadArgument(name, "be at least 0", int(array.min()), int(array.argmin()))
     return array
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise BadArgument("confidence", "lie in (0, 1)", confidence)
+def check_confidence(confidence: float) -> None:
+    """Raise BadArgument unless the confidence is in (0, 1)."""
+    check_number("confidence", confidence, lambda value: 0 < value < 1, "in (0, 1)")

@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, of one sample or of several that were drawn apart (seeds, networks)."""
+"""Means with bootstrap intervals, of one sample or of several drawn separately (seeds, networks)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check_whole
+from invjax.metrics.group import check_confidence
 
 
 class Mean(NamedTuple):
-    """A mean and the percentile interval of its bootstrap; NaN where nothing is known."""
+    """A mean and the percentile interval of its bootstrap; NaN if there is no value."""
 
     mean: float
     low: float
     high: float
-    n: int  # values that count
+    n: int  # finite values
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON, None for NaN."""
@@ -33,18 +34,17 @@ def bootstrap_mean(
     """The mean of the finite values, with its interval.
 
     Args:
-      samples: [N] values, or a list of C such arrays, one per seed. Of several the mean is that of their means, and the
-        bootstrap draws in two stages: which of the C, then which values in each. From few seeds it is too narrow, as
-        every bootstrap from few values is, but it knows of both sources of chance.
-      confidence: in (0, 1). resamples, seed: of the bootstrap.
+      samples: [N] values, or a list of C such arrays, one per seed. For several arrays the mean is that of their means,
+        and the bootstrap draws in two stages: first among the C arrays, then within each. With few seeds the interval
+        is too narrow, like every bootstrap of few values, but it covers both sources of chance.
+      confidence: in (0, 1).
+      resamples, seed: of the bootstrap.
 
     Raises:
       ValueError: confidence or resamples out of range.
     """
-    if not 0 < confidence < 1:
-        raise BadArgument("confidence", "lie in (0, 1)", confidence)
-    if resamples < 1:
-        raise BadArgument("resamples", "be at least 1", resamples)
+    check_confidence(confidence)
+    check_whole("resamples", resamples)
     several = len(samples) > 0 and np.ndim(samples[0]) > 0
     given = [np.asarray(one, np.float64).reshape(-1) for one in (samples if several else [samples])]
     known = [one[np.isfinite(one)] for one in given]
@@ -54,6 +54,8 @@ def bootstrap_mean(
     rng = np.random.default_rng(seed)
     drawn = np.stack([one[rng.integers(len(one), size=(resamples, len(one)))].mean(1) for one in known])  # [C, R]
     chosen = rng.integers(len(known), size=drawn.shape)
-    means = drawn[chosen, rng.integers(resamples, size=drawn.shape)].mean(0)  # one chosen twice is drawn twice
+    means = drawn[chosen, rng.integers(resamples, size=drawn.shape)].mean(
+        0
+    )  # an array chosen twice is drawn from twice
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Mean(float(np.mean([one.mean() for one in known])), float(low), float(high), sum(map(len, known)))

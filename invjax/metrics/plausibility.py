@@ -21,23 +21,22 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import check_whole
 from invjax.metrics.rows import flat
 from invjax.types import HeldOut
 
-REFERENCE = 2000  # rows of a class that a log-density is ranked among, at most, evenly spaced: 1 % or finer
-BATCH = 64  # rows of one density call: a kernel density holds [BATCH, M, D] numbers
+REFERENCE = 2000  # rows of a class at most, evenly spaced, that a log-density is ranked among
+BATCH = 64  # rows per density call: a kernel density holds [BATCH, M, D] numbers
 NAN = float("nan")
 
 
 def local_outlier_factor(points: Any, train: Any, neighbours: int = 20) -> np.ndarray:
-    """[n] the LOF (1) of points [n, *S] against rows [M, *S]; k is at most M - 1. NaN where M < 2.
+    """The LOF (1) [n] of points [n, *S] against rows [M, *S]; k is at most M - 1. NaN if M < 2.
 
     Raises ImportError: scikit-learn is missing (extra ``data``).
     """
     rows, queries = flat(train), flat(points)
-    if neighbours < 1:
-        raise BadArgument("neighbours", "be at least 1", neighbours)
+    check_whole("neighbours", neighbours)
     if len(rows) < 2 or len(queries) == 0:
         return np.full(len(queries), NAN)
     fitted = _fitted(rows.tobytes(), rows.shape, min(neighbours, len(rows) - 1))
@@ -46,22 +45,21 @@ def local_outlier_factor(points: Any, train: Any, neighbours: int = 20) -> np.nd
 
 @lru_cache(maxsize=4)
 def _fitted(content: bytes, shape: tuple[int, ...], neighbours: int) -> Any:
-    """scikit-learn's fitted LOF; kept, since many methods are measured against the same rows."""
+    """scikit-learn's fitted LOF, cached because many methods are measured against the same rows."""
     try:
         module = import_module("sklearn.neighbors")
     except ImportError as error:
         raise ImportError("the local outlier factor needs scikit-learn: pip install 'invjax[data]'") from error
-    with warnings.catch_warnings():  # rows that occur more than k times: known, the factor stays finite
+    with warnings.catch_warnings():  # it warns of rows that occur more than k times; the factor stays finite
         warnings.simplefilter("ignore", UserWarning)
         rows = np.frombuffer(content).reshape(shape)
         return module.LocalOutlierFactor(n_neighbors=neighbours, novelty=True).fit(rows)
 
 
 def neighbour_agreement(points: Any, target: Any, train: Any, said: Any, neighbours: int = 5) -> np.ndarray:
-    """[n] yNN (3): points [n, *S], target [n], rows [M, *S], said [M] their predicted classes; k at most M."""
+    """yNN (3), [n]: points [n, *S], target [n], rows [M, *S] with predicted classes said [M]; k is at most M."""
     rows, queries, wanted, said = flat(train), flat(points), np.asarray(target), np.asarray(said)
-    if neighbours < 1:
-        raise BadArgument("neighbours", "be at least 1", neighbours)
+    check_whole("neighbours", neighbours)
     k = min(neighbours, len(rows))
     share = np.full(len(queries), NAN)
     for start in range(0, len(queries), 256):
@@ -76,9 +74,9 @@ def density_rank(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log-densities [n] (nats) of points [n, *S] under their targets [n], and their ranks (2) [n].
 
-    density: a pytree with ``log_prob(x, label)`` of one point. train [M, *S] and classes [M]: the rows to rank
-    against; the rank is NaN without them and where the class has none. A density made of the rows themselves leaves out
-    each row at that row (``held_out_log_prob``), as no counterfactual has a kernel of its own.
+    density: a pytree with ``log_prob(x, label)`` of one point. train [M, *S] and classes [M]: the rows to rank against.
+    Without them, or if the class has none, the rank is NaN. A density built from the rows evaluates each row without
+    itself (``held_out_log_prob``), because a counterfactual has no kernel of its own either.
     """
     queries, wanted = np.asarray(points), np.asarray(target)
     values = _log_prob(density, queries, wanted)
@@ -102,7 +100,9 @@ def _log_prob(density: Any, points: np.ndarray, labels: np.ndarray) -> np.ndarra
     if len(points) == 0:
         return np.zeros(0)
     wanted = jnp.asarray(labels, jnp.int32)
-    if len(jax.tree.leaves(density)) == 1 and jax.tree.leaves(density)[0] is density:  # no pytree: any object will do
+    if (
+        len(jax.tree.leaves(density)) == 1 and jax.tree.leaves(density)[0] is density
+    ):  # not a pytree, but any object with log_prob
         values = jax.lax.map(lambda one: density.log_prob(*one), (jnp.asarray(points), wanted), batch_size=BATCH)
     else:
         values = _mapped(density, jnp.asarray(points), wanted)

@@ -1,4 +1,4 @@
-"""What the measures of counterfactual rows start from: which rows count, which features changed."""
+"""Rows as the measures of counterfactuals need them: which count, which features changed, their raw units."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, of_shape
+from invjax.core.errors import BadArgument, check_number, of_shape
 from invjax.types import Result, Status
+
+PredictFn = Callable[[np.ndarray], Any]  # [n, *S] -> [n] class indices, or [n, K] scores
 
 
 class Answers(NamedTuple):
-    """Counterfactuals brought into one form; N rows."""
+    """Judged counterfactuals; N rows."""
 
     x: np.ndarray  # [N, *S] factual rows
-    cf: np.ndarray  # [N, *S] counterfactuals; the factual row where not answered
+    cf: np.ndarray  # [N, *S] counterfactuals; the factual row if not answered
     target: np.ndarray  # [N] int64 wanted class
     trivial: np.ndarray  # [N] bool, the factual row has the target
-    infeasible: np.ndarray  # [N] bool, the method says so
+    infeasible: np.ndarray  # [N] bool, the method found the constraints infeasible
     answered: np.ndarray  # [N] bool, a counterfactual is claimed
     valid: np.ndarray  # [N] bool, answered, not trivial, and of the target class
 
 
-def answers(
-    x: Any, counterfactuals: Any, target: Any, predict: Callable[[np.ndarray], Any], tolerance: float
-) -> Answers:
+def answers(x: Any, counterfactuals: Any, target: Any, predict: PredictFn, tolerance: float) -> Answers:
     """Judge N counterfactuals, a Result or an array [N, *S], by ``predict``.
 
-    Of sets of P per row ([N, P, *S]) the nearest valid one counts, or the first answered one where none is valid.
+    Of a set of P per row ([N, P, *S]) the nearest valid one counts, or the first answered one if none is valid.
 
-    Raises ValueError: a shape that does not fit, a target that is no class, a tolerance below 0.
+    Raises ValueError: a shape that does not fit, a target that is not a class, a tolerance below 0.
     """
     rows = np.asarray(x)
     if rows.ndim < 2:
         raise BadArgument("x", "be rows [N, *S]", of_shape(rows.shape))
-    if not np.isfinite(tolerance) or tolerance < 0:
-        raise BadArgument("tolerance", "be a number >= 0 in model units", tolerance)
+    check_number("tolerance", tolerance, lambda value: value >= 0, "a number >= 0 in model units")
     status = np.asarray(counterfactuals.status) if isinstance(counterfactuals, Result) else None
     cf = np.asarray(counterfactuals.x if isinstance(counterfactuals, Result) else counterfactuals)
     if cf.ndim == rows.ndim + 1 and cf.shape[:1] + cf.shape[2:] == rows.shape and cf.shape[1] > 0:
@@ -52,10 +51,10 @@ def _nearest_of_sets(
     cf: np.ndarray,
     status: np.ndarray | None,
     target: Any,
-    predict: Callable[[np.ndarray], Any],
+    predict: PredictFn,
     tolerance: float,
 ) -> Answers:
-    """The judged sets [N, P, *S] with one answer each."""
+    """Judge sets [N, P, *S] and keep one answer of each."""
     count, each = cf.shape[:2]
     wanted = np.repeat(np.broadcast_to(np.asarray(target), (count,)), each)
     many = np.repeat(rows, each, axis=0)
@@ -72,7 +71,7 @@ def _judged(
     cf: np.ndarray,
     status: np.ndarray | None,
     target: Any,
-    predict: Callable[[np.ndarray], Any],
+    predict: PredictFn,
     tolerance: float,
 ) -> Answers:
     wanted = np.asarray(target)
@@ -81,7 +80,7 @@ def _judged(
     wanted = np.broadcast_to(wanted.astype(np.int64), (len(rows),))
     axes = tuple(range(1, rows.ndim))
     finite = np.isfinite(cf).all(axis=axes)
-    whole = np.isfinite(rows).all(axis=axes)  # a factual row with a missing cell: no answer, and nobody is asked
+    whole = np.isfinite(rows).all(axis=axes)  # a factual row with a missing cell counts as unanswered
     moved = np.abs(np.where(np.isfinite(cf), cf, 0) - np.where(np.isfinite(rows), rows, 0)).max(axis=axes) > tolerance
     answered = finite & whole & (moved if status is None else status == Status.FOUND)
     factual = np.where(np.isfinite(rows), rows, 0)
@@ -99,21 +98,21 @@ def flat(rows: Any) -> np.ndarray:
     return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float64)
 
 
-def judge(predict: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
+def judge(predict: PredictFn, rows: np.ndarray) -> np.ndarray:
     """[n] int64 classes of rows [n, *S]: ``predict`` gives [n] class indices, or [n, K] scores."""
     if len(rows) == 0:
         return np.zeros(0, np.int64)
     said = np.asarray(predict(rows))
     if said.ndim == 2 and len(said) == len(rows) and said.shape[1] > 1:
-        # A row of NaN has no class: -1 is nobody's target.
+        # A row of NaN has no class; -1 is never a target.
         return np.where(np.isfinite(said).all(1), np.nan_to_num(said).argmax(1), -1)
     if said.shape != (len(rows),):
-        raise BadArgument("predict", f"return {len(rows)} classes or [{len(rows)}, K] scores, gave shape {said.shape}")
+        raise BadArgument("predict", f"return {len(rows)} classes or [{len(rows)}, K] scores", of_shape(said.shape))
     return said.astype(np.int64)
 
 
 def column_features(space: Any, width: int) -> np.ndarray:
-    """[D] int64, the index of the feature of each column; without a space every column is a feature."""
+    """The index of the feature of each column, [D] int64; without a space every column is a feature."""
     if space is None:
         return np.arange(width)
     if space.width != width:
@@ -122,7 +121,7 @@ def column_features(space: Any, width: int) -> np.ndarray:
 
 
 def changed_features(delta: np.ndarray, feature_of: np.ndarray, tolerance: float) -> np.ndarray:
-    """[n, F] bool: any column of the feature differs by more than the tolerance. delta: [n, D]."""
+    """[n, F] bool: whether any column of a feature differs by more than the tolerance. delta: [n, D]."""
     changed = np.zeros((len(delta), int(feature_of.max()) + 1), bool)
     rows, columns = np.nonzero(np.abs(delta) > tolerance)
     changed[rows, feature_of[columns]] = True
@@ -130,11 +129,11 @@ def changed_features(delta: np.ndarray, feature_of: np.ndarray, tolerance: float
 
 
 def raw_table(space: Any, x: np.ndarray, factual: Mapping[str, Any], tolerance: float) -> dict[str, np.ndarray]:
-    """Rows [n, D] in raw units for the judge of constraints: nothing is mended beyond the tolerance.
+    """Rows [n, D] in raw units for the judge of constraints, without repairing anything beyond the tolerance.
 
     ``space.decode`` snaps values onto ranges, grids and levels, which would hide a violation. So its value of a feature
-    is taken only where encoding it again gives the row's columns within the tolerance (model units); elsewhere a number
-    is the row's own, and a level that is none becomes text that names no level.
+    is used only if encoding it again gives the row's columns within the tolerance (model units). Otherwise a number is
+    kept as the row has it, and an impossible level becomes text that names no level.
     """
     decoded = space.decode(x, factual)
     off = changed_features(

@@ -1,18 +1,18 @@
-"""How much a counterfactual depends on small things: the input, a protected feature, the training of the model, a set.
+"""Stability of counterfactuals: under small shifts, other values of a protected feature, and retraining; and diversity.
 
 For two similar rows x and y with counterfactuals x' and y' (S-CFE's slides ask for stability to small input shifts and
-individual fairness; reference definitions of this library):
+for individual fairness; the definitions are this library's):
 
     absolute  = ‖x' - y'‖_2,    relative = ‖x' - y'‖_2 / ‖x - y‖_2                                                 (1)
     jaccard   = |C(x) ∩ C(y)| / |C(x) ∪ C(y)|       C the features that the counterfactual changes                  (2)
     cost gap  = ‖y' - y‖_2 - ‖x' - x‖_2
 
-Stability: y = x + ε with ε ~ N(0, s²) on the columns of numbers. Individual fairness: y is x with another value of a
-protected feature. A set of P counterfactuals of one row is diverse by (Mothilal et al. 2020, DiCE)
+For stability y = x + ε with ε ~ N(0, s²) on the numeric columns. For individual fairness y is x with another value of a
+protected feature. The diversity of P counterfactuals of one row is measured by (Mothilal et al. 2020, DiCE)
 
     mean pairwise distance,    det K with K_ij = 1 / (1 + ‖x'_i - x'_j‖)                                            (3)
 
-Host-side NumPy in model coordinates; what was not found is NaN and in no mean.
+Host-side NumPy in model coordinates. A missing counterfactual gives NaN and enters no mean.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, of_shape
-from invjax.metrics.rows import changed_features, column_features, judge
+from invjax.core.errors import BadArgument, Words, check_number, check_whole, of_shape
+from invjax.metrics.rows import PredictFn, changed_features, column_features, judge
 from invjax.types import Result, Status
 
 NAN = float("nan")
-Explain = Callable[[np.ndarray, np.ndarray], Any]
+Explain = Callable[[np.ndarray, np.ndarray], Any]  # (rows [N, D], targets [N]) -> a Result, or an array [N, D]
 
 
 class Pairs(NamedTuple):
-    """Two counterfactuals of similar rows compared; NaN where either is missing."""
+    """Comparison of the counterfactuals of two similar rows; NaN if either is missing."""
 
     absolute: np.ndarray  # [...] ‖x' - y'‖_2 (1)
-    relative: np.ndarray  # [...] the same by ‖x - y‖_2; NaN where the rows are equal
-    jaccard: np.ndarray  # [...] overlap of the changed features (2); 1 where neither changes any
-    cost_gap: np.ndarray  # [...] how much farther the second row has to go
+    relative: np.ndarray  # [...] absolute / ‖x - y‖_2; NaN if the rows are equal
+    jaccard: np.ndarray  # [...] overlap of the changed features (2); 1 if neither changes any
+    cost_gap: np.ndarray  # [...] by how much the second row's change is larger
     both: np.ndarray  # [...] bool, both have a counterfactual
 
     def means(self) -> dict[str, float]:
-        """``absolute, relative, jaccard, cost_gap`` over what was found (NaN: nothing), and ``found``, its share."""
+        """Means of ``absolute, relative, jaccard, cost_gap`` over the pairs found (else NaN); ``found``, their share."""
         shares = {name: _mean(getattr(self, name)) for name in ("absolute", "relative", "jaccard", "cost_gap")}
         return {**shares, "found": float(self.both.mean()) if self.both.size else NAN}
 
@@ -55,12 +55,15 @@ def compare_counterfactuals(
     tolerance: float = 1e-4,
     ignore: Sequence[str] = (),
 ) -> Pairs:
-    """Compare (1, 2) the counterfactuals of N rows with those of N similar rows.
+    """Compare the counterfactuals of N rows with those of N similar rows, by (1) and (2).
 
     Args:
-      x, similar: [N, D] the rows; first, second: their counterfactuals, Results or arrays [N, D] (there, a row that is
-        not finite or equals its factual counts as not found).
-      space: makes (2) count features instead of columns; ignore: names of features left out of x' - y' and of (2).
+      x, similar: [N, D] the rows.
+      first, second: their counterfactuals, Results or arrays [N, D]. In an array a row counts as not found if it is not
+        finite or equals its factual row.
+      space: a FeatureSpace, with which (2) counts features instead of columns.
+      tolerance: model units; smaller differences do not count as changes.
+      ignore: names of features left out of x' - y' and of (2).
     """
     (a, a_cf, a_found), (b, b_cf, b_found) = _found(x, first, tolerance), _found(similar, second, tolerance)
     if a.shape != b.shape:
@@ -99,22 +102,23 @@ def input_stability(
     space: Any = None,
     tolerance: float = 1e-4,
 ) -> Pairs:
-    """Stability to small shifts of the input: explain x and x + ε.
+    """Stability under small shifts of the input: compare the counterfactuals of x and x + ε.
 
     Args:
       explain: (rows [N, D], targets [N]) -> their counterfactuals, a Result or an array.
-      x: [N, D] in model coordinates; target: int or [N].
-      sd: s, model units (of a z-scored table, standard deviations); repeats: draws of ε per row; seed: of the draws.
-      space: with it, categories keep their level and a shifted row is moved onto ranges and grids, as any row of the
-        table is; a shift that this undoes gives a NaN ``relative``.
+      x: [N, D] in model coordinates.
+      target: int or [N].
+      sd: s, model units (standard deviations if the table is z-scored).
+      repeats: draws of ε per row.
+      seed: of the draws.
+      space: with it, categories keep their level, and a shifted row is moved onto ranges and grids like any row of the
+        table. If that undoes the shift, ``relative`` is NaN.
 
     Returns:
       Pairs whose fields are [repeats, N].
     """
-    if not np.isfinite(sd) or sd <= 0:
-        raise BadArgument("sd", "be a number > 0 in model units", sd)
-    if repeats < 1:
-        raise BadArgument("repeats", "be at least 1", repeats)
+    check_number("sd", sd, lambda value: value > 0, "a number > 0 in model units")
+    check_whole("repeats", repeats)
     rows = np.asarray(x)
     wanted = np.broadcast_to(np.asarray(target), (len(rows),))
     first = explain(rows, wanted)
@@ -143,17 +147,18 @@ def protected_flips(
     feature: str,
     tolerance: float = 1e-4,
 ) -> dict[Any, Pairs]:
-    """Individual fairness: what changes where a person has another value of one protected feature.
+    """Individual fairness: compare counterfactuals of a person under different values of a protected feature.
 
     Args:
       explain: (rows [N, D], targets [N]) -> their counterfactuals, a Result or an array.
-      table: the N rows in raw units; target: int or [N].
-      feature: a feature with levels of ``space``. The flipped row is a similar *person*, no action: the feature may be
-        immutable.
+      table: the N rows in raw units.
+      target: int or [N].
+      feature: a feature with levels of ``space``. The flipped row is a similar *person*, not an action, so the feature
+        may be immutable.
 
     Returns:
-      For each level, the Pairs [N] of the rows that have another one, against themselves with this level; rows that
-      have it already are not ``both`` and NaN. ``absolute`` and ``jaccard`` leave the flipped feature out.
+      For each level the Pairs [N] of the rows, each against itself with this level. Rows that have the level are
+      NaN and not ``both``. ``absolute`` and ``jaccard`` leave the flipped feature out.
     """
     names = list(space.names)
     if feature not in names or not space.features[names.index(feature)].levels:
@@ -173,27 +178,25 @@ def protected_flips(
     return flips
 
 
-def retrained_validity(
-    counterfactuals: Any, target: Any, predicts: Sequence[Callable[[np.ndarray], Any]]
-) -> np.ndarray:
-    """[M, n] bool: the counterfactual [n, *S] has its target under each of M retrained models' predict functions."""
+def retrained_validity(counterfactuals: Any, target: Any, predicts: Sequence[PredictFn]) -> np.ndarray:
+    """[M, n] bool: whether each counterfactual [n, *S] has its target under each of M retrained predict functions."""
     rows = np.asarray(counterfactuals)
     wanted = np.broadcast_to(np.asarray(target), (len(rows),))
     return np.asarray([judge(predict, rows) == wanted for predict in predicts], bool).reshape(len(predicts), len(rows))
 
 
 class Diversity(NamedTuple):
-    """How different the counterfactuals of one row are."""
+    """Diversity of the counterfactuals of each row."""
 
-    distance: np.ndarray  # [N] mean l2 distance of the pairs; NaN with fewer than two
-    determinant: np.ndarray  # [N] det K (3), 0 for a repeated one, towards 1 for distant ones; NaN with fewer than two
+    distance: np.ndarray  # [N] mean l2 distance of the pairs; NaN below two counterfactuals
+    determinant: np.ndarray  # [N] det K (3), 0 if one is repeated, towards 1 if all are distant; NaN below two
     features: np.ndarray  # [N] mean number of columns in which a pair differs
 
 
 def diversity(sets: Any, valid: Any = None, *, tolerance: float = 1e-4) -> Diversity:
     """Diversity (3) of sets [N, P, D], or of the Result of a method that gives sets.
 
-    Only those of ``valid`` [N, P] count; by default those found, of an array the finite ones.
+    Only those with ``valid`` [N, P] count. The default is those found, or the finite ones of an array.
     """
     if isinstance(sets, Result):
         sets, valid = sets.x, np.asarray(sets.status) == Status.FOUND if valid is None else valid
@@ -222,12 +225,12 @@ def diversity(sets: Any, valid: Any = None, *, tolerance: float = 1e-4) -> Diver
 
 
 def _found(x: Any, counterfactuals: Any, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and counterfactuals [N, D] in float64, and [N] which there are."""
+    """Rows and counterfactuals [N, D] in float64, and whether each was found [N]."""
     rows = np.asarray(x, np.float64)
     is_result = isinstance(counterfactuals, Result)
     cf = np.asarray(counterfactuals.x if is_result else counterfactuals, np.float64)
     if rows.ndim != 2 or cf.shape != rows.shape:
-        raise ValueError(f"rows and counterfactuals must be of one shape [N, D], were {rows.shape} and {cf.shape}")
+        raise BadArgument("counterfactuals", "be [N, D] like their rows", Words(f"{cf.shape} for rows {rows.shape}"))
     found = np.asarray(np.isfinite(cf).all(1))
     cf = np.where(found[:, None], cf, rows)
     if is_result:

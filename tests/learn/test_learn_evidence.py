@@ -86,7 +86,7 @@ def test_other_targets_are_neither() -> None:
     assert counts[[0, 2]].min() > 25  # a fair coin, 100 times
     with pytest.raises(ValueError, match="classes must be at least 3"):
         other_targets(y % 2, 1 - y % 2, 2)
-    with pytest.raises(ValueError, match="target must differ from label; row 2 is of class 1"):
+    with pytest.raises(ValueError, match="target must differ from label, was 1 at index 2"):
         other_targets([0, 1, 1], [1, 0, 1], 3)
 
 

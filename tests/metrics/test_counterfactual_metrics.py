@@ -376,7 +376,7 @@ def test_wrong_arguments(case, space):
         ({"tolerance": -1}, "tolerance must be"),
         ({"space": space, "table": {}}, "space must have the 4 columns"),
         ({"predict": lambda rows: np.zeros((len(rows), 1))}, "predict must return"),
-        ({"ynn_neighbours": 0}, "neighbours must be at least 1"),
+        ({"ynn_neighbours": 0}, "neighbours must be a whole number >= 1"),
     ):
         with pytest.raises(ValueError, match=message):
             metrics.measure_counterfactuals(x, cf, 1, **{**good, **change})

@@ -102,7 +102,7 @@ def test_bootstrap_covers() -> None:
 
 def test_empty_group_is_an_error_or_left_out() -> None:
     correct, groups = np.array([True, False, True]), np.array([0, 0, 2])
-    with pytest.raises(ValueError, match=r"none in \[1, 3\]"):
+    with pytest.raises(ValueError, match=r"was without any of \[1, 3\]"):
         group.group_accuracies(correct, groups, num_groups=4)
     got = group.group_accuracies(correct, groups, num_groups=4, empty="skip", train_groups=[0, 1, 1, 2])
     assert (got.worst, got.worst_group, got.group_mean) == (0.5, 0, 0.75)
@@ -145,7 +145,7 @@ def test_group_index() -> None:
         (lambda: group.group_accuracies([1], [-1]), "groups must be at least 0"),
         (lambda: group.group_accuracies([1], [4], num_groups=2), "groups must lie in"),
         (lambda: group.group_accuracies([1], [0], empty="zero"), "empty must be"),
-        (lambda: group.group_accuracies([1], [0], confidence=1), "confidence must lie"),
+        (lambda: group.group_accuracies([1], [0], confidence=1), "confidence must be in"),
         (lambda: group.group_accuracies([1], [0], resamples=0), "resamples must be"),
         (lambda: group.group_accuracies([1, 1], [0, 2], empty="skip", train_groups=[1]), "train_groups must have"),
         (lambda: group.wilson_interval(3, 2), "correct must lie"),
