@@ -40,7 +40,7 @@ class Pairs(NamedTuple):
     both: np.ndarray  # [...] bool, both have a counterfactual
 
     def means(self) -> dict[str, float]:
-        """Means of ``absolute, relative, jaccard, cost_gap`` over the pairs found (else NaN); ``found``, their share."""
+        """Means of ``absolute, relative, jaccard, cost_gap`` over the pairs found, and their share ``found``."""
         shares = {name: _mean(getattr(self, name)) for name in ("absolute", "relative", "jaccard", "cost_gap")}
         return {**shares, "found": float(self.both.mean()) if self.both.size else NAN}
 
