@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from invjax import projections
 from invjax.types import Array
 
-PAIRWISE = 64  # up to this many levels all pairs are compared, which avoids a sort
+_PAIRWISE = 64  # up to this many levels all pairs are compared, which avoids a sort
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Blocks:
         """Nearest point of the simplex over the allowed levels. [C, K] -> [C, K]."""
         best = jnp.max(jnp.where(self.allowed, v, jnp.full_like(v, -jnp.inf)), axis=1, keepdims=True)
         depth = jnp.where(self.allowed, v - best, jnp.full_like(v, -2))  # at −1 and below the projection is 0
-        if v.shape[1] > PAIRWISE:
+        if v.shape[1] > _PAIRWISE:
             return projections.simplex(depth, axis=1)
         # The threshold is the largest (Σ_A depth − 1)/|A| over sets A of the largest entries.
         ahead = (depth[:, None, :] >= depth[:, :, None]).astype(v.dtype)

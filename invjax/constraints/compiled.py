@@ -20,7 +20,7 @@ from invjax.constraints.schema import Schema
 from invjax.core.errors import BadArgument
 from invjax.types import Array
 
-SLACK = 4.0  # roundings of a value that still count as on its bound or grid point
+_SLACK = 4.0  # roundings of a value that still count as on its bound or grid point
 
 
 class Relations(NamedTuple):
@@ -109,7 +109,7 @@ class Constraints:
 
     def _in_place(self, u: Array, low: Array, high: Array) -> Array:
         """[] bool: within [low, high], on the grids, one level of each category."""
-        eps = SLACK * jnp.finfo(u.dtype).eps
+        eps = _SLACK * jnp.finfo(u.dtype).eps
         slack = eps * (jnp.abs(u) + 1)
         good = jnp.all((u >= low - slack) & (u <= high + slack) & jnp.isfinite(u))
         if self.layout.has_grids:
@@ -128,7 +128,7 @@ class Constraints:
 
     def grid_slack(self, u: Array) -> Array:
         """[D] how far from a grid point still counts as on it."""
-        eps = SLACK * jnp.finfo(u.dtype).eps
+        eps = _SLACK * jnp.finfo(u.dtype).eps
         return eps * (jnp.abs(u) + jnp.abs(self.origin.astype(u.dtype)) + 1) + 1e-6 * self.grid.astype(u.dtype)
 
 
@@ -186,7 +186,7 @@ def _relations(
             row[first[name]] = value
         used = row != 0
         reach = np.abs(row[used]) @ _largest(space, owner[used], center[used], scale[used]) + abs(relation.upper)
-        quantum = lattice((row * grid)[used]) if (grid[used] > 0).all() else 0.0
+        quantum = _lattice((row * grid)[used]) if (grid[used] > 0).all() else 0.0
         if quantum > 64 * np.finfo(dtype).eps * reach:
             base = float(row @ origins)
             room = (relation.upper - base) / quantum
@@ -239,7 +239,7 @@ def _resolved(
     return np.where(lost, 0.0, grid)
 
 
-def lattice(steps: np.ndarray) -> float:
+def _lattice(steps: np.ndarray) -> float:
     """The least positive ``|Σ k_i steps_i|`` over whole k, the greatest common divisor of the steps; 0 without one."""
     exact = [Fraction(abs(float(step))).limit_denominator(10**6) for step in steps]
     if any(abs(float(e) - abs(s)) > 1e-12 * abs(s) or not e for e, s in zip(exact, steps, strict=True)):

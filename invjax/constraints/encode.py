@@ -11,7 +11,7 @@ from invjax.constraints.features import Feature
 from invjax.constraints.table import Table, columns, numbers
 from invjax.core.errors import BadArgument, of_shape
 
-ROUNDINGS = 16  # of the model's dtype, relative to |raw| + |center|: a difference up to here is no move
+_ROUNDINGS = 16  # of the model's dtype, relative to |raw| + |center|: a difference up to here is no move
 
 
 def encode(
@@ -65,7 +65,7 @@ def decode(
             raw = numbers(feature, column)
             same |= values == raw
             if feature.kind != "category":
-                slack = ROUNDINGS * np.finfo(x.dtype).eps * (np.abs(raw) + abs(c) + s)
+                slack = _ROUNDINGS * np.finfo(x.dtype).eps * (np.abs(raw) + abs(c) + s)
                 same |= np.isin(feature.direction, ("up", "none")) & (values < raw) & (raw - values <= slack)
                 same |= np.isin(feature.direction, ("down", "none")) & (values > raw) & (values - raw <= slack)
         answer[feature.name] = _column(feature, values, column, same)

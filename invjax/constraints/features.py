@@ -9,8 +9,8 @@ from typing import Any
 
 from invjax.core.errors import BadArgument, Words, check_choice
 
-KINDS = ("continuous", "integer", "ordinal", "category")
-DIRECTIONS = ("both", "up", "down", "none")
+_KINDS = ("continuous", "integer", "ordinal", "category")
+_DIRECTIONS = ("both", "up", "down", "none")
 Level = str | int | float | bool
 
 
@@ -54,8 +54,8 @@ class Feature:
         object.__setattr__(self, "levels", tuple(_plain(level) for level in self.levels))
         object.__setattr__(self, "transitions", _transitions(self))
         self._need(isinstance(self.name, str) and self.name != "", "name", "a non-empty string")
-        check_choice(f"feature {self.name!r}: kind", self.kind, KINDS)
-        check_choice(f"feature {self.name!r}: direction", self.direction, DIRECTIONS)
+        check_choice(f"feature {self.name!r}: kind", self.kind, _KINDS)
+        check_choice(f"feature {self.name!r}: direction", self.direction, _DIRECTIONS)
         self._need(_number(self.cost) and 0 < self.cost < math.inf, "cost", "a finite number > 0")
         for side in ("lower", "upper"):
             value = getattr(self, side)

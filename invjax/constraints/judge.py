@@ -11,8 +11,8 @@ from invjax.constraints.features import Feature, Relation
 from invjax.constraints.table import Table, columns, numbers
 from invjax.core.errors import BadArgument
 
-ROUNDING = 1e-9  # relative, of raw numbers in float64
-OFF_GRID = 1e-6  # in steps
+_ROUNDING = 1e-9  # relative, of raw numbers in float64
+_OFF_GRID = 1e-6  # in steps
 
 
 def reasons(features: Sequence[Feature], relations: Sequence[Relation], table: Table) -> list[list[str]]:
@@ -56,14 +56,14 @@ def moves(features: Sequence[Feature], factual: Table, table: Table) -> list[lis
 
 def _own(feature: Feature, column: np.ndarray, values: np.ndarray, rows: list[list[str]]) -> None:
     low, high = feature.range
-    slack = ROUNDING * np.maximum(1.0, np.abs(np.nan_to_num(values)))
+    slack = _ROUNDING * np.maximum(1.0, np.abs(np.nan_to_num(values)))
     missing = ~np.isfinite(values)
     outside = ~missing & ((values < low - slack) | (values > high + slack))
     inside = np.where(missing | outside, low if math.isfinite(low) else feature.origin, values)
     off = np.zeros(len(values), bool)
     if feature.grid:
         steps = (inside - feature.origin) / feature.grid
-        off = np.abs(steps - np.rint(steps)) > OFF_GRID + ROUNDING * np.abs(steps)
+        off = np.abs(steps - np.rint(steps)) > _OFF_GRID + _ROUNDING * np.abs(steps)
     for i in np.flatnonzero(missing):
         what = f"is {str(column[i])!r}, must be {feature.describe()}"
         rows[i].append(f"{feature.name} {what if feature.levelled else what + ', a finite number'}")
@@ -78,14 +78,14 @@ def _related(
 ) -> None:
     terms = [value * values[name] for name, value in relation.coefficients.items()]
     left = np.sum(terms, axis=0)
-    slack = ROUNDING * (np.sum(np.abs(terms), axis=0) + abs(relation.upper))
-    least = least_value(relation, ranges)
-    impossible = bool(least > relation.upper + ROUNDING * (abs(least) + abs(relation.upper)))
+    slack = _ROUNDING * (np.sum(np.abs(terms), axis=0) + abs(relation.upper))
+    least = _least_value(relation, ranges)
+    impossible = bool(least > relation.upper + _ROUNDING * (abs(least) + abs(relation.upper)))
     for i in np.flatnonzero(left > relation.upper + slack):
         said = f"relation {relation} does not hold: its left side is {left[i]:.9g}, above {relation.upper:g}"
         rows[i].append(said + (f"; it cannot hold for any row, as the ranges leave at least {least:g}" * impossible))
 
 
-def least_value(relation: Relation, ranges: dict[str, tuple[float, float]]) -> float:
+def _least_value(relation: Relation, ranges: dict[str, tuple[float, float]]) -> float:
     """The least left side that the ranges allow."""
     return sum(value * ranges[name][int(value < 0)] for name, value in relation.coefficients.items())

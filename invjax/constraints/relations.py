@@ -20,7 +20,7 @@ from invjax import prox as maps
 from invjax.constraints.compiled import Constraints
 from invjax.types import Array
 
-SWEEPS = 32
+_SWEEPS = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Coupling:
 
 
 def _dykstra(v: Array, g: Callable[[Array], Array], matrix: Array, aim: Array) -> Array:
-    """(1) by ``SWEEPS`` sweeps over the relations and g in turn."""
+    """(1) by a fixed number of sweeps over the relations and g in turn."""
 
     def sweep(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         u, increments, own = state
@@ -153,4 +153,4 @@ def _dykstra(v: Array, g: Callable[[Array], Array], matrix: Array, aim: Array) -
         return u, increments, z - u
 
     start = (v, jnp.zeros_like(matrix), jnp.zeros_like(v))
-    return jax.lax.fori_loop(0, SWEEPS, sweep, start)[0]
+    return jax.lax.fori_loop(0, _SWEEPS, sweep, start)[0]

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-ROWS = 1500  # at most this many points of a class are left out in turn; all of them stay as kernels
-GRID = 24  # values that are tried, evenly in log h
-GOLDEN = (math.sqrt(5) - 1) / 2
+_ROWS = 1500  # at most this many points of a class are left out in turn; all of them stay as kernels
+_GRID = 24  # values that are tried, evenly in log h
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def leave_one_out(x: np.ndarray, spread: float) -> float:
@@ -22,7 +22,7 @@ def leave_one_out(x: np.ndarray, spread: float) -> float:
     spread: the standard deviation to assume where all points of the class are equal.
     """
     n, d = x.shape
-    rows = np.unique(np.linspace(0, n - 1, min(n, ROWS)).round().astype(int))
+    rows = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).round().astype(int))
     z = x - x.mean(0)
     norms = np.square(z).sum(1)
     square = np.maximum(norms[rows, None] - 2 * z[rows] @ z.T + norms, 0.0)
@@ -44,22 +44,22 @@ def leave_one_out(x: np.ndarray, spread: float) -> float:
 
     low = 0.5 * math.log(float(nearest.min()) / d) - 1.0
     high = 0.5 * math.log(float(finite.max()) / d) + 1.0
-    grid = np.linspace(low, high, GRID)
+    grid = np.linspace(low, high, _GRID)
     values = [likelihood(log_h) for log_h in grid]
     best = int(np.argmax(values))
-    if not 0 < best < GRID - 1:
+    if not 0 < best < _GRID - 1:
         return silverman(x, spread)
     a, b = grid[best - 1], grid[best + 1]
-    c, e = b - GOLDEN * (b - a), a + GOLDEN * (b - a)
+    c, e = b - _GOLDEN * (b - a), a + _GOLDEN * (b - a)
     at_c, at_e = likelihood(c), likelihood(e)
     while b - a > 1e-3:
         if at_c > at_e:
             b, e, at_e = e, c, at_c
-            c = b - GOLDEN * (b - a)
+            c = b - _GOLDEN * (b - a)
             at_c = likelihood(c)
         else:
             a, c, at_c = c, e, at_e
-            e = a + GOLDEN * (b - a)
+            e = a + _GOLDEN * (b - a)
             at_e = likelihood(e)
     return math.exp(0.5 * (a + b))
 

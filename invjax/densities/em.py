@@ -11,7 +11,7 @@ from jax.scipy.special import logsumexp
 
 from invjax.types import Array
 
-LLOYD = 10  # steps of k-means before the first M step
+_LLOYD = 10  # steps of k-means before the first M step
 
 
 class Mixture(NamedTuple):
@@ -23,7 +23,7 @@ class Mixture(NamedTuple):
     log_det: Array  # [C] log |factor|
 
 
-def terms(mixture: Mixture, x: Array) -> Array:
+def _terms(mixture: Mixture, x: Array) -> Array:
     """``log(w_c N(x; c)) + D/2 log 2π`` of one point x [D] for every component, [C]."""
     difference = x - mixture.mean
     if mixture.factor.ndim == 2:
@@ -45,39 +45,39 @@ def fit_classes(
 
     def one(arguments: tuple[Array, Array, Array]) -> tuple[Mixture, Array]:
         rows, real, keys = arguments
-        fits, values = jax.lax.map(lambda key: fit(rows, real, key, floor, tolerance, components, full, steps), keys)
+        fits, values = jax.lax.map(lambda key: _fit(rows, real, key, floor, tolerance, components, full, steps), keys)
         best = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values))
         return jax.tree.map(lambda leaf: leaf[best], fits), values[best]
 
     return jax.lax.map(one, (rows, real, keys))
 
 
-def fit(
+def _fit(
     rows: Array, real: Array, key: Array, floor: Array, tolerance: Array, components: int, full: bool, steps: Array
 ) -> tuple[Mixture, Array]:
     """One run of EM from k-means++, which ends when the mean log-likelihood rises by less than ``tolerance``."""
     count = real.sum()
 
     def expect(mixture: Mixture) -> tuple[Array, Array]:
-        logs = jax.vmap(lambda x: terms(mixture, x))(rows)
+        logs = jax.vmap(lambda x: _terms(mixture, x))(rows)
         total = logsumexp(logs, axis=1)
         return jnp.exp(logs - total[:, None]) * real[:, None], (total * real).sum() / count
 
     def turn(carry: Any) -> Any:
         _, share, before, _, step = carry
-        mixture = maximise(rows, share, count, floor, full)
+        mixture = _maximise(rows, share, count, floor, full)
         share, value = expect(mixture)
         # A NaN ends the run as well: no comparison with it is true.
         return mixture, share, value, value - before > tolerance, step + 1
 
     def move(centers: Array) -> Array:
-        share = nearest(rows, centers) * real[:, None]
+        share = _nearest(rows, centers) * real[:, None]
         size = share.sum(0)[:, None]
         return jnp.where(size > 0, share.T @ rows / jnp.maximum(size, 1), centers)
 
-    centers = seeds(rows, real, key, components)
-    centers = jax.lax.fori_loop(0, LLOYD, lambda _, centers: move(centers), centers)
-    share = nearest(rows, centers) * real[:, None]
+    centers = _seeds(rows, real, key, components)
+    centers = jax.lax.fori_loop(0, _LLOYD, lambda _, centers: move(centers), centers)
+    share = _nearest(rows, centers) * real[:, None]
     # M and E step stand once, which halves the program: the loop starts from the shares of k-means alone.
     size = rows.shape[1]
     empty = Mixture(
@@ -91,7 +91,7 @@ def fit(
     return mixture, value
 
 
-def maximise(rows: Array, share: Array, count: Array, floor: Array, full: bool) -> Mixture:
+def _maximise(rows: Array, share: Array, count: Array, floor: Array, full: bool) -> Mixture:
     """The M step. share: [n, C] responsibilities. Variances below ``floor`` [D] are raised to it.
 
     Full covariances by their eigenvalues, in coordinates where the floor is 1 in every direction: a singular
@@ -115,7 +115,7 @@ def maximise(rows: Array, share: Array, count: Array, floor: Array, full: bool) 
     return Mixture(jnp.log(size / count), mean, factor, log_det)
 
 
-def seeds(rows: Array, real: Array, key: Array, components: int) -> Array:
+def _seeds(rows: Array, real: Array, key: Array, components: int) -> Array:
     """[C, D] by k-means++ (Arthur, Vassilvitskii, 2007): each center is a point drawn by its squared distance."""
     keys = jax.random.split(key, components)
     tiny = jnp.finfo(rows.dtype).tiny * 1e3
@@ -133,7 +133,7 @@ def seeds(rows: Array, real: Array, key: Array, components: int) -> Array:
     return jax.lax.fori_loop(1, components, add, start)[0]
 
 
-def nearest(rows: Array, centers: Array) -> Array:
+def _nearest(rows: Array, centers: Array) -> Array:
     """[n, C]: 1 at the nearest center of each row, else 0."""
     score = rows @ centers.T - 0.5 * jnp.square(centers).sum(1)
     return jax.nn.one_hot(jnp.argmax(score, axis=1), len(centers), dtype=rows.dtype)

@@ -26,7 +26,7 @@ from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
 
-BOUND = 2.0  # of |s|: a coupling scales by at most e^2
+_BOUND = 2.0  # of |s|: a coupling scales by at most e^2
 
 
 @jax.tree_util.register_dataclass
@@ -114,7 +114,7 @@ def _standard(weights: dict[str, Array], masks: Array, z: Array, label: Array) -
         h = jnp.tanh((mask * z) @ w["in"] + w["class_in"][label])
         h = jnp.tanh(h @ w["middle"] + w["class_middle"][label])
         s, t = jnp.split(h @ w["out"] + w["class_out"][label], 2)
-        s = (1 - mask) * BOUND * jnp.tanh(s / BOUND)
+        s = (1 - mask) * _BOUND * jnp.tanh(s / _BOUND)
         return (z * jnp.exp(s) + (1 - mask) * t, log_det + s.sum()), None
 
     (z, log_det), _ = jax.lax.scan(couple, (z, jnp.zeros((), z.dtype)), (weights, masks))

@@ -20,7 +20,7 @@ from invjax.densities.common import check_points, deviations, leaf
 from invjax.densities.em import fit_classes
 from invjax.types import Array, ArrayLike
 
-NONE = -1e30  # the log weight of a component that is not there
+_NONE = -1e30  # the log weight of a component that is not there
 
 
 @jax.tree_util.register_dataclass
@@ -128,7 +128,7 @@ def from_sklearn(mixtures: Sequence[Any], dtype: Any = None) -> GMM:
     (size,) = sizes
     most = max(len(one.weights_) for one in mixtures)
     diagonal = all(one.covariance_type in ("diag", "spherical") for one in mixtures)
-    constant = np.full((len(mixtures), most), NONE)
+    constant = np.full((len(mixtures), most), _NONE)
     mean = np.zeros((len(mixtures), most, size))
     factor = np.zeros((len(mixtures), most, size) if diagonal else (len(mixtures), most, size, size))
     for label, one in enumerate(mixtures):

@@ -20,11 +20,11 @@ from invjax.core.ranks import largest
 from invjax.densities.common import Points, check_points
 from invjax.types import Array, ArrayLike
 
-COARSE = (0.01, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)  # bandwidths tried first, data units
-FINE = 20  # bandwidths tried next, evenly spaced in [h/2, 2h]
-FOLDS = 5
-SPREAD = 5.0  # first variance of every component of the mixture, data units squared
-LEAST_VARIANCE = 1e-6  # a component that gets this narrow starts anew
+_COARSE = (0.01, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)  # bandwidths tried first, data units
+_FINE = 20  # bandwidths tried next, evenly spaced in [h/2, 2h]
+_FOLDS = 5
+_SPREAD = 5.0  # first variance of every component of the mixture, data units squared
+_LEAST_VARIANCE = 1e-6  # a component that gets this narrow starts anew
 
 
 class ReleasedKDE(NamedTuple):
@@ -95,7 +95,7 @@ def fit_released_kde(x: ArrayLike, y: ArrayLike, bandwidth: ArrayLike | None = N
       BadArgument: x or y malformed, or a class with fewer than five points to cross-validate.
     """
     if bandwidth is None:
-        data = check_points(x, y, FOLDS, "to choose a bandwidth")
+        data = check_points(x, y, _FOLDS, "to choose a bandwidth")
         chosen = np.array([_cross_validated(data.of(label)) for label in range(data.classes)])
     else:
         data = check_points(x, y)
@@ -185,17 +185,17 @@ def _host_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _cross_validated(points: np.ndarray) -> float:
-    """The mean over ``FOLDS`` folds of the best bandwidth for the points of one class."""
+    """The mean over the folds of the best bandwidth for the points of one class."""
     chosen = []
-    for held in np.array_split(np.arange(len(points)), FOLDS):
+    for held in np.array_split(np.arange(len(points)), _FOLDS):
         rest = np.delete(points, held, axis=0)
         square = _host_squares(points[held], rest)
 
         def score(h: float, square: np.ndarray = square) -> float:
             return float((logsumexp(-square / (2 * h * h), axis=1) - np.log(h)).sum())
 
-        coarse = max(COARSE, key=score)
-        chosen.append(max(np.linspace(coarse / 2, 2 * coarse, FINE).tolist(), key=score))
+        coarse = max(_COARSE, key=score)
+        chosen.append(max(np.linspace(coarse / 2, 2 * coarse, _FINE).tolist(), key=score))
     return float(np.mean(chosen))
 
 
@@ -216,7 +216,7 @@ def _expectation_maximisation(
     points: np.ndarray, mean: np.ndarray, steps: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights [J], means [J, D] and variances [J, D]."""
-    weight, variance, tiny = np.full(len(mean), 1 / len(mean)), np.full(mean.shape, SPREAD), 1e-9
+    weight, variance, tiny = np.full(len(mean), 1 / len(mean)), np.full(mean.shape, _SPREAD), 1e-9
     for _ in range(steps):
         terms = np.square(points[:, None] - mean) / variance + np.log(2 * np.pi * variance)
         joint = np.log(weight) - 0.5 * terms.sum(2)
@@ -225,6 +225,6 @@ def _expectation_maximisation(
         mean = share.T @ points / total[:, None]
         variance = (share[:, :, None] * np.square(points[:, None] - mean)).sum(0) / total[:, None] + tiny
         weight = total / total.sum()
-        narrow = (variance <= LEAST_VARIANCE).any(1)
-        mean[narrow], variance[narrow] = points[rng.integers(len(points), size=narrow.sum())], SPREAD
+        narrow = (variance <= _LEAST_VARIANCE).any(1)
+        mean[narrow], variance[narrow] = points[rng.integers(len(points), size=narrow.sum())], _SPREAD
     return weight, mean, variance

@@ -14,9 +14,9 @@ import optax
 from invjax.core.errors import check, check_whole
 from invjax.types import Array
 
-CHECKS = 25  # how often in a run the loss on the points held out is measured
+_CHECKS = 25  # how often in a run the loss on the points held out is measured
 # The rate is applied outside of the rule, so that one compiled step serves every schedule.
-RULE = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
+_RULE = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
 Loss = Callable[[Any, Array, Array, "Array | None"], Array]
 
@@ -26,7 +26,7 @@ def _step(
     loss: Loss, weights: Any, memory: Any, x: Array, label: Array, rows: Array, key: Array, rate: Array
 ) -> tuple[Any, Any]:
     gradient = jax.grad(lambda weights: loss(weights, x[rows], label[rows], key))(weights)
-    updates, memory = RULE.update(gradient, memory)
+    updates, memory = _RULE.update(gradient, memory)
     return jax.tree.map(lambda weight, update: weight - rate * update, weights, updates), memory
 
 
@@ -60,10 +60,10 @@ def train(
     test, learn = order[:away], order[away:]
     batch = min(batch, len(learn))
     generator = np.random.default_rng(int(jax.random.randint(jax.random.fold_in(key, 1), (), 0, 2**31 - 1)))
-    memory = RULE.init(weights)
+    memory = _RULE.init(weights)
     keys = jax.random.split(jax.random.fold_in(key, 2), steps)
     best, least, queue = weights, np.inf, np.zeros(0, learn.dtype)
-    every = max(1, steps // CHECKS)
+    every = max(1, steps // _CHECKS)
     for step in range(steps):
         if len(queue) < batch:
             queue = np.concatenate([queue, generator.permutation(learn)])

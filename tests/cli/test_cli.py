@@ -147,7 +147,8 @@ BAD = [
     (["--set", "step"], "--set must be NAME=VALUE, was 'step'"),
     (
         ["--set", "pace=1"],
-        "--set must name constants of attack 'pgd' (eps, step_size, steps, restarts, norm, loss, ",
+        "--set must name constants of attack 'pgd' "
+        "(eps, step_size, steps, restarts, norm, loss, random_start, stop_early)",
     ),
     (["--set", "steps=2.5"], "steps must be a whole number, was '2.5'"),
     (["--attack", "gse"], "--set must name constants of attack 'gse' "),  # gse has no eps

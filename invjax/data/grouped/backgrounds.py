@@ -16,7 +16,7 @@ import numpy as np
 
 from invjax.core.errors import check_choice
 
-KINDS = ("photos", "textures", "procedural")
+_KINDS = ("photos", "textures", "procedural")
 FAMILIES = ("land", "water")
 TILE = 40  # pixels
 CROP = (24, 40)  # least and greatest side of a crop
@@ -40,17 +40,17 @@ Tile = tuple[np.ndarray, str]  # [T, T, 3] uint8, and where it is from
 class Backgrounds(NamedTuple):
     """Tiles by family, split and scene."""
 
-    kind: str  # one of KINDS
+    kind: str  # "photos", "textures" or "procedural"
     tiles: tuple[tuple[list[list[Tile]], ...], ...]  # [family][split][scene][tile]
 
 
 def backgrounds(kind: str = "auto", seed: int = 0) -> Backgrounds:
-    """The tiles of one of ``KINDS``; "auto" is "photos", or "procedural" where scikit-learn is missing.
+    """The tiles of one kind; "auto" is "photos", or "procedural" where scikit-learn is missing.
 
     Raises:
       BadArgument: another kind. ImportError: the package that brings the pictures is missing (extra ``data``).
     """
-    check_choice("background", kind, ("auto", *KINDS))
+    check_choice("background", kind, ("auto", *_KINDS))
     rng = np.random.default_rng([seed, 2])
     if kind != "procedural":
         try:

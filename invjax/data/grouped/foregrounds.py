@@ -16,8 +16,8 @@ from invjax.core.errors import check_choice
 from invjax.data.images.fashion_mnist import fashion_folder, missing, read_idx
 from invjax.data.images.mnist import mnist_digits
 
-KINDS = ("fashion", "digits", "silhouettes")
-SIDE = 28
+_KINDS = ("fashion", "digits", "silhouettes")
+_SIDE = 28
 _FASHION = ((0, 2, 4, 6), (5, 7, 9))
 _DIGITS = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
 _SILHOUETTES = 1500  # of each class
@@ -26,12 +26,12 @@ _SILHOUETTES = 1500  # of each class
 class Foregrounds(NamedTuple):
     """Objects of two classes."""
 
-    kind: str  # one of KINDS
+    kind: str  # "fashion", "digits" or "silhouettes"
     objects: tuple[np.ndarray, np.ndarray]  # of class 0 and 1: [M, 28, 28] uint8, 0 outside
 
 
 def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int = 0) -> Foregrounds:
-    """The objects of one of ``KINDS``; "auto" takes the first that is there (the silhouettes always are).
+    """The objects of one kind; "auto" takes the first that is there (the silhouettes always are).
 
     Args:
       fashion: the folder of Fashion-MNIST's idx files (``train-images-idx3-ubyte.gz`` …); by default
@@ -42,7 +42,7 @@ def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int
       BadArgument: another kind, or no Fashion-MNIST where it was asked for.
       ImportError: no digits (extra ``demo``).
     """
-    check_choice("foreground", kind, ("auto", *KINDS))
+    check_choice("foreground", kind, ("auto", *_KINDS))
     if kind in ("auto", "fashion"):
         folder = fashion_folder(fashion)
         if folder is not None:
@@ -74,7 +74,7 @@ def _birds(count: int, swims: bool, rng: np.random.Generator) -> np.ndarray:
 
     A union of ellipses (body, head, tail) and strokes (neck, beak, legs), each by its distance in pixels.
     """
-    axis = np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2
+    axis = np.arange(_SIDE, dtype=np.float32) - (_SIDE - 1) / 2
     v, u = np.meshgrid(axis, axis, indexing="ij")  # down, right
     u, v = u[None], v[None]
 
@@ -114,9 +114,9 @@ def _birds(count: int, swims: bool, rng: np.random.Generator) -> np.ndarray:
         parts += [stroke(hu, hv, hu - r - draw(1.0, 2.5), hv, 1.6)]
         foot = cv + b + draw(3.0, 5.0)
         parts += [stroke(side * a, cv + 0.6 * b, side * a + draw(-1, 1), foot, 1.3) for side in (-0.2, 0.2)]
-    depth = np.max([np.broadcast_to(part, (count, SIDE, SIDE)) for part in parts], axis=0)
+    depth = np.max([np.broadcast_to(part, (count, _SIDE, _SIDE)) for part in parts], axis=0)
     shade = (
-        1 - 0.35 * np.clip((v - cv + b) / (2 * b), 0, 1) + 0.08 * rng.standard_normal((count, SIDE, SIDE), np.float32)
+        1 - 0.35 * np.clip((v - cv + b) / (2 * b), 0, 1) + 0.08 * rng.standard_normal((count, _SIDE, _SIDE), np.float32)
     )
     grey = np.clip(depth + 0.5, 0, 1) * np.clip(shade, 0.3, 1)
     grey = np.where(rng.random((count, 1, 1)) < 0.5, grey[..., ::-1], grey)

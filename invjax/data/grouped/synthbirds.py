@@ -20,7 +20,7 @@ from invjax.data.grouped.backgrounds import FAMILIES, backgrounds, crop, resize
 from invjax.data.grouped.foregrounds import Foregrounds, foregrounds
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data, proportional_shares
 
-WATERBIRDS_TRAIN = (3498, 184, 56, 1057)  # by group 2 y + place
+_WATERBIRDS_TRAIN = (3498, 184, 56, 1057)  # by group 2 y + place
 CLASSES = {
     "fashion": ("top", "footwear"),
     "digits": ("digit 0-4", "digit 5-9"),
@@ -67,7 +67,7 @@ def synthbirds(
     check("scale", scale, lambda share: 0 < share <= 1, "in (0, 1]")
     things, places = foregrounds(foreground, fashion, seed), backgrounds(background, seed)
     rng = np.random.default_rng(seed)
-    counts = np.stack([proportional_shares(count, WATERBIRDS_TRAIN), *[np.full(4, held_out)] * 2])  # [split, group]
+    counts = np.stack([proportional_shares(count, _WATERBIRDS_TRAIN), *[np.full(4, held_out)] * 2])  # [split, group]
     part, group = (np.repeat(index.reshape(-1), counts.reshape(-1)) for index in np.indices(counts.shape))
     y, place = group // 2, group % 2
     chosen = _objects(things, y, part, rng)

@@ -24,9 +24,9 @@ from invjax.data.images.files import MARGIN, ImageFiles, Store, pillow
 
 CLASSES = ("landbird", "waterbird")
 PLACES = ("land", "water")
-METADATA = "metadata.csv"
+_METADATA = "metadata.csv"
 COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
-NEEDED = ("img_filename", "y", "split", "place")
+_NEEDED = ("img_filename", "y", "split", "place")
 
 
 def waterbirds(
@@ -54,14 +54,14 @@ def waterbirds(
     Raises:
       BadArgument: no such source; columns missing; a row with an unknown split, class or place, or without its file.
     """
-    store = open_waterbirds(data_folder() / "waterbirds" if source is None else Path(source))
+    store = _open_waterbirds(data_folder() / "waterbirds" if source is None else Path(source))
     table = _read_metadata(store)
     names = table["img_filename"].tolist()
     missing = set(store.missing(names))
     if missing and not skip_missing:
         shown = ", ".join(repr(name) for name in names if name in missing)[:300]
         raise BadArgument(
-            f"{METADATA} of {store}", "list files that are there", hint=f"{len(missing)} are not: {shown}"
+            f"{_METADATA} of {store}", "list files that are there", hint=f"{len(missing)} are not: {shown}"
         )
     kept = np.array([k for k, name in enumerate(names) if name not in missing], np.int64)
     table = {key: column[kept] for key, column in table.items()}
@@ -103,24 +103,24 @@ def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
     return dataclasses.replace(data, mask=mask)
 
 
-def open_waterbirds(path: Path) -> Store:
+def _open_waterbirds(path: Path) -> Store:
     """The folder that holds ``metadata.csv``: ``path``, or the only folder or zip in it that does.
 
     Raises BadArgument where there is none, or more than one.
     """
-    if path.is_dir() and not (path / METADATA).is_file():
-        inside = sorted(p for p in path.iterdir() if (p / METADATA).is_file() or p.suffix == ".zip")
+    if path.is_dir() and not (path / _METADATA).is_file():
+        inside = sorted(p for p in path.iterdir() if (p / _METADATA).is_file() or p.suffix == ".zip")
         if len(inside) != 1:
             found = ", ".join(p.name for p in inside) or "neither"
             hint = f"{str(path)!r} has {found}"
-            raise BadArgument("source", f"hold {METADATA}, or one folder or zip that does", hint=hint)
+            raise BadArgument("source", f"hold {_METADATA}, or one folder or zip that does", hint=hint)
         path = inside[0]
     store = Store(path)
     if not store.zipped:
         return store
-    places = sorted((n for n in store.names() if n.rpartition("/")[2] == METADATA), key=lambda n: (n.count("/"), n))
+    places = sorted((n for n in store.names() if n.rpartition("/")[2] == _METADATA), key=lambda n: (n.count("/"), n))
     if not places:
-        raise BadArgument("source", f"hold {METADATA}", hint=f"the zip {str(path)!r} does not")
+        raise BadArgument("source", f"hold {_METADATA}", hint=f"the zip {str(path)!r} does not")
     return store.below(places[0].rpartition("/")[0])
 
 
@@ -149,7 +149,7 @@ def save_waterbirds(data: GroupData, folder: str | Path) -> Path:
         _save(image, np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, folder / name)
         if data.mask is not None:
             _save(image, np.where(data.mask[n], 255, 0).astype(np.uint8), folder / "segmentations" / name)
-    with open(folder / METADATA, "w", newline="", encoding="utf-8") as file:
+    with open(folder / _METADATA, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(zip(*(columns[key] for key in COLUMNS), strict=True))
@@ -163,15 +163,15 @@ def _save(image: object, pixels: np.ndarray, path: Path) -> None:
 
 def _read_metadata(store: Store) -> dict[str, np.ndarray]:
     """The columns of ``metadata.csv``: y, split and place as checked integers, the others as they stand."""
-    where = f"{METADATA} of {store}"
+    where = f"{_METADATA} of {store}"
     try:
-        text = store.read(METADATA).decode("utf-8-sig")
+        text = store.read(_METADATA).decode("utf-8-sig")
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise BadArgument(where, "be readable text", hint=str(error)) from error
     reader = csv.reader(io.StringIO(text))
     header = next(reader, [])
-    if lacking := [name for name in NEEDED if name not in header]:
-        raise BadArgument(where, f"have the columns {', '.join(NEEDED)}", hint=f"lacks {', '.join(lacking)}")
+    if lacking := [name for name in _NEEDED if name not in header]:
+        raise BadArgument(where, f"have the columns {', '.join(_NEEDED)}", hint=f"lacks {', '.join(lacking)}")
     rows = [row for row in reader if row]
     if not rows:
         raise BadArgument(where, "list at least one image")

@@ -14,8 +14,8 @@ from invjax.data.folder import data_folder
 from invjax.data.images.source import ImageData
 from invjax.types import Bounds
 
-NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-FILES = {"train": "train", "test": "t10k"}
+_NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+_FILES = {"train": "train", "test": "t10k"}
 
 
 def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> ImageData:
@@ -28,15 +28,15 @@ def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> Ima
     Raises:
       BadArgument: another split, no such files, or files that are damaged.
     """
-    check_choice("split", split, FILES)
+    check_choice("split", split, _FILES)
     found = fashion_folder(folder)
     if found is None:
         raise missing(folder)
-    paths = [found / f"{FILES[split]}-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")]
+    paths = [found / f"{_FILES[split]}-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")]
     if lacking := [path.name for path in paths if not path.is_file()]:
         raise BadArgument("fashion", f"be a folder with {lacking[0]}", str(found))
     images, labels = map(read_idx, paths)
-    return ImageData((images[..., None] / 255).astype(np.float32), labels.astype(np.int32), Bounds(0.0, 1.0), NAMES)
+    return ImageData((images[..., None] / 255).astype(np.float32), labels.astype(np.int32), Bounds(0.0, 1.0), _NAMES)
 
 
 def fashion_folder(given: str | Path | None = None) -> Path | None:

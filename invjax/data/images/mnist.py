@@ -10,7 +10,7 @@ import numpy as np
 from invjax.data.images.source import ImageData
 from invjax.types import Bounds
 
-NAMES = tuple("0123456789")
+_NAMES = tuple("0123456789")
 
 
 def mnist_digits() -> ImageData:
@@ -35,4 +35,4 @@ def mnist_digits() -> ImageData:
 
         pixels, labels = (np.asarray(part) for part in mnist_data())
     images = (pixels.reshape(-1, 28, 28, 1) / 255).astype(np.float32)
-    return ImageData(images, labels.astype(np.int32), Bounds(0.0, 1.0), NAMES)
+    return ImageData(images, labels.astype(np.int32), Bounds(0.0, 1.0), _NAMES)

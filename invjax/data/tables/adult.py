@@ -21,18 +21,18 @@ from invjax.constraints import Feature
 from invjax.core.errors import BadArgument
 from invjax.data.tables.table import TabularData, assemble, package_file
 
-COLUMNS = (
+_COLUMNS = (
     "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race",
     "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country",
 )  # fmt: skip
-DROPPED = ("fnlwgt", "education-num")
-CLASSES = ("<=50K", ">50K")
+_DROPPED = ("fnlwgt", "education-num")
+_CLASSES = ("<=50K", ">50K")
 EDUCATION = (  # in the order of education-num, 1 ... 16
     "Preschool", "1st-4th", "5th-6th", "7th-8th", "9th", "10th", "11th", "12th", "HS-grad", "Some-college", "Assoc-voc",
     "Assoc-acdm", "Bachelors", "Masters", "Prof-school", "Doctorate",
 )  # fmt: skip
-NUMBERS = {"age": "up", "capital-gain": "both", "capital-loss": "both", "hours-per-week": "both"}  # and directions
-IMMUTABLE = ("sex", "race", "native-country", "marital-status", "relationship")
+_NUMBERS = {"age": "up", "capital-gain": "both", "capital-loss": "both", "hours-per-week": "both"}  # and directions
+_IMMUTABLE = ("sex", "race", "native-country", "marital-status", "relationship")
 
 
 def adult(root: Path) -> TabularData:
@@ -43,26 +43,26 @@ def adult(root: Path) -> TabularData:
     """
     parts = [_read(package_file("adult", root, f"adult.{part}", "dataset/adult")) for part in ("data", "test")]
     cells = [row for part in parts for row in part]
-    columns = dict(zip((*COLUMNS, "label"), zip(*cells, strict=True), strict=True))
+    columns = dict(zip((*_COLUMNS, "label"), zip(*cells, strict=True), strict=True))
     table = {
-        name: np.asarray(columns[name], np.int64 if name in NUMBERS else None)
-        for name in COLUMNS
-        if name not in DROPPED
+        name: np.asarray(columns[name], np.int64 if name in _NUMBERS else None)
+        for name in _COLUMNS
+        if name not in _DROPPED
     }
-    label = np.asarray([CLASSES.index(cell.rstrip(".")) for cell in columns["label"]], np.int32)
+    label = np.asarray([_CLASSES.index(cell.rstrip(".")) for cell in columns["label"]], np.int32)
     rows = np.arange(len(cells), dtype=np.int64)
     split = rows[: len(parts[0])], rows[len(parts[0]) :]
-    return assemble("adult", table, label, CLASSES, [_feature(name, table[name]) for name in table], split)
+    return assemble("adult", table, label, _CLASSES, [_feature(name, table[name]) for name in table], split)
 
 
 def _feature(name: str, values: np.ndarray) -> Feature:
-    if name in NUMBERS:
+    if name in _NUMBERS:
         lower, upper = float(values.min()), float(values.max())
-        return Feature(name, "integer", lower=lower, upper=upper, direction=NUMBERS[name])
+        return Feature(name, "integer", lower=lower, upper=upper, direction=_NUMBERS[name])
     if name == "education":
         return Feature(name, "ordinal", levels=EDUCATION, direction="up")
     levels = tuple(str(level) for level in np.unique(values))
-    return Feature(name, "category", levels=levels, direction="none" if name in IMMUTABLE else "both")
+    return Feature(name, "category", levels=levels, direction="none" if name in _IMMUTABLE else "both")
 
 
 def _read(path: Path) -> list[list[str]]:
@@ -72,8 +72,8 @@ def _read(path: Path) -> list[list[str]]:
         for number, row in enumerate(csv.reader(file, skipinitialspace=True), 1):
             if not row or row[0].startswith("|"):  # adult.test begins with a remark
                 continue
-            if len(row) != len(COLUMNS) + 1:
-                raise BadArgument(f"row {number} of {path.name}", f"be {len(COLUMNS) + 1} cells long", len(row))
+            if len(row) != len(_COLUMNS) + 1:
+                raise BadArgument(f"row {number} of {path.name}", f"be {len(_COLUMNS) + 1} cells long", len(row))
             if "?" not in row:
                 rows.append([cell.strip() for cell in row])
     return rows

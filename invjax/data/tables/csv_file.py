@@ -20,7 +20,7 @@ from invjax.core.errors import BadArgument, Words, check, check_choice
 from invjax.data.folder import find
 from invjax.data.tables.table import TabularData, from_space, shuffled_split
 
-MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
+_MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
 
 
 class Cells(NamedTuple):
@@ -154,7 +154,7 @@ def _complete(cells: Cells, names: Sequence[str], levels: dict[str, tuple[str, .
     """The rows without a missing cell in the columns ``names``, and these columns."""
     keep = np.ones(len(cells.lines), bool)
     for name in names:
-        gone = [cell.lower() in MISSING and cell not in levels.get(name, ()) for cell in cells.columns[name]]
+        gone = [cell.lower() in _MISSING and cell not in levels.get(name, ()) for cell in cells.columns[name]]
         if missing == "error" and any(gone):
             raise _wrong_cell(cells, name, gone.index(True), "have a value", "missing='drop' leaves such rows out")
         keep &= ~np.asarray(gone)
@@ -176,7 +176,7 @@ def _number(cell: str) -> float | None:
 
 def _looks_numeric(cells: Cells, name: str, missing: str) -> bool:
     """Whether every present cell is a number. Raises if most but not all are: a typo is likelier than a category."""
-    present = [i for i, cell in enumerate(cells.columns[name]) if cell.lower() not in MISSING]
+    present = [i for i, cell in enumerate(cells.columns[name]) if cell.lower() not in _MISSING]
     other = [i for i in present if _number(cells.columns[name][i]) is None]
     if other and len(other) <= len(present) // 2:
         hint = f"categories=({name!r},) reads the column as names"

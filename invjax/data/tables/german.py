@@ -20,10 +20,10 @@ from invjax.constraints import Feature
 from invjax.core.errors import BadArgument
 from invjax.data.tables.table import TabularData, assemble, package_file, shuffled_split
 
-CLASSES = ("bad", "good")
+_CLASSES = ("bad", "good")
 
 # Name, kind, direction, levels by code. Ordinal levels stand from the lowest to the highest.
-ATTRIBUTES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
+_ATTRIBUTES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     (
         "checking account",
         "category",
@@ -142,12 +142,12 @@ def german(root: Path) -> TabularData:
     table: dict[str, np.ndarray] = {}
     features = []
     try:
-        label = np.asarray([{"1": 1, "2": 0}[row[len(ATTRIBUTES)]] for row in cells], np.int32)
-        for j, (name, kind, direction, codes) in enumerate(ATTRIBUTES):
+        label = np.asarray([{"1": 1, "2": 0}[row[len(_ATTRIBUTES)]] for row in cells], np.int32)
+        for j, (name, kind, direction, codes) in enumerate(_ATTRIBUTES):
             column = [codes[row[j]] if codes else int(row[j]) for row in cells]
             limits: dict[str, Any] = {} if codes else {"lower": float(min(column)), "upper": float(max(column))}
             table[name] = np.asarray(column)
             features.append(Feature(name, kind, levels=tuple(codes.values()), direction=direction, **limits))
     except (KeyError, IndexError, ValueError) as error:
         raise BadArgument(path.name, "hold the 20 attributes and the label in UCI's codes", hint=repr(error)) from error
-    return assemble("german", table, label, CLASSES, features, shuffled_split(len(cells), 200))
+    return assemble("german", table, label, _CLASSES, features, shuffled_split(len(cells), 200))

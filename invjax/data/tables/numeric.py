@@ -12,8 +12,8 @@ from invjax.constraints import Feature, Relation
 from invjax.core.errors import BadArgument, of_shape
 from invjax.data.tables.table import TabularData, assemble, shuffled_split
 
-HOUSING = ("CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT", "MEDV")
-WINE_QUALITY = (
+_HOUSING = ("CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT", "MEDV")
+_WINE_QUALITY = (
     "fixed acidity", "volatile acidity", "citric acid", "residual sugar", "chlorides", "free sulfur dioxide",
     "total sulfur dioxide", "density", "pH", "sulphates", "alcohol", "quality",
 )  # fmt: skip
@@ -32,9 +32,9 @@ def housing(root: Path) -> TabularData:
             raise ImportError(
                 f"housing needs {root / 'boston_housing_mlxtend.csv'}, or mlxtend: pip install 'invjax[data]'"
             ) from error
-    values = _numbers(path, len(HOUSING))
+    values = _numbers(path, len(_HOUSING))
     price = values[:, -1]
-    table = {name: values[:, j] for j, name in enumerate(HOUSING[:-1]) if name != "CHAS"}
+    table = {name: values[:, j] for j, name in enumerate(_HOUSING[:-1]) if name != "CHAS"}
     return _plain("housing", table, price >= np.median(price), ("below the median", "at least the median"), test=100)
 
 
@@ -69,8 +69,8 @@ def wine_quality(root: Path) -> TabularData:
     path = root / "winequality-red.csv"
     if not path.is_file():
         raise BadArgument("root", "hold winequality-red.csv (UCI, Wine Quality)", str(root))
-    values = _numbers(path, len(WINE_QUALITY))
-    table = {name: values[:, j] for j, name in enumerate(WINE_QUALITY[:-1])}
+    values = _numbers(path, len(_WINE_QUALITY))
+    table = {name: values[:, j] for j, name in enumerate(_WINE_QUALITY[:-1])}
     relations = [Relation.at_most("free sulfur dioxide", "total sulfur dioxide")]
     good = values[:, -1] >= 6
     return _plain("wine-quality", table, good, ("quality 3-5", "quality 6-8"), test=320, relations=relations)

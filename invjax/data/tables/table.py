@@ -19,7 +19,7 @@ from invjax.constraints import Feature, FeatureSpace, Relation
 
 Table = dict[str, np.ndarray]
 
-SHUFFLE_SEED = 1  # of numpy's RandomState, in the protocol of the published tables
+_SHUFFLE_SEED = 1  # of numpy's RandomState, in the protocol of the published tables
 
 
 class TabularData(NamedTuple):
@@ -77,7 +77,7 @@ def from_space(
     )
 
 
-def shuffled_split(count: int, test: int, seed: int = SHUFFLE_SEED) -> tuple[np.ndarray, np.ndarray]:
+def shuffled_split(count: int, test: int, seed: int = _SHUFFLE_SEED) -> tuple[np.ndarray, np.ndarray]:
     """(train, test) row indices: numpy's ``RandomState(seed).permutation``, the last ``test`` of them for testing."""
     order = np.random.RandomState(seed).permutation(count).astype(np.int64)
     return order[: count - test], order[count - test :]
