@@ -45,7 +45,7 @@ from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 DIRECT, GRADUATED, POLISH, EXCHANGE, END = range(5)
 NO_LIMIT = 2**30  # as max_changes: all features
-PROBES = 6  # neighbours in a discrete A(x) that are looked at per step
+PROBES = 6  # neighbours in a discrete A(x) that are probed per step
 WARM = 12  # steps that the graduated descent takes to come down to m features
 
 

@@ -1,4 +1,4 @@
-"""ADMM in consensus form: a smooth h that is only seen through gradients, and m terms that are only seen through maps.
+"""ADMM in consensus form: a smooth h known only by its gradients, and m terms known only by their proximal maps.
 
     min_z  h(z) + Σ_i g_i(z)      written as      min  h(z) + Σ_i g_i(y_i)   s.t.  y_i = z,  i = 1 … m             (1)
 
@@ -9,8 +9,8 @@ With scaled duals u_i, a penalty ρ > 0 and h replaced by its linearisation at z
     u_i ← u_i + y_i − z
 
 (2) is an exact proximal map of weight 1/ρ. For convex h with an L-Lipschitz gradient and η >= L the iterates converge
-to a solution (linearised, or generalised, ADMM). A term leaves the sum where ``active`` is False: its copy and its
-dual are then carried along without effect, so that a method may change its problem without changing its program.
+to a solution (linearised, or generalised, ADMM). A term leaves the sum where ``active`` is False. Its copy and its dual
+are then carried along without effect, so that a method may change its problem without changing its program.
 
 Sources: Boyd et al. 2011, section 7.1 (consensus); Xu et al. 2019 (StrAttack), appendix, for (3) with η = α √(k + 1).
 """
@@ -28,7 +28,7 @@ Map = Callable[[Array, Array], Array]  # (v [*S], weight []) -> argmin_y ½‖y 
 
 
 class State(NamedTuple):
-    """What ADMM remembers of one example."""
+    """ADMM's state for one example."""
 
     z: Array  # [*S] where h's gradient is wanted
     u: Array  # [m, *S] scaled duals: the sums of y_i − z so far
@@ -66,12 +66,6 @@ def advance(
     pulled = rho * jnp.sum(each * (copies + state.u), axis=0)
     z = (eta * state.z + pulled - grad) / (eta + rho * jnp.sum(counted))
     return State(z, state.u + each * (copies - z))
-
-
-def residuals(copies: Array, z: Array, previous: Array, rho: ArrayLike) -> tuple[Array, Array]:
-    """Primal ``sqrt(Σ_i ‖y_i − z‖²)`` and dual ``ρ √m ‖z − z_previous‖`` residuals, [] each: both 0 at a solution."""
-    primal = jnp.sqrt(jnp.sum(jnp.square(copies - z)))
-    return primal, jnp.asarray(rho, z.dtype) * jnp.sqrt(copies.shape[0] * jnp.sum(jnp.square(z - previous)))
 
 
 def ridge(gamma: ArrayLike) -> Map:

@@ -1,7 +1,7 @@
-"""What a method keeps: the best valid point so far, and how an example ends.
+"""The best valid point of an example so far, and how the example ends.
 
 A point is *valid* where the classifier says the target with the margin κ (logit units), or gives the target the wanted
-probability. Of the valid points the one of least score (the method's own: a distance, a cost, an objective) is kept.
+probability. The valid point of least score is kept; the score is the method's own: a distance, a cost, an objective.
 """
 
 from __future__ import annotations
@@ -60,9 +60,10 @@ def nothing(problem: Problem, *, ties: bool = False) -> Best:
 
 
 def shortfall(problem: Problem, logits: Array, kappa: ArrayLike, probability: ArrayLike | None = None) -> Array:
-    """[] what is missing to validity, in logit units; at most 0 where the point is valid.
+    """[] how much the point lacks to be valid, in logit units; at most 0 where it is valid.
 
-    kappa: the margin. probability: the wanted softmax probability of the target; None: it need only win.
+    kappa: the margin. probability: the wanted softmax probability of the target; by default the target need
+    only win.
     """
     if probability is None:
         return losses.gap(logits, problem.label, problem.target) + kappa

@@ -28,7 +28,7 @@ def latin_hypercube(key: Array, count: int, size: int, dtype: Any) -> Array:
     """[count, size] in [0, 1): along every coordinate one point in each of ``count`` equal intervals."""
     draws = _uniform(key, 2, count, size)
     interval = jnp.argsort(draws[0], axis=0).astype(jnp.float32)  # a random order
-    # An interval's number leaves few bits for the place in it: what is rounded up to 1 is put back below.
+    # An interval's number leaves few bits for the place in it: a number rounded up to 1 is put back below.
     return jnp.minimum((interval + draws[1]) / count, jnp.float32(1 - 2**-24)).astype(dtype)
 
 
@@ -52,7 +52,7 @@ def trials(
     scale: F is drawn once, between these. recombination: [] in [0, 1].
     """
     count, size = members.shape
-    # All draws at once: the random generator, much of the program, stands in it once.
+    # One call makes all draws: the random generator is much of the program, which then holds it once.
     draws = _uniform(key, 1 + index.shape[0], 3 + 2 * size)
     pair, spot, chance, fresh = jnp.split(draws[1:], (2, 3, 3 + size), axis=1)
     # a skips i; b skips both: drawn from fewer numbers, and moved up past each of those it must not be.

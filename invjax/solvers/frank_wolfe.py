@@ -1,9 +1,9 @@
-"""Frank–Wolfe: steps towards the vertex of a convex set that a linear function likes best.
+"""Frank–Wolfe: steps towards the vertex of a convex set that minimises a linear function.
 
     s_t = argmin_{s ∈ C} ⟨∇h(r_t), s⟩,      r_{t+1} = r_t + γ_t (s_t − r_t),      γ_t in [0, 1]                    (1)
     gap_t = ⟨∇h(r_t), r_t − s_t⟩ >= h(r_t) − min_C h   for convex h                                                (2)
 
-Every iterate stays in C without a projection; what a method needs is the linear minimisation oracle of its set.
+Every iterate stays in C without a projection; a method only needs the linear minimisation oracle of its set.
 
     box                    lower <= s <= upper                                            :func:`of_box`
     capped simplex         0 <= s <= 1,  Σ s <= k                                         :func:`of_capped_simplex`
@@ -126,7 +126,7 @@ def choose(value: Array, values: Array, steps: Array) -> tuple[Array, Array, Arr
 
     value: [] h(r); values: [q] h at the steps [q], a :func:`ladder`.
     Returns the index [] int32, whether the step is taken [] bool, and the next ladder's top []: four times the step
-    taken (at most 1), or half of the last one where none was any good.
+    taken (at most 1), or half of the last one where none lowered the value.
     """
     index = jnp.argmin(values).astype(jnp.int32)
     taken = values[index] < value

@@ -7,8 +7,8 @@ With z the asked point and r(σ) = prox_{σ g}(z − σ ∇h(z)), accept the fir
 (Beck & Teboulle 2009, eq. 2.1 and "FISTA with backtracking"). If ∇h is L-Lipschitz every σ ≤ 1/L passes, so the step
 found is at least min(σ_0, s/L). Started from the last step found, steps never grow, which FISTA's rate needs.
 
-A search needs values of h, no further gradients: :func:`probe` names q points, whoever drives it evaluates them (at
-once), :func:`tell` judges. If none passes, ``accepted`` is False and the search goes on with the same z and ∇h(z).
+A search needs values of h but no further gradients: :func:`probe` names q points, the caller evaluates them (at once),
+and :func:`tell` judges. If none passes, ``accepted`` is False and the search continues with the same z and ∇h(z).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from invjax.solvers.momentum import Prox
 from invjax.solvers.proximal import forward_backward, identity
 from invjax.types import Array, ArrayLike
 
-# Rounding of the two values compared in (1), in units of eps. Near the optimum their difference says nothing, and
-# insisting on it would shrink the step without end. The values themselves do not tell how large the terms were that
-# cancelled in them (a residual Ax − b near 0); ‖z‖²/(2σ), the value of a quadratic of curvature 1/σ, does.
+# Rounding of the two values compared in (1), in units of eps. Near the optimum their difference means nothing, and
+# insisting on it would shrink the step without end. The values do not show how large the terms were that cancelled in
+# them (a residual Ax − b near 0); ‖z‖²/(2σ), the value of a quadratic of curvature 1/σ, does.
 ROUNDINGS = 8.0
 
 
@@ -95,7 +95,7 @@ def tell(
     *,
     shrink: ArrayLike = 0.5,
 ) -> Backtrack:
-    """Judge the probes: the first that satisfies (1) ends the search, else the ladder goes on below the last.
+    """Judge the probes: the first that satisfies (1) ends the search; otherwise the ladder continues below the last.
 
     Args:
       search: the search that was probed.

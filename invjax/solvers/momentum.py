@@ -9,8 +9,8 @@ With iterates r_t and β_0 = 1,
 (β_t, β_{t+1}). So the averaging of the released GSE code, which accelerates nothing, is the same step with another
 weight.
 
-A solver is a :class:`Solver`, pure functions of one example in ask–tell form: whoever drives it evaluates the gradient
-at ``ask(state)`` and hands it to ``tell``. Nothing here calls the objective.
+A solver is a :class:`Solver`, pure functions of one example in ask–tell form: the caller evaluates the gradient at
+``ask(state)`` and hands it to ``tell``. Nothing here calls the objective.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Prox = Callable[[Array, Array], Array]  # (v [*S], step_size []) -> argmin_u ½�
 
 
 class State(NamedTuple):
-    """What a solver remembers of one example. All solvers share it, so a method may switch from one to another."""
+    """A solver's state for one example. All solvers share it, so a method may switch from one to another."""
 
     x: Array  # [*S] r_t, the last iterate: a prox output, so exactly sparse and feasible where the prox is
     velocity: Array  # [*S] r_t − r_{t−1}
@@ -105,7 +105,7 @@ def averaging(beta: Array, beta_next: Array) -> Array:
 
 
 def current(state: State) -> Array:
-    """The iterate itself: what a solver without look-ahead asks. [*S]"""
+    """The iterate itself, which a solver without look-ahead asks. [*S]"""
     return state.x
 
 

@@ -15,7 +15,6 @@ threshold λ* stays in ``[lower, upper]``. Two directions:
 
 Both are made of :func:`raise_` and :func:`lower_`. Every number is traced, so sweeping them does not recompile. Every
 function is written for one example and is elementwise: batch it with ``vmap``, or call it with arrays of lanes.
-:func:`grid` with :func:`from_grid` is the parallel form, in which many weights tried at once leave one bracket.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
 from invjax.types import Array, ArrayLike
 
@@ -111,44 +109,3 @@ def seek_largest(bracket: Bracket, success: Array, growth: ArrayLike = 2.0, shri
 def seek_smallest(bracket: Bracket, success: Array, growth: ArrayLike = 10.0, shrink: ArrayLike = 0.5) -> Bracket:
     """The next trial towards the smallest weight that succeeds (growth 10: S-CFE; 5: StrAttack). As above."""
     return move(bracket, ~jnp.asarray(success), growth, shrink)
-
-
-def grid(lower: ArrayLike, upper: ArrayLike, num: int) -> Array:
-    """``num`` weights in geometric progression from ``lower`` to ``upper``, both included. [num]
-
-    Args:
-      lower: [] > 0.
-      upper: [] > lower.
-      num: how many; static, at least 2.
-
-    Raises:
-      ValueError: ``num`` below 2.
-    """
-    if num < 2:
-        raise BadArgument("num", "be at least 2", Words(num))
-    low = init(lower).value
-    return low * (jnp.asarray(upper, low.dtype) / low) ** jnp.linspace(0.0, 1.0, num, dtype=low.dtype)
-
-
-def from_grid(values: Array, up: Array, growth: ArrayLike, shrink: ArrayLike) -> Bracket:
-    """The bracket that trials of a whole grid leave, ready for :func:`seek_largest` or :func:`seek_smallest`.
-
-    ``lower`` is the largest weight with ``up`` (0 if none), ``upper`` the smallest above it without (+inf if none). The
-    next value is half-way between two known ends, ``growth · lower`` if no upper end is known, ``shrink · upper`` if
-    only that is. Where success is not monotone in the weight, what lies below ``lower`` is forgotten.
-
-    Args:
-      values: [num] weights tried, in any order.
-      up: [num] bool, whether the trial sends the search up: its success if the largest weight is sought, its failure
-        if the smallest is.
-      growth: [] > 1.
-      shrink: [] in (0, 1).
-    """
-    values = jnp.asarray(values)
-    lower = jnp.max(jnp.where(up, values, jnp.zeros_like(values)))
-    above = ~up & (values > lower)
-    upper = jnp.min(jnp.where(above, values, jnp.full_like(values, jnp.inf)))
-    finite = jnp.where(jnp.isfinite(upper), upper, jnp.zeros_like(upper))
-    down = jnp.asarray(shrink, values.dtype) * finite
-    value = jnp.where(lower > 0, _up(lower, upper, growth), down)
-    return Bracket(value, lower, upper, jnp.asarray(values.shape[0], jnp.int32))

@@ -161,9 +161,7 @@ def test_admm_reaches_the_closed_form(rho: float, eta: float) -> None:
     assert 0 < (np.asarray(exact) != 0).mean() < 1
     np.testing.assert_allclose(z, exact, atol=2e-4)
     np.testing.assert_allclose(copies, np.broadcast_to(exact, copies.shape), atol=2e-4)
-    primal, dual = admm.residuals(copies, z, z, rho)
-    assert float(primal) < 2e-3
-    assert float(dual) == 0
+    assert float(jnp.sqrt(jnp.sum(jnp.square(copies - z)))) < 2e-3
 
 
 @fast

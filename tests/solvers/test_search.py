@@ -169,30 +169,9 @@ def test_never_not_finite():
     assert float(jax.grad(after)(0.5)) == 2.0
 
 
-def test_grid_leaves_the_same_bracket_as_single_trials():
-    values = search.grid(0.01, 100.0, 5)
-    np.testing.assert_allclose(values, [0.01, 0.1, 1.0, 10.0, 100.0], rtol=1e-5)
-    for threshold, lower, upper, value in [
-        (2.0, 1.0, 10.0, 5.5),
-        (1e-3, 0.0, 0.01, 0.001),
-        (1e3, 100.0, np.inf, 200.0),
-    ]:
-        bracket = search.from_grid(values[::-1], values[::-1] <= threshold, 2.0, 0.1)
-        np.testing.assert_allclose(bracket[:3], [value, lower, upper], rtol=1e-5)
-        assert int(bracket.trials) == 5
-    follow = search.from_grid(values, values <= 2.0, 2.0, 0.5)
-    for _ in range(25):
-        follow = search.seek_largest(follow, follow.value <= 2.0, 2.0, 0.5)
-    assert float(follow.lower) == pytest.approx(2.0, rel=1e-5)
-    with pytest.raises(ValueError, match="num must be at least 2, was 1"):
-        search.grid(0.1, 1.0, 1)
-
-
 def test_strict_promotion():
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         bracket = search.init(jnp.float32(1.0))
         for success in (True, False, True):
             bracket = search.seek_largest(bracket, jnp.asarray(success))
-        values = search.grid(jnp.float32(0.1), jnp.float32(1.0), 4)
-        search.from_grid(values, jnp.asarray([True, True, False, False]), 2.0, 0.1)
     assert bracket.value.dtype == jnp.float32

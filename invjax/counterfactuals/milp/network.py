@@ -1,9 +1,9 @@
-"""A ReLU multi-layer perceptron as plain float64 matrices: what exact solvers need of a network.
+"""A ReLU multi-layer perceptron as plain float64 matrices, the form that exact solvers need.
 
     a_0 = x,   z_l = a_{l-1} W_l + b_l,   a_l = max(0, z_l)  (l < L),   logits = z_L                              (1)
 
-Everything here is NumPy in float64: the network that a certificate speaks of is the exact arithmetic of (1), from which
-a float32 evaluation differs by about 1e-6.
+Everything here is NumPy in float64. A certificate is about the exact arithmetic of (1), from which a float32 evaluation
+differs by about 1e-6.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def relu_layers(model: Any) -> Layers:
     * an :class:`invjax.models.MLP` or ``as_logits`` of one; a normalisation ``(x - mean) / std`` is folded into the
       first layer;
     * a sequence of pairs (W [in, out], b [out]), ReLU between them; logistic regression is one pair;
-    * an object with a method ``relu_layers()``, or a ``LogitsModel`` whose ``apply`` has ``relu_layers(params)``: the
-      way for other wrappers to say what network they hold. Both return such pairs.
+    * an object with a method ``relu_layers()``, or a ``LogitsModel`` whose ``apply`` has ``relu_layers(params)``, so
+      that other wrappers can say which network they hold. Both return such pairs.
 
-    A network of one logit z is the binary classifier of logits (0, z): it gets the second column.
+    A network of one logit z is the binary classifier with logits (0, z), and gets a column for the 0.
 
     Raises:
       ValueError: ``model`` is none of these, or its matrices do not fit together or are not finite.

@@ -1,8 +1,8 @@
-"""Live polytopes: search only where data are, one linear piece of the network at a time.
+"""Live polytopes: search only near the data, one linear piece of the network at a time.
 
-Within the polytope of one activation pattern the network is affine, so that (1) of :mod:`.question` loses all binaries
-of its neurons: over a box a linear program is left. Restricted to the patterns of the reference points (the *live*
-polytopes) that is a fast heuristic whose answers lie where data are; it proves no optimum over all x'.
+Within the polytope of one activation pattern the network is affine, so (1) of :mod:`.question` loses all binaries of
+its neurons, and over a box a linear program is left. Restricted to the patterns of the reference points (the *live*
+polytopes) this is a fast heuristic whose answers lie near the data. It proves no optimum over all x'.
 
 Source: Tsiourvas, Sun, Perakis 2024, the decomposition; the order (nearest polytope first, cut off at the best answer
 so far) is this module's own.
@@ -77,7 +77,7 @@ def first_answer(question: Question, until: float) -> np.ndarray | None:
     """Some good answer, quickly: random points of the box (or plausible ones), pulled to the row, then their polytopes.
 
     Points that have the wanted class are moved along the segment to the row up to the decision boundary, and the
-    pieces of the nearest ones are solved exactly. Same question, same draws.
+    pieces of the nearest ones are solved exactly. The same question always makes the same draws.
     """
     domain, random = question.domain, np.random.default_rng(0)
     points = domain.lower + random.random((SAMPLES, domain.x.size)) * (domain.upper - domain.lower)

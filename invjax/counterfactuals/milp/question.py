@@ -1,11 +1,11 @@
-"""The question that exact solvers answer for one row, and how a solver's point becomes an answer.
+"""The problem that exact solvers solve for one row, and how a solver's point becomes an answer.
 
     min_{x'}  cost(x', x)     subject to     x' in the domain (box, grids, categories, relations, max_changes),
               margin of the wanted class at x' >= κ     and, if asked,     LOF_k(x') <= θ                           (1)
 
 Every answer of a solver is solved again with all whole numbers fixed, cleaned of the solver's rounding, cast to the
-type the caller will use, and only then judged by the float64 network; where it misses the margin by a rounding error
-the margin is raised.
+type that the caller will use, and only then judged by the float64 network. Where it misses the margin by a rounding
+error, the margin is raised.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Exact(NamedTuple):
     x: np.ndarray  # [D] the counterfactual; the row itself where none is known
     objective: float  # its cost; infinity where none is known
     bound: float  # nothing valid costs less (infinity: nothing valid exists), up to the solver's 1e-6
-    # "optimal"; "feasible": found, not proven best; "infeasible": proven; "time_limit": nothing found in time; "none":
-    # no live polytope has an answer
+    # "optimal"; "feasible": found, but not proven best; "infeasible": proven; "time_limit": nothing was found in time;
+    # "none": no live polytope has an answer.
     status: str
     seconds: float
 
@@ -50,7 +50,7 @@ class Question(NamedTuple):
     dtype: Any = np.float64  # the answer is valid when rounded to it
 
     def check(self) -> None:
-        """Raise ValueError for what cannot be solved."""
+        """Raise BadArgument for a question that cannot be solved."""
         if self.objective not in OBJECTIVES:
             raise BadArgument("objective", f"be one of {', '.join(OBJECTIVES)}", self.objective)
         if self.objective == "mad_l1" and self.mad is None:
@@ -130,7 +130,7 @@ def polished(question: Question, written: Written, solution: Solution) -> np.nda
 def search(
     question: Question, write: Callable[[float, float, set[int]], Written], most: float, until: float, gap: float
 ) -> tuple[np.ndarray | None, float]:
-    """Solve a program and what its answer shows to be lacking, until an answer is valid.
+    """Solve a program, add the constraints that its answer breaks, and repeat until an answer is valid.
 
     write(kappa, most, among) -> the program with the margin κ, the objective at most `most`, and the LOF comparisons
     `among` -> (answer or None, lower bound: infinity where the program has no answer).
@@ -142,7 +142,7 @@ def search(
         if left <= 0:
             return None, bound
         solution = written.program.solve(seconds=left, gap=gap)
-        if kappa == question.kappa:  # every such program is a relaxation; of a greater margin it would be none
+        if kappa == question.kappa:  # such a program is a relaxation, so its bound holds
             bound = max(bound, solution.bound)
         if solution.values is None:
             return None, bound
@@ -156,5 +156,5 @@ def search(
             among |= lacking
         elif kappa > question.kappa + 1e-4:
             return None, bound
-        else:  # the answer hung on the solver's tolerance: ask for a little more
+        else:  # the answer depended on the solver's tolerance: ask for a little more
             kappa += 1e-5

@@ -2,9 +2,9 @@
 
     min_u  φ(u - x)     subject to   A u >= b,   (u - μ)ᵀ P (u - μ) <= r,   u in the hull of the row           (P)
 
-φ is the cost-weighted l1 norm or 1/2 ‖·‖². Consensus ADMM (Boyd et al. 2011, section 5 and 3.4.1) with a copy of u for
-each of the three sets, each with its exact map; then one polish: Newton's method on the equations of the active set.
-Everything is of ONE problem; vmap it.
+φ is the cost-weighted l1 norm or 1/2 ‖·‖². Consensus ADMM (Boyd et al. 2011, section 5 and 3.4.1) keeps a copy of u for
+each of the three sets, each with its exact map. One polish follows: Newton's method on the equations of the active set.
+Every function is for ONE problem; vmap it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Ellipsoid(NamedTuple):
 
 
 class Halfspaces(NamedTuple):
-    """``normal u >= offset``; rows of zeros with an offset <= 0 say nothing."""
+    """``normal u >= offset``; rows of zeros with an offset <= 0 hold everywhere."""
 
     normal: Array  # [M, D]
     offset: Array  # [M]
@@ -50,7 +50,7 @@ class _Admm(NamedTuple):
     rho: Array  # []
     primal: Array  # []
     dual: Array  # []
-    k: Array  # [] int32
+    count: Array  # [] int32, iterations so far
 
 
 def distance(e: Ellipsoid, u: Array) -> Array:
@@ -89,8 +89,8 @@ def solve(row: Any, h: Halfspaces, e: Ellipsoid, start: Array, tol: Array, limit
     Args:
       row: the maps of :func:`invjax.constraints.actions`.
       h, e: the constraints; h with rows of length 1.
-      start: [D] where to begin.
-      tol: [] largest primal and dual residual to end with, model coordinates.
+      start: [D] the first u.
+      tol: [] the primal and dual residuals at which it ends, model coordinates.
       limit: [] int32, most iterations.
       norm: "l1" or "l2", static.
 
@@ -109,7 +109,7 @@ def solve(row: Any, h: Halfspaces, e: Ellipsoid, start: Array, tol: Array, limit
         return jnp.maximum(v[0], h.offset), onto_ellipsoid(e, v[1]), near
 
     def on(s: _Admm) -> Array:
-        return ((s.primal > tol) | (s.dual > tol)) & (s.k < limit)
+        return ((s.primal > tol) | (s.dual > tol)) & (s.count < limit)
 
     def body(s: _Admm) -> _Admm:
         u = minimise(jax.tree.map(jnp.subtract, s.z, s.w))
@@ -120,17 +120,17 @@ def solve(row: Any, h: Halfspaces, e: Ellipsoid, start: Array, tol: Array, limit
         primal = jnp.max(jnp.stack([jnp.max(jnp.abs(c - d)) for c, d in zip(copies, z, strict=True)]))
         moved = jax.tree.map(jnp.subtract, z, s.z)
         dual = s.rho * jnp.max(jnp.abs(moved[0] @ a + moved[1] + moved[2]))
-        # Residual balancing, section 3.4.1; ended after a while, so that the iteration converges.
-        turn = (s.k % BALANCE_EVERY == BALANCE_EVERY - 1) & (s.k < BALANCE_UNTIL)
+        # Residual balancing, section 3.4.1. It ends after a while, so that the iteration converges.
+        turn = (s.count % BALANCE_EVERY == BALANCE_EVERY - 1) & (s.count < BALANCE_UNTIL)
         factor = jnp.where(primal > 5 * dual, 2.0, jnp.where(dual > 5 * primal, 0.5, 1.0)).astype(dtype)
         factor = jnp.where(turn, factor, jnp.ones_like(factor))
-        return _Admm(z, jax.tree.map(lambda w: w / factor, w), s.rho * factor, primal, dual, s.k + 1)
+        return _Admm(z, jax.tree.map(lambda w: w / factor, w), s.rho * factor, primal, dual, s.count + 1)
 
     zero = (jnp.zeros(a.shape[0], dtype), jnp.zeros_like(start), jnp.zeros_like(start))
     big = jnp.asarray(jnp.inf, dtype)
     first = _Admm((a @ start, start, start), zero, jnp.ones((), dtype), big, big, jnp.int32(0))
     end = jax.lax.while_loop(on, body, first)
-    return Solution(end.z[2], jnp.maximum(end.primal, end.dual), end.k)
+    return Solution(end.z[2], jnp.maximum(end.primal, end.dual), end.count)
 
 
 def polish(row: Any, h: Halfspaces, e: Ellipsoid, u: Array, tol: Array, norm: str) -> Array:

@@ -1,13 +1,13 @@
-"""One-feature exchanges: what gradient steps cannot do where a feature has a few separate values.
+"""One-feature exchanges, for features with a few separate values, which gradient steps cannot handle.
 
-From a feasible point u every single change is written down: each category to each of its other levels, each number to
-where the linearised gap closes, each changed feature back to x. Where m features have changed already, a further one
-takes the place of the one that costs least to give back. They are ranked by the linearised merit
+From a feasible point u every single change is listed: each category to each of its other levels, each number to where
+the linearised gap closes, each changed feature back to x. Where m features have changed already, a further one takes
+the place of the one that costs least to give back. The changes are ranked by the linearised merit
 
     ⟨∇φ, u' − u⟩ + Γ max(0, c + ⟨n, u' − u⟩)                                                                      (1)
 
-(φ the smooth objective, c the gap of validity, n its gradient, all at u), which needs no evaluation; only the first few
-are looked at by the network.
+(φ the smooth objective, c the gap of validity, n its gradient, all at u), which needs no evaluation. The network sees
+only the first few.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from invjax.types import Array, ArrayLike
 
 
 def moves(row: Any, here: Here, price: ArrayLike, max_changes: Array, count: int) -> Array:
-    """The ``count`` single-feature changes of least linearised merit, [count, D]; to be snapped, some may be equal.
+    """The ``count`` single-feature changes of least linearised merit, [count, D], not snapped yet; some may be equal.
 
     Args:
       row: a row of a FeatureSpace (:func:`invjax.constraints.actions`).
@@ -39,7 +39,7 @@ def moves(row: Any, here: Here, price: ArrayLike, max_changes: Array, count: int
     owner = np.repeat(np.arange(layout.num_features), layout.widths)
     same, unit = owner[:, None] == owner[None, :], np.eye(width, dtype=bool)
 
-    # Where each number would close the gap by itself, a little beyond (a grid rounds); as far as it may go.
+    # Each number goes a little beyond where it would close the gap by itself (a grid rounds), within its range.
     reach = point - 1.05 * safe_divide(gap, normal)
     value = jnp.where(layout.is_category, jnp.ones_like(point), jnp.clip(reach, row.lower, row.upper))
     onward = jnp.where(same, jnp.where(unit, value, jnp.zeros_like(value)), point)

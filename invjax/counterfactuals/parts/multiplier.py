@@ -5,10 +5,10 @@ objective,
 
     u(γ) = prox_{σ g}(u_t + μ (u_t − u_{t−1}) − σ (∇φ(u_t) + γ n))                                                 (1)
 
-is the accelerated proximal step of ``min φ + γ c + g`` for a given γ. Of all γ >= 0 the smallest is taken for which the
+is the accelerated proximal step of ``min φ + γ c + g`` for a given γ. The step takes the smallest γ >= 0 for which the
 linearised gap ``c(u_t) + ⟨n, u(γ) − u_t⟩`` is at most 0: the Lagrange multiplier of validity. Each γ costs one proximal
-map and no network, so a whole grid of them is one batch axis. Of a ReLU network the linearisation is exact within a
-linear region.
+map and no evaluation of the network, so a whole grid of them is one batch axis. The linearisation is exact within a
+linear region of a ReLU network.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHOOSING, MOST = 2.0, 16.0  # the γ that chooses the features, and the one trie
 
 
 class Here(NamedTuple):
-    """What is known at an evaluated point u."""
+    """The values and gradients at an evaluated point u."""
 
     point: Array  # [*S] u
     gap: Array  # [] what is missing to validity, with a little more than the margin κ
@@ -58,8 +58,8 @@ def step(
 ) -> Step:
     """The next point.
 
-    Choosing max_changes features is the dear part of the proximal map, and the choice hardly depends on γ. So it is
-    made at one γ, and γ is then solved for on those features; only if they cannot close the gap, others are taken.
+    Choosing max_changes features is the expensive part of the proximal map, and the choice hardly depends on γ. So it
+    is made at one γ, and γ is then solved for on those features. Others are taken only if these cannot close the gap.
 
     Args:
       row: the maps of :func:`invjax.constraints.actions`.
@@ -67,7 +67,7 @@ def step(
       base: [*S] the argument of (1) without the validity term.
       size: [] σ; weight: [] σ β.
       penalty: φ; max_changes: [] int32, how many features may change.
-      gamma_max: the largest γ that may be taken; 0: validity plays no part.
+      gamma_max: the largest γ that may be taken; 0 switches validity off.
     """
     point, gap, normal = here.point, here.gap, here.normal
     limit, zero = jnp.asarray(gamma_max, gap.dtype), jnp.zeros_like(gap)

@@ -1,4 +1,4 @@
-"""What "near" means between an input and its counterfactual: distances with their fits from data.
+"""Distances between an input and its counterfactual, and their fits from data.
 
 With r = x' − x [*S]:
 
@@ -6,8 +6,8 @@ With r = x' − x [*S]:
     MadL1           d(r) = Σ_j |r_j| / m_j               (2)   m: median absolute deviations (Wachter et al. 2017)
     Mahalanobis     d(r) = ‖F r‖² = rᵀ Σ⁻¹ r             (3)   F: FᵀF = Σ⁻¹
 
-Each is a registered pytree, so that its numbers are traced and it can stand in a method's configuration. All are
-finite at r = 0 and have there the (sub)gradient 0.
+Each is a registered pytree, so its numbers are traced and it can be a field of a method's configuration. At r = 0 all
+are finite with the (sub)gradient 0.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def check(owner: Any) -> None:
 def fit_mad(x: ArrayLike) -> MadL1:
     """:class:`MadL1` with the median absolute deviation of each coordinate of the reference points x [M, *S].
 
-    The median deviation of a column that is mostly one value (a one-hot column, a count) is 0, which would forbid it
-    to move: there the mean absolute deviation is taken, and 1 where the column is constant. (DiCE takes 1 for both,
-    so that such columns depend on their units.) Raises ValueError if x holds no row or is not finite.
+    The median deviation of a column that is mostly one value (a one-hot column, a count) is 0, which would forbid any
+    change. There the mean absolute deviation takes its place, and 1 where the column is constant. (DiCE takes 1 for
+    both, which makes such columns depend on their units.) Raises ValueError if x holds no row or is not finite.
     """
     x = _reference(x)
     deviation = np.abs(x - np.median(x, axis=0))

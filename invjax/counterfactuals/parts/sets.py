@@ -1,4 +1,4 @@
-"""Sets of counterfactuals for one example: how far apart they are, and which of many to hand back.
+"""Sets of counterfactuals for one example: how far apart their points are, and which of many points to return.
 
     K_ij = 1 / (1 + d(c_i − c_j))                                                                                (1)
 
@@ -59,10 +59,11 @@ def diversity(points: Array, proximity: Proximity, kind: str) -> Array:
 def pick_diverse(
     points: Array, score: Array, valid: Array, count: int, weight: Array, proximity: Proximity
 ) -> tuple[Array, Array]:
-    """Which ``count`` (static) of M points [M, *S] to keep, best first: [count] int32, and whether each is worth it.
+    """Which ``count`` (static) of M points [M, *S] to keep, best first, [count] int32, and which are worth it, [count] bool.
 
-    Greedy: each time the point of least ``score + weight · max_j K_ij`` over what was taken; valid ones [M] bool before
-    the others, and copies of what was taken last of all. Worth it [count] bool: valid and no copy.
+    The choice is greedy: each time it takes the point of least ``score + weight · max_j K_ij`` over the points taken.
+    Valid points ([M] bool) come before the others, and copies of points taken come last. A point is worth keeping
+    where it is valid and no copy.
     """
     spread = jnp.max(score) - jnp.min(score) + weight + 1
     base = jnp.where(valid, score, score + spread)
