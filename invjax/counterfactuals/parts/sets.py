@@ -59,7 +59,7 @@ def diversity(points: Array, proximity: Proximity, kind: str) -> Array:
 def pick_diverse(
     points: Array, score: Array, valid: Array, count: int, weight: Array, proximity: Proximity
 ) -> tuple[Array, Array]:
-    """Which ``count`` (static) of M points [M, *S] to keep, best first, [count] int32, and which are worth it, [count] bool.
+    """Which ``count`` (static) of M points [M, *S] to keep, best first, [count] int32, and which are worth it.
 
     The choice is greedy: each time it takes the point of least ``score + weight · max_j K_ij`` over the points taken.
     Valid points ([M] bool) come before the others, and copies of points taken come last. A point is worth keeping
