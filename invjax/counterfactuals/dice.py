@@ -238,15 +238,9 @@ def _probe(ctx: Context, problem: Problem, config: DiCE, state: DiCEState) -> Ar
     return jax.vmap(row.snap)(state.adam.u)
 
 
-def _tell_probe(
-    ctx: Context, problem: Problem, config: DiCE, state: DiCEState, points: Array, logits: Array
-) -> DiCEState:
-    return _consider(ctx, problem, config, state, points, logits)
-
-
 def _result(ctx: Context, problem: Problem, config: DiCE, state: DiCEState) -> Outcome:
     status = jnp.where(state.status == Status.FOUND, Status.NOT_FOUND, state.status)
     return sets.outcome(state.points, state.valid, status, state.adam.u)
 
 
-_METHOD = Method("dice", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe, width=4)
+_METHOD = Method("dice", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_consider, width=4)

@@ -145,14 +145,16 @@ def _bind(name: str, prox: Prox, support: Array | None, momentum: ArrayLike) -> 
     return nag
 
 
+_Search = tuple[linesearch.Backtrack, Array, Array]  # the search, the point tried last, h there
+
+
 def _line_search(run: _Run, loop: _Loop, point: Array, value: Array, grad: Array) -> tuple[Array, Array, Array, Array]:
     """Back-tracking from ``point``: the step size σ, r(σ), h there (NaN where no size passes), and the trials."""
-    Carry = tuple[linesearch.Backtrack, Array, Array]
 
-    def unfinished(carry: Carry) -> Array:
+    def unfinished(carry: _Search) -> Array:
         return ~carry[0].accepted & (carry[0].trials < MAX_TRIALS)
 
-    def attempt(carry: Carry) -> Carry:
+    def attempt(carry: _Search) -> _Search:
         search = carry[0]
         trial = linesearch.probe(search, point, grad, run.prox, shrink=run.shrink)[0]
         there = run.fun(trial)

@@ -49,11 +49,6 @@ def init(value: ArrayLike) -> Bracket:
     )
 
 
-def bounded(bracket: Bracket) -> Array:
-    """[] bool: a trial has already sent the search down, so ``upper`` is a number."""
-    return jnp.isfinite(bracket.upper)
-
-
 def _between(lower: Array, upper: Array, share: Array) -> Array:
     """``(1 − share) · lower + share · upper``."""
     return (1.0 - share) * lower + share * upper

@@ -47,9 +47,7 @@ class Query(NamedTuple):
         """[N] int32: ALREADY_TARGET, NONFINITE, INFEASIBLE (the row breaks its own schema), or PENDING."""
         return np.array(map_rows(_early, self.ctx, self.problems, batch=CHUNK, few_shapes=True))
 
-    def result(
-        self, x: np.ndarray, status: np.ndarray, evaluations: np.ndarray, forwards: np.ndarray, attempt: np.ndarray
-    ) -> Result:
+    def result(self, x: Any, status: np.ndarray, evaluations: Any, forwards: Any, attempt: Any) -> Result:
         """The answers x [N, D] as a Result."""
         answer = Result(x, x - self.problems.x, status.astype(np.int32), evaluations, forwards, attempt)
         return answer.rows(0) if self.single else answer
