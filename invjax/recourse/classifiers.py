@@ -185,7 +185,7 @@ def _imported(name: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadArgument("model", "be module:name of what can be imported", name, hint=str(error)) from error
+        raise BadArgument("model", "be module:name of an object that can be imported", name, hint=str(error)) from error
     finally:
         sys.path.remove(here)
     return found

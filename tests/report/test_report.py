@@ -141,7 +141,7 @@ def test_trace_of_one_and_of_many_with_early_ends() -> None:
     np.testing.assert_array_equal(many.axes[0].lines[-1].get_ydata(), [2, 2, np.nan])  # median of those still going
     many.savefig(io.BytesIO())
     for bad in [([1, 2], [1]), ([], []), (np.zeros((2, 2, 2)), np.zeros((2, 2, 2)))]:
-        with pytest.raises(ValueError, match="support and margin must both be"):
+        with pytest.raises(ValueError, match="margin must have the shape of support"):
             viz.trace(*bad)
     with pytest.raises(ValueError, match="steps must be"):
         viz.trace([1, 2], [1, 2], steps=[1])
