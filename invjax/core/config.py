@@ -98,9 +98,13 @@ def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str,
     """
     if name not in registry:
         raise BadArgument(what, f"be one of {', '.join(registry)}", name)
-    parameters = inspect.signature(registry[name]).parameters
-    known = [key for key, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
-    for constant in constants if len(known) == len(parameters) else ():
-        if constant not in known and constant not in getattr(registry[name], "RENAMED", {}):
+    make = registry[name]
+    parameters = inspect.signature(make).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):  # handed on to a configuration
+        known = [field.name for field in dataclasses.fields(make())]
+    else:
+        known = [parameter.name for parameter in parameters]
+    for constant in constants:
+        if constant not in known and constant not in getattr(make, "RENAMED", {}):
             raise BadArgument("keywords", f"name constants of {what} {name!r} ({', '.join(known)})", constant)
-    return registry[name](**constants)
+    return make(**constants)
