@@ -62,9 +62,12 @@ class LofModel(NamedTuple):
 def lof_model(points: ArrayLike, threshold: float = 1.5, neighbours: int = 1, metric: str = "l1") -> LofModel:
     """Fit (1) to reference points, usually those of the target class.
 
-    points: [M, D] in x's coordinates, more than k different rows. Repeated rows count as one point, whose density
-      would otherwise be infinite.
-    threshold: θ > 0; 1 asks for a point as dense as its neighbours. neighbours: k, >= 1. metric: "l1" or "linf".
+    Args:
+      points: [M, D] in x's coordinates, more than k different rows. Repeated rows count as one point, whose density
+        would otherwise be infinite.
+      threshold: θ > 0; 1 asks for a point as dense as its neighbours.
+      neighbours: k, >= 1.
+      metric: "l1" or "linf".
 
     Raises ValueError about an argument.
     """
