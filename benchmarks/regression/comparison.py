@@ -183,8 +183,10 @@ class Cost(NamedTuple):
         return min(self.new) / min(self.old)
 
     @property
-    def noise(self) -> float:
-        """(max − min) / median of the side that spreads more."""
+    def noise(self) -> float | None:
+        """(max − min) / median of the side that spreads more; None for a single measurement, which shows no spread."""
+        if len(self.new) == 1:
+            return None
         return max((max(side) - min(side)) / statistics.median(side) for side in self)
 
 
@@ -211,8 +213,12 @@ def _row(name: str, what: str, cost: Cost) -> dict[str, str]:
 
     return {
         "measure": name, "cost": what, "ratio": f"{cost.ratio:.3f}", "of the least": f"{cost.least_ratio:.3f}",
-        "noise": f"{cost.noise:.1%}", "here": numbers(cost.new), "base": numbers(cost.old),
+        "noise": _percent(cost.noise), "here": numbers(cost.new), "base": numbers(cost.old),
     }  # fmt: skip
+
+
+def _percent(noise: float | None) -> str:
+    return "unknown" if noise is None else f"{noise:.1%}"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -243,7 +249,7 @@ def run(options: argparse.Namespace) -> int:
             rows += [_row(name, what, cost) for what, cost in costs.items()]
             wrong += [f"{name}: {what} is {a!r}, in the base {b!r}" for what, (a, b) in differing.items()]
             wrong += [
-                f"{name}: {what} is {cost.ratio:.3f} of the base's (noise {cost.noise:.1%})"
+                f"{name}: {what} is {cost.ratio:.3f} of the base's (noise {_percent(cost.noise)})"
                 for what, cost in costs.items()
                 if cost.ratio > options.limit
             ]

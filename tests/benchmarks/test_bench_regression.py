@@ -41,6 +41,7 @@ def test_ratios_and_numbers() -> None:
     assert costs["run_s"].ratio == pytest.approx(1.1)
     assert costs["run_s"].least_ratio == 2
     assert costs["run_s"].noise == pytest.approx(3 / 2)
+    assert Cost([1.0], [2.0]).noise is None  # one measurement shows no spread
     assert differing == {}
     assert compare(side([1.0], 1.5), side([1.0], 1.25))[1] == {"l0": [1.5, 1.25]}
     assert compare(side([1.0], float("nan")), side([1.0], float("nan")))[1] == {}
