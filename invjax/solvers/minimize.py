@@ -112,11 +112,11 @@ def _check(
         if restart != "none" and solver not in ACCELERATED:
             raise BadArgument("restart", f"be 'none' for solver {solver!r}, which has nothing to restart", restart)
     if step_size is None and backtracking is False:
-        raise BadArgument("step_size", "be given when backtracking is False", Words("None"))
+        raise BadArgument("step_size", "be given when backtracking is False", None)
     for name, number in (("step_size", step_size), ("max_steps", max_steps)):
         # A traced number cannot be looked at; only host values are checked.
         if number is not None and not isinstance(number, Tracer) and not np.all(np.asarray(number) > 0):
-            raise BadArgument(name, "be positive", Words(number))
+            raise BadArgument(name, "be positive", number)
     if (support is not None) != (solver == "pnag"):
         raise BadArgument(
             "support", "be given for solver 'pnag' and for no other", Words(f"{support!r} for {solver!r}")

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument
 from invjax.types import Array, ArrayLike
 
 Restart = Literal["none", "gradient", "function"]
@@ -153,7 +153,7 @@ def accept(
     """
     check_restart(restart)
     if restart == "function" and value is None:
-        raise BadArgument("value", "be the objective at the candidate when restart is 'function'", Words("None"))
+        raise BadArgument("value", "be the objective at the candidate when restart is 'function'", None)
     dtype = state.x.dtype
     velocity = candidate - state.x
     beta = next_beta(state.beta)

@@ -59,7 +59,7 @@ def _lengths(schedule: str, count: int = 200) -> np.ndarray:
 
     def turn(state: Any, _: None) -> tuple[Any, jax.Array]:
         state = method.tell(ctx, problem, config, state, ev)
-        return state, state.step
+        return state, state.step_size
 
     return np.asarray(jax.lax.scan(turn, method.init(ctx, problem, config), None, length=count)[1])
 
@@ -227,10 +227,10 @@ def _by_hand(x: np.ndarray, target: int, config: SCFEReleased) -> np.ndarray | N
     own, h = points[labels == target].astype(np.float64), 1.5
     gamma, low, high, found = config.gamma, 0.0, None, None
     for _ in range(config.trials):
-        w, v, t, step = np.zeros(4), np.zeros(4), 1.0, config.step
+        w, v, t, step = np.zeros(4), np.zeros(4), 1.0, config.step_size
         for i in range(config.steps):
             factor = np.sqrt(1 - i / config.steps)
-            step = step * factor if config.schedule == "released" else config.step * factor
+            step = step * factor if config.schedule == "released" else config.step_size * factor
             z = LOWER + s * (start + w)
             q = 1 / (1 + np.exp(-(z @ SLOPE + 0.3)))
             slope = -y * 2 * q * (1 - q) * SLOPE if -y * (2 * q - 1) + config.kappa > 0 else np.zeros(4)
@@ -241,9 +241,9 @@ def _by_hand(x: np.ndarray, target: int, config: SCFEReleased) -> np.ndarray | N
             gain, lam = u**2 - (clipped - u) ** 2, step * config.beta
             if config.max_changes is not None:
                 new = np.where(np.argsort(np.argsort(-gain)) < config.max_changes, clipped, 0)
-            elif config.p == 0:
+            elif config.penalty == "l0":
                 new = np.where(gain < 2 * lam, 0, clipped)
-            elif config.p == 1:
+            elif config.penalty == "l1":
                 new = np.clip(np.sign(u) * np.maximum(abs(u) - lam, 0), -start, 1 - start)
             else:  # Xu's map of (z − u)² + lam |z|^½, then the box
                 safe = np.maximum(abs(u), 1e-9)

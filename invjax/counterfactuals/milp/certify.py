@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, of_shape
 from invjax.counterfactuals.milp.question import Question
 from invjax.counterfactuals.milp.rows import Rows, answers
 from invjax.types import ArrayLike, Result, Status
@@ -125,6 +125,6 @@ def _claims(result: Any, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     points = np.asarray(result.x if known else result, np.float64)
     points = points[None] if rows.single else points
     if points.shape != rows.shape:
-        raise BadArgument("result", f"hold answers of x's shape {rows.shape}", Words(points.shape))
+        raise BadArgument("result", f"hold answers of x's shape {rows.shape}", of_shape(points.shape))
     claimed = np.reshape(np.asarray(result.status) == Status.FOUND, -1) if known else np.ones(rows.count, bool)
     return points.reshape(rows.count, -1), claimed

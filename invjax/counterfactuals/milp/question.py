@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, check_choice
 from invjax.counterfactuals.milp.domain import OBJECTIVES, Domain
 from invjax.counterfactuals.milp.lof import LofModel, LofRows
 from invjax.counterfactuals.milp.network import Layers, margin
@@ -51,8 +51,7 @@ class Question(NamedTuple):
 
     def check(self) -> None:
         """Raise BadArgument for a question that cannot be solved."""
-        if self.objective not in OBJECTIVES:
-            raise BadArgument("objective", f"be one of {', '.join(OBJECTIVES)}", self.objective)
+        check_choice("objective", self.objective, OBJECTIVES)
         if self.objective == "mad_l1" and self.mad is None:
             raise BadArgument("mad", "be given, [F] > 0, for the objective 'mad_l1'")
         if self.mad is not None:
@@ -61,20 +60,20 @@ class Question(NamedTuple):
                 raise BadArgument("mad", f"be {len(self.domain.category)} positive numbers", self.mad)
         width, classes = self.layers[0][0].shape[0], self.layers[-1][0].shape[1]
         if self.domain.x.size != width:
-            raise BadArgument("x", f"have the network's {width} columns", Words(self.domain.x.size))
+            raise BadArgument("x", f"have the network's {width} columns", self.domain.x.size)
         if not np.isfinite(self.domain.x).all():
             raise BadArgument("x", "be finite")
         if not (np.isfinite(self.domain.lower).all() and np.isfinite(self.domain.upper).all()):
-            raise ValueError(
-                "bounds (or the space's ranges) must be finite in every column: an exact solver needs them"
+            raise BadArgument(
+                "bounds", "be finite in every column (or the space's ranges)", hint="exact solvers need them"
             )
         for name, value, least in (("label", self.label, 0), ("target", self.target, -1)):
             if not least <= value < classes:
-                raise BadArgument(name, f"be from {least} to {classes - 1}", Words(value))
+                raise BadArgument(name, f"be from {least} to {classes - 1}", value)
         if not self.kappa >= 0:
-            raise BadArgument("kappa", "be >= 0", Words(self.kappa))
+            raise BadArgument("kappa", "be a margin >= 0", self.kappa)
         if self.lof is not None and self.lof.points.shape[1] != width:
-            raise BadArgument("lof", f"be fitted to points of {width} columns", Words(self.lof.points.shape[1]))
+            raise BadArgument("lof", f"be fitted to points of {width} columns", self.lof.points.shape[1])
 
     def value(self, point: np.ndarray) -> float:
         """The cost of a point."""

@@ -231,7 +231,7 @@ class Rows(NamedTuple):
         classes = layers[-1][0].shape[1]
         for name, values, least in (("label", labels, 0), ("target", wanted, UNTARGETED)):
             if values.dtype.kind not in "iu" or np.any((values < least) | (values >= classes)):
-                raise BadArgument(name, f"be integers from {least} to {classes - 1}", Words(values.tolist()))
+                raise BadArgument(name, f"be integers from {least} to {classes - 1}", values.tolist())
         schema = None if space is None else read_space(space, rows.dtype)
         domains: list = []
         for row in flat:

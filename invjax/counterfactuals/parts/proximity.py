@@ -106,8 +106,8 @@ def fit_mad(x: ArrayLike) -> MadL1:
 def fit_mahalanobis(x: ArrayLike, ridge: float = 1e-3) -> Mahalanobis:
     """:class:`Mahalanobis` with the covariance of the reference points x [M, *S].
 
-    ridge: share of the mean variance that is added to every variance, > 0: without it a constant column, or fewer
-    points than columns, has no inverse. Raises ValueError on fewer than two rows or ridge <= 0.
+    ridge: share of the mean variance that is added to every variance, > 0. Without it, the covariance has no inverse if
+    a column is constant or there are fewer points than columns. Raises ValueError on fewer than two rows or ridge <= 0.
     """
     x = _reference(x)
     if len(x) < 2:
