@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.config import refuse_old_names
 from invjax.core.errors import check
 from invjax.densities.common import check_points, own_log_prob
 from invjax.types import Array, ArrayLike, Density
@@ -34,7 +35,8 @@ class Hinge:
         return jnp.minimum(short, jnp.zeros_like(short))
 
 
-def quantiles(density: Density, x: ArrayLike, y: ArrayLike, alpha: float = 0.25) -> Array:
+@refuse_old_names({"alpha": "quantile"})
+def quantiles(density: Density, x: ArrayLike, y: ArrayLike, quantile: float = 0.25) -> Array:
     """The α-quantile of ``density.log_prob(x_i, y_i)`` over each class of y; [K], in the dtype of x.
 
     A density made of the points themselves (KDE, kNN, LOF) leaves out the very point that it is asked about
@@ -43,21 +45,22 @@ def quantiles(density: Density, x: ArrayLike, y: ArrayLike, alpha: float = 0.25)
 
     Args:
       x: points [N, *S], y: their classes [N], each of 0 … K-1 at least once.
-      alpha: in [0, 1].
+      quantile: α, in [0, 1].
 
     Raises:
-      BadArgument: x or y malformed, a class without a point, alpha outside [0, 1].
+      BadArgument: x or y malformed, a class without a point, quantile outside [0, 1].
     """
     data = check_points(x, y)
-    check("alpha", alpha, lambda share: 0 <= share <= 1, "in [0, 1]")
+    check("quantile", quantile, lambda share: 0 <= share <= 1, "in [0, 1]")
     values = own_log_prob(density, data.x.astype(data.dtype).reshape(-1, *data.shape), data.y)
-    per_class = [np.quantile(values[data.y == label].astype(np.float64), alpha) for label in range(data.classes)]
+    per_class = [np.quantile(values[data.y == label].astype(np.float64), quantile) for label in range(data.classes)]
     return jnp.asarray(np.stack(per_class), data.dtype)
 
 
-def hinge(density: Density, x: ArrayLike, y: ArrayLike, alpha: float = 0.25) -> Hinge:
+@refuse_old_names({"alpha": "quantile"})
+def hinge(density: Density, x: ArrayLike, y: ArrayLike, quantile: float = 0.25) -> Hinge:
     """``min(0, log p − q_α[label])`` with q_α from the points x [N, *S], y [N]: see :func:`quantiles`.
 
-    alpha: the share of the points of each class that count as not plausible enough.
+    quantile: α, the share of the points of each class that count as not plausible enough.
     """
-    return Hinge(density, quantiles(density, x, y, alpha))
+    return Hinge(density, quantiles(density, x, y, quantile))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, check_whole
 from invjax.core.ranks import largest
 from invjax.densities.common import Points, check_points
@@ -105,6 +106,7 @@ def fit_released_kde(x: ArrayLike, y: ArrayLike, bandwidth: ArrayLike | None = N
     return ReleasedKDE(*_reference(data), _array(chosen), _array(data.counts))
 
 
+@refuse_old_names({"iterations": "steps"})
 def fit_released_gmm(
     x: ArrayLike, y: ArrayLike, components: int = 5, *, steps: int = 100, seed: int = 0
 ) -> ReleasedGMM:

@@ -383,7 +383,7 @@ def test_bad_arguments() -> None:
         fit_lof(X, Y, 40)
     with pytest.raises(ValueError, match="softness must be"):
         fit_lof(X, Y, 5, softness=0)
-    with pytest.raises(ValueError, match="alpha must be"):
+    with pytest.raises(ValueError, match="quantile must be"):
         hinge(fit_kde(X, Y, 1.0), X, Y, 1.5)
     with pytest.raises(ValueError, match=r"mixtures\[0\] must be a fitted GaussianMixture"):
         from_sklearn([GaussianMixture(2)])
