@@ -145,7 +145,7 @@ def test_presets() -> None:
     for given in choices:
         recipe = preset("kumano", **given)
         assert recipe.generator.steps == 100
-        assert recipe.generator.step == pytest.approx(recipe.generator.eps / 5)
+        assert recipe.generator.step_size == pytest.approx(recipe.generator.eps / 5)
     assert preset("kumano", targets="det").target_policy == "next"
     assert preset("kumano").generator.eps == 2
     assert preset("ilyas", targets="det").target_policy == "next"
