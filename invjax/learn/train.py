@@ -137,8 +137,8 @@ def fit(
     every = min(total, math.ceil(count / batch)) if every is None else check_whole("every", every)
     told_parts = (as_optimiser(optimiser), ERM() if rule is None else rule, adversary)
     for part in told_parts:
-        if hasattr(part, "check"):
-            part.check()
+        if check := getattr(part, "check", None):
+            check()
     install_canonical_convolutions()  # for loops inside a step: an adversary's, a network's own
 
     streams = jax.random.split(key, 3)

@@ -131,11 +131,8 @@ def measure(
     if r.ndim == 4 and state.ndim == 1:
         r, state = r[:, None], state[:, None]
     if r.ndim != 5 or state.shape != r.shape[:2]:
-        raise BadArgument(
-            "delta",
-            "be [N, T, H, W, C] with status [N, T], or [N, H, W, C] with status [N]",
-            Words(f"{np.shape(delta)} and {np.shape(status)}"),
-        )
+        wanted = "be [N, T, H, W, C] with status [N, T], or [N, H, W, C] with status [N]"
+        raise BadArgument("delta", wanted, Words(f"{np.shape(delta)} and {np.shape(status)}"))
     return Attempts(
         success=state == Status.FOUND,
         already=state == Status.ALREADY_TARGET,

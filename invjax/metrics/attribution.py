@@ -183,11 +183,8 @@ def interpretability(
     classes = num_classes(function, rows.shape[1:], rows.dtype)
     own = np.asarray(checks.check_labels("label", label, len(rows), classes))
     if state.ndim not in (1, 2) or state.shape[:1] != own.shape or r.shape != (*state.shape, *rows.shape[1:]):
-        raise BadArgument(
-            "delta",
-            f"be [N, *S] with status [N], or [N, T, *S] with status [N, T], for x of shape {rows.shape}",
-            Words(f"{r.shape} and {state.shape}"),
-        )
+        wanted = f"be [N, *S] with status [N], or [N, T, *S] with status [N, T], for x of shape {rows.shape}"
+        raise BadArgument("delta", wanted, Words(f"{r.shape} and {state.shape}"))
     index = counted(state, convention).reshape(-1).nonzero()[0]
     image = np.arange(state.size) // state[0].size  # of each attempt
     aim = check_targets(None if target is None else _like(target, state).reshape(-1), own[image], classes)

@@ -131,11 +131,8 @@ def measure_overlap(
     """
     r, m, state = np.asarray(delta), np.asarray(maps), np.asarray(status)
     if m.ndim != 3 or r.shape[:-1] != (*state.shape, *m.shape[1:]) or state.shape[:1] != m.shape[:1]:
-        raise BadArgument(
-            "delta",
-            "be [N, H, W, C] with status [N], or [N, T, H, W, C] with status [N, T], and maps [N, H, W]",
-            Words(f"{r.shape}, {state.shape} and {m.shape}"),
-        )
+        wanted = "be [N, H, W, C] with status [N], or [N, T, H, W, C] with status [N, T], and maps [N, H, W]"
+        raise BadArgument("delta", wanted, Words(f"{r.shape}, {state.shape} and {m.shape}"))
     if not 0 < share <= 1:
         raise BadArgument("share", "be a share of the pixels in (0, 1]", share)
     index = counted(state, convention).reshape(-1).nonzero()[0]
