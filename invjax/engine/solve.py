@@ -145,6 +145,8 @@ def solve(
     Under ``jit`` or ``vmap`` everything runs as one compiled loop (``run_batch``); so does a list not longer than
     ``lanes``. Longer lists, a mesh or a folder go through the refilling queue (``run_queue``).
 
+    On CPU the first call installs a process-wide lowering rule for convolutions (:mod:`invjax.cpu.convolutions`).
+
     Raises:
       ValueError: naming the argument, what it must be and what it was.
     """
