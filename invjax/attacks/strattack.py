@@ -48,7 +48,7 @@ class StrAttack:
       group_weight: τ, the weight of the group term, >= 0.
       l2_weight: γ, the weight of the quadratic, >= 0.
       rho: ρ, ADMM's penalty on the distance between r and its copies, > 0.
-      proximity: α, > 0; the weight of the distance to the last iterate is η = α √(i + 1) in step i.
+      inertia: α, > 0; the weight of the distance to the last iterate is η = α √(i + 1) in step i.
       eps: bound on every |r|, > 0.
       kappa: margin of a success, logit units, >= 0.
       retrain_trials: values of c tried in retraining, >= 0; 0 switches retraining off.
@@ -70,7 +70,7 @@ class StrAttack:
     group_weight: float = 2.0
     l2_weight: float = 1.0
     rho: float = 1.0
-    proximity: float = 5.0
+    inertia: float = 5.0
     eps: float = 1.0
     kappa: float = 0.0
     retrain_trials: int = 8
@@ -82,12 +82,12 @@ class StrAttack:
 
     RENAMED: ClassVar = {
         "c": "initial_weight", "iterations": "steps", "tau": "group_weight", "gamma": "l2_weight",
-        "alpha": "proximity", "retrain_c": "retrain_weight", "retrain_gamma": "retrain_l2_weight",
+        "alpha": "inertia", "retrain_c": "retrain_weight", "retrain_gamma": "retrain_l2_weight",
     }  # fmt: skip
     method: ClassVar[Method]
 
     def check(self) -> None:
-        require_above(self, 0, "initial_weight", "rho", "proximity", "eps", "retrain_weight")
+        require_above(self, 0, "initial_weight", "rho", "inertia", "eps", "retrain_weight")
         require_at_least(self, 0, "group_weight", "l2_weight", "kappa", "retrain_l2_weight", "retrain_trials")
         require_above(self, 1, "growth")
         require_at_least(self, 1, "trials", "steps")
@@ -163,7 +163,7 @@ def _tell(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackSta
     fixed = only(state.admm.z - state.admm.u[0], 1 / jnp.asarray(config.rho, grad.dtype))
     copies = copies.at[0].set(jnp.where(state.retrain, fixed, copies[0]))
     active = ~state.retrain | (jnp.arange(copies.shape[0]) == 0)
-    eta = config.proximity * jnp.where(state.retrain, 1, jnp.sqrt((count + 1).astype(grad.dtype)))
+    eta = config.inertia * jnp.where(state.retrain, 1, jnp.sqrt((count + 1).astype(grad.dtype)))
     moved = admm.advance(state.admm, copies, grad, config.rho, eta, active)
 
     status = jnp.where(clean, Status.ALREADY_TARGET, state.status).astype(jnp.int32)
