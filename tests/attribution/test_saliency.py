@@ -130,7 +130,7 @@ def test_finite_where_the_network_is_flat():
     [
         ({"indicator": "xor"}, "indicator must be one of 'none', 'or', 'and', was 'xor'"),
         ({"label": [0, 9]}, r"label must lie in \[0, 4\).*was 9 at index 1"),
-        ({"label": [0, 1, 2]}, r"label must have one entry per example, shape \(2,\), was \(3,\)"),
+        ({"label": [0, 1, 2]}, r"label must have one entry per example, shape \(2,\), was of shape \(3,\)"),
         ({"target": [0, -2]}, r"target must lie in \[0, 4\).*was -2"),
         ({"target": [0]}, r"target must have one entry per example"),
         ({"x": np.zeros((0, 8, 8, 1), np.float32)}, "x must hold at least one example"),

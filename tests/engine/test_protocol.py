@@ -457,7 +457,7 @@ def _python_pgd(net: Any, x: np.ndarray, label: int, target: int, config: PGD) -
         if np.asarray(logits).argmax() == target:
             return count, True, point
         if step < config.steps:
-            moved = x + np.clip(point - config.step * np.sign(grad) - x, -config.eps, config.eps)
+            moved = x + np.clip(point - config.step_size * np.sign(grad) - x, -config.eps, config.eps)
             point = np.clip(moved, 0, 1).astype(np.float32)
     return count, False, point
 
