@@ -37,7 +37,7 @@ import numpy as np
 import invjax
 from invjax import viz
 from invjax.attacks import GSE, PGD
-from invjax.campaign.pairs import make_pairs
+from invjax.campaign import make_pairs
 from invjax.data import mnist_digits
 from invjax.metrics import attack_table, measure, summarize
 from invjax.models import LogitsModel, as_logits, mnist_cnn

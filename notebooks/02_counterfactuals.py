@@ -45,8 +45,7 @@ import invjax
 from invjax import viz
 from invjax.constraints import FeatureSpace
 from invjax.counterfactuals import SCFE, certify, frontier
-from invjax.data import mnist_digits
-from invjax.data.tables.table import load_tabular
+from invjax.data import load_tabular, mnist_digits
 from invjax.densities import fit_gmm, fit_kde, hinge
 from invjax.engine.blackbox import surrogate
 from invjax.metrics import density_rank

@@ -13,7 +13,7 @@ from invjax.data.images.mnist import mnist_digits
 from invjax.data.images.source import ImageData, ImageSource
 from invjax.data.tables.csv_file import load_csv
 from invjax.data.tables.load import load_tabular, tabular_names
-from invjax.data.tables.table import TabularData
+from invjax.data.tables.table import TabularData, from_space
 
 __all__ = [
     "GroupData",
@@ -21,6 +21,7 @@ __all__ = [
     "ImageSource",
     "TabularData",
     "data_folder",
+    "from_space",
     "group_data",
     "group_names",
     "load_csv",
