@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from log_probs import one, values
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
@@ -38,22 +39,6 @@ def blobs(count: int = 80, size: int = 4, dtype: type = np.float32) -> tuple[np.
 
 X, Y = blobs()
 QUERIES = (2 * np.random.default_rng(4).normal(size=(25, 4))).astype(np.float32)
-
-
-@jax.jit
-def batch(density, x, label):
-    return jax.vmap(density.log_prob)(x, label)
-
-
-def values(density, x, label):
-    """log p of points [N, *S] for one class or one class each."""
-    return np.asarray(batch(density, x, np.broadcast_to(np.asarray(label, np.int32), (len(x),))), np.float64)
-
-
-@jax.jit
-def one(density, x, label):
-    """log p of one point and its gradient."""
-    return jax.value_and_grad(density.log_prob)(x, label)
 
 
 def check_gradient(density, x, label, rtol=1e-5):

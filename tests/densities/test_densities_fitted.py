@@ -10,25 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from log_probs import one, values
 from sklearn.datasets import make_moons
 
 from invjax.densities import fit_flow, fit_gmm, fit_vae, hinge
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-@jax.jit
-def batch(density, x, label):
-    return jax.vmap(density.log_prob)(x, label)
-
-
-def values(density, x, label):
-    return np.asarray(batch(density, x, np.broadcast_to(np.asarray(label, np.int32), (len(x),))), np.float64)
-
-
-@jax.jit
-def one(density, x, label):
-    return jax.value_and_grad(density.log_prob)(x, label)
 
 
 @pytest.fixture(scope="module")
