@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.constraints.cells import KnownCells, as_column, rounded, shortest
 from invjax.constraints.features import Feature
 from invjax.constraints.table import Table, columns, numbers
 from invjax.core.errors import BadArgument, of_shape
@@ -34,12 +35,21 @@ def encode(
 
 
 def decode(
-    features: Sequence[Feature], center: np.ndarray, scale: np.ndarray, x: Any, factual: Table | None = None
+    features: Sequence[Feature],
+    center: np.ndarray,
+    scale: np.ndarray,
+    x: Any,
+    factual: Table | None = None,
+    known: KnownCells | None = None,
 ) -> dict[str, np.ndarray]:
     """Columns by name from x [N, D]: numbers within their range and on their grid, of a category the largest column.
 
+    A number without a grid is the shortest decimal that has its coordinate.
+
     factual: the table that x started from. What did not change, in model coordinates or by grid point, comes back bit
     for bit, and no rounding of the coordinates looks like a move that its direction forbids.
+    known: cells that come back bit for bit too, wherever their coordinate occurs. With them every finite row of x is a
+    row: also where all columns of a category are 0, which otherwise is an unknown level.
     """
     x = np.asarray(x)
     width = sum(feature.columns for feature in features)
@@ -57,9 +67,12 @@ def decode(
         at += feature.columns
         same = (block == before).all(1) if old is not None else np.zeros(len(x), bool)
         if feature.kind == "category":
-            values = np.where(block.max(1) > 0, block.argmax(1), np.nan)
+            nothing = np.isnan(block).any(1) if known is not None else ~(block != 0).any(1) | np.isnan(block).any(1)
+            values = np.where(nothing, np.nan, block.argmax(1))
         else:
-            values = _on_grid(feature, block[:, 0].astype(np.float64) * s + c)
+            values = _number(feature, block[:, 0], c, s)
+            if known is not None and not feature.levelled:
+                values = known.numbers(feature.name, block[:, 0], values)
         column = None if old is None else old[feature.name]
         if column is not None:
             raw = numbers(feature, column)
@@ -68,29 +81,41 @@ def decode(
                 slack = _ROUNDINGS * np.finfo(x.dtype).eps * (np.abs(raw) + abs(c) + s)
                 same |= np.isin(feature.direction, ("up", "none")) & (values < raw) & (raw - values <= slack)
                 same |= np.isin(feature.direction, ("down", "none")) & (values > raw) & (values - raw <= slack)
-        answer[feature.name] = _column(feature, values, column, same)
+        if feature.levelled:
+            forms = as_column(feature.levels) if known is None else known.levels(feature.name)
+            answer[feature.name] = _names(forms, values, column, same)
+        else:
+            if column is not None:
+                values = np.where(same, numbers(feature, column), values)
+            whole = feature.kind == "integer" if known is None else known.whole[feature.name]
+            whole = whole and bool(np.all(np.isfinite(values) & (values == np.rint(values))))
+            answer[feature.name] = values.astype(np.int64) if whole else values
     return answer
 
 
-def _on_grid(feature: Feature, raw: np.ndarray) -> np.ndarray:
-    low, high = feature.range
+def _number(feature: Feature, x: np.ndarray, center: float, scale: float) -> np.ndarray:
+    """[N] float64: raw values, or positions, of the coordinates x [N], within the range and on the grid."""
+    raw, (low, high) = x.astype(np.float64) * scale + center, feature.range
+    if feature.levelled:
+        return np.clip(np.rint(raw), low, high)
     if feature.grid:
-        raw = feature.origin + np.rint((raw - feature.origin) / feature.grid) * feature.grid
-    return np.clip(raw, low, high)
+        points = feature.origin + np.rint((raw - feature.origin) / feature.grid) * feature.grid
+        whole = float(feature.grid).is_integer() and float(feature.origin).is_integer()
+        return np.clip(points if whole else rounded(points), low, high)  # 0.3, not 3 * 0.1
+    values = np.clip(shortest(raw, x, center, scale), low, high)
+    for end in (low, high):
+        if np.isfinite(end):
+            values = np.where(x == np.asarray((end - center) / scale).astype(x.dtype), end, values)
+    return values
 
 
-def _column(feature: Feature, values: np.ndarray, old: np.ndarray | None, same: np.ndarray) -> np.ndarray:
-    """The raw column: the old cell where ``same`` holds, else the value, or the level at the position ``values``."""
-    if not feature.levelled:
-        if old is not None:
-            values = np.where(same, numbers(feature, old), values)
-        whole = feature.kind == "integer" and np.all(np.isfinite(values) & (values == np.rint(values)))
-        return values.astype(np.int64) if whole else values
-    cells: list[Any] = [None if np.isnan(value) else feature.levels[int(value)] for value in values]
-    if old is not None:
-        cells = [before if kept else cell for before, cell, kept in zip(old.tolist(), cells, same, strict=True)]
-    if len({type(cell) for cell in cells}) == 1 and None not in cells:
-        return np.asarray(cells)
-    column = np.empty(len(cells), object)
-    column[:] = cells
-    return column
+def _names(forms: np.ndarray, values: np.ndarray, old: np.ndarray | None, same: np.ndarray) -> np.ndarray:
+    """The levels at the positions ``values`` [N], None where one is NaN; the old cell where ``same`` holds."""
+    unknown = np.isnan(values)
+    found = forms[np.where(unknown, 0, values).astype(int)]
+    if unknown.any():
+        found = found.astype(object)
+        found[unknown] = None
+    if old is None or not same.any():
+        return found
+    return as_column([a if kept else b for a, b, kept in zip(old.tolist(), found.tolist(), same, strict=True)])

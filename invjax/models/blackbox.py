@@ -54,19 +54,33 @@ class BlackBoxApply:
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """The checked logits of x [N, *S], [N, K] float64. A row of NaN stays NaN; its example ends as NONFINITE."""
-        out = np.asarray(self.predict(_table(self.predict, x)), np.float64)
-        if self.classes == 2 and self.log and out.shape in ((len(x),), (len(x), 1)):
-            out = np.stack([1 - out.reshape(-1), out.reshape(-1)], axis=1)
-        if out.shape != (len(x), self.classes):
-            wanted = f"return [B, {self.classes}], one column per class"
-            raise BadArgument("predict_proba", wanted, hint=f"{x.shape} gave {out.shape}")
-        if not self.log:
-            return out
-        wrong = (out < -1e-6) | (out > 1 + 1e-6)
-        if wrong.any():
-            was = float(f"{out[wrong][0]:.6g}")
-            raise BadArgument("predict_proba", "return probabilities in [0, 1]", was, hint="log=False takes logits")
-        return np.log(np.clip(out, self.floor, 1.0))
+        out = asked(self.predict, _table(self.predict, x), len(x), self.classes, self.log)
+        return np.log(np.clip(out, self.floor, 1.0)) if self.log else out
+
+
+def asked(predict: Predict, rows: Any, count: int, classes: int, log: bool = True) -> np.ndarray:
+    """What ``predict`` says about ``count`` rows, checked: [N, K] float64, probabilities unless ``log`` is False.
+
+    Raises BadArgument: an output of another shape or outside [0, 1]; or whatever it raised itself, in its own words.
+    """
+    try:
+        out = np.asarray(predict(rows), np.float64)
+    except BadArgument:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        wanted = "answer for every row that it is asked about"
+        raise BadArgument("predict_proba", wanted, hint=f"it raised {type(error).__name__}: {said}") from error
+    if classes == 2 and log and out.shape in ((count,), (count, 1)):
+        out = np.stack([1 - out.reshape(-1), out.reshape(-1)], axis=1)
+    if out.shape != (count, classes):
+        wanted = f"return [B, {classes}], one column per class"
+        raise BadArgument("predict_proba", wanted, hint=f"{count} rows gave {out.shape}")
+    wrong = (out < -1e-6) | (out > 1 + 1e-6)
+    if log and wrong.any():
+        was = float(f"{out[wrong][0]:.6g}")
+        raise BadArgument("predict_proba", "return probabilities in [0, 1]", was, hint="log=False takes logits")
+    return out
 
 
 def _table(predict: Predict, x: np.ndarray) -> Any:

@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import FeatureSpace
-from invjax.core.numerics import at_least_float32
-from invjax.core.rows import map_rows
+from invjax.recourse.raw import logits_of, logits_of_table, table_of
 from invjax.recourse.wording import changes, costs, sentence
-from invjax.types import Array, LogitsFn
+from invjax.types import LogitsFn
 
-_CHUNK = 4096  # rows per call of the network
 _TOLD = 5  # the changes of a rejected answer are named up to this number
 
 
@@ -42,20 +40,6 @@ class Judged(NamedTuple):
     probability: np.ndarray  # [n] of the target there
     cost: np.ndarray  # [n] sum of cost times change; NaN where not accepted
     why: list[str]  # what is wrong with a claimed answer; "" where one was accepted or none was claimed
-
-
-def _logits(model: LogitsFn, x: Array) -> Array:
-    return at_least_float32(model(x))
-
-
-def logits_of(model: LogitsFn, x: np.ndarray) -> np.ndarray:
-    """[n, K] float64 logits of x [n, D], at a few compiled shapes only; NaN for rows with a NaN."""
-    whole = np.asarray(np.isfinite(x).all(1))
-    clean = np.where(whole[:, None], x, 0).astype(np.float32)
-    some = clean if len(x) else np.zeros((1, x.shape[1]), np.float32)
-    logits = map_rows(_logits, model, some, batch=_CHUNK, few_shapes=True)[: len(x)].astype(np.float64)
-    logits[~whole] = np.nan
-    return logits
 
 
 def predictor(model: LogitsFn) -> Callable[[np.ndarray], np.ndarray]:
@@ -86,17 +70,17 @@ def judge_claims(
     count = len(x)
     kept = Judged(
         np.zeros(count, bool), {name: column.copy() for name, column in table.items()}, x.copy(),
-        share_of(logits_of(model, x), question.target), np.full(count, np.nan), [""] * count,
+        share_of(logits_of_table(model, space, table), question.target), np.full(count, np.nan), [""] * count,
     )  # fmt: skip
     for p in range(candidates.shape[1]):
         rows = np.flatnonzero(claimed[:, p])
         if not len(rows):
             continue
         factual = {name: column[rows] for name, column in table.items()}
-        raw = space.decode(candidates[rows, p], factual)
+        raw = table_of(model, space, candidates[rows, p], factual)
         again = space.encode(raw, x.dtype)
         broken = space.violations(factual, raw)
-        logits = logits_of(model, again)
+        logits = logits_of_table(model, space, raw)
         said, share = classes_of(logits), share_of(logits, question.target[rows])
         cost = costs(space, factual, raw, (x[rows], again))
         better = []

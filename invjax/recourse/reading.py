@@ -13,8 +13,9 @@ from invjax.constraints import FeatureSpace
 from invjax.constraints.table import columns
 from invjax.core.errors import BadArgument, Words
 from invjax.data.tables.table import Table, TabularData
-from invjax.recourse.judging import classes_of, logits_of
+from invjax.recourse.judging import classes_of
 from invjax.recourse.plan import Plan
+from invjax.recourse.raw import logits_of_table
 from invjax.types import Status
 
 
@@ -47,7 +48,7 @@ def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> 
     for n, row in enumerate(x):
         if not reasons[n] and not np.isfinite(row).all():
             reasons[n] = "a cell is not a number"
-    logits = logits_of(plan.network, x)
+    logits = logits_of_table(plan.network, space, table)
     predicted = classes_of(logits)
     wanted = _targets(data, target, logits, predicted)
     status = np.full(len(names), Status.PENDING, np.int32)
