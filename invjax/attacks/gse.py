@@ -164,7 +164,8 @@ def step_length(
 ) -> Array:
     """The least t in [0, cap] with ``g·(clip(base − t direction) − r) <= goal``, by Newton steps; cap if there is none.
 
-    All [*S] but the scalars goal and cap. The slope counts the values that the box has not caught yet.
+    All [*S] but the scalars goal and cap. The slope counts the values that the box leaves free: those strictly inside,
+    and those at a side from which they move inwards, as every value of a black or white image does.
     """
     low, high = room
     t = jnp.zeros_like(cap)
@@ -172,7 +173,7 @@ def step_length(
     for _ in range(_NEWTON_STEPS):
         u = base - t * direction
         excess = jnp.sum(g * (jnp.clip(u, low, high) - r)) - goal
-        free = (u > low) & (u < high)
+        free = jnp.where(direction > 0, u > low, u < high)
         # A velocity across the gradient promises nothing: the floor keeps t finite and positive.
         along, floor = (jnp.sum(jnp.where(free, v, jnp.zeros_like(g))) for v in (g * direction, size))
         slope = jnp.maximum(along, 0.1 * floor)

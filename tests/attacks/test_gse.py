@@ -247,6 +247,12 @@ def test_step_length() -> None:
     one = jnp.clip(8 / jnp.sum(g * g), 0, big)  # as if there were no box
     two = step_length(g, r, goal, base, g, near, big)
     assert abs(model(two, near) - goal) < 0.5 * abs(model(one, near) - goal)
+    # What stands at a side and moves inwards is free; what moves outwards offers nothing.
+    sides = (jnp.where(g > 0, -5.0, 0.0), jnp.where(g > 0, 0.0, 5.0))
+    zero, goal = jnp.zeros_like(g), jnp.float32(-1)
+    inwards = step_length(g, zero, goal, zero, g, sides, big)
+    np.testing.assert_allclose(inwards, 1 / jnp.sum(g * g), rtol=1e-5)
+    assert step_length(g, zero, goal, zero, g, (-sides[1], -sides[0]), big) == 0
 
 
 FAST = {"steps": 40, "window": WINDOW, "blur": 5, "blur_sigma": 1.2}
