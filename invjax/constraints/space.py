@@ -107,32 +107,34 @@ class FeatureSpace(Schema):
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the schema as JSON."""
         features = []
-        for feature in self.features:
+        for feature, center, scale in zip(self.features, self.center.tolist(), self.scale.tolist(), strict=True):
             entry = {field.name: getattr(feature, field.name) for field in dataclasses.fields(feature)}
             entry["transitions"] = [[old, new, cost] for (old, new), cost in feature.transitions.items()]
             entry |= {side: _finite(entry[side]) for side in ("lower", "upper")}
+            if feature.kind != "category" or (center, scale) != (0.0, 1.0):
+                entry |= {"center": center, "scale": scale}
             features.append({key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()})
         relations = [{"coefficients": dict(r.coefficients), "upper": r.upper} for r in self.relations]
-        content = {
-            "invjax_feature_space": 1,
-            "features": features,
-            "relations": relations,
-            "center": self.center.tolist(),
-            "scale": self.scale.tolist(),
-        }
+        content = {"invjax_feature_space": 2, "features": features, "relations": relations}
         with open(path, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> FeatureSpace:
-        """Read what :meth:`to_json` wrote, or a file of that form. Raises BadArgument where it has another."""
+        """Read what :meth:`to_json` wrote, or a file of that form. Raises BadArgument where it has another.
+
+        A feature brings its own center and scale, so that one can be deleted or moved by hand. The first form of the
+        file had two lists beside the features instead, and is still read.
+        """
         with open(path, encoding="utf-8") as file:
             text = file.read()
         try:
             content = json.loads(text)
-            features = [_feature(entry) for entry in content["features"]]
+            entries = [dict(entry) for entry in content["features"]]
+            units = [_units(entries, side, content.get(side)) for side in ("center", "scale")]
+            features = [_feature(entry) for entry in entries]
             relations = [Relation(**entry) for entry in content.get("relations", ())]
-            return cls(features, relations, content.get("center"), content.get("scale"))
+            return cls(features, relations, *units)
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             wanted = "be a feature space as to_json writes it"
             raise BadArgument("path", wanted, os.fspath(path), hint=repr(error)) from None
@@ -152,6 +154,15 @@ class FeatureSpace(Schema):
 def _finite(value: float) -> float | None:
     """``value``, or None for an infinity, which JSON cannot hold."""
     return None if math.isinf(value) else value
+
+
+def _units(entries: list[dict[str, Any]], side: str, given: Any) -> Any:
+    """The centers or scales that the features bring, taken out of them; ``given`` (of the first form) where none does.
+
+    A feature without one has what ``FeatureSpace`` takes by default.
+    """
+    own = {str(entry.get("name")): entry.pop(side) for entry in entries if side in entry}
+    return own or given
 
 
 def _feature(entry: dict[str, Any]) -> Feature:

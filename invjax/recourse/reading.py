@@ -97,12 +97,7 @@ def _targets(data: TabularData, target: Any, logits: np.ndarray, predicted: np.n
     given = np.atleast_1d(np.asarray(target))
     if given.shape not in ((1,), (count,)):
         raise BadArgument("target", f"be one class or one for each of the {count} rows", Words(f"shape {given.shape}"))
-    wanted = []
-    for one in given.tolist():
-        by_name = [k for k, name in enumerate(data.classes) if name == str(one)]
-        if not by_name and not (isinstance(one, int) and 0 <= one < len(data.classes)):
-            raise BadArgument("target", f"be one of the classes {', '.join(data.classes)}", one)
-        wanted.append(one if isinstance(one, int) and not isinstance(target, str) else by_name[0])
+    wanted = [data.class_of(one) for one in given.tolist()]
     return np.broadcast_to(np.asarray(wanted, np.int32), (count,)).copy()
 
 

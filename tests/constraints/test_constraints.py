@@ -176,6 +176,15 @@ def test_json_round_trip(tmp_path: Path) -> None:
     assert again != FeatureSpace(own.features)
     json.loads((tmp_path / "space.json").read_text(), parse_constant=pytest.fail)  # no Infinity, which is not JSON
     np.testing.assert_array_equal(again.encode(table()), own.encode(table()))
+    content = json.loads((tmp_path / "space.json").read_text())
+    first = {"invjax_feature_space": 1, "center": own.center.tolist(), "scale": own.scale.tolist()}
+    bare = [{k: v for k, v in entry.items() if k not in ("center", "scale")} for entry in content["features"]]
+    (tmp_path / "first.json").write_text(json.dumps(content | first | {"features": bare}))
+    assert FeatureSpace.from_json(tmp_path / "first.json") == own  # the form of before
+    left = [entry for entry in content["features"] if entry["name"] != own.names[0]]  # as a hand deletes one
+    (tmp_path / "less.json").write_text(json.dumps(content | {"features": left, "relations": []}))
+    less = FeatureSpace.from_json(tmp_path / "less.json")
+    assert less == FeatureSpace(own.features[1:], (), own.center[1:], own.scale[1:])
     for text in ("no json", "[]", '{"features": [{"nom": 1}]}', "{}"):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(ValueError, match=r"bad\.json"):

@@ -284,6 +284,21 @@ def test_targets_and_arguments(plain):
         explain_rows(data, model, {"income": np.ones(1)})
 
 
+def test_classes_by_number(plain):
+    """A number is the class of that name first, and a position only where no class has a number for a name."""
+    data, _ = plain
+
+    def found(classes, *given):
+        return [data._replace(classes=classes).class_of(one) for one in given]
+
+    assert found(("1", "2"), 1, 2, "1", np.int64(2), 1.0) == [0, 1, 0, 1, 0]
+    assert found(("0.0", "1.0"), 1, "0", 0.0) == [1, 0, 0]
+    assert found(("no", "yes"), 1, "no", np.int32(0)) == [1, 0, 0]
+    for classes, given in ((("1", "2"), 0), (("no", "yes"), 2), (("no", "yes"), -1), (("no", "yes"), "1")):
+        with pytest.raises(ValueError, match=f"target must be one of the classes {', '.join(classes)}, was"):
+            found(classes, given)
+
+
 def test_plausibility(loans):
     """The bandwidth does not collapse on near copies; τ = 8 h²; a class of one row is an error."""
     data, _ = loans

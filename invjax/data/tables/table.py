@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace, Relation
+from invjax.core.errors import BadArgument
 
 Table = dict[str, np.ndarray]
 
@@ -39,12 +40,36 @@ class TabularData(NamedTuple):
         index = np.atleast_1d(np.arange(len(self.label))[index])
         return {name: values[index] for name, values in self.table.items()}
 
+    def class_of(self, given: Any, argument: str = "target") -> int:
+        """The index of a class given by its name, or by a number.
+
+        A number is a name first: 1 is the class "1" or "1.0". It is a position in ``classes`` only where no class has
+        a number for a name. Raises BadArgument about ``argument`` where there is no such class.
+        """
+        if str(given) in self.classes:
+            return self.classes.index(str(given))
+        values = [_number(name) for name in self.classes]
+        value = _number(given)
+        if value is not None and value in values:
+            return values.index(value)
+        position = isinstance(given, int | np.integer) and not isinstance(given, bool) and values.count(None)
+        if position == len(values) and 0 <= given < len(values):
+            return int(given)
+        raise BadArgument(argument, f"be one of the classes {', '.join(self.classes)}", given)
+
     def __repr__(self) -> str:
         counts = ", ".join(f"{name!r} {int((self.label == k).sum())}" for k, name in enumerate(self.classes))
         return (
             f"TabularData({self.name!r}: {len(self.label)} rows, {len(self.table)} features in {self.x.shape[1]} "
             f"columns; classes {counts}; {len(self.train)} to train, {len(self.test)} to test)"
         )
+
+
+def _number(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
 
 
 def assemble(
