@@ -1,7 +1,7 @@
 """FACE: a feasible and actionable path through the data to the target class.
 
     G = (training rows; an edge where two are near and the change is allowed),   w_ij = f((x_i + x_j) / 2) ‖x_i - x_j‖
-    x' = argmin over rows j with P(t | x_j) >= t_p and log p(x_j) >= t_d of the length of the shortest path x -> j   (1)
+    x' = argmin over rows j that have the target and log p(x_j) >= t_d of the length of the shortest path x -> j   (1)
 
 Source: Poyiadzi, Sokol, Santos-Rodriguez, De Bie, Flach 2020, "FACE: Feasible and Actionable Counterfactual
 Explanations". f falls with the density. The paper's -log p is negative where p > 1, and a longer path could then weigh
@@ -108,7 +108,7 @@ def face(
     neighbours: int = 20,
     eps: float | None = None,
     weight: str = "density",
-    probability: float = 0.5,
+    probability: float | None = None,
     quantile: float = 0.25,
     kappa: float = 0.0,
 ) -> Paths:
@@ -124,7 +124,9 @@ def face(
         by the density of ALL rows, in which the classes count by their frequency.
       graph, neighbours, eps: see :func:`near`. x itself is joined to its nearest rows in the same way.
       weight: "density", w_ij of (1), or "distance", f = 1.
-      probability: t_p, in (0, 1). The target must also win with the margin kappa (logit units, >= 0).
+      probability: t_p, the target's softmax probability at an end, whether or not it wins, in (0, 1); None: it must
+        win.
+      kappa: margin of that, logit units, >= 0.
       quantile: t_d is this quantile of log p(x_j | t) over the target's rows, in [0, 1).
 
     Returns:
@@ -138,7 +140,8 @@ def face(
     check_choice("weight", weight, ("density", "distance"))
     neighbours = check_whole("neighbours", neighbours)
     check("eps", eps, lambda v: graph == "knn" or v > 0, "a radius > 0")
-    check_number("probability", probability, lambda v: 0 < v < 1, "in (0, 1)")
+    if probability is not None:
+        check_number("probability", probability, lambda v: 0 < v < 1, "None or in (0, 1)")
     check_number("quantile", quantile, lambda v: 0 <= v < 1, "in [0, 1)")
     check_number("kappa", kappa, lambda v: v >= 0, "a margin >= 0")
     query = make_query(model, x, label, target, space=space, bounds=bounds)
@@ -163,7 +166,7 @@ def face(
     logits = map_rows(_logits, query.ctx.logits, rows, batch=CHUNK, few_shapes=True).astype(np.float64)
     ends = {int(t): _ends(logits, rows, classes, density, int(t), probability, quantile, kappa)
             for t in np.unique(problems.target)}  # fmt: skip
-    found, status = problems.x.copy(), query.early()
+    found, status = problems.x.copy(), query.early(probability)
     lengths, paths = np.full(count, np.inf), [np.empty(0, int) for _ in range(count)]
     for n in np.flatnonzero(status == Status.PENDING):
         status[n] = Status.NOT_FOUND
@@ -196,7 +199,7 @@ def _joined(query: Query, nodes: np.ndarray, rows: np.ndarray, edges: Edges) -> 
 
 
 def _ends(
-    logits: np.ndarray, rows: np.ndarray, classes: np.ndarray, density: Any, target: int, probability: float,
+    logits: np.ndarray, rows: np.ndarray, classes: np.ndarray, density: Any, target: int, probability: float | None,
     quantile: float, kappa: float,
 ) -> np.ndarray:  # fmt: skip
     """[M] bool: the rows that have the target, sure enough, in a dense region of its class."""
@@ -207,8 +210,11 @@ def _ends(
     if isinstance(density, HeldOut):  # a row is no witness of its own density
         values = np.where(members, np.asarray(density.held_out_log_prob(rows, classes)), values)
     others = np.where(np.arange(logits.shape[1]) == target, -np.inf, logits)
-    log_odds = logits[:, target] - np.logaddexp.reduce(others, axis=1)
-    wins = (logits[:, target] - others.max(1) > kappa) & (log_odds >= np.log(probability / (1 - probability)))
+    if probability is None:
+        wins = logits[:, target] - others.max(1) > kappa
+    else:
+        log_odds = logits[:, target] - np.logaddexp.reduce(others, axis=1)
+        wins = log_odds >= np.log(probability / (1 - probability)) + kappa
     return wins & (values >= np.quantile(values[members], quantile))
 
 

@@ -40,7 +40,7 @@ from invjax.counterfactuals.parts import proximity as distances
 from invjax.counterfactuals.parts.exchange import moves
 from invjax.counterfactuals.parts.multiplier import Here, step
 from invjax.penalties import PENALTIES
-from invjax.solvers.best import Best, nothing, shortfall
+from invjax.solvers.best import Best, nothing, shortfall, there
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 DIRECT, GRADUATED, POLISH, EXCHANGE, END = range(5)
@@ -191,7 +191,7 @@ def _tell(ctx: Context, problem: Problem, config: SCFE, state: SCFEState, ev: Ev
     x, dtype = problem.x, problem.x.dtype
     row = actions(ctx.constraints, problem)
     first, exchanging = (state.phase == DIRECT) & (state.count == 0), state.phase == EXCHANGE
-    clean = shortfall(problem, ev.logits, 0.0, config.probability) < 0
+    clean = there(problem, ev.logits, config.probability)
     aim = jnp.where(first, losses.wanted(ev.logits, problem.label, problem.target), state.aim)
 
     smooth, slope = jax.value_and_grad(lambda u: _smooth(ctx, problem, config, aim, u))(ev.point)

@@ -5,7 +5,8 @@ encoded columns), F features f, and a feature *changed* where any of its columns
 
     trivial    predict(x) = t                            counted separately: never a success, in no mean
     answered   x' is finite and the method claims it (Result: FOUND; an array: any |r_j| > tolerance)
-    valid      answered, not trivial, and predict(x') = t: judged here, whatever the method says
+    valid      answered, not trivial, and predict(x') = t: judged here, whatever the method says. With a
+               ``probability`` p "has the target" means P(t | x') >= p instead, also for trivial and redundant rows
     l2, l1     ‖r‖_2, ‖r‖_1
     l1_mad     Σ_j |r_j| / MAD_j                     MAD of the training rows, 1 where it is 0; a category adds 1  (1)
     l0         Σ_f [f changed]                           features, not columns
@@ -32,9 +33,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, check_number, of_shape
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
-from invjax.metrics.rows import Answers, PredictFn, answers, changed_features, column_features, flat, judge, raw_table
+from invjax.metrics.rows import (
+    Answers,
+    PredictFn,
+    answers,
+    changed_features,
+    column_features,
+    flat,
+    judge,
+    raw_table,
+    reaches,
+)
 
 NAN = float("nan")
 
@@ -80,6 +91,7 @@ def measure_counterfactuals(
     tolerance: float = 1e-4,
     lof_neighbours: int | None = 20,
     ynn_neighbours: int = 5,
+    probability: float | None = None,
 ) -> CounterfactualRecord:
     """All measures of N counterfactuals.
 
@@ -97,11 +109,15 @@ def measure_counterfactuals(
       tolerance: model units; smaller differences do not count as changes.
       lof_neighbours: k of (2), at most the number of rows less one; None leaves LOF out (and scikit-learn unused).
       ynn_neighbours: k of (4).
+      probability: what the target must have, in (0, 1), instead of being predicted; ``predict`` and ``retrained`` must
+        then give logits [n, K].
 
     Raises:
       ValueError: an argument of another shape. ImportError: LOF needs scikit-learn (extra ``data``).
     """
-    got = answers(x, counterfactuals, target, predict, tolerance)
+    if probability is not None:
+        check_number("probability", probability, lambda value: 0 < value < 1, "None or in (0, 1)")
+    got = answers(x, counterfactuals, target, predict, tolerance, probability)
     train, classes = _training(train_x, train_y, got.x.shape[1:])
     count = got.valid
     delta = (flat(got.cf) - flat(got.x))[count]
@@ -130,8 +146,10 @@ def measure_counterfactuals(
 
     broken = valid_decoded = nothing
     if space is not None and table is not None:
-        broken, valid_decoded = (fill(part) for part in _raw_judgement(got, count, space, table, predict, tolerance))
-    agree = [judge(other, points) == wanted for other in retrained]
+        broken, valid_decoded = (
+            fill(part) for part in _raw_judgement(got, count, space, table, predict, tolerance, probability)
+        )
+    agree = [reaches(other, points, wanted, probability) for other in retrained]
     return CounterfactualRecord(
         trivial=got.trivial,
         infeasible=got.infeasible,
@@ -147,7 +165,7 @@ def measure_counterfactuals(
         logdensity=logdensity,
         logdensity_rank=rank,
         ynn=ynn,
-        redundant=fill(redundant_changes(got.x[count], points, wanted, changed, feature_of, predict)),
+        redundant=fill(redundant_changes(got.x[count], points, wanted, changed, feature_of, predict, probability)),
         violations=broken,
         retrained=fill(np.mean(agree, axis=0)) if agree else nothing,
     )
@@ -204,6 +222,7 @@ def redundant_changes(
     changed: np.ndarray,
     feature_of: np.ndarray,
     predict: PredictFn,
+    probability: float | None = None,
     batch: int = 4096,
 ) -> np.ndarray:
     """[n] int64: changed features that can be put back, each alone, without losing the target.
@@ -218,7 +237,7 @@ def redundant_changes(
     for start in range(0, len(row), batch):
         rows, features = row[start : start + batch], feature[start : start + batch]
         points = np.where(feature_of[None] == features[:, None], old[rows], new[rows])
-        still = judge(predict, points.reshape(-1, *x.shape[1:])) == target[rows]
+        still = reaches(predict, points.reshape(-1, *x.shape[1:]), target[rows], probability)
         np.add.at(total, rows, still)
     return total
 
@@ -275,7 +294,13 @@ def _per_class(
 
 
 def _raw_judgement(
-    got: Answers, count: np.ndarray, space: Any, table: Mapping[str, Any], predict: PredictFn, tolerance: float
+    got: Answers,
+    count: np.ndarray,
+    space: Any,
+    table: Mapping[str, Any],
+    predict: PredictFn,
+    tolerance: float,
+    probability: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For the counted rows: constraints broken in raw units, and whether the decoded row is valid."""
     factual = {name: np.asarray(table[name])[count] for name in space.names}
@@ -284,4 +309,4 @@ def _raw_judgement(
     raw = raw_table(space, got.cf[count], factual, tolerance)
     broken = np.asarray([len(reasons) for reasons in space.violations(factual, raw)], np.float64)
     decoded = space.encode(space.decode(got.cf[count], factual))
-    return broken, (judge(predict, decoded) == got.target[count]).astype(np.float64)
+    return broken, reaches(predict, decoded, got.target[count], probability).astype(np.float64)

@@ -14,6 +14,9 @@ from invjax.types import Result, Status
 PredictFn = Callable[[np.ndarray], Any]  # [n, *S] -> [n] class indices, or [n, K] scores
 
 
+_ROUNDING = 1e-5  # of logits, in float32
+
+
 class Answers(NamedTuple):
     """Judged counterfactuals; N rows."""
 
@@ -26,8 +29,10 @@ class Answers(NamedTuple):
     valid: np.ndarray  # [N] bool, answered, not trivial, and of the target class
 
 
-def answers(x: Any, counterfactuals: Any, target: Any, predict: PredictFn, tolerance: float) -> Answers:
-    """Judge N counterfactuals, a Result or an array [N, *S], by ``predict``.
+def answers(
+    x: Any, counterfactuals: Any, target: Any, predict: PredictFn, tolerance: float, probability: float | None = None
+) -> Answers:
+    """Judge N counterfactuals, a Result or an array [N, *S], by ``predict``: see :func:`reaches`.
 
     Of a set of P per row ([N, P, *S]) the nearest valid one counts, or the first answered one if none is valid.
 
@@ -40,10 +45,10 @@ def answers(x: Any, counterfactuals: Any, target: Any, predict: PredictFn, toler
     status = np.asarray(counterfactuals.status) if isinstance(counterfactuals, Result) else None
     cf = np.asarray(counterfactuals.x if isinstance(counterfactuals, Result) else counterfactuals)
     if cf.ndim == rows.ndim + 1 and cf.shape[:1] + cf.shape[2:] == rows.shape and cf.shape[1] > 0:
-        return _nearest_of_sets(rows, cf, status, target, predict, tolerance)
+        return _nearest_of_sets(rows, cf, status, target, predict, tolerance, probability)
     if cf.shape != rows.shape:
         raise BadArgument("counterfactuals", f"be of the shape of x, {rows.shape}", of_shape(cf.shape))
-    return _judged(rows, cf, status, target, predict, tolerance)
+    return _judged(rows, cf, status, target, predict, tolerance, probability)
 
 
 def _nearest_of_sets(
@@ -53,13 +58,14 @@ def _nearest_of_sets(
     target: Any,
     predict: PredictFn,
     tolerance: float,
+    probability: float | None,
 ) -> Answers:
     """Judge sets [N, P, *S] and keep one answer of each."""
     count, each = cf.shape[:2]
     wanted = np.repeat(np.broadcast_to(np.asarray(target), (count,)), each)
     many = np.repeat(rows, each, axis=0)
     state = None if status is None else status.reshape(-1)
-    all_ = _judged(many, cf.reshape(many.shape), state, wanted, predict, tolerance)
+    all_ = _judged(many, cf.reshape(many.shape), state, wanted, predict, tolerance, probability)
     distance = np.square((all_.cf - all_.x).reshape(count, each, -1).astype(np.float64)).sum(2)
     order = np.where(all_.valid.reshape(count, each), distance, np.inf)
     order = np.where(np.isfinite(order).any(1, keepdims=True), order, ~all_.answered.reshape(count, each))
@@ -73,6 +79,7 @@ def _judged(
     target: Any,
     predict: PredictFn,
     tolerance: float,
+    probability: float | None,
 ) -> Answers:
     wanted = np.asarray(target)
     if wanted.shape not in ((), (len(rows),)) or not np.issubdtype(wanted.dtype, np.integer) or (wanted < 0).any():
@@ -85,10 +92,10 @@ def _judged(
     answered = finite & whole & (moved if status is None else status == Status.FOUND)
     factual = np.where(np.isfinite(rows), rows, 0)
     cf = np.where(answered.reshape(-1, *(1,) * len(axes)), cf, factual)
-    trivial = whole & (judge(predict, factual) == wanted)
+    trivial = whole & reaches(predict, factual, wanted, probability)
     infeasible = np.zeros(len(rows), bool) if status is None else status == Status.INFEASIBLE
     answered = answered & ~trivial
-    valid = answered & (judge(predict, cf) == wanted)
+    valid = answered & reaches(predict, cf, wanted, probability)
     return Answers(rows, cf, wanted, trivial, infeasible, answered, valid)
 
 
@@ -109,6 +116,21 @@ def judge(predict: PredictFn, rows: np.ndarray) -> np.ndarray:
     if said.shape != (len(rows),):
         raise BadArgument("predict", f"return {len(rows)} classes or [{len(rows)}, K] scores", of_shape(said.shape))
     return said.astype(np.int64)
+
+
+def reaches(predict: PredictFn, rows: np.ndarray, target: np.ndarray, probability: float | None = None) -> np.ndarray:
+    """[n] bool: rows [n, *S] have the target [n]: the class is predicted, or it has at least the probability.
+
+    probability: needs a ``predict`` that gives logits [n, K]; a row of NaN has no probability.
+    """
+    if probability is None or not len(rows):
+        return judge(predict, rows) == target
+    logits = np.asarray(predict(rows), np.float64)
+    if logits.ndim != 2 or len(logits) != len(rows) or logits.shape[1] < 2:
+        raise BadArgument("predict", f"return logits [{len(rows)}, K] with a probability", of_shape(logits.shape))
+    own = np.arange(logits.shape[1]) == np.asarray(target)[:, None]
+    others = np.logaddexp.reduce(np.where(own, -np.inf, logits), axis=1)
+    return logits[own] - others >= math.log(probability / (1 - probability)) - _ROUNDING
 
 
 def column_features(space: Any, width: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from invjax.recourse.raw import logits_of, logits_of_table, table_of
 from invjax.recourse.wording import changes, costs, sentence
 from invjax.types import LogitsFn
 
+_ROUNDING = 1e-6  # of a probability, in float32
 _TOLD = 5  # the changes of a rejected answer are named up to this number
 
 
@@ -28,7 +29,7 @@ class Requirements(NamedTuple):
     table: Mapping[str, np.ndarray]  # the same in raw units
     target: np.ndarray  # [n] wanted class
     most: int | None = None  # features that may change
-    probability: float = 0.0  # of the target
+    probability: float | None = None  # of the target; None: the target must win
 
 
 class Judged(NamedTuple):
@@ -59,12 +60,23 @@ def share_of(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.exp(shifted[np.arange(len(target)), target]) / np.exp(shifted).sum(1)
 
 
+def there(logits: np.ndarray, target: np.ndarray, probability: float | None) -> np.ndarray:
+    """[n] bool: these logits [n, K] are an answer, as the methods see it too (:func:`invjax.solvers.best.there`).
+
+    probability: None: the target wins; otherwise it has at least this softmax probability, winning or not.
+    """
+    if probability is None:
+        return classes_of(logits) == target
+    with np.errstate(invalid="ignore"):
+        return share_of(logits, target) >= probability - _ROUNDING
+
+
 def judge_claims(
     space: FeatureSpace, model: LogitsFn, question: Requirements, candidates: np.ndarray, claimed: np.ndarray
 ) -> Judged:
     """Hold candidates [n, P, D], of which those with ``claimed`` [n, P] are said to be answers, against (1).
 
-    An answer must also change a feature, at most ``most`` of them, and reach ``probability``.
+    An answer must also change a feature, and at most ``most`` of them; :func:`there` says what the class asks.
     """
     x, table = question.x, {name: np.asarray(question.table[name]) for name in space.names}
     count = len(x)
@@ -81,15 +93,14 @@ def judge_claims(
         again = space.encode(raw, x.dtype)
         broken = space.violations(factual, raw)
         logits = logits_of_table(model, space, raw)
-        said, share = classes_of(logits), share_of(logits, question.target[rows])
+        share = share_of(logits, question.target[rows])
+        enough = there(logits, question.target[rows], question.probability)
         cost = costs(space, factual, raw, (x[rows], again))
         better = []
         for i, n in enumerate(rows):
             wrong = _wrong(space, factual, raw, i, broken[i], question.most)
-            if not wrong and said[i] != question.target[n]:
+            if not wrong and not enough[i]:
                 wrong = f"after rounding to raw units the model gives the target class only probability {share[i]:.2f}"
-            if not wrong and share[i] < question.probability - 1e-4:
-                wrong = f"after rounding to raw units the target class has only probability {share[i]:.2f}"
             if wrong:
                 kept.why[n] = "" if kept.accepted[n] else f"{_told(space, factual, raw, i)} ({wrong})"
             elif not kept.accepted[n] or cost[i] < kept.cost[n]:

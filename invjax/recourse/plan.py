@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, check, check_choice, check_whole
+from invjax.core.errors import BadArgument, check, check_choice, check_number, check_whole
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.counterfactuals import REGISTRY, make
 from invjax.data.tables.table import TabularData
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     cut: Density | None  # the same, cut at its quantile
     alpha: float  # the share of a class's rows that is not plausible enough
     max_changes: int | None  # features that may change
-    probability: float  # of the target, required of an answer
+    probability: float | None  # that the target must have in an answer; None: it must win
     words: dict[str, str]  # the settings, for a reader
 
 
@@ -55,6 +55,7 @@ def make_plan(
     tau: float | None = None,
     density: Density | None = None,
     evaluator: Evaluator = white_box,
+    probability: float | None = None,
 ) -> Plan:
     """Check the model, the method and its constants, and fit what it needs.
 
@@ -65,6 +66,8 @@ def make_plan(
         max_changes = check_whole("max_changes", max_changes)
     if tau is not None:
         check("tau", tau, lambda value: value >= 0, "a weight >= 0")
+    if probability is not None:
+        check_number("probability", probability, lambda value: 0 < value < 1, "None or in (0, 1)")
     check("plausibility", plausibility, lambda value: 0 <= value < 1, "a share in (0, 1), or 0 for none")
     if name == "pcfe" and evaluator is not white_box:
         raise BadArgument("method", "be another than 'pcfe' for a black box", hint="it needs the model's own gradient")
@@ -77,13 +80,15 @@ def make_plan(
     if method in FUNCTIONS:
         _refuse(name, max_changes=max_changes, tau=tau)
         config, used = None, kernels if density is None else density
+        if name == "pcfe":
+            _refuse(name, probability=probability)
     elif isinstance(method, str):
-        config, used = _configured(method, data, train, fitted, max_changes, tau, density)
+        config, used = _configured(method, data, train, fitted, max_changes, tau, density, probability)
     else:
-        for constant, value in (("max_changes", max_changes), ("tau", tau)):
+        for constant, value in (("max_changes", max_changes), ("tau", tau), ("probability", probability)):
             if value is not None:
                 raise BadArgument(constant, "be set in the configuration of the method, where one is given")
-        config, used = method, None
+        config, used, probability = method, None, getattr(method, "probability", None)
         if hasattr(method, "tau"):
             used = cut if density is None else density
     most = getattr(config, "max_changes", None)
@@ -93,7 +98,9 @@ def make_plan(
         "changed features": "any number" if most is None else f"at most {most}",
         "plausibility": _plausibility_in_words(name, config, used, plausibility, density is not None),
     }
-    probability = float(getattr(config, "probability", None) or 0.0)
+    if probability is not None:
+        probability = float(probability)
+        words["probability"] = f"of the target at least {probability:g}"
     return Plan(
         data, network, evaluator, train, name, config, used, kernels, cut, plausibility, most, probability, words
     )
@@ -107,6 +114,7 @@ def _configured(
     max_changes: int | None,
     tau: float | None,
     density: Density | None,
+    probability: float | None,
 ) -> tuple[Config, Density | None]:
     """The configuration of a method by name, and the density that goes with it."""
     fields = {field.name for field in dataclasses.fields(make(method))}
@@ -115,6 +123,10 @@ def _configured(
         if "max_changes" not in fields:
             _refuse(method, max_changes=max_changes)
         constants["max_changes"] = max_changes
+    if probability is not None:
+        if "probability" not in fields:
+            _refuse(method, probability=probability)
+        constants["probability"] = float(probability)
     if "tau" not in fields:
         _refuse(method, tau=tau)
         return make(method, **constants), None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
+from invjax.core.errors import BadArgument
 from invjax.counterfactuals import certify
 from invjax.recourse.answers import Person
 from invjax.recourse.concluding import Conclusion
@@ -15,6 +17,13 @@ from invjax.recourse.wording import changes, sentence
 from invjax.types import Status
 
 _MARGIN = 1e-4  # logit units: the class need only win
+
+
+def check_certify(plan: Plan) -> None:
+    """Raise ValueError unless the wanted probability is a margin of logits, which is what can be proved."""
+    if plan.probability is not None and (plan.probability < 0.5 or len(plan.data.classes) != 2):
+        hint = "a proof takes a probability of at least 0.5, and two classes"
+        raise BadArgument("certify", "be left out with this probability", hint=hint)
 
 
 def prove(plan: Plan, rows: AskedRows, answers: Conclusion, *, time_limit: float) -> tuple[Person, ...]:
@@ -29,9 +38,10 @@ def prove(plan: Plan, rows: AskedRows, answers: Conclusion, *, time_limit: float
     todo = np.array([n for n, person in enumerate(proved) if person.status in asked], int)
     if not len(todo):
         return answers.people
+    odds = 0.0 if plan.probability is None else math.log(plan.probability / (1 - plan.probability))
     found = certify(
-        plan.network, rows.x[todo], rows.predicted[todo], rows.target[todo], answers.result.rows(todo), space=space,
-        norm="l0", kappa=_MARGIN, time_limit=time_limit,
+        plan.network, rows.x[todo], rows.rivals(todo), rows.target[todo], answers.result.rows(todo), space=space,
+        norm="l0", kappa=_MARGIN + odds, time_limit=time_limit,
     )  # fmt: skip
     factual = space.decode(rows.x[todo])
     better = space.decode(np.asarray(found.x), factual)

@@ -13,7 +13,7 @@ from invjax.constraints import FeatureSpace
 from invjax.constraints.table import columns
 from invjax.core.errors import BadArgument, Words
 from invjax.data.tables.table import Table, TabularData
-from invjax.recourse.judging import classes_of
+from invjax.recourse.judging import classes_of, share_of, there
 from invjax.recourse.plan import Plan
 from invjax.recourse.raw import logits_of_table
 from invjax.types import Status
@@ -31,10 +31,16 @@ class AskedRows(NamedTuple):
     status: np.ndarray  # [N] int32, PENDING for the rows that need a method
     reasons: list[str]  # why another row has no answer
 
+    def rivals(self, rows: np.ndarray) -> np.ndarray:
+        """[n] int32: the likeliest class of each row but its target: as a rule, the predicted one."""
+        rest = self.logits[rows].copy()
+        rest[np.arange(len(rows)), self.target[rows]] = -np.inf
+        return rest.argmax(1).astype(np.int32)
+
     def question(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The n rows that need a method: their indices [n], x [n, D], label and target [n] int32."""
+        """The n rows that need a method: their indices [n], x [n, D], :meth:`rivals` and target [n] int32."""
         todo = np.flatnonzero(self.status == Status.PENDING)
-        return todo, self.x[todo], self.predicted[todo].astype(np.int32), self.target[todo].astype(np.int32)
+        return todo, self.x[todo], self.rivals(todo), self.target[todo].astype(np.int32)
 
 
 def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> AskedRows:
@@ -53,7 +59,7 @@ def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> 
     wanted = _targets(data, target, logits, predicted)
     status = np.full(len(names), Status.PENDING, np.int32)
     status[predicted < 0] = Status.NONFINITE
-    status[predicted == wanted] = Status.ALREADY_TARGET
+    status[there(logits, wanted, plan.probability) & (predicted >= 0)] = Status.ALREADY_TARGET
     bound = _nothing_may_change(space, x)
     for n in range(len(names)):
         if reasons[n]:
@@ -63,7 +69,7 @@ def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> 
         elif status[n] == Status.NONFINITE:
             reasons[n] = "the model gives no finite numbers for this row"
         elif status[n] == Status.ALREADY_TARGET:
-            reasons[n] = f"the model already says {data.classes[wanted[n]]!r}"
+            reasons[n] = _already(plan.probability, data.classes[wanted[n]], logits[n], wanted[n])
     return AskedRows(names, table, x, logits, predicted, wanted, status, reasons)
 
 
@@ -99,6 +105,13 @@ def _targets(data: TabularData, target: Any, logits: np.ndarray, predicted: np.n
         raise BadArgument("target", f"be one class or one for each of the {count} rows", Words(f"shape {given.shape}"))
     wanted = [data.class_of(one) for one in given.tolist()]
     return np.broadcast_to(np.asarray(wanted, np.int32), (count,)).copy()
+
+
+def _already(probability: float | None, name: str, logits: np.ndarray, target: int) -> str:
+    if probability is None:
+        return f"the model already says {name!r}"
+    share = share_of(logits[None], np.array([target]))[0]
+    return f"the model already gives {name!r} the probability {share:.2f}"
 
 
 def _nothing_may_change(space: FeatureSpace, x: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,10 +17,10 @@ from invjax.engine.evaluate import white_box
 from invjax.metrics import measure_counterfactuals, summarize_counterfactuals
 from invjax.recourse.answers import Explanation, FrontierStep
 from invjax.recourse.concluding import Conclusion, conclude
-from invjax.recourse.judging import predictor
 from invjax.recourse.methods import call_method, check_frontier, frontier_of
 from invjax.recourse.plan import Plan, make_plan
-from invjax.recourse.proofs import prove
+from invjax.recourse.proofs import check_certify, prove
+from invjax.recourse.raw import logits_of
 from invjax.recourse.reading import AskedRows, read_rows
 from invjax.types import Array, Config, Density, Evaluator
 
@@ -51,6 +52,7 @@ def explain_rows(
     tau: float | None = None,
     density: Density | None = None,
     evaluator: Evaluator = white_box,
+    probability: float | None = None,
     frontier: int = 0,
     certify: bool = False,
     time_limit: float = 30.0,
@@ -81,6 +83,9 @@ def explain_rows(
       tau: weight of the log density; None: see :mod:`invjax.recourse.plausible`, or 1 with ``density``.
       density: your own density instead of the kernels; with log_prob(x, label).
       evaluator: for a black box, see :mod:`invjax.engine.blackbox`.
+      probability: p, that the target must have in an answer, in (0, 1), also below 1/2 and below that of another class;
+        None: the target must win. It decides for the method, the judge and the status alike: a row whose target
+        has it is ALREADY_TARGET. For methods with this constant.
       frontier: M > 0 also finds the best answers with 1, …, M changed features (S-CFE with a differentiable model).
       certify: also prove for each row how few changed features suffice, or that no allowed change leads to the class
         (a MILP; small ReLU networks and logistic regression only). time_limit: seconds for each of these proofs.
@@ -92,9 +97,11 @@ def explain_rows(
     """
     plan = make_plan(
         data, model, method, max_changes=max_changes, plausibility=plausibility, tau=tau, density=density,
-        evaluator=evaluator,
+        evaluator=evaluator, probability=probability,
     )  # fmt: skip
     check_frontier(plan, frontier)
+    if certify:
+        check_certify(plan)
     asked = read_rows(plan, rows, ids, target)
     result = call_method(plan, asked, key=key, lanes=lanes, progress=progress)
     answers = conclude(plan, asked, result, plan.max_changes)
@@ -114,7 +121,8 @@ def _explanation(plan: Plan, rows: AskedRows, answers: Conclusion, steps: tuple[
     """The answers with their measures."""
     data = plan.data
     record = measure_counterfactuals(
-        rows.x, answers.result, rows.target, predict=predictor(plan.network), space=data.space, table=rows.table,
+        rows.x, answers.result, rows.target, predict=partial(logits_of, plan.network), probability=plan.probability,
+        space=data.space, table=rows.table,
         train_x=data.x[plan.train], train_y=data.label[plan.train], density=plan.kernels,
         lof_neighbours=_NEIGHBOURS if find_spec("sklearn") else None,
     )  # fmt: skip

@@ -59,6 +59,15 @@ def nothing(problem: Problem, *, ties: bool = False) -> Best:
     return Best(problem.x, far, far if ties else None)
 
 
+def there(problem: Problem, logits: Array, probability: ArrayLike | None = None) -> Array:
+    """[] bool: the logits [K] are an answer, with nothing to spare. The judge of tables asks the same question.
+
+    probability: None: the target wins strictly; otherwise it has at least this softmax probability, winning or not.
+    """
+    missing = shortfall(problem, logits, 0.0, probability)
+    return missing < 0 if probability is None else missing <= 0
+
+
 def shortfall(problem: Problem, logits: Array, kappa: ArrayLike, probability: ArrayLike | None = None) -> Array:
     """[] how much the point lacks to be valid, in logit units; at most 0 where it is valid.
 

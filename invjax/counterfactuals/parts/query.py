@@ -8,22 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import losses
 from invjax.core.errors import BadArgument
 from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import map_rows
 from invjax.engine import checks
+from invjax.solvers.best import there
 from invjax.types import Array, ArrayLike, Bounds, Context, LogitsFn, Problem, Result, Status
 
 CHUNK = 4096  # rows of a table at once
 
 
-def _early(ctx: Context, problems: Problem) -> Array:
+def _early(given: tuple[Context, Array | None], problems: Problem) -> Array:
     """[N] int32: the Status of rows that need no search, PENDING for the others."""
+    ctx, probability = given
     logits = at_least_float32(ctx.logits(problems.x))
-    reached = jax.vmap(losses.reached)(logits, problems.label, problems.target)
-    status = jnp.where(reached, Status.ALREADY_TARGET, Status.PENDING)
+    has_target = jax.vmap(lambda problem, z: there(problem, z, probability))(problems, logits)
+    status = jnp.where(has_target, Status.ALREADY_TARGET, Status.PENDING)
     status = jnp.where(jnp.isnan(logits).any(1), Status.NONFINITE, status)
     if ctx.constraints is not None:
         status = jnp.where(jax.vmap(ctx.constraints.permits)(problems.x), status, Status.INFEASIBLE)
@@ -43,9 +44,13 @@ class Query(NamedTuple):
         layout = None if self.ctx.constraints is None else self.ctx.constraints.layout
         return layout is None or not (layout.has_grids or layout.has_categories or layout.has_relations)
 
-    def early(self) -> np.ndarray:
-        """[N] int32: ALREADY_TARGET, NONFINITE, INFEASIBLE (the row breaks its own schema), or PENDING."""
-        return np.array(map_rows(_early, self.ctx, self.problems, batch=CHUNK, few_shapes=True))
+    def early(self, probability: float | None = None) -> np.ndarray:
+        """[N] int32: ALREADY_TARGET, NONFINITE, INFEASIBLE (the row breaks its own schema), or PENDING.
+
+        probability: that the target must have; None: it must win.
+        """
+        wanted = None if probability is None else jnp.asarray(probability, jnp.float32)
+        return np.array(map_rows(_early, (self.ctx, wanted), self.problems, batch=CHUNK, few_shapes=True))
 
     def result(self, x: Any, status: np.ndarray, evaluations: Any, forwards: Any, attempt: Any) -> Result:
         """The answers x [N, D] as a Result."""

@@ -24,7 +24,7 @@ from invjax import constraints, losses
 from invjax.core.config import require, require_above, require_at_least
 from invjax.core.numerics import select
 from invjax.solvers import search
-from invjax.solvers.best import Best, nothing, shortfall
+from invjax.solvers.best import Best, nothing, shortfall, there
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
 RENAMED = {"grow": "growth", "iterations": "steps", "step": "step_size"}
@@ -95,8 +95,8 @@ def is_valid(config: Any, problem: Problem, logits: Array) -> Array:
 
 
 def is_clean(config: Any, problem: Problem, logits: Array) -> Array:
-    """[] bool: the input itself is an answer, kappa apart."""
-    return shortfall(problem, logits, 0.0, config.probability) < 0
+    """[] bool: the input itself is an answer, without kappa."""
+    return there(problem, logits, config.probability)
 
 
 def hinge(config: Any, problem: Problem, logits: Array, margin: ArrayLike | None = None) -> Array:
