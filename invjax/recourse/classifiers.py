@@ -1,10 +1,11 @@
-"""The classifier of a table by name: trained here, read from a file, or the user's own function."""
+"""The classifier of a table by name: trained here, read from a file, or the user's own function or fitted model."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +15,16 @@ import numpy as np
 import optax
 
 from invjax.core.errors import BadArgument, check_choice
-from invjax.core.logits import as_logits_fn, num_classes
+from invjax.core.logits import num_classes
 from invjax.data.tables.table import TabularData
 from invjax.engine.blackbox import antithetic, surrogate
 from invjax.engine.evaluate import white_box
 from invjax.models import LogitsModel, as_logits, load
 from invjax.models.binary import binary
 from invjax.models.blackbox import black_box, distill, with_surrogate
-from invjax.recourse.judging import predictor
+from invjax.recourse.fitted import TablePredictor, is_fitted, table_predictor
+from invjax.recourse.judging import classes_of
+from invjax.recourse.raw import logits_of_table, model_of_table, rows_of
 from invjax.types import Array, Evaluator, LogitsFn
 
 _HIDDEN = (20, 20)
@@ -39,17 +42,30 @@ class TableClassifier(NamedTuple):
     words: str  # what it is
     accuracy: float = np.nan  # on ``data.test``; NaN if it is empty
     weights: LogitsModel | None = None  # what was trained here, to be kept
+    predictor: TablePredictor | None = None  # a fitted model, asked in raw units
 
 
-def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surrogate", seed: int = 0) -> TableClassifier:
-    """A classifier for the columns of ``data.x``.
+def classifier(
+    data: TabularData,
+    name: Any = "mlp",
+    *,
+    gradient: str = "surrogate",
+    classes: Any = None,
+    threshold: float | None = None,
+    dtypes: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> TableClassifier:
+    """A classifier for the rows of ``data``.
 
     Args:
       name: "mlp" (two hidden layers of 20) or "logistic", trained on ``data.train``; "forest", scikit-learn's with 100
-        trees; a ``.npz`` of an MLP's weights; or ``module:name``, an object that is imported: a function or nnx.Module
-        [B, D] -> [B, K] logits, or a fitted predictor with ``predict_proba``.
+        trees; a ``.npz`` of an MLP's weights; ``module:name``, an object that is imported; or an object itself. A
+        function, nnx.Module or LogitsModel maps the encoded columns ``data.x``, [B, D] -> [B, K] logits. A fitted
+        predictor (``predict_proba``, ``decision_function`` or ``predict``) is asked in raw columns, by name:
+        :func:`invjax.recourse.fitted.table_predictor`.
       gradient: for a forest or predictor: "surrogate", the gradient of a network that imitates it, or "antithetic"
         differences. In both cases the predictor itself decides which class a point has.
+      classes, threshold, dtypes: of a fitted predictor, see there.
       seed: of the training.
 
     Raises:
@@ -57,38 +73,57 @@ def classifier(data: TabularData, name: str = "mlp", *, gradient: str = "surroga
       scikit-learn is missing (extra ``data``).
     """
     check_choice("gradient", gradient, _GRADIENTS)
-    if name in ("mlp", "logistic"):
+    own: Any = name
+    if isinstance(name, str) and ":" in name:
+        own = _imported(name)
+    if is_fitted(own):
+        words = name if isinstance(name, str) else "the model"
+        fitted = table_predictor(own, data, classes=classes, threshold=threshold, dtypes=dtypes, name=words)
+        return _tested(_of_rows(data, fitted, gradient, seed), data)
+    for argument, value in (("classes", classes), ("threshold", threshold), ("dtypes", dtypes)):
+        if value is not None:
+            raise BadArgument(argument, "be left out for a model that is no fitted predictor", value)
+    if not isinstance(own, str):
+        words = name if isinstance(name, str) else "the model"
+        chosen = TableClassifier(_two_classes(as_logits(own), data), white_box, words)
+    elif name in ("mlp", "logistic"):
         weights = train_mlp(data, _HIDDEN if name == "mlp" else (), seed)
         words = "a network with two hidden layers of 20" if name == "mlp" else "logistic regression"
         chosen = TableClassifier(weights, white_box, f"{words}, trained on {len(data.train)} rows", weights=weights)
     elif name == "forest":
         words = f"a forest of 100 trees, trained on {len(data.train)} rows"
-        chosen = _predictor(data, _forest(data, seed).predict_proba, words, gradient, seed)
+        predict = _forest(data, seed).predict_proba
+        box = black_box(predict, len(data.classes), floor=1e-3, example=data.x[_whole(data, data.train)[0]])
+        chosen = _with_gradient(data, box, predict, words, gradient, seed)
     elif name.endswith(".npz"):
         try:
             model = load("mlp", name)
         except ValueError as error:
             raise BadArgument("model", "be the npz of an MLP's weights", hint=str(error)) from error
         chosen = TableClassifier(_two_classes(model, data), white_box, f"the network of {Path(name).name}")
-    elif ":" in name:
-        found = _imported(name)
-        if hasattr(found, "predict_proba"):
-            chosen = _predictor(data, found.predict_proba, name, gradient, seed)
-        else:
-            chosen = TableClassifier(_two_classes(as_logits(found), data), white_box, name)
     else:
         raise BadArgument("model", "be mlp, logistic, forest, a .npz file or module:name", name)
+    return _tested(chosen, data)
+
+
+def _tested(chosen: TableClassifier, data: TabularData) -> TableClassifier:
+    """The classifier with its accuracy on the test rows, after the check that it fits the data."""
+    _check_fit(chosen.model, data)
+    said = classes_of(logits_of_table(chosen.model, data.space, data.rows(data.test)))
+    known = said >= 0
+    if not known.any():
+        return chosen
+    return chosen._replace(accuracy=float((said == data.label[data.test])[known].mean()))
+
+
+def _check_fit(model: LogitsFn, data: TabularData) -> None:
+    """Raise BadArgument unless the model maps the columns of the data to its classes."""
     try:
-        found = num_classes(chosen.model, data.x.shape[1:], np.float32)
+        found = num_classes(model, data.x.shape[1:], np.float32)
     except ValueError as error:
         raise BadArgument("model", f"take the {data.x.shape[1]} columns of {data.name}", hint=str(error)) from error
     if found != len(data.classes):
         raise BadArgument("model", f"have the {len(data.classes)} classes of {data.name}", found)
-    test = _whole(data, data.test)
-    if not len(test):
-        return chosen
-    right = predictor(as_logits_fn(chosen.model))(data.x[test]) == data.label[test]
-    return chosen._replace(accuracy=float(right.mean()))
 
 
 def train_mlp(data: TabularData, hidden: tuple[int, ...] = _HIDDEN, seed: int = 0) -> LogitsModel:
@@ -152,14 +187,22 @@ def _two_classes(model: LogitsModel, data: TabularData) -> LogitsModel:
     return binary(model) if len(data.classes) == 2 and out.shape in ((2,), (2, 1)) else model
 
 
-def _predictor(data: TabularData, predict_proba: Any, words: str, gradient: str, seed: int) -> TableClassifier:
-    rows = _whole(data, data.train)[:_IMITATED]
-    box = black_box(predict_proba, len(data.classes), floor=1e-3, example=data.x[rows[0]])
+def _of_rows(data: TabularData, fitted: TablePredictor, gradient: str, seed: int) -> TableClassifier:
+    """A predictor of raw rows with a gradient beside it."""
+    box = model_of_table(fitted, data.space, data.table, len(data.classes))
+    return _with_gradient(data, box, rows_of(box), fitted.words, gradient, seed)._replace(predictor=fitted)
+
+
+def _with_gradient(
+    data: TabularData, box: LogitsModel, predict: Any, words: str, gradient: str, seed: int
+) -> TableClassifier:
+    """A black box of the encoded columns, ``predict`` [B, D] -> [B, K], with a gradient beside it."""
     if gradient == "antithetic":
         width = data.x.shape[1]
         how = antithetic(samples=max(16, width), scale=0.3)
         return TableClassifier(box, how, f"{words}; gradients by {how.calls((width,))} calls of it")
-    beside = distill(predict_proba, data.x[rows], key=jax.random.key(seed), classes=len(data.classes))
+    rows = _whole(data, data.train)[:_IMITATED]
+    beside = distill(predict, data.x[rows], key=jax.random.key(seed), classes=len(data.classes))
     return TableClassifier(with_surrogate(box, beside), surrogate, f"{words}; gradients of a network that imitates it")
 
 

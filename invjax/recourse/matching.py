@@ -58,7 +58,7 @@ def check_order(own: Sequence[Any] | None, names: Sequence[str], predicted: np.n
             right, swapped = table[i, i] + table[j, j], table[i, j] + table[j, i]
             if right < _PROOF * (right + swapped) or not right:
                 what = "its outputs have no names" if own is None else f"its classes are {_listed(own)}"
-                best = [names[k] for k in linear_sum_assignment(-table.T)[1]]
+                best = [names[int(k)] for k in linear_sum_assignment(-table.T)[1]]
                 example = _mapping(range(count) if own is None else own, best)
                 raise BadArgument(
                     "classes", f"say which of the model's outputs is which of {_listed(names)}",
