@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, check_choice
 
 _KINDS = ("continuous", "integer", "ordinal", "category")
@@ -36,6 +37,7 @@ class Feature:
       cost: the weight of this feature in every penalty, > 0.
       transitions: costs of the switches of a category, ``{(from, to): cost}``; None forbids a switch, and a switch
         that is not named costs 1.
+      notation: how a file writes its numbers (:class:`invjax.constraints.notation.Notation`); None: as Python does.
 
     Raises BadArgument naming the feature and the field.
     """
@@ -49,6 +51,7 @@ class Feature:
     direction: str = "both"
     cost: float = 1.0
     transitions: Mapping[tuple[Level, Level], float | None] = dataclasses.field(default_factory=dict)
+    notation: Notation | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(_plain(level) for level in self.levels))
@@ -66,6 +69,7 @@ class Feature:
             self._check_levels()
         else:
             self._need(not self.levels, "levels", f"empty for a feature of kind {self.kind!r}")
+        self._need(self.notation is None or not self.levelled, "notation", "None for a feature with levels")
         if self.kind == "integer":
             for field, value in (("lower", self.lower), ("step", float(self.step or 1))):
                 self._need(math.isinf(value) or value.is_integer(), field, "whole for an integer feature")
@@ -115,7 +119,14 @@ class Feature:
         """Its range in words: ``"[0, 5] in steps of 0.5"``."""
         if self.levelled:
             return f"one of {', '.join(map(str, self.levels))}"
-        return f"[{self.lower:g}, {self.upper:g}]" + (f" in steps of {self.grid:g}" if self.grid else "")
+        low, high = (f"{side:g}" if self.notation is None else self.shown(side) for side in (self.lower, self.upper))
+        return f"[{low}, {high}]" + (f" in steps of {self.grid:g}" if self.grid else "")
+
+    def shown(self, cell: Any) -> Any:
+        """A cell as the file of the table writes it; cells that are no finite numbers stay as they are."""
+        if self.notation is None or not _number(cell) or not math.isfinite(cell):
+            return cell
+        return self.notation.write(float(cell))
 
     def _check_levels(self) -> None:
         self._need(len(self.levels) > 0, "levels", "at least one level")

@@ -40,7 +40,8 @@ def moves(features: Sequence[Feature], factual: Table, table: Table) -> list[lis
     for feature in features:
         before, after = numbers(feature, old[feature.name]), numbers(feature, new[feature.name])
         for i, (a, b) in enumerate(zip(before.tolist(), after.tolist(), strict=True)):
-            said = f"{feature.name}: {old[feature.name][i]} -> {new[feature.name][i]}"
+            sides = (feature.shown(side[feature.name][i]) for side in (old, new))
+            said = f"{feature.name}: {' -> '.join(map(str, sides))}"
             if feature.direction == "none" and a != b and not (math.isnan(a) and math.isnan(b)):
                 rows[i].append(f"{said}, but it is immutable")
             if feature.direction == "up" and b < a:
@@ -68,9 +69,9 @@ def _own(feature: Feature, column: np.ndarray, values: np.ndarray, rows: list[li
         what = f"is {str(column[i])!r}, must be {feature.describe()}"
         rows[i].append(f"{feature.name} {what if feature.levelled else what + ', a finite number'}")
     for i in np.flatnonzero(outside):
-        rows[i].append(f"{feature.name} is {column[i]}, outside {feature.describe()}")
+        rows[i].append(f"{feature.name} is {feature.shown(column[i])}, outside {feature.describe()}")
     for i in np.flatnonzero(off):
-        rows[i].append(f"{feature.name} is {column[i]}, not on the grid {feature.origin:g} + k * {feature.grid:g}")
+        rows[i].append(f"{feature.name} is {feature.shown(column[i])}, not on the grid {feature.origin:g} + k * {feature.grid:g}")
 
 
 def _related(

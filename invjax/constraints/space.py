@@ -15,6 +15,7 @@ from invjax.constraints import encode as coding
 from invjax.constraints import judge
 from invjax.constraints.compiled import Constraints, compile_space
 from invjax.constraints.features import Feature, Relation
+from invjax.constraints.notation import Notation
 from invjax.constraints.schema import Schema
 from invjax.constraints.table import Table, columns, infer_features, numbers
 from invjax.core.errors import BadArgument, Words
@@ -109,6 +110,7 @@ class FeatureSpace(Schema):
         features = []
         for feature, center, scale in zip(self.features, self.center.tolist(), self.scale.tolist(), strict=True):
             entry = {field.name: getattr(feature, field.name) for field in dataclasses.fields(feature)}
+            entry["notation"] = None if feature.notation is None else feature.notation._asdict()
             entry["transitions"] = [[old, new, cost] for (old, new), cost in feature.transitions.items()]
             entry |= {side: _finite(entry[side]) for side in ("lower", "upper")}
             if feature.kind != "category" or (center, scale) != (0.0, 1.0):
@@ -169,4 +171,6 @@ def _feature(entry: dict[str, Any]) -> Feature:
     sides = {"lower": -math.inf, "upper": math.inf}
     entry = {key: sides[key] if key in sides and value is None else value for key, value in entry.items()}
     transitions = {(old, new): cost for old, new, cost in entry.pop("transitions", ())}
+    if entry.get("notation") is not None:
+        entry["notation"] = Notation(**entry["notation"])
     return Feature(**{**entry, "levels": tuple(entry.get("levels", ()))}, transitions=transitions)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints.features import Feature
+from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, of_shape
 
 Table = Any  # dict name -> [N] array, a pandas DataFrame, or a [N, F] array
@@ -51,7 +52,7 @@ def numbers(feature: Feature, column: np.ndarray) -> np.ndarray:
         return _positions(feature, column)
     if column.dtype.kind in "fiub":
         return column.astype(np.float64)
-    return np.array([_as_number(cell) for cell in column], np.float64).reshape(len(column))
+    return np.array([_as_number(cell, feature.notation) for cell in column], np.float64).reshape(len(column))
 
 
 def _positions(feature: Feature, column: np.ndarray) -> np.ndarray:
@@ -68,7 +69,12 @@ def _positions(feature: Feature, column: np.ndarray) -> np.ndarray:
     return np.array([position(cell) for cell in column.tolist()], np.float64).reshape(len(column))
 
 
-def _as_number(cell: Any) -> float:
+def _as_number(cell: Any, notation: Notation | None) -> float:
+    """The number of a cell, in the feature's own notation first; a percentage only if it says so."""
+    if notation is not None and isinstance(cell, str):
+        value = notation.read(cell)
+        if value is not None or notation.suffix.strip() in ("%", "‰"):
+            return math.nan if value is None else value
     try:
         return float(cell)
     except (TypeError, ValueError):
