@@ -71,7 +71,8 @@ def _own(feature: Feature, column: np.ndarray, values: np.ndarray, rows: list[li
     for i in np.flatnonzero(outside):
         rows[i].append(f"{feature.name} is {feature.shown(column[i])}, outside {feature.describe()}")
     for i in np.flatnonzero(off):
-        rows[i].append(f"{feature.name} is {feature.shown(column[i])}, not on the grid {feature.origin:g} + k * {feature.grid:g}")
+        grid = f"{feature.origin:g} + k * {feature.grid:g}"
+        rows[i].append(f"{feature.name} is {feature.shown(column[i])}, not on the grid {grid}")
 
 
 def _related(

@@ -86,7 +86,7 @@ def dates(cells: Sequence[str]) -> list[Notation]:
 
 
 def signs(cells: Sequence[str]) -> list[str]:
-    """The first cell with each sign of a currency or of per cent, or without one; texts that are no numbers are left out."""
+    """The first cell with each sign of a currency or of per cent, or without one; texts are left out."""
     first: dict[tuple[str, str], str] = {}
     for cell in cells:
         if found := _WRITTEN.fullmatch(_ascii(cell)):

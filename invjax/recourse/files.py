@@ -12,7 +12,7 @@ import numpy as np
 
 from invjax.constraints.table import numbers
 from invjax.core.errors import BadArgument, Words
-from invjax.data.tables.csv_file import read_cells
+from invjax.data.tables.cells import read_cells
 from invjax.data.tables.table import Table, TabularData
 from invjax.recourse.answers import Explanation
 from invjax.types import Status

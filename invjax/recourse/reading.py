@@ -86,6 +86,7 @@ def _table(data: TabularData, rows: Any, ids: Sequence[Any] | None) -> tuple[Tab
         except (IndexError, TypeError) as error:
             raise BadArgument("rows", f"be rows of the {len(data.label)} of the table, or a table", rows) from error
         table = data.rows(found)
+        found = found if data.ids is None else data.ids[found]
     names = [str(name) for name in (found if ids is None else ids)]
     count = len(next(iter(table.values())))
     if not names or len(names) != count:

@@ -1,34 +1,30 @@
 """A user's table: a CSV file with a header, a label column, and a schema from a file or inferred.
 
-Without a schema a column is an integer or continuous feature if every cell is a number, and a category otherwise. The
-ranges are those of the rows, and every feature may change both ways. An inferred schema is a first draft: write it with
-``data.space.to_json(path)``, correct it by hand, and give it back as ``schema``.
+Without a schema a column is an integer or continuous feature if every cell is a number or a date
+(:mod:`invjax.data.tables.column`), and a category otherwise. The ranges are those of the rows, and every feature may
+change both ways. An inferred schema is a first draft: write it with ``data.space.to_json(path)``, correct it by hand,
+and give it back as ``schema``. What was left out, and what was not read as it stands, is said in ``data.notes``.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from invjax.constraints import FeatureSpace
+from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, check, check_choice
 from invjax.data.folder import find
+from invjax.data.tables.cells import Cells, read_cells
+from invjax.data.tables.column import USUAL, Form, choose_notations, form_of, is_missing, number, refuse_names
 from invjax.data.tables.table import TabularData, from_space, shuffled_split
 
-_MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
-
-
-class Cells(NamedTuple):
-    """A CSV file as text."""
-
-    path: Path
-    columns: dict[str, list[str]]  # header -> stripped cells, in the order of the rows
-    lines: list[int]  # the line of the file on which each row ends
+_LARGEST = 1e100  # the square of a larger number is no number
+_REPEATS = 20  # names of a column that need not repeat
 
 
 def load_csv(
@@ -37,9 +33,11 @@ def load_csv(
     schema: FeatureSpace | str | Path | None = None,
     *,
     delimiter: str | None = None,
+    decimal: Literal[".", ","] | None = None,
     drop: Sequence[str] = (),
     categories: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
+    missing_values: Sequence[str] = (),
     test_fraction: float = 0.2,
     seed: int = 1,
 ) -> TabularData:
@@ -50,10 +48,14 @@ def load_csv(
         line names the columns.
       label: the column of the class; its values, sorted (numbers as numbers), are the classes.
       schema: a FeatureSpace, or the JSON file of one. Columns that it does not name are left out. None infers one.
-      delimiter: one character; None takes whichever of ``, ; tab`` is most frequent in the first line.
+      delimiter: one character, or "tab"; None takes whichever of ``, ; tab`` is most frequent in the first line.
+      decimal: the mark of decimals where the cells leave it open (``1,234``).
       drop: columns to leave out; categories: columns of numbers that are names. Both only without a schema.
-      missing: what happens to a row with an empty cell (or ``?``, ``NA``, ``NaN``, ``null``, ``none``) in a column in
-        use: "error", or "drop" to leave it out. A declared level of a schema is never missing.
+      missing: what happens to a row with a missing cell in a column in use: "error", or "drop" to leave it out. The
+        rows that are left keep their numbers in the file, ``data.ids``.
+      missing_values: texts that are missing cells, besides the empty one. In a column of numbers ``?``, ``NA``,
+        ``NaN``, ``null``, ``none`` and their like are missing as well; in a column of names they are names. A declared
+        level of a schema is never missing.
       test_fraction: share of the rows to test, at least one and at most all but one. seed: of numpy's RandomState,
         which shuffles them.
 
@@ -64,6 +66,8 @@ def load_csv(
     """
     check_choice("missing", missing, ("error", "drop"))
     check("test_fraction", test_fraction, lambda share: 0 < share < 1, "between 0 and 1")
+    if decimal is not None:
+        check_choice("decimal", decimal, (".", ","))
     if schema is not None and (drop or categories):
         raise BadArgument("drop and categories", "be left out with a schema", hint="it names the features to use")
     found = find(path, "tabular")
@@ -73,60 +77,39 @@ def load_csv(
     _require_columns(cells, [label], "label")
     _require_columns(cells, drop, "drop")
     _require_columns(cells, categories, "categories")
+    _require_sequence(missing_values, "missing_values")
     space = _read_schema(schema) if isinstance(schema, str | Path) else schema
     if space is None:
         names = [name for name in cells.columns if name != label and name not in drop]
         if not names:
             raise BadArgument(cells.path.name, f"have a column besides the label {label!r}")
-        numeric = {name: name not in categories and _looks_numeric(cells, name, missing) for name in names}
         levels: dict[str, tuple[str, ...]] = {}
+        forms = {name: Form(False) if name in categories else form_of(cells, name, missing_values) for name in names}
     else:
         names = list(space.names)
         if label in names:
             raise BadArgument("label", "not be a feature of the schema", label)
         _require_columns(cells, names, "schema")
-        numeric = {feature.name: _is_number(feature) for feature in space.features}
         levels = {feature.name: tuple(map(str, feature.levels)) for feature in space.features if feature.levels}
-    cells = _complete(cells, [label, *names], levels, missing)
-    table = {name: _column(cells, name, numeric[name], levels.get(name)) for name in names}
+        forms = {feature.name: _declared(cells, feature, missing_values) for feature in space.features}
+    notations = choose_notations(cells, forms, decimal)
+    numeric = {name: form.numeric for name, form in forms.items()} | {label: _all_numbers(cells, label, missing_values)}
+    every, notes = cells, []
+    cells = _complete(cells, numeric, levels, missing, missing_values, notes)
+    table = {name: _column(cells, name, numeric[name], notations[name], levels.get(name)) for name in names}
     classes, index = _classes(cells, label)
     if space is None:
+        for name in names:
+            count = len(set(table[name].tolist()))
+            if not numeric[name] and name not in categories and _names_rows(count, len(index)):
+                raise refuse_names(cells, name, count)
         space = FeatureSpace.infer(table)
+    space = _with_notations(space, notations)
+    notes += _notes(every, cells, label, numeric, notations, table, schema is not None)
     count = len(index)
     held_out = min(max(1, round(count * test_fraction)), count - 1)
-    return from_space(cells.path.stem, table, index, classes, space, shuffled_split(count, held_out, seed))
-
-
-def read_cells(path: Path, delimiter: str | None = None) -> Cells:
-    """The text of a CSV file (UTF-8, quotes allowed); blank lines are skipped.
-
-    Raises BadArgument where it is not readable or has no rows, where a column has no name of its own, or where a row is
-    not as long as the header.
-    """
-    if delimiter is not None and len(delimiter) != 1:
-        raise BadArgument("delimiter", "be one character", delimiter)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter or max(",;\t", key=first.count), skipinitialspace=True)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadArgument("path", "be a readable CSV file", str(path), hint=str(error)) from error
-    if not rows:
-        raise BadArgument(path.name, "have a header and rows", Words("empty"))
-    header = rows.pop(0)[1]
-    for j, name in enumerate(header):
-        if not name or name in header[:j]:
-            raise BadArgument(f"column {j + 1} in the header of {path.name}", "have a name of its own", name)
-    if not rows:
-        raise BadArgument(path.name, "have rows below its header")
-    for line, row in rows:
-        if len(row) != len(header):
-            wanted = f"be {len(header)} cells long like the header"
-            raise BadArgument(f"line {line} of {path.name}", wanted, len(row))
-    columns = {name: [row[j] for _, row in rows] for j, name in enumerate(header)}
-    return Cells(path, columns, [line for line, _ in rows])
+    data = from_space(cells.path.stem, table, index, classes, space, shuffled_split(count, held_out, seed))
+    return data._replace(ids=np.asarray(cells.rows, np.int64), notes=tuple(notes))
 
 
 def _read_schema(path: str | Path) -> FeatureSpace:
@@ -134,6 +117,13 @@ def _read_schema(path: str | Path) -> FeatureSpace:
         return FeatureSpace.from_json(path)
     except OSError as error:
         raise BadArgument("schema", "be a FeatureSpace or the JSON file of one", str(path), hint=str(error)) from error
+    except BadArgument as error:
+        raise (error.renamed("schema") if error.name == "path" else error) from None
+
+
+def _require_sequence(names: Any, argument: str) -> None:
+    if isinstance(names, str):
+        raise BadArgument(argument, "be a sequence of texts", Words(f"the string {names!r}"))
 
 
 def _require_columns(cells: Cells, names: Sequence[str], argument: str) -> None:
@@ -144,63 +134,121 @@ def _require_columns(cells: Cells, names: Sequence[str], argument: str) -> None:
             raise BadArgument(argument, f"name columns of {cells.path.name} ({', '.join(cells.columns)})", name)
 
 
-def _is_number(feature: Any) -> bool:
-    return feature.kind in ("continuous", "integer") or (
-        feature.kind == "ordinal" and all(isinstance(level, int | float) for level in feature.levels)
-    )
+def _declared(cells: Cells, feature: Any, words: Collection[str]) -> Form:
+    """How a column is read that the schema declares; in the schema's notation if every cell has it."""
+    if feature.levelled:
+        return Form(feature.kind == "ordinal" and all(isinstance(level, int | float) for level in feature.levels))
+    present = [cell for cell in cells.columns[feature.name] if not is_missing(cell, words, True)]
+    if feature.notation is not None and all(feature.notation.read(cell) is not None for cell in present):
+        return Form(True, (feature.notation,))
+    if not present or all(number(cell) is not None for cell in present):
+        return Form(True)
+    form = form_of(cells, feature.name, words)
+    if not form.numeric:
+        wrong = next(cell for cell in present if number(cell) is None)
+        raise cells.wrong(feature.name, cells.columns[feature.name].index(wrong), "be a finite number")
+    return form
 
 
-def _complete(cells: Cells, names: Sequence[str], levels: dict[str, tuple[str, ...]], missing: str) -> Cells:
-    """The rows without a missing cell in the columns ``names``, and these columns."""
-    keep = np.ones(len(cells.lines), bool)
-    for name in names:
-        gone = [cell.lower() in _MISSING and cell not in levels.get(name, ()) for cell in cells.columns[name]]
-        if missing == "error" and any(gone):
-            raise _wrong_cell(cells, name, gone.index(True), "have a value", "missing='drop' leaves such rows out")
-        keep &= ~np.asarray(gone)
+def _with_notations(space: FeatureSpace, notations: Mapping[str, Notation | None]) -> FeatureSpace:
+    """The schema with the notations of the file, or itself where it has them."""
+    if all(feature.notation == notations[feature.name] for feature in space.features):
+        return space
+    features = [dataclasses.replace(feature, notation=notations[feature.name]) for feature in space.features]
+    return FeatureSpace(features, space.relations, space.center, space.scale)
+
+
+def _all_numbers(cells: Cells, name: str, words: Collection[str]) -> bool:
+    return all(number(cell) is not None for cell in cells.columns[name] if not is_missing(cell, words, True))
+
+
+def _complete(
+    cells: Cells,
+    numeric: Mapping[str, bool],
+    levels: Mapping[str, tuple[str, ...]],
+    missing: str,
+    words: Collection[str],
+    notes: list[str],
+) -> Cells:
+    """The rows without a missing cell in the columns of ``numeric``, and these columns; notes says what went."""
+    keep, counts = np.ones(len(cells.rows), bool), {}
+    for name, numbers in numeric.items():
+        gone = np.asarray([is_missing(cell, words, numbers, levels.get(name, ())) for cell in cells.columns[name]])
+        if gone.all():
+            hint = f"column {name!r} is empty, --drop {name} leaves it out"
+            raise BadArgument(cells.path.name, "have a row without missing cells", hint=hint)
+        if missing == "error" and gone.any():
+            raise cells.wrong(name, int(gone.argmax()), "have a value", "missing='drop' leaves such rows out")
+        counts[name] = int(gone.sum())
+        keep &= ~gone
     if not keep.any():
         raise BadArgument(cells.path.name, "have a row without missing cells")
+    if not keep.all():
+        each = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+        notes.append(f"{int((~keep).sum())} of {len(keep)} rows are left out, because a cell is missing: {each}")
     rows = np.flatnonzero(keep)
-    columns = {name: [cells.columns[name][i] for i in rows] for name in names}
-    return Cells(cells.path, columns, [cells.lines[i] for i in rows])
+    columns = {name: [cells.columns[name][i] for i in rows] for name in numeric}
+    return Cells(cells.path, columns, [cells.lines[i] for i in rows], [cells.rows[i] for i in rows])
 
 
-def _number(cell: str) -> float | None:
-    """The finite number that a cell holds, else None."""
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in cell else None
+def _names_rows(count: int, rows: int) -> bool:
+    """Whether so many names tell the rows apart rather than say something about them."""
+    return count > max(_REPEATS, rows // 2) or (rows >= _REPEATS // 2 and count > 0.9 * rows)
 
 
-def _looks_numeric(cells: Cells, name: str, missing: str) -> bool:
-    """Whether every present cell is a number. Raises if most but not all are: a typo is likelier than a category."""
-    present = [i for i, cell in enumerate(cells.columns[name]) if cell.lower() not in _MISSING]
-    other = [i for i in present if _number(cells.columns[name][i]) is None]
-    if other and len(other) <= len(present) // 2:
-        hint = f"categories=({name!r},) reads the column as names"
-        raise _wrong_cell(cells, name, other[0], "be a finite number", hint)
-    return not other
+def _notes(
+    every: Cells,
+    cells: Cells,
+    label: str,
+    numeric: Mapping[str, bool],
+    notations: Mapping[str, Notation | None],
+    table: Mapping[str, np.ndarray],
+    declared: bool,
+) -> list[str]:
+    """What a reader of the file would not expect, or should look at."""
+    notes = []
+    if left := [name for name in every.columns if name not in numeric]:
+        notes.append(f"{len(left)} column{'s are' if len(left) > 1 else ' is'} left out: {', '.join(left)}")
+    for name, notation in notations.items():
+        if notation is not None:
+            what = "dates, read as days since 1970-01-01" if notation.date else "numbers"
+            notes.append(f"{name}: {what}, written like {cells.columns[name][0]!r}")
+    for name in () if declared else (label, *table):
+        column = cells.columns[name]
+        for word in sorted({cell for cell in column if cell.lower() in USUAL}):
+            count, what = column.count(word), "class" if name == label else "level"
+            hint = f"--missing-values {word} makes it a missing cell"
+            notes.append(f"{name}: {word!r} is read as a {what}, in {count} rows; {hint}")
+    for name, values in () if declared else table.items():
+        if len(values) > 1 and (values == values[0]).all():
+            notes.append(f"{name}: the same value in every row")
+        elif numeric[name] and _counts_rows(values):
+            notes.append(f"{name}: counts the rows; --drop {name} leaves it out")
+    return notes
 
 
-def _wrong_cell(cells: Cells, name: str, row: int, wanted: str, hint: str | None = None) -> BadArgument:
-    where = f"column {name!r} in line {cells.lines[row]} of {cells.path.name}"
-    return BadArgument(where, wanted, cells.columns[name][row], hint=hint)
+def _counts_rows(values: np.ndarray) -> bool:
+    """Whether they are the whole numbers of a range, each once."""
+    whole = values.dtype.kind == "i" and len(values) >= _REPEATS // 2
+    return whole and len(np.unique(values)) == len(values) == values.max() - values.min() + 1
 
 
-def _column(cells: Cells, name: str, numeric: bool, levels: tuple[str, ...] | None) -> np.ndarray:
+def _column(
+    cells: Cells, name: str, numeric: bool, notation: Notation | None, levels: tuple[str, ...] | None
+) -> np.ndarray:
     """[N] float64, or int64 where every number is whole and below 2^53, or str."""
     column = cells.columns[name]
     if not numeric:
         for i, cell in enumerate(column):
             if levels is not None and cell not in levels:
-                raise _wrong_cell(cells, name, i, f"be one of the levels {', '.join(levels)}")
+                raise cells.wrong(name, i, f"be one of the levels {', '.join(levels)}")
         return np.asarray(column)
-    values = [_number(cell) for cell in column]
+    values = [number(cell) if notation is None else notation.read(cell) for cell in column]
     if None in values:
-        raise _wrong_cell(cells, name, values.index(None), "be a finite number")
+        raise cells.wrong(name, values.index(None), "be a finite number")
     numbers = np.asarray(values, np.float64)
+    if (large := np.abs(numbers) > _LARGEST).any():
+        raise cells.wrong(name, int(large.argmax()), f"be at most {_LARGEST:g} in size")
     whole = bool((numbers == np.rint(numbers)).all()) and np.abs(numbers).max() < 2**53
     return numbers.astype(np.int64) if whole else numbers
 
@@ -208,11 +256,10 @@ def _column(cells: Cells, name: str, numeric: bool, levels: tuple[str, ...] | No
 def _classes(cells: Cells, label: str) -> tuple[tuple[str, ...], np.ndarray]:
     """The class names in order, and [N] int32 indices."""
     column = cells.columns[label]
-    names = sorted(set(column), key=lambda cell: (_number(cell) is None, _number(cell) or 0.0, cell))
+    names = sorted(set(column), key=lambda cell: (number(cell) is None, number(cell) or 0.0, cell))
     if len(names) < 2:
         raise BadArgument(f"column {label!r} of {cells.path.name}", "have at least two classes", names)
     if len(names) > max(20, len(column) // 2):
-        was = Words(f"{len(names)} values in {len(column)} rows")
-        raise BadArgument(f"column {label!r} of {cells.path.name}", "hold classes", was)
+        raise cells.wrong_column(label, "hold classes", f"{len(names)} values in {len(column)} rows")
     place = {name: k for k, name in enumerate(names)}
     return tuple(names), np.asarray([place[cell] for cell in column], np.int32)

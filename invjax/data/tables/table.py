@@ -34,6 +34,9 @@ class TabularData(NamedTuple):
     x: np.ndarray  # [N, D] float32, the table encoded (1)
     train: np.ndarray  # [.] int64 rows for training
     test: np.ndarray  # [.] int64 rows to explain
+    ids: np.ndarray | None = None  # [N] int64 the rows' numbers in their file; None: their positions
+    notes: tuple[str, ...] = ()  # what was left out, or not read as it stands, in sentences
+    desired: str | None = None  # the class that people wish for; None: not declared
 
     def rows(self, index: Any) -> Table:
         """The rows of the table that ``index`` (an int, slice or array) selects, as a table."""
