@@ -8,10 +8,10 @@ import numpy as np
 
 from invjax.data.tables.table import Table
 from invjax.recourse.answers import Person
-from invjax.recourse.judging import Judged, Requirements, judge_claims, placed, share_of
+from invjax.recourse.judging import Judged, Requirements, judge_claims, placed, share_of, tell
 from invjax.recourse.plan import Plan
 from invjax.recourse.reading import AskedRows
-from invjax.recourse.wording import changes
+from invjax.recourse.wording import Change
 from invjax.types import Result, Status
 
 
@@ -48,18 +48,29 @@ def conclude(plan: Plan, rows: AskedRows, result: Result | None, most: int | Non
     before = np.full(len(x), np.nan)
     known = rows.predicted >= 0
     before[known] = share_of(rows.logits[known], rows.target[known])
+    told = _told(plan, rows, status, table)
     people = []
     for n, name in enumerate(rows.names):
         found = status[n] == Status.FOUND
         predicted = data.classes[rows.predicted[n]] if known[n] else ""
-        changed = changes(data.space, rows.table, table, n) if found else ()
         people.append(
             Person(
                 name, Status(int(status[n])), "" if found else reasons[n], predicted, data.classes[rows.target[n]],
-                changed, float(before[n]), float(after[n] if found else before[n]), float(cost[n]),
+                told.get(n, ()), float(before[n]), float(after[n] if found else before[n]), float(cost[n]),
             )
         )  # fmt: skip
     return Conclusion(tuple(people), table, Result(x, x - rows.x, status, counts[0], counts[1], attempt))
+
+
+def _told(plan: Plan, rows: AskedRows, status: np.ndarray, table: Table) -> dict[int, tuple[Change, ...]]:
+    """The changes of the rows that have an answer, in words that hold as they are printed."""
+    found = np.flatnonzero(status == Status.FOUND)
+    factual, answers = (
+        {name: np.asarray(side[name])[found] for name in plan.data.space.names} for side in (rows.table, table)
+    )
+    question = Requirements(rows.x[found], factual, rows.target[found], None, plan.probability)
+    said = tell(plan.data.space, plan.network, question, answers) if len(found) else []
+    return dict(zip(found.tolist(), said, strict=True))
 
 
 def _judged(plan: Plan, rows: AskedRows, result: Result, most: int | None) -> tuple[Judged, Judged, np.ndarray]:

@@ -3,7 +3,8 @@
     x' --decode--> table' --encode--> x''    accepted:  space.violations(table, table') = [],  predict(x'') = t    (1)
 
 A method works on float32 coordinates, but a person is told a table. Rounding to ranges, grids and levels lies between
-the two, so what the method claimed proves nothing about what is printed.
+the two, so what the method claimed proves nothing about what is printed. A predictor of raw rows is asked about table'
+itself (:mod:`invjax.recourse.raw`). What is printed is rounded once more, so :func:`tell` judges that as well.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import numpy as np
 
 from invjax.constraints import FeatureSpace
 from invjax.recourse.raw import logits_of, logits_of_table, table_of
-from invjax.recourse.wording import changes, costs, sentence
+from invjax.recourse.wording import Change, changes, costs, read, sentence
 from invjax.types import LogitsFn
 
 _ROUNDING = 1e-6  # of a probability, in float32
 _TOLD = 5  # the changes of a rejected answer are named up to this number
+_MORE = 6  # further digits that are tried before all of them are printed
 
 
 class Requirements(NamedTuple):
@@ -110,6 +112,37 @@ def judge_claims(
         for name in space.names if better else ():
             kept.table[name] = placed(kept.table[name], rows[better], np.asarray(raw[name])[better])
     return kept
+
+
+def tell(
+    space: FeatureSpace, model: LogitsFn, question: Requirements, answers: Mapping[str, Any]
+) -> list[tuple[Change, ...]]:
+    """The changes of n answers in words, with as many digits as it takes for (1) to hold of the numbers printed.
+
+    answers: n rows in raw units that (1) holds of. A row is as a rule printed as :func:`wording.pair` rounds it.
+    """
+    factual, count = question.table, len(question.target)
+    said: list[tuple[Change, ...]] = [()] * count
+    todo = np.arange(count)
+    for more in (*range(_MORE), None):
+        for n in todo:
+            said[n] = changes(space, factual, answers, int(n), more)
+        rounded = [n for n in todo if any(read(change) != change.new for change in said[n])]
+        todo = np.asarray(rounded, int)
+        if more is None or not len(todo):
+            break
+        old = {name: np.asarray(factual[name])[todo] for name in space.names}
+        shown = {name: np.asarray(answers[name])[todo] for name in space.names}
+        for name in space.names:
+            own = [(i, read(change)) for i, n in enumerate(todo) for change in said[n] if change.feature == name]
+            if own:
+                rows, values = zip(*own, strict=True)
+                shown[name] = placed(shown[name], np.asarray(rows), np.asarray(values))
+        wanted = np.asarray(question.target)[todo]
+        holds = there(logits_of_table(model, space, shown), wanted, question.probability)
+        broken = space.violations(old, shown)
+        todo = todo[[not held or bool(wrong) for held, wrong in zip(holds, broken, strict=True)]]
+    return said
 
 
 def placed(column: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -11,9 +11,10 @@ from invjax.core.errors import BadArgument
 from invjax.counterfactuals import certify
 from invjax.recourse.answers import Person
 from invjax.recourse.concluding import Conclusion
+from invjax.recourse.judging import Requirements, tell
 from invjax.recourse.plan import Plan
 from invjax.recourse.reading import AskedRows
-from invjax.recourse.wording import changes, sentence
+from invjax.recourse.wording import sentence
 from invjax.types import Status
 
 _MARGIN = 1e-4  # logit units: the class need only win
@@ -43,8 +44,10 @@ def prove(plan: Plan, rows: AskedRows, answers: Conclusion, *, time_limit: float
         plan.network, rows.x[todo], rows.rivals(todo), rows.target[todo], answers.result.rows(todo), space=space,
         norm="l0", kappa=_MARGIN + odds, time_limit=time_limit,
     )  # fmt: skip
-    factual = space.decode(rows.x[todo])
+    factual = {name: np.asarray(rows.table[name])[todo] for name in space.names}
     better = space.decode(np.asarray(found.x), factual)
+    question = Requirements(rows.x[todo], factual, rows.target[todo], None, plan.probability)
+    told = tell(space, plan.network, question, better)
     for i, n in enumerate(todo):
         status, changed = str(found.status[i]), len(proved[n].changes)
         words = "no proof within the time"
@@ -53,6 +56,6 @@ def prove(plan: Plan, rows: AskedRows, answers: Conclusion, *, time_limit: float
         elif status == "optimal":
             words = "proved: none with fewer changes" if changed > 1 else "proved: as few changes as there can be"
         elif status == "gap":
-            words = f"enough, if it need not be plausible: {sentence(changes(space, factual, better, i))}"
+            words = f"enough, if it need not be plausible: {sentence(told[i])}"
         proved[n] = dataclasses.replace(proved[n], proof=words)
     return tuple(proved)

@@ -12,6 +12,7 @@ from invjax.constraints import Feature, FeatureSpace
 
 _FEW = 3  # significant digits of a number without a grid
 _MOST = 12
+_ARROW = " → "
 
 
 class Change(NamedTuple):
@@ -23,14 +24,16 @@ class Change(NamedTuple):
     text: str  # "tax 330 → 300"
 
 
-def changes(space: FeatureSpace, factual: Mapping[str, Any], answer: Mapping[str, Any], row: int) -> tuple[Change, ...]:
-    """The features in which row ``row`` of two tables differs, in the order of the space."""
+def changes(
+    space: FeatureSpace, factual: Mapping[str, Any], answer: Mapping[str, Any], row: int, more: int | None = 0
+) -> tuple[Change, ...]:
+    """The features in which row ``row`` of two tables differs, in the order of the space. more: see :func:`pair`."""
     found = []
     for feature in space.features:
         old, new = _plain(factual[feature.name][row]), _plain(answer[feature.name][row])
         if not _same(old, new):
-            before, after = pair(feature, old, new)
-            found.append(Change(feature.name, old, new, f"{feature.name} {before} → {after}"))
+            before, after = pair(feature, old, new, more)
+            found.append(Change(feature.name, old, new, f"{feature.name} {before}{_ARROW}{after}"))
     return tuple(found)
 
 
@@ -39,26 +42,36 @@ def sentence(found: Sequence[Change]) -> str:
     return ", ".join(change.text for change in found)
 
 
-def pair(feature: Feature, old: Any, new: Any) -> tuple[str, str]:
+def read(change: Change) -> Any:
+    """The new value as a reader of the text takes it: the number that is printed, or the level."""
+    try:
+        return float(change.text.rsplit(_ARROW, 1)[1]) if isinstance(change.new, int | float) else change.new
+    except ValueError:  # a truth value
+        return change.new
+
+
+def pair(feature: Feature, old: Any, new: Any, more: int | None = 0) -> tuple[str, str]:
     """Two values of a feature as text, rounded to the same number of decimals, enough to tell the two apart.
 
     Levels are shown by their names, numbers on a grid with the decimals of the grid, other numbers with three
     significant digits of the larger and at least two of the difference.
+
+    more: further digits beyond these, where a rounded value would not do; None for all that a float64 has.
     """
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (old, new)):
         return str(old), str(new)
-    if feature.levelled:
-        return f"{old:g}", f"{new:g}"
+    if feature.levelled or more is None:
+        return _whole(old), _whole(new)
     size, apart = max(abs(old), abs(new)), abs(old - new)
     if not math.isfinite(size) or size >= 1e9 or 0 < size < 1e-4:
-        return _general(old, new)
+        return _general(old, new, more)
     if feature.grid:
         decimals = max(_decimals(feature.grid), _decimals(feature.origin))
     else:
         decimals = max(_FEW - 1 - _exponent(size), 1 - _exponent(apart), 0)
-    texts = [f"{value:.{min(decimals, _MOST)}f}" for value in (old, new)]
+    texts = [f"{value:.{min(decimals, _MOST) + more}f}" for value in (old, new)]
     texts = [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
-    return (texts[0], texts[1]) if texts[0] != texts[1] else _general(old, new)
+    return (texts[0], texts[1]) if texts[0] != texts[1] else _general(old, new, more)
 
 
 def number(value: float, digits: int = _FEW) -> str:
@@ -94,8 +107,14 @@ def costs(space: FeatureSpace, factual: Mapping[str, Any], answer: Mapping[str, 
     return total
 
 
-def _general(old: float, new: float) -> tuple[str, str]:
-    for digits in range(_FEW, 18):
+def _whole(value: float) -> str:
+    """A number with all of its digits: ``5``, ``0.1``, ``1e-05``."""
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
+
+
+def _general(old: float, new: float, more: int) -> tuple[str, str]:
+    for digits in range(_FEW + more, 18):
         texts = f"{old:.{digits}g}", f"{new:.{digits}g}"
         if texts[0] != texts[1]:
             break
