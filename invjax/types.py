@@ -160,7 +160,11 @@ class Method(NamedTuple):
 
 
 class Evaluator(Protocol):
-    """How the engine looks at the network; see :mod:`invjax.engine.evaluate`."""
+    """How the engine looks at the network; see :mod:`invjax.engine.evaluate`.
+
+    It honours ``method.width`` (None, or P for points [B, P, *S]) and ``method.needs_grad``: where that is False, one
+    forward pass must do, and nobody reads the gradient. The engine looks at probes in that way.
+    """
 
     def __call__(
         self, method: Method, ctx: Context, config: Config, problems: Problem, states: State, points: Array, /

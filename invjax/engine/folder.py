@@ -58,6 +58,13 @@ def describe(config: Config) -> dict[str, Any]:
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
+def describe_evaluator(evaluator: Any) -> str:
+    """The evaluator in the manifest: its name, or with its options where it has any."""
+    if dataclasses.is_dataclass(evaluator):
+        return repr(evaluator)
+    return getattr(evaluator, "__qualname__", type(evaluator).__name__)
+
+
 def make_manifest(
     logits: Any, problems: Problem, config: Config, method: Method, key: Any, name: str, evaluator: Any
 ) -> dict:
@@ -65,9 +72,7 @@ def make_manifest(
     return {
         "format": FORMAT,
         "method": method.name,
-        "evaluator": repr(evaluator)
-        if dataclasses.is_dataclass(evaluator)  # with its options
-        else getattr(evaluator, "__qualname__", type(evaluator).__name__),
+        "evaluator": describe_evaluator(evaluator),
         "config": {"class": type(config).__name__, **describe(config)},
         "model": name,
         "weights": digest(logits),

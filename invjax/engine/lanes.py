@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from invjax.core.numerics import select
-from invjax.engine.evaluate import forward
 from invjax.types import Array, Config, Context, Eval, Evaluator, Method, Outcome, Problem, Result, State, Status
 
 
@@ -59,11 +58,11 @@ def look(method: Method, evaluator: Evaluator, ctx: Context, config: Config, pro
 
 
 def learn(
-    method: Method, ctx: Context, config: Config, problems: Problem, lanes: Lanes, evals: Eval, differences: int = 0
+    method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes, evals: Eval
 ) -> Lanes:
     """Tell every lane, and probe. Finished lanes are computed too, but their state and counters stay frozen.
 
-    differences: forward passes that the evaluator spent on each asked point beside its own (finite differences).
+    evals: what :func:`look` saw. The probes are seen through the same evaluator, so FOUND means one thing.
     """
     finite = ~jnp.isnan(evals.logits).any(tuple(range(1, evals.logits.ndim)))
     finite &= jnp.isfinite(evals.value).reshape(finite.shape[0], -1).all(1)
@@ -77,7 +76,7 @@ def learn(
 
     issued = lanes.active.astype(jnp.int32) * (method.width or 1)
     evaluations = lanes.evaluations + (issued if method.needs_grad else 0)
-    forwards = lanes.forwards + issued * (differences if method.needs_grad else 1)
+    forwards = lanes.forwards + issued * (differences(evaluator, problems) if method.needs_grad else 1)
 
     if method.probe is not None and method.tell_probe is not None:
         probe, tell_probe = method.probe, method.tell_probe
@@ -87,7 +86,8 @@ def learn(
 
         probes = jax.vmap(candidates)(problems, state)  # [B, q, *S]
         if probes.shape[1]:  # none: with these constraints there is nothing to look at beside the asked points
-            logits = forward(ctx, probes)  # [B, q, K]
+            looking = method._replace(needs_grad=False, width=probes.shape[1])
+            logits = evaluator(looking, ctx, config, problems, state, probes).logits  # [B, q, K]
             finite &= ~jnp.isnan(logits).any((1, 2))
             told = jax.vmap(lambda p, s, x, z: tell_probe(ctx, p, config, s, x, z))(problems, state, probes, logits)
             forwards = forwards + useful.astype(jnp.int32) * probes.shape[1]
@@ -118,7 +118,7 @@ def num_probes(method: Method, ctx: Context, config: Config, problems: Problem) 
 def step(method: Method, evaluator: Evaluator, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Lanes:
     """One iteration of all lanes."""
     evals = look(method, evaluator, ctx, config, problems, lanes)
-    return learn(method, ctx, config, problems, lanes, evals, differences(evaluator, problems))
+    return learn(method, evaluator, ctx, config, problems, lanes, evals)
 
 
 def differences(evaluator: Evaluator, problems: Problem) -> int:

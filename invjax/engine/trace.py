@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.engine.evaluate import white_box
-from invjax.engine.lanes import Lanes, differences, finish, learn, look, start
+from invjax.engine.lanes import Lanes, finish, learn, look, start
 from invjax.engine.solve import prepare
 from invjax.types import Array, ArrayLike, Config, Context, Evaluator, Method, Problem, Result
 
@@ -40,7 +40,7 @@ def _run(
             norm=jnp.sqrt(jnp.sum(flat**2, axis=1)),
             active=lanes.active,
         )
-        return learn(method, ctx, config, problems, lanes, evals, differences(evaluator, problems)), row
+        return learn(method, evaluator, ctx, config, problems, lanes, evals), row
 
     lanes, rows = jax.lax.scan(iterate, start(method, ctx, config, problems), length=steps)
     return finish(method, ctx, config, problems, lanes), rows

@@ -24,8 +24,9 @@ from invjax.core.errors import BadArgument, check_choice, check_whole, of_shape
 from invjax.core.files import write_atomic
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.images.source import to_range
-from invjax.engine import solve
-from invjax.engine.folder import describe, digest, open_folder, packed
+from invjax.engine import solve, white_box
+from invjax.engine.folder import describe, describe_evaluator, digest, open_folder, packed
+from invjax.engine.seen import seen_through
 from invjax.learn.checkpoint import fingerprint
 from invjax.learn.evaluate import predict
 from invjax.types import Bounds, Density, LogitsFn, Method, Status
@@ -138,7 +139,21 @@ def make_perturbed_dataset(
     folder = None
     if out is not None:
         folder = Path(out)
-        open_folder(folder, _manifest(generator, network, x, label, target, method_key, density, name, shard))
+        open_folder(
+            folder,
+            _manifest(
+                generator,
+                network,
+                x,
+                label,
+                target,
+                method_key,
+                density,
+                name,
+                shard,
+                options.get("evaluator", white_box),
+            ),
+        )
 
     shards = []
     for begin in range(0, len(label), shard):
@@ -202,7 +217,8 @@ def _one_shard(
         else:
             keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows[moves])
             delta[moves] = np.clip(np.asarray(generator(*part, keys), x.dtype), *bounds) - part[0]
-            classes = predict(network, part[0] + delta[moves]).argmax(1)
+            seen = seen_through(options.get("evaluator", white_box), network)
+            classes = predict(seen, part[0] + delta[moves]).argmax(1)
             status[moves] = np.where(classes == part[2], Status.FOUND, Status.NOT_FOUND)
     return {"delta": delta, "status": status, "evaluations": evaluations, "rows": rows}
 
@@ -218,12 +234,24 @@ def _chosen(done: dict[str, np.ndarray], x: np.ndarray, failures: str) -> tuple[
 
 
 def _manifest(
-    generator: Any, network: Any, x: Any, label: Any, target: Any, key: Any, density: Any, name: str, shard: int
+    generator: Any,
+    network: Any,
+    x: Any,
+    label: Any,
+    target: Any,
+    key: Any,
+    density: Any,
+    name: str,
+    shard: int,
+    evaluator: Any,
 ) -> dict[str, Any]:
-    """What identifies a run in its folder."""
+    """What identifies a run in its folder. An evaluator other than the exact gradient stands beside the generator."""
+    generated_by = getattr(generator, "__qualname__", type(generator).__name__)
+    if evaluator is not white_box:
+        generated_by += f" through {describe_evaluator(evaluator)}"
     return {
         "format": 1,
-        "generator": getattr(generator, "__qualname__", type(generator).__name__),
+        "generator": generated_by,
         "constants": describe(generator) if _is_method(generator) else {},
         "model": name,
         "weights": digest((network, density)),

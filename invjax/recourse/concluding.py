@@ -81,11 +81,11 @@ def _judged(plan: Plan, rows: AskedRows, result: Result, most: int | None) -> tu
     candidates, status = np.asarray(result.x), np.asarray(result.status)
     if status.ndim == 1:  # one answer per row
         candidates, status = candidates[:, None], status[:, None]
-    judged = judge_claims(plan.data.space, plan.network, question, candidates, status == Status.FOUND)
+    judged = judge_claims(plan.data.space, plan.seen, question, candidates, status == Status.FOUND)
     points = np.asarray(result.attempt).reshape(len(todo), -1, start.shape[1])[:, :1]
     points = np.where(np.isfinite(points), points, start[:, None])
     moved = (points[:, 0] != start).any(1) & ~judged.accepted
-    return judged, judge_claims(plan.data.space, plan.network, question, points, moved[:, None]), points[:, 0]
+    return judged, judge_claims(plan.data.space, plan.seen, question, points, moved[:, None]), points[:, 0]
 
 
 def _ended(own: Any) -> int:

@@ -32,7 +32,7 @@ def call_method(plan: Plan, rows: AskedRows, *, key: Any, lanes: int, progress: 
         known |= {"space": space, "quantile": plan.alpha}
         if plan.method == "face":
             wanted = plan.probability
-            return face(plan.network, x, label, target, density=plan.density, probability=wanted, **known).result
+            return face(plan.seen, x, label, target, density=plan.density, probability=wanted, **known).result
         return pcfe(plan.network, x, label, target, **known)
     count = len(todo)
     fill = np.resize(np.arange(count), max(count, min(lanes, max(8, 1 << (count - 1).bit_length()))))

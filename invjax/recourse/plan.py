@@ -17,6 +17,7 @@ from invjax.counterfactuals import REGISTRY, make
 from invjax.data.tables.table import TabularData
 from invjax.densities import fit_knn
 from invjax.engine.evaluate import white_box
+from invjax.engine.seen import seen_through
 from invjax.recourse.plausible import Plausibility, plausibility_of, training_rows
 from invjax.recourse.wording import number
 from invjax.types import Config, Density, Evaluator, LogitsFn
@@ -32,6 +33,7 @@ class Plan(NamedTuple):
 
     data: TabularData
     network: LogitsFn  # [B, D] -> [B, K], with the classes of the data
+    seen: LogitsFn  # the same as the evaluator sees it: what judges a row
     evaluator: Evaluator
     train: np.ndarray  # rows of the table that density, methods and measures compare with
     method: str
@@ -93,6 +95,7 @@ def make_plan(
             used = cut if density is None else density
     most = getattr(config, "max_changes", None)
     most = None if most is None or int(most) >= _UNLIMITED else int(most)
+    seen = seen_through(evaluator, network)
     words = {
         "method": name,
         "changed features": "any number" if most is None else f"at most {most}",
@@ -102,7 +105,7 @@ def make_plan(
         probability = float(probability)
         words["probability"] = f"of the target at least {probability:g}"
     return Plan(
-        data, network, evaluator, train, name, config, used, kernels, cut, plausibility, most, probability, words
+        data, network, seen, evaluator, train, name, config, used, kernels, cut, plausibility, most, probability, words
     )
 
 

@@ -54,7 +54,7 @@ def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> 
     for n, row in enumerate(x):
         if not reasons[n] and not np.isfinite(row).all():
             reasons[n] = "a cell is not a number"
-    logits = logits_of_table(plan.network, space, table)
+    logits = logits_of_table(plan.seen, space, table)
     predicted = classes_of(logits)
     wanted = _targets(data, target, logits, predicted)
     status = np.full(len(names), Status.PENDING, np.int32)

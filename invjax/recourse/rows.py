@@ -121,7 +121,7 @@ def _explanation(plan: Plan, rows: AskedRows, answers: Conclusion, steps: tuple[
     """The answers with their measures."""
     data = plan.data
     record = measure_counterfactuals(
-        rows.x, answers.result, rows.target, predict=partial(logits_of, plan.network), probability=plan.probability,
+        rows.x, answers.result, rows.target, predict=partial(logits_of, plan.seen), probability=plan.probability,
         space=data.space, table=rows.table,
         train_x=data.x[plan.train], train_y=data.label[plan.train], density=plan.kernels,
         lof_neighbours=_NEIGHBOURS if find_spec("sklearn") else None,

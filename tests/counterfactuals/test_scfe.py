@@ -208,7 +208,8 @@ def test_the_best_valid_point_is_kept() -> None:
     def run() -> Any:
         def turn(at: Any, _: Any) -> Any:
             evals = lanes.look(method, engine.white_box, ctx, config, problems, at)
-            return lanes.learn(method, ctx, config, problems, at, evals), (evals.point, evals.logits, at.active)
+            told = lanes.learn(method, engine.white_box, ctx, config, problems, at, evals)
+            return told, (evals.point, evals.logits, at.active)
 
         end, rows = jax.lax.scan(turn, lanes.start(method, ctx, config, problems), length=90)
         return lanes.finish(method, ctx, config, problems, end), rows
