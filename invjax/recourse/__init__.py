@@ -9,6 +9,8 @@ print(explanation.text())
 from invjax.recourse.answers import Explanation, FrontierStep, Person
 from invjax.recourse.classifiers import TableClassifier, classifier
 from invjax.recourse.files import csv_text, read_people
+from invjax.recourse.fitted import TablePredictor, table_predictor
+from invjax.recourse.frames import TableExplainer, from_predictor
 from invjax.recourse.plan import Plan, make_plan
 from invjax.recourse.plausible import Plausibility, plausibility_of
 from invjax.recourse.rows import explain_rows, freeze
@@ -22,11 +24,15 @@ __all__ = [
     "Plan",
     "Plausibility",
     "TableClassifier",
+    "TableExplainer",
+    "TablePredictor",
     "classifier",
     "csv_text",
     "explain_rows",
     "freeze",
+    "from_predictor",
     "make_plan",
     "plausibility_of",
     "read_people",
+    "table_predictor",
 ]

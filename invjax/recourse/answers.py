@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.metrics import CounterfactualRecord
+from invjax.recourse.asking import as_series
 from invjax.recourse.wording import Change, probability, sentence
 from invjax.types import Result, Status
 
@@ -67,6 +68,7 @@ class Explanation:
     summary: dict[str, float]  # the means of these, validity and coverage
     settings: dict[str, str]  # method, plausibility and the like in words
     frontier: tuple[FrontierStep, ...] = ()
+    frame: Any = None  # the DataFrame that the rows came from, where its index and dtypes are to come back
 
     def count(self, status: Status) -> int:
         """How many rows have this status."""
@@ -83,17 +85,25 @@ class Explanation:
     def to_pandas(self) -> Any:
         """The table of counterfactuals, columns in raw units, after the columns ``status`` and ``changed``.
 
+        Explanations of a DataFrame (:func:`invjax.recourse.from_predictor`) have its index and its dtypes. A feature
+        of the name "status" or "changed" is the column "status (feature)" or "changed (feature)".
         Raises ImportError where pandas is missing.
         """
         try:
             import pandas as pd
         except ImportError as error:
             raise ImportError("to_pandas needs pandas: pip install pandas") from error
-        first = {
+        first: dict[str, Any] = {
             "status": [person.status.name for person in self.people],
             "changed": [len(person.changes) for person in self.people],
         }
-        return pd.DataFrame({**first, **self.table}, index=pd.Index([person.id for person in self.people], name="id"))
+        dtypes = {} if self.frame is None else {str(name): dtype for name, dtype in self.frame.dtypes.items()}
+        answers = {
+            f"{name} (feature)" if name in first else name: as_series(column, dtypes.get(name))
+            for name, column in self.table.items()
+        }
+        index = pd.Index([person.id for person in self.people], name="id") if self.frame is None else self.frame.index
+        return pd.DataFrame({**first, **answers}).set_axis(index)
 
 
 def _chances(person: Person) -> str:

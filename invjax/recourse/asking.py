@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Columns:
             return self._array(table)
         pandas = _pandas()
         cells = {
-            label: _typed(pandas, np.asarray(table[name]), self.dtypes.get(name))
+            label: as_series(np.asarray(table[name]), self.dtypes.get(name))
             for name, label in zip(self.names, self.labels, strict=True)
         }
         return pandas.DataFrame(cells)
@@ -86,6 +86,15 @@ def ways_to_ask(model: Any, data: TabularData, dtypes: Mapping[str, Any] | None 
     return ways
 
 
+def known_features(model: Any, names: Sequence[str]) -> list[str]:
+    """Those of the columns ``names`` that the model was fitted on; all where it does not know their names.
+
+    Raises BadArgument about "model": it was fitted on other columns.
+    """
+    fitted = _fitted_names(getattr(model, "__self__", model))
+    return list(names) if fitted is None else list(_matched(fitted, tuple(names)))
+
+
 def _fitted_names(model: Any) -> list[str] | None:
     """The names that a model was fitted on; None where it saw an array."""
     for attribute in ("feature_names_in_", "feature_names_", "feature_name_"):
@@ -126,8 +135,9 @@ def _countable(feature: Feature) -> bool:
     return not feature.levelled or all(isinstance(level, int | float) for level in feature.levels)
 
 
-def _typed(pandas: Any, column: np.ndarray, dtype: Any) -> Any:
-    """A column in the dtype of the frame or table, where its cells fit: a half stays a half in a column of integers."""
+def as_series(column: np.ndarray, dtype: Any = None) -> Any:
+    """A column as a Series of ``dtype``, where its cells fit: a half stays a half in a column of integers."""
+    pandas = _pandas()
     if column.dtype.kind in "US":
         column = column.astype(object)
     series = pandas.Series(column)

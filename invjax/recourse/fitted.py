@@ -20,11 +20,10 @@ from scipy.special import expit, logit, softmax
 from invjax.core.errors import BadArgument, Words, check, of_shape
 from invjax.data.tables.table import Table, TabularData
 from invjax.recourse.asking import Columns, ways_to_ask
-from invjax.recourse.matching import check_order, match_classes
+from invjax.recourse.matching import best_share, check_order, match_classes
 
 _TRIED = 10_000  # labelled rows that a predictor is tried on
 _WORSE = 0.05  # a predictor may be so much worse than its own score; another unit must be so much better
-_UNLIKE = 0.02  # so many rows may be decided otherwise than by predict: ties, calibrated probabilities
 _ODDS = 2e-6  # how far a decision at a threshold lies from a tie, as a probability: float32 keeps it
 OUTPUTS = ("predict_proba", "decision_function", "predict")
 
@@ -114,7 +113,9 @@ def table_predictor(
     order = match_classes(own, data.classes, classes)
     trial = _Trial(model, own, data, order, outputs or [""])
     best = trial.columns(ways_to_ask(model, data, dtypes))
-    order = np.arange(len(data.classes)) if order is None else order
+    if order is None:
+        check_order(own, data.classes, best.won, data.label[best.rows])
+        order = np.arange(len(data.classes))
     carried = _carried(model, own) if threshold is None and best.output == "predict_proba" else None
     predictor = TablePredictor(model, data.classes, best.columns, best.output, order, threshold or carried, "", 0.0)
     return _checked(predictor, data, best, threshold is not None, name)
@@ -127,7 +128,8 @@ class _Way:
     columns: Columns
     output: str
     rows: np.ndarray
-    accuracy: float
+    accuracy: float  # by the output or by predict, whichever is right more often
+    won: np.ndarray  # [n] the output that wins, -1 for none
     predicted: np.ndarray | None  # [n] classes by the model's own predict
     agreement: float = 1.0  # of the output with predict
 
@@ -169,7 +171,7 @@ class _Trial:
             return self._on(columns, whole)  # a model that takes no missing cells
 
     def _on(self, columns: Columns, rows: np.ndarray) -> _Way:
-        """The output that decides most as ``predict`` does; ``predict`` itself where none comes close."""
+        """The output that decides most as ``predict`` does; ``predict`` itself where there is no other."""
         table, label, names = self.data.rows(rows), self.data.label[rows], self.data.classes
         predicted = self._predicted(columns, table)
         ways = []
@@ -179,18 +181,19 @@ class _Trial:
             except _NoOutput:
                 continue
             won = np.where(np.isnan(out).any(1), -1, out.argmax(1))
-            if self.order is None:
-                check_order(self.own, names, won[won >= 0], label[won >= 0])
             won = won if self.order is None else np.append(np.argsort(self.order), -1)[won]
             agreement = 1.0 if predicted is None else float((won == predicted).mean())
-            ways.append(_Way(columns, output, rows, float((won == label).mean()), predicted, agreement))
+            said = [won] if predicted is None else [won, predicted]
+            if self.order is None:  # then in the order of the classes that suits the rows best
+                found = max(best_share(one, label, len(names)) for one in said)
+            else:
+                found = max(float((one == label).mean()) for one in said)
+            ways.append(_Way(columns, output, rows, found, won, predicted, agreement))
             if agreement == 1 or _carried(self.model, self.own) is not None:
                 break
         if not ways:
             raise BadArgument("model", f"give the {len(names)} classes of {self.data.name}")
-        soft = [way for way in ways if way.output != "predict"]
-        best = max(soft, key=lambda way: way.agreement, default=ways[-1])
-        return best if best.agreement >= 1 - _UNLIKE else ways[-1]
+        return max((way for way in ways if way.output != "predict"), key=lambda way: way.agreement, default=ways[-1])
 
     def _predicted(self, columns: Columns, table: Table) -> np.ndarray | None:
         """[n] classes of the data by the model's own ``predict``, where it has one that names its classes."""
@@ -226,6 +229,7 @@ def _checked(predictor: TablePredictor, data: TabularData, way: _Way, asked: boo
             raise BadArgument(
                 "model", f"decide as its own predict does, which is right on {100 * score:.1f} % of {data.name}",
                 Words(f"right on {100 * accuracy:.1f} % by its {predictor.output}"),
+                hint="give its threshold, or its method predict alone",
             )  # fmt: skip
     common = float(np.bincount(label, minlength=len(data.classes)).max() / len(label))
     if accuracy < common - _WORSE:

@@ -44,15 +44,24 @@ def match_classes(own: Sequence[Any] | None, names: Sequence[str], said: Any = N
     raise BadArgument("classes", both, hint=hint)
 
 
+def names_of(own: Sequence[Any], said: Any = None) -> list[str]:
+    """[K] the names of the model's classes ``own``, in its order: as ``said``, or their own texts."""
+    if said is None:
+        return [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in own]
+    names = list(said.values()) if isinstance(said, Mapping) else list(said)
+    names = [str(name) for name in names]
+    places = _as_said(own, names, said).tolist()
+    return [name for _, name in sorted(zip(places, names, strict=True))]
+
+
 def check_order(own: Sequence[Any] | None, names: Sequence[str], predicted: np.ndarray, label: np.ndarray) -> None:
     """Raise BadArgument unless the rows prove that the model's outputs have the order of ``names``.
 
-    predicted, label: [N] the outputs that win, and the classes of the rows. Of the rows of any two classes that got one
-    of these two outputs, more than half must have got their own.
+    predicted, label: [N] the outputs that win (−1 for none), and the classes of the rows. Of the rows of any two
+    classes that got one of these two outputs, more than half must have got their own.
     """
     count = len(names)
-    table = np.zeros((count, count))
-    np.add.at(table, (label, predicted), 1)
+    table = _table(predicted, label, count)
     for i in range(count):
         for j in range(i):
             right, swapped = table[i, i] + table[j, j], table[i, j] + table[j, i]
@@ -65,6 +74,19 @@ def check_order(own: Sequence[Any] | None, names: Sequence[str], predicted: np.n
                     hint=f"{what}, and taken in this order they are wrong on {int(swapped)} of {int(right + swapped)} "
                     f"rows of {names[j]!r} and {names[i]!r}; give for example classes={example}",
                 )  # fmt: skip
+
+
+def best_share(predicted: np.ndarray, label: np.ndarray, count: int) -> float:
+    """The share of rows that are right if the outputs are the classes in the order that suits them best."""
+    table = _table(predicted, label, count)
+    return float(table[linear_sum_assignment(-table)].sum() / max(1, len(label)))
+
+
+def _table(predicted: np.ndarray, label: np.ndarray, count: int) -> np.ndarray:
+    """[K, K] how many rows of each class got each output."""
+    table = np.zeros((count, count))
+    np.add.at(table, (label[predicted >= 0], predicted[predicted >= 0]), 1)
+    return table
 
 
 def _mapping(own: Sequence[Any], names: Sequence[str]) -> str:
