@@ -20,6 +20,16 @@ class ChosenImages(NamedTuple):
     index: np.ndarray  # [N] int64 rows of the source
     images: np.ndarray  # [N, H, W, C] float32
     labels: np.ndarray  # [N] int32
+    left_out: int = 0  # images up to the last chosen one that the network classifies wrongly
+
+    @property
+    def words(self) -> str:
+        """How many there are, and how many were left out."""
+        count = len(self.index)
+        if not self.left_out:
+            return f"{count} images"
+        wrong = f"{self.left_out} {'is' if self.left_out == 1 else 'are'} misclassified and left out"
+        return f"{count} of {count + self.left_out} images: {wrong}"
 
 
 def _classes(logits: LogitsFn, x: Array) -> Array:
@@ -66,11 +76,13 @@ def choose(
         images.append(block.images[take])
         classes.append(right[take])
         seen += len(right)
-    chosen = ChosenImages(*(np.concatenate(parts)[:n] for parts in (index, images, classes)))
-    if not len(chosen.index):
+    rows, pixels, known = (np.concatenate(parts)[:n] for parts in (index, images, classes))
+    if len(rows) == n:
+        seen = int(rows[-1]) + 1 - start
+    if not len(rows):
         raise BadArgument(
             "images",
             "include some that the network classifies correctly",
             hint=f"none of the {seen} checked is; do weights, normalisation and labels match?",
         )
-    return chosen
+    return ChosenImages(rows, pixels, known, seen - len(rows))

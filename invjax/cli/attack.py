@@ -17,13 +17,12 @@ import numpy as np
 from invjax import campaign
 from invjax.campaign import ChosenImages, Pairs, Run
 from invjax.cli.options import AttackOptions
-from invjax.core.errors import BadArgument, Words, check_choice, check_whole
+from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.core.files import check_folder, writing
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
 from invjax.data.images.source import LABEL_KEYS, to_labels
 from invjax.models import load
-from invjax.models.registry import REGISTRY as MODELS
 from invjax.report import Section, attack_section, write_report
 from invjax.report.text import text_table
 from invjax.types import Bounds, Config, LogitsFn
@@ -52,7 +51,8 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
     chosen = campaign.choose(logits, *labelled, options.start, options.n, everything=options.all_images)
     pairs = _pairs(options, chosen, source.count, classes)
 
-    say(f"{options.attack}: {len(chosen.index)} images, {len(pairs.label)} pairs")
+    which = chosen.words + (" (--all-images keeps them)" if chosen.left_out else "")
+    say(f"{options.attack}: {which}{';' if chosen.left_out else ','} {len(pairs.label)} pairs")
     run = campaign.attack_pairs(
         options.attack, logits, chosen.images, pairs, config, Bounds(*options.bounds), lanes=options.lanes,
         key=jax.random.key(options.seed), out=folder / "run", name=options.model,
@@ -67,7 +67,7 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
         folder / "report.html",
         [_section(options, run, chosen, pairs, first.names)],
         title="invjax attack",
-        subtitle=f"`{options.model}`{weights}.{more}",
+        subtitle=f"`{options.model}`{weights}. {which}.{more}",
         footer=f"All answers: results.npz and results.csv beside this page. {time.perf_counter() - begin:.0f} s.",
     )
     say(f"wrote {folder / 'report.html'}, results.npz, results.csv")
@@ -115,7 +115,6 @@ def _configured(options: AttackOptions) -> Config:
 
 
 def _load(options: AttackOptions) -> LogitsFn:
-    check_choice("model", options.model, sorted(MODELS))
     if options.weights is not None and not Path(options.weights).is_file():
         raise BadArgument("weights", "be an existing file", str(options.weights))
     mean, std = (None if side is None else np.asarray(side, np.float32) for side in (options.mean, options.std))
@@ -124,6 +123,8 @@ def _load(options: AttackOptions) -> LogitsFn:
     except BadArgument as error:
         if error.name in ("mean", "std", "weights"):
             raise
+        if error.name in ("name", "model"):
+            raise error.renamed("model") from error
         if error.name == "path":
             raise error.renamed("weights") from error
         raise BadArgument("weights", f"fit {options.model!r}", hint=str(error)) from error
@@ -146,7 +147,7 @@ def _labelled(
     def checked(labels: np.ndarray, offset: int = 0) -> np.ndarray:
         if (wrong := np.flatnonzero(labels >= classes)).size:
             at = int(wrong[0])
-            raise BadArgument("labels", f"lie in [0, {classes}), the classes of the weights", labels[at], offset + at)
+            raise BadArgument("labels", f"lie in [0, {classes}), the classes of the network", labels[at], offset + at)
         return labels
 
     if options.labels is not None and options.labels != _PREDICTED:

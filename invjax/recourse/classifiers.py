@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from invjax.engine.evaluate import white_box
 from invjax.models import LogitsModel, as_logits, load
 from invjax.models.binary import binary
 from invjax.models.blackbox import black_box, distill, with_surrogate
+from invjax.models.registry import imported, own_model
 from invjax.recourse.fitted import TablePredictor, is_fitted, table_predictor
 from invjax.recourse.judging import classes_of
 from invjax.recourse.raw import logits_of_table, model_of_table, rows_of
@@ -60,7 +59,8 @@ def classifier(
     Args:
       name: "mlp" (two hidden layers of 20) or "logistic", trained on ``data.train``; "forest", scikit-learn's with 100
         trees; a ``.npz`` of an MLP's weights; ``module:name``, an object that is imported; or an object itself. A
-        function, nnx.Module or LogitsModel maps the encoded columns ``data.x``, [B, D] -> [B, K] logits. A fitted
+        function, LogitsModel, nnx.Module or pair (Linen module, variables) maps the encoded columns ``data.x``,
+        [B, D] -> [B, K] logits. A fitted
         predictor (``predict_proba``, ``decision_function`` or ``predict``) is asked in raw columns, by name:
         :func:`invjax.recourse.fitted.table_predictor`.
       gradient: for a forest or predictor: "surrogate", the gradient of a network that imitates it, or "antithetic"
@@ -75,7 +75,7 @@ def classifier(
     check_choice("gradient", gradient, _GRADIENTS)
     own: Any = name
     if isinstance(name, str) and ":" in name:
-        own = _imported(name)
+        own = own_model(imported(name))
     if is_fitted(own):
         words = name if isinstance(name, str) else "the model"
         fitted = table_predictor(own, data, classes=classes, threshold=threshold, dtypes=dtypes, name=words)
@@ -216,19 +216,3 @@ def _forest(data: TabularData, seed: int) -> Any:
         raise BadArgument("data", "have training rows of every class")
     forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=3, random_state=seed)
     return forest.fit(data.x[rows], data.label[rows])
-
-
-def _imported(name: str) -> Any:
-    """The object ``module:name``, also from a module in the working folder."""
-    module, _, attribute = name.partition(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadArgument("model", "be module:name of an object that can be imported", name, hint=str(error)) from error
-    finally:
-        sys.path.remove(here)
-    return found

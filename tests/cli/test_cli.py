@@ -6,15 +6,18 @@ import csv
 import json
 import subprocess
 import sys
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import invjax
 from invjax import campaign
 from invjax.cli import main as cli
-from invjax.models import mnist_cnn
+from invjax.models import MLP, LogitsModel, mnist_cnn
 from invjax.models.registry import SHIPPED
 from invjax.types import Status
 
@@ -54,6 +57,8 @@ def test_job(digits, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.err == ""
     assert "average target" in said.out
+    assert "4 of 5 images: 1 is misclassified and left out (--all-images keeps them); 8 pairs" in said.out
+    assert "4 of 5 images: 1 is misclassified" in (out / "report.html").read_text()
     assert str(out / "report.html") in said.out
 
     saved = numbers_of(out)
@@ -87,6 +92,42 @@ def test_job(digits, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(command(digits, out, "--targets", "1,5", "--n", "4")) == 2
     assert "--out must be a new folder or one of the same run" in capsys.readouterr().err
+
+
+def _linear(x):
+    return x.reshape(len(x), -1) @ jnp.linspace(-1.0, 1.0, 784 * 10).reshape(784, 10)
+
+
+class _Linen:
+    """What a Linen module has."""
+
+    def apply(self, variables, x):
+        return variables["scale"] * _linear(x)
+
+
+OWN = {
+    "function": _linear,
+    "model": LogitsModel(jnp.float32(2.0), lambda scale, x: scale * _linear(x)),
+    "pair": (_Linen(), {"scale": jnp.float32(3.0)}),
+    "module": MLP((784, 10), rngs=nnx.Rngs(0)),
+    "three": lambda x: _linear(x)[:, :3],
+    "text": "no model",
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_models_by_name(name, digits, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_nets", types.SimpleNamespace(**OWN))
+    words = ["attack", "--images", digits, "--model", f"own_nets:{name}", "--out", tmp_path, "--attack", "fgsm"]
+    more = ["--labels", "predicted"] if name != "three" else []
+    code = cli.main([str(word) for word in (*words, "--targets", "untargeted", "--n", "2", "--no-progress", *more)])
+    said = capsys.readouterr()
+    if name in ("three", "text"):
+        assert code == 2
+        assert {"three": "--labels must lie in [0, 3)", "text": "--model must be an nnx.Module"}[name] in said.err
+        return
+    assert code == 0
+    assert "fgsm: 2 images, 2 pairs" in said.out
 
 
 def test_untargeted_with_predicted_labels_from_a_start(digits, tmp_path, capsys):
@@ -124,7 +165,10 @@ def test_labels_and_targets_from_files_and_all_images(digits, tmp_path):
 
 BAD = [
     (["--attack", "nothing"], "--attack must be one of fgsm, pgd, "),
-    (["--model", "vgg"], "--model must be one of 'cnn', 'efficientnet_lite0', "),
+    (["--model", "vgg"], "--model must be an architecture (cnn, efficientnet_lite0, "),
+    (["--model", "vgg"], "a network that comes with invjax (mnist_cnn), or module:name of your own, was 'vgg'"),
+    (["--model", "no_such:net"], "--weights must be left out with 'no_such:net', which brings its own, was "),
+    (["--model", "mnist_cnn"], "--weights must be left out with 'mnist_cnn', which brings its own, was "),
     (["--images", "nowhere.npz"], "--images must be an existing .npz file or tfds:NAME, was 'nowhere.npz'"),
     (["--images", "{tmp}/wide.npz"], "--images must have the shape that the network 'cnn' takes, was (32, 32, 3); "),
     (["--images", "{tmp}/unlabelled.npz"], "--labels must be a file or 'predicted'; "),
@@ -132,7 +176,7 @@ BAD = [
     (["--weights", "{tmp}/cut.npz"], "--weights must be a readable .npz file; "),
     (["--weights", "{tmp}/cut.npz", "--model", "resnet20"], "--weights must be "),
     (["--weights", "{tmp}/wide.npz"], "--weights must be "),
-    (["--labels", "{tmp}/labels.npy"], "--labels must lie in [0, 10), the classes of the weights, was 11 at index 4"),
+    (["--labels", "{tmp}/labels.npy"], "--labels must lie in [0, 10), the classes of the network, was 11 at index 4"),
     (["--labels", "nowhere.txt"], "--labels must be an existing file, was 'nowhere.txt'"),
     (["--targets", "0,1"], "--targets must be different offsets from 1 to 9, was (0, 1)"),
     (["--targets", "some"], "--targets must be all, untargeted, offsets like 1,4,7 or a file, was 'some'"),
