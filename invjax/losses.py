@@ -5,6 +5,10 @@ With Z the logits, y the label and t the target, all of these losses rest on the
     targeted    gap = max_{j≠t} Z_j - Z_t          untargeted    gap = Z_y - max_{j≠y} Z_j                       (7)
 
 which is negative exactly where the example has the wanted class.
+
+A class whose logit is −infinity is *ruled out*: all losses leave it aside, exactly as if the network did not have it. A
+target that is ruled out is merely far away, so that an example which asks for it ends NOT_FOUND. NaN and +infinity mean
+a broken network, and stay what they are.
 """
 
 from __future__ import annotations
@@ -15,11 +19,33 @@ import jax.numpy as jnp
 from invjax.types import Array, ArrayLike
 
 
+FAR_BELOW = 1e3  # where a class that is ruled out counts as standing: e^-1000 is 0
+
+
+def allowed(logits: Array) -> Array:
+    """[K] bool: the classes that are not ruled out by a logit of −infinity."""
+    return logits != -jnp.inf
+
+
+def grounded(logits: Array) -> Array:
+    """[K] the logits; those of classes that are ruled out far below all others, and constant."""
+    possible = allowed(logits)
+    lowest = jax.lax.stop_gradient(jnp.min(jnp.where(possible, logits, jnp.full_like(logits, jnp.inf))))
+    floor = jnp.where(jnp.any(possible), lowest, jnp.zeros_like(lowest)) - FAR_BELOW
+    return jnp.where(possible, logits, floor)
+
+
+def rivals(logits: Array, label: ArrayLike) -> Array:
+    """[] int32: how many classes beside the label are not ruled out."""
+    return jnp.sum(allowed(logits) & (jnp.arange(logits.shape[-1]) != label), dtype=jnp.int32)
+
+
 def gap(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
     """How far the logits are from the wanted class; negative where it is reached.
 
     logits: [K]; label, target: [] int -> [] in logit units. K = 1 has no other class and is refused by the engine.
     """
+    logits = grounded(logits)
     targeted = jnp.asarray(target) >= 0
     aim = jnp.where(targeted, target, label)
     own = jnp.arange(logits.shape[-1]) == aim
@@ -29,9 +55,13 @@ def gap(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
 
 
 def lead(logits: Array, label: ArrayLike, place: ArrayLike) -> Array:
-    """The label's logit less that of its ``place``-th strongest rival, counted from 0. place: [] int, traced. []"""
-    rivals = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, jax.lax.stop_gradient(logits))
-    rival = jnp.take(jnp.argsort(-rivals), place, mode="clip")
+    """The label's logit less that of its ``place``-th strongest rival, counted from 0. place: [] int, traced. []
+
+    Classes that are ruled out come last: ``place`` below :func:`rivals` never meets one.
+    """
+    logits = grounded(logits)
+    others = jnp.where(jnp.arange(logits.size) == label, -jnp.inf, jax.lax.stop_gradient(logits))
+    rival = jnp.take(jnp.argsort(-others), place, mode="clip")
     return jnp.take(logits, label, mode="clip") - jnp.take(logits, rival, mode="clip")
 
 
@@ -42,7 +72,7 @@ def reached(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
 
 def wanted(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
     """[] int32: the target; without one the strongest class that is not the label."""
-    rest = jnp.where(jnp.arange(logits.shape[-1]) == label, jnp.full_like(logits, -jnp.inf), logits)
+    rest = jnp.where(jnp.arange(logits.shape[-1]) == label, jnp.full_like(logits, -jnp.inf), grounded(logits))
     return jnp.where(jnp.asarray(target) >= 0, target, jnp.argmax(rest)).astype(jnp.int32)
 
 
@@ -57,7 +87,7 @@ def margin(logits: Array, label: ArrayLike, target: ArrayLike, kappa: ArrayLike 
 
 def cross_entropy(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
     """``-log softmax(Z)_t`` targeted; ``+log softmax(Z)_y`` (to be minimised: the negated loss of y) untargeted."""
-    log_p = jax.nn.log_softmax(logits)
+    log_p = jax.nn.log_softmax(grounded(logits))
     targeted = jnp.asarray(target) >= 0
     aim = jnp.where(targeted, target, label)
     picked = jnp.take(log_p, aim, mode="clip")
@@ -73,6 +103,7 @@ def probability_gap(logits: Array, label: ArrayLike, target: ArrayLike, probabil
 
     probability: p in (0, 1). For two classes and p = 1/2 this is :func:`gap`.
     """
+    logits = grounded(logits)
     targeted = jnp.asarray(target) >= 0
     own = jnp.arange(logits.shape[-1]) == jnp.where(targeted, target, label)
     aimed = jnp.sum(jnp.where(own, logits, jnp.zeros_like(logits)))

@@ -75,6 +75,7 @@ class CornerState(NamedTuple):
     scores: Array  # [R, N] ascending; infinity where the list is not full
     codes: Array  # [R, N] int32, unit · 2^C + colour of each; NONE where the list is not full
     rivals: Array  # [R - 1] int32, the rankings' classes
+    rows: Array  # [] int32, rankings in use: R, or fewer where the network rules classes out
     count: Array  # [] int32, queries answered
     phase: Array  # [] int32
     cursor: Array  # [] int32, SCAN: the code asked
@@ -103,7 +104,8 @@ def _init(ctx: Context, problem: Problem, config: CornerSearch) -> CornerState:
     largest = jnp.minimum(jnp.asarray(config.k, jnp.int32), count)
     return CornerState(
         asked=none, picked=none, scores=jnp.full((rows, config.listed), jnp.inf, problem.x.dtype),
-        codes=jnp.broadcast_to(none, (rows, config.listed)), rivals=jnp.zeros(rows - 1, jnp.int32), count=zero,
+        codes=jnp.broadcast_to(none, (rows, config.listed)), rivals=jnp.zeros(rows - 1, jnp.int32),
+        rows=jnp.int32(rows), count=zero,
         phase=jnp.int32(CLEAN), cursor=zero, size=jnp.int32(2), row=zero, number=zero,
         limit=(largest + 1).astype(jnp.int32), best=nothing(problem), near=nothing(problem),
         status=jnp.int32(Status.PENDING),
@@ -184,18 +186,22 @@ def _loss(ctx: Context, problem: Problem, config: CornerSearch, state: Any, poin
 # ---------------------------------------------------------------------------------------------------------------------
 # What an answer changes
 # ---------------------------------------------------------------------------------------------------------------------
+def _aim(problem: Problem) -> Array:
+    """[] int32: the target; untargeted, the label."""
+    return jnp.where(problem.target >= 0, problem.target, problem.label)
+
+
 def _strongest(problem: Problem, logits: Array, count: int) -> Array:
     """[count] int32: the classes with the largest logits, without the target; untargeted, without the label."""
-    aim = jnp.where(problem.target >= 0, problem.target, problem.label)
-    others = jnp.where(jnp.arange(logits.size) == aim, -jnp.inf, logits)
+    others = jnp.where(jnp.arange(logits.size) == _aim(problem), -jnp.inf, losses.grounded(logits))
     return jnp.argsort(-others)[:count].astype(jnp.int32)
 
 
 def _insert(problem: Problem, state: CornerState, logits: Array, gap: Array) -> tuple[Array, Array]:
     """The lists with the code under the cursor put in its place; of equal scores the older comes first."""
     targeted = problem.target >= 0
-    own = jnp.take(logits, jnp.where(targeted, problem.target, problem.label), mode="clip")
-    ahead = own - logits[state.rivals]
+    logits = losses.grounded(logits)
+    ahead = jnp.take(logits, _aim(problem), mode="clip") - logits[state.rivals]
     scores = jnp.concatenate([gap[None], jnp.where(targeted, -ahead, ahead)]).astype(state.scores.dtype)[:, None]
     place, at = jnp.arange(state.scores.shape[1]), jnp.sum(state.scores <= scores, axis=1, keepdims=True)
 
@@ -212,11 +218,14 @@ def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerSta
     best = state.best.offer(ev.point, changed, reached & ~clean)
     better = best.score < state.best.score
     scores, codes = _insert(problem, state, ev.logits, ev.value)
+    others = losses.rivals(ev.logits, _aim(problem))
+    rows = jnp.where(others < 2, 1, jnp.minimum(others + 1, state.codes.shape[0])).astype(jnp.int32)
     told = state._replace(
         picked=jnp.where(better, state.asked, state.picked),
         scores=jnp.where(scan, scores, state.scores),
         codes=jnp.where(scan, codes, state.codes),
         rivals=jnp.where(clean, _strongest(problem, ev.logits, state.rivals.size), state.rivals),
+        rows=jnp.where(clean, rows, state.rows),
         count=state.count + jnp.int32(1),
         cursor=_next(problem, shape, state.cursor + scan),
         best=best,
@@ -229,7 +238,7 @@ def _tell(ctx: Context, problem: Problem, config: CornerSearch, state: CornerSta
 
 def _turn(state: CornerState, total: int, better: Array, changed: Array, samples: Array | int) -> CornerState:
     """The counters of the next candidate. better: the point just asked, of ``changed`` units, is the best so far."""
-    rows, samples = state.codes.shape[0], jnp.asarray(samples, jnp.int32)
+    samples = jnp.asarray(samples, jnp.int32)
     begin, scan, leading, trim, sampling, prune = (
         state.phase == phase for phase in (CLEAN, SCAN, LEADING, TRIM, SAMPLES, PRUNE)
     )
@@ -238,7 +247,7 @@ def _turn(state: CornerState, total: int, better: Array, changed: Array, samples
     number = state.number + sampling
     next_row = leading | (sampling & (number >= samples))
     row = state.row + next_row
-    larger = row >= rows
+    larger = row >= state.rows
     size, row = state.size + larger, jnp.where(larger, 0, row)
     number = jnp.where(next_row, 0, number)
 

@@ -146,7 +146,7 @@ def _loss(ctx: Context, problem: Problem, config: JSMA, state: JSMAState, point:
         return losses.probability_gap(logits, problem.label, problem.target, 0.5)
     targeted = problem.target >= 0
     own = jnp.arange(logits.size) == jnp.where(targeted, problem.target, problem.label)
-    part = jnp.sum(jnp.where(own == state.half, jnp.zeros_like(logits), logits))
+    part = jnp.sum(jnp.where(own == state.half, jnp.zeros_like(logits), losses.grounded(logits)))
     return jnp.where(targeted == state.half, part, -part)
 
 

@@ -113,7 +113,9 @@ def _ask(ctx: Context, problem: Problem, config: LocalSearch, state: LocalSearch
     image = pixels.grid(problem)._replace(x=state.image.reshape(pixels.shape_of(problem.x.shape)))
     row, column = jnp.divmod(state.pixels, image.x.shape[1])
     v, lower, upper = _values(image, row, column)
-    ends = pixels.from_share(lower, upper, jnp.where(v < 0, -config.perturbation, config.perturbation) + 0.5)
+    reach = jnp.minimum(jnp.asarray(config.perturbation, v.dtype), 0.5)
+    down = (v < 0) ^ (jnp.abs(v) == reach)
+    ends = pixels.from_share(lower, upper, jnp.where(down, -config.perturbation, config.perturbation) + 0.5)
     probes = jax.vmap(lambda i, j, value: image.x.at[i, j].set(value, mode="drop"))(row, column, ends)
     return jnp.concatenate([state.image[None], probes.reshape(-1, *problem.x.shape)])
 

@@ -211,7 +211,8 @@ def _tell(ctx: Context, problem: Problem, config: SparseFool, state: SparseFoolS
     distance = _distance(problem, config, onwards, w, part, lead)
     nearer = fresh | (distance < state.rival.distance)
     rival = select(nearer, Rival(w, lead, distance), state.rival)
-    rivals = jnp.where(_compares(problem, config, state), jnp.minimum(config.classes, ev.logits.size) - 1, 1)
+    rivals = jnp.minimum(config.classes - 1, losses.rivals(ev.logits, problem.label))
+    rivals = jnp.where(_compares(problem, config, state), rivals, 1)
     last = state.candidate + 1 >= rivals
 
     low, high = _room(problem)

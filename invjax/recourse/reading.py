@@ -98,7 +98,8 @@ def _targets(data: TabularData, target: Any, logits: np.ndarray, predicted: np.n
     """[N] wanted classes."""
     count = len(predicted)
     if target is None:  # the runner-up
-        rest = np.where(np.isnan(logits), -np.inf, logits)
+        # A class that is ruled out (−infinity) comes last, but before the class that the row has.
+        rest = np.nan_to_num(logits, nan=np.finfo(logits.dtype).min, posinf=np.inf, neginf=np.finfo(logits.dtype).min)
         rest[np.arange(count), predicted] = -np.inf
         return rest.argmax(1).astype(np.int32)
     given = np.atleast_1d(np.asarray(target))

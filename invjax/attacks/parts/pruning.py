@@ -93,8 +93,10 @@ def waiting(r: Array) -> Stage:
     return Stage(before(r), jnp.zeros_like(r), jnp.full((), jnp.inf, r.dtype), jnp.int32(0))
 
 
-def _compares(problem: Problem, stage: Stage, classes: int) -> Array:
-    rivals = 0 if classes == 2 else min(_RIVALS, classes - 1)
+def _compares(problem: Problem, stage: Stage, logits: Array) -> Array:
+    """[] bool: a rival is compared at the point asked. A single one needs no comparison."""
+    rivals = losses.rivals(logits, problem.label)
+    rivals = jnp.where(rivals < 2, 0, jnp.minimum(rivals, _RIVALS))
     return (stage.pruning.asked >= 0) & (problem.target < 0) & (stage.compared < rivals)
 
 
@@ -102,7 +104,7 @@ def loss(problem: Problem, stage: Stage, logits: Array) -> Array:
     """The loss of the stage: the gap, or while rivals are compared the lead over one of them."""
     lead = losses.lead(logits, problem.label, stage.compared)
     gap = losses.gap(logits, problem.label, problem.target)
-    return jnp.where(_compares(problem, stage, logits.size), lead, gap)
+    return jnp.where(_compares(problem, stage, logits), lead, gap)
 
 
 def _needed(given: tuple[Array, Array]) -> Array:
@@ -134,7 +136,7 @@ def _advance(
     """
     low, high = room(problem, FAR)
     old, w, most = stage.pruning, -grad, _units(best)
-    begins, compares = old.asked < 0, active & _compares(problem, stage, logits.size)
+    begins, compares = old.asked < 0, active & _compares(problem, stage, logits)
     gain = ops.total(w * _towards(w, low, high))
     lead = losses.lead(logits, problem.label, stage.compared)
     count = replace_if(compares, _needed, (gain, lead), jnp.full_like(stage.count, jnp.inf))
@@ -149,7 +151,7 @@ def _advance(
 
     point = offered(new, to_units(problem, best.x), low, high)
     worth = jnp.where(ops.total(jnp.abs(point)) > 0, ops.total(new.w * point), -jnp.inf)
-    asks = active & ~_compares(problem, stage, logits.size)  # rivals are compared at the clean input, where r is 0
+    asks = active & ~_compares(problem, stage, logits)  # rivals are compared at the clean input, where r is 0
     chosen = replace_if(asks, lambda given: largest(*given), (worth, new.m), jnp.zeros_like(worth))
     return stage, jnp.where(ops.spread(chosen) > 0, point, jnp.zeros_like(point))
 
