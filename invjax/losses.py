@@ -18,7 +18,6 @@ import jax.numpy as jnp
 
 from invjax.types import Array, ArrayLike
 
-
 FAR_BELOW = 1e3  # where a class that is ruled out counts as standing: e^-1000 is 0
 
 
@@ -85,8 +84,26 @@ def margin(logits: Array, label: ArrayLike, target: ArrayLike, kappa: ArrayLike 
     return jnp.where(value > 0, value, jnp.zeros_like(value))
 
 
+def log_odds(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
+    """``log Σ_{j≠t} e^{Z_j} − Z_t`` targeted, ``Z_y − log Σ_{j≠y} e^{Z_j}`` untargeted. [] in logit units.
+
+    A monotone function of :func:`cross_entropy`, so it ranks points alike, and its gradient has the same direction. But
+    it never saturates: the softmax of a sure network rounds to 0 and 1, where cross-entropy is constant and its
+    gradient exactly 0, as if nothing could move the network.
+    """
+    logits = grounded(logits)
+    targeted = jnp.asarray(target) >= 0
+    own = jnp.arange(logits.shape[-1]) == jnp.where(targeted, target, label)
+    aimed = jnp.sum(jnp.where(own, logits, jnp.zeros_like(logits)))
+    others = jax.nn.logsumexp(jnp.where(own, jnp.full_like(logits, -jnp.inf), logits))
+    return jnp.where(targeted, others - aimed, aimed - others)
+
+
 def cross_entropy(logits: Array, label: ArrayLike, target: ArrayLike) -> Array:
-    """``-log softmax(Z)_t`` targeted; ``+log softmax(Z)_y`` (to be minimised: the negated loss of y) untargeted."""
+    """``-log softmax(Z)_t`` targeted; ``+log softmax(Z)_y`` (to be minimised: the negated loss of y) untargeted.
+
+    It saturates where the network is sure; :func:`log_odds` does not.
+    """
     log_p = jax.nn.log_softmax(grounded(logits))
     targeted = jnp.asarray(target) >= 0
     aim = jnp.where(targeted, target, label)
@@ -103,14 +120,10 @@ def probability_gap(logits: Array, label: ArrayLike, target: ArrayLike, probabil
 
     probability: p in (0, 1). For two classes and p = 1/2 this is :func:`gap`.
     """
-    logits = grounded(logits)
-    targeted = jnp.asarray(target) >= 0
-    own = jnp.arange(logits.shape[-1]) == jnp.where(targeted, target, label)
-    aimed = jnp.sum(jnp.where(own, logits, jnp.zeros_like(logits)))
-    others = jax.nn.logsumexp(jnp.where(own, jnp.full_like(logits, -jnp.inf), logits))
     p = jnp.asarray(probability, logits.dtype)
-    return jnp.where(targeted, others - aimed, aimed - others) + jnp.log(p) - jnp.log1p(-p)
+    return log_odds(logits, label, target) + jnp.log(p) - jnp.log1p(-p)
 
 
-# What attacks with an option ``loss`` choose from. The gap does not saturate where the network is sure.
-LOSSES = {"cross_entropy": cross_entropy, "margin": gap}
+# What attacks with an option ``loss`` choose from. They use no more of it than its order and the direction of its
+# gradient, so the log-odds stand for cross-entropy: the same steps, without its saturation.
+LOSSES = {"cross_entropy": log_odds, "margin": gap}

@@ -2,9 +2,10 @@
 
     min_R  L(f(Π(x + R)), t)    s.t.  Σ_g max_c ‖R_{g,c}‖_* <= ε                                                    (1)
 
-with L the cross-entropy, Π the clipping to the box (and to the mask), g square patches, c channels. Each step moves
-towards one patch that has rank one in each channel (:mod:`invjax.solvers.frank_wolfe`). The step sizes are a ladder of
-powers of two, all probed at once. A search per example looks for the smallest ε that succeeds.
+with L the cross-entropy (as :func:`invjax.losses.log_odds`, which does not saturate), Π the clipping to the box (and to
+the mask), g square patches, c channels. Each step moves towards one patch that has rank one in each channel
+(:mod:`invjax.solvers.frank_wolfe`). The step sizes are a ladder of powers of two, all probed at once. A search per
+example looks for the smallest ε that succeeds.
 
 Deviations from the GSE authors' implementation: the linear minimisation oracle is that of the ball (theirs chooses the
 patch by another norm); the output stays in the range of the data; sizes need not be multiples of the patch; a trial
@@ -92,7 +93,7 @@ def _ask(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState) -> 
 
 
 def _loss(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState, point: Array, logits: Array) -> Array:
-    return losses.cross_entropy(logits, problem.label, problem.target)
+    return losses.log_odds(logits, problem.label, problem.target)
 
 
 def _tell(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState, ev: Eval) -> FWnuclState:
@@ -118,7 +119,7 @@ def _tell_probe(
 ) -> FWnuclState:
     clean = state.status == Status.ALREADY_TARGET
     sizes = frank_wolfe.ladder(state.top, config.probes)
-    values = jax.vmap(lambda z: losses.cross_entropy(z, problem.label, problem.target))(logits)
+    values = jax.vmap(lambda z: losses.log_odds(z, problem.label, problem.target))(logits)
     gaps = jax.vmap(lambda z: losses.gap(z, problem.label, problem.target))(logits)
     index, taken, top = frank_wolfe.choose(state.value, values.astype(sizes.dtype), sizes)
     reached = (gaps < -config.kappa) & (points != problem.x).any(tuple(range(1, points.ndim)))

@@ -34,7 +34,7 @@ class PGD:
       steps: steps per start, >= 1.
       restarts: starts, >= 1; the first one is x unless ``random_start``, the others are random.
       norm: "linf" or "l2" (static).
-      loss: "cross_entropy", or "margin": the gap of the logits, which does not saturate (static).
+      loss: "cross_entropy", by its log-odds, or "margin", the gap of the logits; neither saturates (static).
       random_start: the first start is a random point of the ball, too (static).
       stop_early: the first point with the wanted class is the answer. Without it all steps of all starts are made, and
         the answer is the point of least loss: for perturbations that must be strong, such as training data (static).

@@ -46,7 +46,7 @@ class PGD0:
       step_size: α, box widths, > 0; published: 120000/255, for 32x32x3 features.
       steps: steps per start, >= 1.
       restarts: random starts, >= 1.
-      loss: "cross_entropy" or "margin": the gap of the logits, which does not saturate (static).
+      loss: "cross_entropy", by its log-odds, or "margin", the gap of the logits; neither saturates (static).
       unit: what k counts: "pixel", "feature", or "group": ``groups`` of the problem, or 8x8 patches (static).
 
     Evaluations per example: 1 (the clean input) + at most restarts·(steps + 1).

@@ -2,10 +2,10 @@
 
     min_{s, p}  L(f(x + s ⊙ p), t)    s.t.  0 <= s <= 1,  Σ s <= k,   ‖p‖_∞ <= ε,  x + p in the box                (1)
 
-with L the cross-entropy. Both sets have closed-form oracles (:mod:`invjax.solvers.frank_wolfe`): the k most negative
-entries of ∇_s = p ⊙ ∇L, and the end of each interval that s ⊙ ∇L points away from. The step size is 1 / (2^j √(t + 1))
-with the smallest j, never less than before, that does not raise L. p starts at its oracle at x, s at the k largest
-gains.
+with L the cross-entropy, in the form that does not saturate (:func:`invjax.losses.log_odds`). Both sets have
+closed-form oracles (:mod:`invjax.solvers.frank_wolfe`): the k most negative entries of ∇_s = p ⊙ ∇L, and the end of
+each interval that s ⊙ ∇L points away from. The step size is 1 / (2^j √(t + 1)) with the smallest j, never less than
+before, that does not raise L. p starts at its oracle at x, s at the k largest gains.
 
 s is a convex combination, whose support outgrows k. So the point that is judged and returned has only the k largest
 entries of s: at most k units change. Deviations from the released code: the signs of a targeted start are right; each
@@ -95,7 +95,7 @@ def _ask(ctx: Context, problem: Problem, config: SAIF, state: SAIFState) -> Arra
 
 
 def _loss(ctx: Context, problem: Problem, config: SAIF, state: SAIFState, point: Array, logits: Array) -> Array:
-    return losses.cross_entropy(logits, problem.label, problem.target)
+    return losses.log_odds(logits, problem.label, problem.target)
 
 
 def _tell(ctx: Context, problem: Problem, config: SAIF, state: SAIFState, ev: Eval) -> SAIFState:
@@ -147,7 +147,7 @@ def _tell_probe(
     clean = state.status == Status.ALREADY_TARGET
     success = losses.gap(logits[0], problem.label, problem.target) < -config.kappa
     success &= ~clean & jnp.any(points[0] != problem.x)
-    values = jax.vmap(lambda z: losses.cross_entropy(z, problem.label, problem.target))(logits[1:])
+    values = jax.vmap(lambda z: losses.log_odds(z, problem.label, problem.target))(logits[1:])
     down = values.astype(state.value.dtype) <= state.value
     index = jnp.argmax(down)
     p, s = _moved(state, _sizes(config, state)[index])

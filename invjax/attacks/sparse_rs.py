@@ -46,7 +46,8 @@ def _released(logits: Array, label: Array, target: Array) -> Array:
     return jnp.where(target >= 0, losses.cross_entropy(logits, label, target), losses.gap(logits, label, target))
 
 
-LOSSES = {"released": _released, "margin": losses.gap, "cross_entropy": losses.cross_entropy}
+# Candidates are only compared: the log-odds rank them as the cross-entropy does, and never tie by saturation.
+LOSSES = {"released": _released, "margin": losses.gap, "cross_entropy": losses.log_odds}
 
 
 @config

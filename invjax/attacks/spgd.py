@@ -51,7 +51,7 @@ class SparsePGD:
       steps: >= 1.
       patience: steps without a change of the mask before it is drawn anew, >= 1.
       gradient: "unprojected" or "projected": whether p also moves outside the mask (static).
-      loss: "cross_entropy" or "margin": the gap of the logits, which does not saturate (static).
+      loss: "cross_entropy", by its log-odds, or "margin", the gap of the logits; neither saturates (static).
       unit: "pixel", "feature", "group" (``groups`` of the problem, or tiles of side ``patch``), or "window" (static).
       patch: side of windows or tiles, pixels (static).
 

@@ -24,11 +24,12 @@ from invjax.attacks.pgd import BALLS, PGD, direction, random_in_ball
 from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.engine import solve
 from invjax.learn.evaluate import predict
-from invjax.learn.step import cross_entropy, scaled
+from invjax.learn.step import scaled
 from invjax.learn.train import Trained, fit
+from invjax.losses import log_odds
 from invjax.metrics.group import wilson_interval
 from invjax.models import as_logits
-from invjax.types import Array, Bounds
+from invjax.types import UNTARGETED, Array, Bounds
 
 
 @config
@@ -61,7 +62,8 @@ class Adversary:
 
     def __call__(self, logits: Callable[[Array], Array], x: Array, y: Array, key: Array) -> Array:
         """The moved inputs [B, *S]; each depends on its own row alone. x [B, *S], y [B]."""
-        rise = jax.grad(lambda point: jnp.sum(cross_entropy(logits(point), y)))
+        # The direction of the cross-entropy's gradient, without its saturation: sure examples are attacked, too.
+        rise = jax.grad(lambda point: -jnp.sum(jax.vmap(log_odds, (0, 0, None))(logits(point), y, UNTARGETED)))
         eps, length = jnp.asarray(self.eps, x.dtype), jnp.asarray(self.ratio * self.eps / self.steps, x.dtype)
 
         def inside(point: Array) -> Array:
