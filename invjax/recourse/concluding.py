@@ -10,6 +10,7 @@ from invjax.data.tables.table import Table
 from invjax.recourse.answers import Person
 from invjax.recourse.judging import Judged, Requirements, judge_claims, placed, share_of, tell
 from invjax.recourse.plan import Plan
+from invjax.recourse.raw import own_probability
 from invjax.recourse.reading import AskedRows
 from invjax.recourse.wording import Change
 from invjax.types import Result, Status
@@ -48,6 +49,7 @@ def conclude(plan: Plan, rows: AskedRows, result: Result | None, most: int | Non
     before = np.full(len(x), np.nan)
     known = rows.predicted >= 0
     before[known] = share_of(rows.logits[known], rows.target[known])
+    before, after = (own_probability(plan.network, share, rows.target) for share in (before, after))
     told = _told(plan, rows, status, table)
     people = []
     for n, name in enumerate(rows.names):

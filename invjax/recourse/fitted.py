@@ -59,6 +59,14 @@ class TablePredictor:
         moved = np.where(np.isnan(yes), np.nan, moved)
         return np.stack([1 - moved, moved] if positive == 1 else [moved, 1 - moved], axis=1)
 
+    def own_probability(self, share: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """[n] what the model itself gives the classes ``target`` [n], from the probabilities of a call."""
+        if self.threshold is None:
+            return share
+        at = np.where(target == int(np.argmax(self.order)), 1, -1) * logit(self.threshold)
+        with np.errstate(divide="ignore"):
+            return expit(logit(share) + at)
+
     def probabilities(self, table: Mapping[str, np.ndarray]) -> np.ndarray:
         """[N, K] float64, the same as the model gives them, whatever the threshold."""
         return _outputs(self.model, self.output, self.columns, table, len(self.classes))[:, self.order]

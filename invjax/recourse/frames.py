@@ -104,8 +104,7 @@ def from_predictor(
       immutable: features that may not change.
       categories: columns of numbers that are names.
       threshold: the probability at which the model decides for the second of its two classes; None: 1/2, or the one
-        that the model itself carries. Probabilities are then given as in
-        :meth:`invjax.recourse.fitted.TablePredictor.__call__`: 1/2 is the threshold.
+        that the model itself carries. The probabilities that are reported stay the model's own.
       classes: {the model's class: its name}, or the names in the order of the model's classes, where the model's own
         values do not say it.
       space: the schema; None infers one with the ranges of the frame, in which everything else may change both ways.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import FeatureSpace
-from invjax.recourse.raw import logits_of, logits_of_table, table_of
+from invjax.recourse.raw import logits_of, logits_of_table, own_probability, table_of
 from invjax.recourse.wording import Change, changes, costs, read, sentence
 from invjax.types import LogitsFn
 
@@ -96,13 +96,14 @@ def judge_claims(
         broken = space.violations(factual, raw)
         logits = logits_of_table(model, space, raw)
         share = share_of(logits, question.target[rows])
+        own = own_probability(model, share, question.target[rows])
         enough = there(logits, question.target[rows], question.probability)
         cost = costs(space, factual, raw, (x[rows], again))
         better = []
         for i, n in enumerate(rows):
             wrong = _wrong(space, factual, raw, i, broken[i], question.most)
             if not wrong and not enough[i]:
-                wrong = f"after rounding to raw units the model gives the target class only probability {share[i]:.2f}"
+                wrong = f"after rounding to raw units the model gives the target class only probability {own[i]:.2f}"
             if wrong:
                 kept.why[n] = "" if kept.accepted[n] else f"{_told(space, factual, raw, i)} ({wrong})"
             elif not kept.accepted[n] or cost[i] < kept.cost[n]:

@@ -19,6 +19,7 @@ from invjax.densities import fit_knn
 from invjax.engine.evaluate import white_box
 from invjax.engine.seen import seen_through
 from invjax.recourse.plausible import Plausibility, plausibility_of, training_rows
+from invjax.recourse.raw import rows_of
 from invjax.recourse.wording import number
 from invjax.types import Config, Density, Evaluator, LogitsFn
 
@@ -69,6 +70,8 @@ def make_plan(
     if tau is not None:
         check("tau", tau, lambda value: value >= 0, "a weight >= 0")
     if probability is not None:
+        if getattr(getattr(rows_of(model), "predict", None), "threshold", None) is not None:
+            raise BadArgument("probability", "be left out for a model with a threshold", hint="it asks for that one")
         check_number("probability", probability, lambda value: 0 < value < 1, "None or in (0, 1)")
     check("plausibility", plausibility, lambda value: 0 <= value < 1, "a share in (0, 1), or 0 for none")
     if name == "pcfe" and evaluator is not white_box:

@@ -132,6 +132,15 @@ def logits_of_table(model: LogitsFn, space: FeatureSpace, table: Mapping[str, An
     return np.log(np.maximum(out, _LEAST))
 
 
+def own_probability(model: Any, share: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """[n] the probabilities that a model with a threshold gives the classes ``target``, from those of its logits.
+
+    The logits of such a model are moved so that the winner is its decision: a person is told its own number.
+    """
+    own = getattr(getattr(rows_of(model), "predict", None), "own_probability", None)
+    return share if own is None else own(share, target)
+
+
 def _whole(space: FeatureSpace, x: np.ndarray) -> np.ndarray:
     """[N] bool: every number is there, and every category has a level."""
     whole, at = np.asarray(np.isfinite(x).all(1)), 0

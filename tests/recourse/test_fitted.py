@@ -124,6 +124,8 @@ def test_thresholds():
     assert ((own >= at) != (own > 0.5)).any()
     moved = predictor(PLAIN.table).astype(np.float32)
     assert (moved.argmax(1) == (own >= at)).all()
+    for k, target in enumerate((1 - own, own)):
+        np.testing.assert_allclose(predictor.own_probability(moved[:, k], np.full(COUNT, k)), target, atol=1e-5)
     np.testing.assert_array_equal(predictor.probabilities(PLAIN.table)[:, 1], own)
     # A model that carries its threshold.
     held = FixedThresholdClassifier(tree(), threshold=0.2).fit(FRAME[NUMBERS], LABEL)
@@ -211,6 +213,8 @@ def test_from_a_frame_to_a_frame():
     found = (answers.status == "FOUND").to_numpy()
     assert found.sum() >= 4
     assert (model.predict_proba(answers[columns.columns])[found, 1] >= 0.6).all()
+    own = model.predict_proba(answers[columns.columns])[:, 1]
+    np.testing.assert_allclose([person.after for person in explanation.people], own, atol=1e-5)
     assert (answers.years == rows.years).all()
     assert (explanation.predicted == 0).all()
     kept = [n for n, person in enumerate(explanation.people) if person.status != Status.FOUND]
