@@ -39,8 +39,12 @@ def moves(row: Any, here: Here, price: ArrayLike, max_changes: Array, count: int
     owner = np.repeat(np.arange(layout.num_features), layout.widths)
     same, unit = owner[:, None] == owner[None, :], np.eye(width, dtype=bool)
 
-    # Each number goes a little beyond where it would close the gap by itself (a grid rounds), within its range.
-    reach = point - 1.05 * safe_divide(gap, normal)
+    # Each number goes a little beyond where it would close the gap by itself, within its range; on a grid, to the next
+    # point beyond: half a step more is rounded there, however coarse the grid.
+    grid = row.constraints.grid.astype(point.dtype)
+    half = jnp.asarray(0.499, point.dtype) * grid * jnp.sign(normal)
+    further = jnp.where(grid > 0, jnp.ones_like(grid), jnp.full_like(grid, 1.05))
+    reach = point - further * safe_divide(gap, normal) - half
     value = jnp.where(layout.is_category, jnp.ones_like(point), jnp.clip(reach, row.lower, row.upper))
     onward = jnp.where(same, jnp.where(unit, value, jnp.zeros_like(value)), point)
     back = jnp.where(same, x, point)
@@ -65,4 +69,5 @@ def moves(row: Any, here: Here, price: ArrayLike, max_changes: Array, count: int
     barred = jnp.concatenate([~possible, ~changed]) | stays
     merits = jnp.where(barred, jnp.inf, merit(everything))
     _, first = jax.lax.top_k(-merits, min(count, 2 * width))
-    return everything[first]
+    # Fewer columns than that have fewer changes: they are repeated.
+    return everything[jnp.resize(first, count)]
