@@ -22,6 +22,7 @@ class Lanes(NamedTuple):
     evaluations: Array  # [B] int32, value-and-gradients asked while unfinished
     forwards: Array  # [B] int32, forward-only evaluations while unfinished
     broken: Array  # [B] bool, the network gave a value that is not finite
+    sloped: Array  # [B] bool, some gradient was not zero, in a coordinate that may change
     active: Array  # [B] bool, unfinished
 
 
@@ -30,7 +31,8 @@ def start(method: Method, ctx: Context, config: Config, problems: Problem) -> La
     state = jax.vmap(lambda problem: method.init(ctx, problem, config))(problems)
     count = problems.label.shape[0]
     zeros = jnp.zeros(count, jnp.int32)
-    return Lanes(state, zeros, zeros, jnp.zeros(count, bool), _permitted(ctx, problems))
+    no = jnp.zeros(count, bool)
+    return Lanes(state, zeros, zeros, no, no, _permitted(ctx, problems))
 
 
 def _permitted(ctx: Context, problems: Problem) -> Array:
@@ -39,6 +41,14 @@ def _permitted(ctx: Context, problems: Problem) -> Array:
         return jnp.ones(problems.label.shape[0], bool)
     free = (problems.lower < problems.upper).reshape(problems.label.shape[0], -1).any(1)
     return free & jax.vmap(ctx.constraints.permits)(problems.x)
+
+
+def _room(problems: Problem, grad: Array) -> Array:
+    """Where the box leaves room, to go with gradients [B, *S] or [B, P, *S] (which are zero where the mask forbids)."""
+    room = problems.lower < problems.upper  # [B] or [B, *S]
+    if room.ndim == 1:
+        room = room.reshape(-1, *(1 for _ in problems.x.shape[1:]))
+    return room if grad.ndim == problems.x.ndim else room[:, None]
 
 
 def _admissible(problem: Problem, point: Array) -> Array:
@@ -66,8 +76,11 @@ def learn(
     """
     finite = ~jnp.isnan(evals.logits).any(tuple(range(1, evals.logits.ndim)))
     finite &= jnp.isfinite(evals.value).reshape(finite.shape[0], -1).all(1)
+    sloped = lanes.sloped
     if method.needs_grad:  # without: zeros of the points' size, which XLA would take seconds to fold
-        finite &= jnp.isfinite(evals.grad).all(tuple(range(1, evals.grad.ndim)))
+        each = tuple(range(1, evals.grad.ndim))
+        finite &= jnp.isfinite(evals.grad).all(each)
+        sloped |= lanes.active & ((evals.grad != 0) & _room(problems, evals.grad)).any(each)
     told = jax.vmap(lambda problem, state, ev: method.tell(ctx, problem, config, state, ev))(
         problems, lanes.state, evals
     )
@@ -99,6 +112,7 @@ def learn(
         evaluations=evaluations,
         forwards=forwards,
         broken=lanes.broken | (lanes.active & ~finite),
+        sloped=sloped,
         active=lanes.active & finite & ~finished,
     )
 
@@ -179,6 +193,8 @@ def finish(method: Method, ctx: Context, config: Config, problems: Problem, lane
         return row[:, None] if several else row
 
     status = jnp.where(of_each(lanes.broken) & (status != Status.FOUND), Status.NONFINITE, status)
+    if method.needs_grad:
+        status = jnp.where((status == Status.NOT_FOUND) & ~of_each(lanes.sloped), Status.NO_GRADIENT, status)
     status = jnp.where(of_each(lanes.active), Status.PENDING, status).astype(jnp.int32)
     if ctx.constraints is not None:
         satisfied = ctx.constraints.satisfied

@@ -19,6 +19,7 @@ from invjax.engine import checks
 from invjax.engine.batch import run_batch
 from invjax.engine.evaluate import white_box
 from invjax.engine.folder import RunFolder, make_manifest
+from invjax.engine.gradients import warn_without_gradient
 from invjax.engine.lanes import finish, start
 from invjax.engine.progress import progress_bar
 from invjax.engine.queue import Part, run_queue, stream
@@ -140,7 +141,8 @@ def solve(
 
     Returns:
       Result with leading axis [N] (none for a single example). Failure is data: see ``Result.status``. A method that
-      answers with a set of P (DiCE) gives x, delta and attempt as [N, P, *S] and status as [N, P].
+      answers with a set of P (DiCE) gives x, delta and attempt as [N, P, *S] and status as [N, P]. Outside of ``jit``
+      a UserWarning says where 10 % of the answers or more ended as NO_GRADIENT.
 
     Under ``jit`` or ``vmap`` everything runs as one compiled loop (``run_batch``); so does a list not longer than
     ``lanes``. Longer lists, a mesh or a folder go through the refilling queue (``run_queue``).
@@ -162,6 +164,8 @@ def solve(
         raise BadArgument(name, "be None under jit and vmap", hint="call solve outside of them")
     if traced or (count <= lanes and out is None and mesh is None and jax.process_count() == 1):
         result = run_batch(*prepared.batch(), method=prepared.method, evaluator=evaluator)
+        if not traced:
+            warn_without_gradient(result, prepared.method.name, stacklevel=2)
         return result.rows(0) if prepared.single else result
 
     options = {"lanes": min(lanes, count) if mesh is None else lanes, "evaluator": evaluator, "mesh": mesh}
@@ -171,6 +175,7 @@ def solve(
         ctx, problems, config, chosen, key, _ = prepared
         with progress_bar(progress, count) as on_part:
             result = run_queue(ctx, problems, config, method=chosen, key=key, on_part=on_part, **options)
+    warn_without_gradient(result, prepared.method.name, stacklevel=2)
     return result.rows(0) if prepared.single else result
 
 

@@ -42,6 +42,7 @@ _WORDS = {
     Status.NONFINITE: "not a number",
     Status.ALREADY_TARGET: "nothing to change",
     Status.INFEASIBLE: "not possible",
+    Status.NO_GRADIENT: "no gradient",
     Status.PENDING: "not finished",
 }
 

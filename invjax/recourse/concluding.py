@@ -92,7 +92,7 @@ def _judged(plan: Plan, rows: AskedRows, result: Result, most: int | None) -> tu
 
 def _ended(own: Any) -> int:
     """The status of a row whose answers were all rejected: never FOUND, whatever the method said."""
-    for status in (Status.INFEASIBLE, Status.NONFINITE):
+    for status in (Status.INFEASIBLE, Status.NONFINITE, Status.NO_GRADIENT):
         if (np.asarray(own) == status).all():
             return int(status)
     return int(Status.NOT_FOUND)
@@ -113,6 +113,8 @@ def _why(rejected: str, tried: str, status: Status, target: str, most: int | Non
         return "the model gave no finite numbers near this row"
     if status == Status.INFEASIBLE:
         return "the constraints admit no answer"
+    if status == Status.NO_GRADIENT:
+        return "the model has no slope in anything that may change, so nothing was tried; take a method by queries"
     if rejected:
         return f"an answer was rejected: {rejected}"
     limit = "" if most is None else f" of at most {most} feature{'s' * (most != 1)}"

@@ -17,6 +17,7 @@ _FAILED = {
     Status.NOT_FOUND: "not found",
     Status.NONFINITE: "network not finite",
     Status.INFEASIBLE: "infeasible",
+    Status.NO_GRADIENT: "no gradient",
     Status.PENDING: "not finished",
 }
 

@@ -5,6 +5,7 @@ Without constraints. That no method leaves a feature space: tests/test_cf_spaces
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 from typing import Any
 
@@ -156,11 +157,13 @@ def test_float64(name: str) -> None:
 
 @every
 def test_nothing_to_go_by(name: str) -> None:
-    """Weights zero: no gradient at all at r = 0 and after. NOT_FOUND, nothing NaN."""
+    """Weights zero: no gradient of the network at r = 0 and after. Nothing NaN."""
     given = task()
     net = invjax.LogitsModel(jax.tree.map(np.zeros_like, given.net.params), given.net.apply)
-    result = solve(name, given=given._replace(net=net))
-    assert (np.asarray(result.status) == Status.NOT_FOUND).all()
+    pulled = name in ("s-cfe-released", "fixed-weights")  # the density has a gradient, if the network has none
+    with contextlib.nullcontext() if pulled else pytest.warns(UserWarning, match="NO_GRADIENT"):
+        result = solve(name, given=given._replace(net=net))
+    assert (np.asarray(result.status) == (Status.NOT_FOUND if pulled else Status.NO_GRADIENT)).all()
     assert np.isfinite(np.asarray(result.attempt)).all()
     np.testing.assert_array_equal(result.x, given.x)
 

@@ -84,3 +84,39 @@ def test_black_box() -> None:
     found = np.asarray(result.status) == Status.FOUND
     assert found.any()
     assert (np.asarray(NET(jnp.asarray(result.x))).argmax(1) != task.label)[found].all()
+
+
+def _steps(params: Any, x: Any) -> Any:
+    """Piecewise constant: a network that rounds its input."""
+    return NET.apply(params, jnp.round(x * 4) / 4)
+
+
+@pytest.mark.fast
+def test_no_gradient_is_said(tmp_path: Any) -> None:
+    """In a batch, in the queue with a folder, and read back from it; where the mask hides the gradient as well."""
+    task, method = nets.task(NET, SHAPE, COUNT), attacks.make("pgd", eps=0.1, steps=2)
+    blind = invjax.LogitsModel(NET.params, _steps)
+    label = np.asarray(blind(jnp.asarray(task.x))).argmax(1)
+    with pytest.warns(UserWarning, match=f"pgd .*{COUNT} of {COUNT} answers") as caught:
+        alone = invjax.solve(blind, task.x, label, method=method)
+    assert [warning.filename for warning in caught] == [__file__]
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="NO_GRADIENT"):
+            saved = invjax.solve(blind, task.x, label, method=method, out=tmp_path, lanes=2)
+        np.testing.assert_array_equal(saved.status, alone.status)
+    assert (np.asarray(alone.status) == Status.NO_GRADIENT).all()
+    assert not np.asarray(alone.found).any()
+    assert alone.to_pandas()["status"].tolist() == ["NO_GRADIENT"] * COUNT
+    np.testing.assert_array_equal(alone.x, task.x)
+
+    weights = NET.params["w"].reshape(*SHAPE, -1).copy()
+    weights[:4] = 0  # the upper half does not matter
+    half = invjax.LogitsModel(NET.params | {"w": weights.reshape(-1, weights.shape[-1])}, NET.apply)
+    mask, upper = np.zeros(SHAPE, bool), np.ones(SHAPE, np.float32)
+    mask[:4] = True
+    x = np.where(mask, task.x, 0.5).astype(np.float32)
+    label = np.asarray(half(jnp.asarray(x))).argmax(1)
+    for options in ({"mask": mask}, {"bounds": (np.where(mask, 0, 0.5), np.where(mask, upper, 0.5))}):
+        with pytest.warns(UserWarning, match="NO_GRADIENT"):
+            hidden = invjax.solve(half, x, label, method=method, **options)
+        assert (np.asarray(hidden.status) == Status.NO_GRADIENT).all()
