@@ -111,10 +111,21 @@ class ExplainOptions:
     schema: Annotated[Path | None, Meta("FILE.json")] = None
     """How each feature of --csv may change. By default it may move both ways within its range in the rows.
     --save-schema writes a first draft."""
+    delimiter: Annotated[str | None, Meta("CHAR")] = None
+    """What separates the cells of --csv and --people; tab is a word for it. By default whichever of comma, semicolon
+    and tab is most frequent in the header."""
+    decimal: Annotated[str | None, Meta(".|,")] = None
+    """The mark of decimals, where the cells of --csv leave it open (1,234)."""
+    categories: Annotated[str, Meta("A,B,...")] = ""
+    """Columns of --csv whose numbers are names of categories."""
+    drop: Annotated[str, Meta("A,B,...")] = ""
+    """Columns of --csv to leave out."""
     missing: Annotated[str, Meta("error|drop")] = "error"
-    """What to do with a row of --csv that has an empty cell."""
+    """What to do with a row of --csv that has a missing cell: stop, or leave the row out and say so."""
+    missing_values: Annotated[str, Meta("A,B,...")] = ""
+    """Texts that are missing cells, besides the empty cell (and ?, NA, NaN, null, none in columns of numbers)."""
     rows: Annotated[str | None, Meta("0:10|3,7|test|all")] = None
-    """Rows of the table to explain, counted from 0. By default the first ten test rows."""
+    """Rows of the table to explain, counted from 0 as they stand in the file. By default the first ten test rows."""
     people: Annotated[Path | None, Meta("FILE.csv")] = None
     """Other rows to explain: a CSV file with the same columns. A column named id holds their names."""
     model: Annotated[str, Meta("mlp|logistic|forest|FILE.npz|MODULE:NAME")] = "mlp"
@@ -122,7 +133,11 @@ class ExplainOptions:
     gradient: Annotated[str, Meta("surrogate|antithetic")] = "surrogate"
     """Where the gradient of a model without one (a forest) comes from: a network that imitates it, or differences."""
     target: Annotated[str | None, Meta("CLASS")] = None
-    """The target class. By default, for each row, the one that the model holds second most likely."""
+    """The target class. A known data set has one by default. With --csv this option or --undesired must be given."""
+    undesired: Annotated[str | None, Meta("CLASS")] = None
+    """The class to get out of, into whichever the model holds next likely; rows of other classes need no answer."""
+    probability: Annotated[float | None, Meta("SHARE")] = None
+    """Probability that the target class must have in an answer. By default the class must win."""
     method: Annotated[str, Meta("NAME")] = "s-cfe"
     """s-cfe, wachter, cfe-l2, cem, dcfe, dice, dice-genetic, s-cfe-released, face or pcfe."""
     max_changes: Annotated[int | None, Meta("INT")] = None
@@ -134,6 +149,8 @@ class ExplainOptions:
     """Weight of plausibility. By default it follows from the data."""
     immutable: Annotated[str, Meta("A,B,...")] = ""
     """Features that may not change, in addition to those of the schema."""
+    answers: int = 1
+    """Up to so many answers per row. Each further one leaves alone what each one before it moved most."""
     frontier: bool = False
     """Also find the best answers with 1, 2, ... --max-changes changes."""
     certify: bool = False

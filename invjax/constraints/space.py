@@ -105,8 +105,8 @@ class FeatureSpace(Schema):
             frame[f"{name} (feature)" if name in taken else name] = column
         return frame
 
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the schema as JSON."""
+    def to_json(self, path: str | os.PathLike[str], notes: Iterable[str] = ()) -> None:
+        """Write the schema as JSON. notes: sentences for whoever edits the file; reading leaves them out."""
         features = []
         for feature, center, scale in zip(self.features, self.center.tolist(), self.scale.tolist(), strict=True):
             entry = {field.name: getattr(feature, field.name) for field in dataclasses.fields(feature)}
@@ -117,7 +117,9 @@ class FeatureSpace(Schema):
                 entry |= {"center": center, "scale": scale}
             features.append({key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()})
         relations = [{"coefficients": dict(r.coefficients), "upper": r.upper} for r in self.relations]
-        content = {"invjax_feature_space": 2, "features": features, "relations": relations}
+        content: dict[str, Any] = {"invjax_feature_space": 2, "features": features, "relations": relations}
+        if said := list(notes):
+            content = {"notes": said, **content}
         with open(path, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=1, allow_nan=False)
 

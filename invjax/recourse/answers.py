@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.constraints import FeatureSpace
 from invjax.metrics import CounterfactualRecord
 from invjax.recourse.asking import as_series
 from invjax.recourse.wording import Change, probability, sentence
@@ -47,6 +48,14 @@ _WORDS = {
 }
 
 
+class FurtherAnswers(NamedTuple):
+    """The second answers of all rows, or the third, …"""
+
+    number: int  # 2, 3, …
+    people: tuple[Person | None, ...]  # N; None where a row has no such answer
+    table: dict[str, np.ndarray]  # the answers in raw units; the row as it is where there is none
+
+
 class FrontierStep(NamedTuple):
     """The frontier at one number of changes m."""
 
@@ -70,41 +79,57 @@ class Explanation:
     settings: dict[str, str]  # method, plausibility and the like in words
     frontier: tuple[FrontierStep, ...] = ()
     frame: Any = None  # the DataFrame that the rows came from, where its index and dtypes are to come back
+    further: tuple[FurtherAnswers, ...] = ()  # more answers, where they were asked for; the measures are of the first
+    space: FeatureSpace | None = None  # what the features are, and how their file writes them
+
+    def answers(self, row: int) -> list[tuple[int, Person, dict[str, np.ndarray]]]:
+        """What came of a row: (number, person, table of that number), the first and whatever further ones there are."""
+        more = [(one.number, one.people[row], one.table) for one in self.further]
+        return [(1, self.people[row], self.table)] + [(k, person, table) for k, person, table in more if person]
 
     def count(self, status: Status) -> int:
         """How many rows have this status."""
         return sum(person.status == status for person in self.people)
 
     def text(self) -> str:
-        """All people, two lines each (three with a proof), for a terminal."""
-        return "\n".join(
-            f"{person.id}: {person.predicted or 'no prediction'} → {person.target}{_chances(person)}\n    {person.text}"
-            + (f"\n    {person.proof}" if person.proof else "")
-            for person in self.people
-        )
+        """All people, two lines each, for a terminal; a line more for a proof and for each further answer."""
+        return "\n".join(self.paragraphs())
+
+    def paragraphs(self) -> list[str]:
+        """The lines of each person."""
+        return [self._paragraph(n, person) for n, person in enumerate(self.people)]
+
+    def _paragraph(self, row: int, person: Person) -> str:
+        lines = [f"{person.id}: {person.predicted or 'no prediction'} → {person.target}{_chances(person)}"]
+        lines += [f"    {line}" for line in (person.text, person.proof) if line]
+        for number, other, _ in self.answers(row)[1:]:
+            lines.append(f"    or ({number}) {other.text}{_chances(other)}")
+        return "\n".join(lines)
 
     def to_pandas(self) -> Any:
         """The table of counterfactuals, columns in raw units, after the columns ``status`` and ``changed``.
 
-        Explanations of a DataFrame (:func:`invjax.recourse.from_predictor`) have its index and its dtypes. A feature
-        of the name "status" or "changed" is the column "status (feature)" or "changed (feature)".
+        A row whose further answers were asked for and found has a line for each, and their numbers stand in the column
+        ``answer``. Explanations of a DataFrame (:func:`invjax.recourse.from_predictor`) have its index and its dtypes.
+        A feature of the name "status" or "changed" is the column "status (feature)" or "changed (feature)".
         Raises ImportError where pandas is missing.
         """
         try:
             import pandas as pd
         except ImportError as error:
             raise ImportError("to_pandas needs pandas: pip install pandas") from error
-        first: dict[str, Any] = {
-            "status": [person.status.name for person in self.people],
-            "changed": [len(person.changes) for person in self.people],
-        }
+        lines = [(n, *answer) for n in range(len(self.people)) for answer in self.answers(n)]
+        first: dict[str, Any] = {"answer": [number for _, number, _, _ in lines]} if self.further else {}
+        first["status"] = [person.status.name for _, _, person, _ in lines]
+        first["changed"] = [len(person.changes) for _, _, person, _ in lines]
         dtypes = {} if self.frame is None else {str(name): dtype for name, dtype in self.frame.dtypes.items()}
-        answers = {
-            f"{name} (feature)" if name in first else name: as_series(column, dtypes.get(name))
-            for name, column in self.table.items()
-        }
-        index = pd.Index([person.id for person in self.people], name="id") if self.frame is None else self.frame.index
-        return pd.DataFrame({**first, **answers}).set_axis(index)
+        answers = {}
+        for name, column in self.table.items():
+            if self.further:
+                column = np.asarray(pd.Series([table[name][n] for n, _, _, table in lines]))
+            answers[f"{name} (feature)" if name in first else name] = as_series(column, dtypes.get(name))
+        named = pd.Index([person.id for person in self.people], name="id") if self.frame is None else self.frame.index
+        return pd.DataFrame({**first, **answers}).set_axis(named[[n for n, _, _, _ in lines]])
 
 
 def _chances(person: Person) -> str:

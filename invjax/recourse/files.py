@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.constraints import Feature
 from invjax.constraints.table import numbers
 from invjax.core.errors import BadArgument, Words
 from invjax.data.tables.cells import read_cells
@@ -18,36 +19,42 @@ from invjax.recourse.answers import Explanation
 from invjax.types import Status
 
 COLUMNS = (
-    "id", "status", "reason", "predicted", "target", "changed", "cost", "probability", "probability_after", "proof",
+    "id", "answer", "status", "reason", "predicted", "target", "changed", "cost", "probability", "probability_after",
+    "proof",
 )  # fmt: skip
 
 
 def csv_text(explanation: Explanation) -> str:
-    """The text of counterfactuals.csv: a row per person with :data:`COLUMNS` and each feature's NAME (from), NAME (to).
+    """The text of counterfactuals.csv: a row per answer with :data:`COLUMNS` and each feature's NAME (from), NAME (to).
 
-    NAME (to) is empty where there is no answer.
+    A person has at least one row, with the answer 1; NAME (to) is empty where there is no answer. Numbers have all
+    their digits, in the notation of the table's own file.
     """
     names = list(explanation.table)
+    features = {} if explanation.space is None else {feature.name: feature for feature in explanation.space.features}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*COLUMNS, *(f"{name} ({side})" for name in names for side in ("from", "to"))])
-    for n, person in enumerate(explanation.people):
-        found = person.status == Status.FOUND
-        cells: list[Any] = []
-        for name in names:
-            cells += [_cell(explanation.factual[name][n]), _cell(explanation.table[name][n]) if found else ""]
-        measures = (person.cost, person.before, person.after if found else math.nan)
-        shown = ["" if math.isnan(value) else f"{value:.6g}" for value in measures]
-        writer.writerow(
-            [person.id, person.status.name.lower(), person.reason, person.predicted, person.target,
-             len(person.changes), *shown, person.proof, *cells]
-        )  # fmt: skip
+    for n in range(len(explanation.people)):
+        for number, person, table in explanation.answers(n):
+            found = person.status == Status.FOUND
+            cells: list[Any] = []
+            for name in names:
+                old, new = (_cell(side[name][n], features.get(name)) for side in (explanation.factual, table))
+                cells += [old, new if found else ""]
+            measures = (person.cost, person.before, person.after if found else math.nan)
+            shown = ["" if math.isnan(value) else f"{value:.6g}" for value in measures]
+            writer.writerow(
+                [person.id, number, person.status.name.lower(), person.reason, person.predicted, person.target,
+                 len(person.changes), *shown, person.proof, *cells]
+            )  # fmt: skip
     return text.getvalue()
 
 
-def read_people(path: str | Path, data: TabularData) -> tuple[Table, list[str]]:
+def read_people(path: str | Path, data: TabularData, delimiter: str | None = None) -> tuple[Table, list[str]]:
     """Rows to explain from a CSV file with the columns of the data, and their names: the column ``id``, or positions.
 
+    Numbers may be written as in the file of the data. delimiter: see :func:`invjax.data.load_csv`.
     A cell that is missing or is not a number stays as it is: its row becomes INFEASIBLE, for that reason.
     Raises ValueError: the file cannot be read, or lacks a feature's column.
     """
@@ -55,7 +62,7 @@ def read_people(path: str | Path, data: TabularData) -> tuple[Table, list[str]]:
     if not path.is_file():
         raise BadArgument("people", "be an existing CSV file", str(path))
     try:
-        cells = read_cells(path)
+        cells = read_cells(path, delimiter)
     except ValueError as error:
         raise BadArgument("people", "be a CSV file with a header", hint=str(error)) from error
     table: Table = {}
@@ -75,6 +82,8 @@ def read_people(path: str | Path, data: TabularData) -> tuple[Table, list[str]]:
     return table, cells.columns["id"] if named else [str(n) for n in range(len(cells.lines))]
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, feature: Feature | None) -> Any:
     value = value.item() if hasattr(value, "item") else value
-    return "" if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    return value if feature is None else feature.shown(value)

@@ -17,8 +17,19 @@ from invjax.recourse.reading import AskedRows
 from invjax.types import Result
 
 
-def call_method(plan: Plan, rows: AskedRows, *, key: Any, lanes: int, progress: bool | None) -> Result | None:
+def call_method(
+    plan: Plan,
+    rows: AskedRows,
+    *,
+    key: Any,
+    lanes: int,
+    progress: bool | None,
+    mask: np.ndarray | None = None,
+    least: int = 8,
+) -> Result | None:
     """Answers to the rows that need one, all of which obey the schema; None if no row does.
+
+    mask: [N, D] bool, the columns that may change; not for face and pcfe. least: fill shorter lists up to this length.
 
     The draws of a row depend on no other row. Short lists are filled up to a power of two with rows of their own, so
     that few shapes are compiled, and so that lists of about one length give the same answers bit for bit.
@@ -35,10 +46,11 @@ def call_method(plan: Plan, rows: AskedRows, *, key: Any, lanes: int, progress: 
             return face(plan.seen, x, label, target, density=plan.density, probability=wanted, **known).result
         return pcfe(plan.network, x, label, target, **known)
     count = len(todo)
-    fill = np.resize(np.arange(count), max(count, min(lanes, max(8, 1 << (count - 1).bit_length()))))
+    fill = np.resize(np.arange(count), max(count, min(lanes, max(least, 8, 1 << (count - 1).bit_length()))))
     result = solve(
         plan.network, x[fill], label[fill], target=target[fill], method=plan.config, density=plan.density,
         space=space, evaluator=plan.evaluator, ids=todo[fill], key=key, lanes=lanes, progress=progress,
+        mask=None if mask is None else mask[todo][fill],
     )  # fmt: skip
     return jax.tree.map(lambda field: np.asarray(field)[:count], result)
 

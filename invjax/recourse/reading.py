@@ -43,7 +43,7 @@ class AskedRows(NamedTuple):
         return todo, self.x[todo], self.rivals(todo), self.target[todo].astype(np.int32)
 
 
-def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> AskedRows:
+def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any, undesired: Any = None) -> AskedRows:
     """Rows of the table, or a table of others, with what can be said of each without a method.
 
     Arguments as in :func:`invjax.recourse.explain_rows`. Raises ValueError naming the argument.
@@ -56,7 +56,7 @@ def read_rows(plan: Plan, rows: Any, ids: Sequence[Any] | None, target: Any) -> 
             reasons[n] = "a cell is not a number"
     logits = logits_of_table(plan.seen, space, table)
     predicted = classes_of(logits)
-    wanted = _targets(data, target, logits, predicted)
+    wanted = _targets(data, target, undesired, logits, predicted)
     status = np.full(len(names), Status.PENDING, np.int32)
     status[predicted < 0] = Status.NONFINITE
     status[there(logits, wanted, plan.probability) & (predicted >= 0)] = Status.ALREADY_TARGET
@@ -94,14 +94,22 @@ def _table(data: TabularData, rows: Any, ids: Sequence[Any] | None) -> tuple[Tab
     return table, names
 
 
-def _targets(data: TabularData, target: Any, logits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def _targets(data: TabularData, target: Any, undesired: Any, logits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """[N] wanted classes."""
     count = len(predicted)
-    if target is None:  # the runner-up
+    if undesired is not None and target is not None:
+        raise BadArgument("undesired", "be left out where a target is given", undesired)
+    if target is None and undesired is None:
+        target = data.desired
+    if target is None:  # the runner-up, of the rows in question
         # A class that is ruled out (−infinity) comes last, but before the class that the row has.
         rest = np.nan_to_num(logits, nan=np.finfo(logits.dtype).min, posinf=np.inf, neginf=np.finfo(logits.dtype).min)
         rest[np.arange(count), predicted] = -np.inf
-        return rest.argmax(1).astype(np.int32)
+        rival = rest.argmax(1).astype(np.int32)
+        if undesired is None:
+            return rival
+        stuck = (predicted == data.class_of(undesired, "undesired")) | (predicted < 0)
+        return np.where(stuck, rival, predicted).astype(np.int32)
     given = np.atleast_1d(np.asarray(target))
     if given.shape not in ((1,), (count,)):
         raise BadArgument("target", f"be one class or one for each of the {count} rows", Words(f"shape {given.shape}"))

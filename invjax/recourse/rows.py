@@ -22,6 +22,7 @@ from invjax.recourse.plan import Plan, make_plan
 from invjax.recourse.proofs import check_certify, prove
 from invjax.recourse.raw import logits_of
 from invjax.recourse.reading import AskedRows, read_rows
+from invjax.recourse.several import check_answers, further_answers
 from invjax.types import Array, Config, Density, Evaluator
 
 _NEIGHBOURS = 20  # of the local outlier factor
@@ -46,6 +47,7 @@ def explain_rows(
     rows: Any = None,
     *,
     target: Any = None,
+    undesired: Any = None,
     method: str | Config = "s-cfe",
     max_changes: int | None = None,
     plausibility: float = 0.25,
@@ -53,6 +55,7 @@ def explain_rows(
     density: Density | None = None,
     evaluator: Evaluator = white_box,
     probability: float | None = None,
+    answers: int = 1,
     frontier: int = 0,
     certify: bool = False,
     time_limit: float = 30.0,
@@ -74,8 +77,11 @@ def explain_rows(
       model: [B, D] -> [B, K], logits on the columns of ``data.x``; anything that :func:`invjax.solve` takes.
       rows: an index, slice or array into the table; or other rows, a dict of columns or a DataFrame. None:
         ``data.test``.
-      target: the wanted class, a name of ``data.classes`` or a number; one, or one for each row. None: the class that
-        the model holds second most likely.
+      target: the wanted class, a name of ``data.classes`` or a number (:meth:`TabularData.class_of`); one, or one for
+        each row. None: the class that the data declare as desired. Without one, it is for every row the class that the
+        model holds second most likely, whether or not anyone would wish for it.
+      undesired: instead of a target, the class to get out of. Rows that the model gives another class need nothing;
+        the others want the class that the model holds second most likely.
       method: a name of ``invjax.counterfactuals.REGISTRY``, "face", "pcfe", or a method's configuration, which is
         taken as it is.
       max_changes: features that may change, for methods that can limit it; None: 3 for S-CFE.
@@ -86,6 +92,8 @@ def explain_rows(
       probability: p, that the target must have in an answer, in (0, 1), also below 1/2 and below that of another class;
         None: the target must win. It decides for the method, the judge and the status alike: a row whose target
         has it is ALREADY_TARGET. For methods with this constant.
+      answers: up to so many answers for each row. Each further one leaves alone the feature that each answer before it
+        moved most. The measures are of the first. Not for "face" and "pcfe".
       frontier: M > 0 also finds the best answers with 1, …, M changed features (S-CFE with a differentiable model).
       certify: also prove for each row how few changed features suffice, or that no allowed change leads to the class
         (a MILP; small ReLU networks and logistic regression only). time_limit: seconds for each of these proofs.
@@ -100,24 +108,30 @@ def explain_rows(
         evaluator=evaluator, probability=probability,
     )  # fmt: skip
     check_frontier(plan, frontier)
+    check_answers(plan, answers)
     if certify:
         check_certify(plan)
-    asked = read_rows(plan, rows, ids, target)
-    result = call_method(plan, asked, key=key, lanes=lanes, progress=progress)
-    answers = conclude(plan, asked, result, plan.max_changes)
+    asked = read_rows(plan, rows, ids, target, undesired)
+    mask = np.ones(asked.x.shape, bool) if answers > 1 else None  # forbids nothing: one program for all answers
+    call: dict[str, Any] = {"key": key, "lanes": lanes, "progress": progress}
+    result = call_method(plan, asked, mask=mask, **call)
+    first = conclude(plan, asked, result, plan.max_changes)
+    further = further_answers(plan, asked, first, answers, **call)
     if certify:
-        answers = answers._replace(people=prove(plan, asked, answers, time_limit=time_limit))
+        first = first._replace(people=prove(plan, asked, first, time_limit=time_limit))
     steps: list[FrontierStep] = []
     if frontier and result is None:
-        steps = [FrontierStep(m, answers.people) for m in range(1, frontier + 1)]
+        steps = [FrontierStep(m, first.people) for m in range(1, frontier + 1)]
     elif frontier:
         steps = [
             FrontierStep(m, conclude(plan, asked, part, m).people) for m, part in frontier_of(plan, asked, frontier)
         ]
-    return _explanation(plan, asked, answers, tuple(steps))
+    if answers > 1:
+        plan.words["answers"] = f"up to {answers} per row, each without the features that those before it moved most"
+    return dataclasses.replace(_explanation(plan, asked, first), frontier=tuple(steps), further=tuple(further))
 
 
-def _explanation(plan: Plan, rows: AskedRows, answers: Conclusion, steps: tuple[FrontierStep, ...]) -> Explanation:
+def _explanation(plan: Plan, rows: AskedRows, answers: Conclusion) -> Explanation:
     """The answers with their measures."""
     data = plan.data
     record = measure_counterfactuals(
@@ -129,7 +143,7 @@ def _explanation(plan: Plan, rows: AskedRows, answers: Conclusion, steps: tuple[
     summary = summarize_counterfactuals(record) | {"plausible": _plausible(plan, rows, answers, record.valid)}
     return Explanation(
         data.name, answers.people, rows.table, answers.table, answers.result, rows.predicted, rows.target, record,
-        summary, plan.words, steps,
+        summary, plan.words, space=data.space,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace
+from invjax.constraints.notation import Notation
 
 _FEW = 3  # significant digits of a number without a grid
 _MOST = 12
@@ -22,6 +23,7 @@ class Change(NamedTuple):
     old: Any  # a number, or the name of a level
     new: Any
     text: str  # "tax 330 → 300"
+    notation: Notation | None = None  # of the numbers in the text
 
 
 def changes(
@@ -33,7 +35,7 @@ def changes(
         old, new = _plain(factual[feature.name][row]), _plain(answer[feature.name][row])
         if not _same(old, new):
             before, after = pair(feature, old, new, more)
-            found.append(Change(feature.name, old, new, f"{feature.name} {before}{_ARROW}{after}"))
+            found.append(Change(feature.name, old, new, f"{feature.name} {before}{_ARROW}{after}", feature.notation))
     return tuple(found)
 
 
@@ -44,8 +46,12 @@ def sentence(found: Sequence[Change]) -> str:
 
 def read(change: Change) -> Any:
     """The new value as a reader of the text takes it: the number that is printed, or the level."""
+    if not isinstance(change.new, int | float):
+        return change.new
+    text = change.text.rsplit(_ARROW, 1)[1]
+    value = None if change.notation is None else change.notation.read(text)
     try:
-        return float(change.text.rsplit(_ARROW, 1)[1]) if isinstance(change.new, int | float) else change.new
+        return float(text) if value is None else value
     except ValueError:  # a truth value
         return change.new
 
@@ -54,21 +60,29 @@ def pair(feature: Feature, old: Any, new: Any, more: int | None = 0) -> tuple[st
     """Two values of a feature as text, rounded to the same number of decimals, enough to tell the two apart.
 
     Levels are shown by their names, numbers on a grid with the decimals of the grid, other numbers with three
-    significant digits of the larger and at least two of the difference.
+    significant digits of the larger and at least two of the difference, in the notation of their file.
 
     more: further digits beyond these, where a rounded value would not do; None for all that a float64 has.
     """
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (old, new)):
         return str(old), str(new)
-    if feature.levelled or more is None:
+    if feature.levelled:
         return _whole(old), _whole(new)
+    dress = str if feature.notation is None else feature.notation.dress
+    before, after = (_whole(old), _whole(new)) if more is None else _rounded(feature, old, new, more)
+    return dress(before), dress(after)
+
+
+def _rounded(feature: Feature, old: float, new: float, more: int) -> tuple[str, str]:
+    """Two numbers as :func:`pair` has them, as Python writes them."""
     size, apart = max(abs(old), abs(new)), abs(old - new)
     if not math.isfinite(size) or size >= 1e9 or 0 < size < 1e-4:
         return _general(old, new, more)
     if feature.grid:
         decimals = max(_decimals(feature.grid), _decimals(feature.origin))
     else:
-        decimals = max(_FEW - 1 - _exponent(size), 1 - _exponent(apart), 0)
+        least = 0 if feature.notation is None else feature.notation.decimals
+        decimals = max(_FEW - 1 - _exponent(size), 1 - _exponent(apart), least)
     texts = [f"{value:.{min(decimals, _MOST) + more}f}" for value in (old, new)]
     texts = [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
     return (texts[0], texts[1]) if texts[0] != texts[1] else _general(old, new, more)

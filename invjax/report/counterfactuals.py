@@ -52,13 +52,15 @@ def counterfactual_section(explanation: Explanation, *, title: str = "", text: s
         facts["already as wanted"] = already
     if refused := explanation.count(Status.INFEASIBLE):
         facts["not possible"] = refused
+    if explanation.further:
+        facts["further answers"] = sum(person is not None for one in explanation.further for person in one.people)
     facts["features changed"] = _shown(explanation.summary["l0"], 1)
     said = "; ".join(f"{name}: {value}" for name, value in explanation.settings.items())
     return Section(
         title or f"What would have to be different: {explanation.name}",
         text=text or f"{said[:1].upper()}{said[1:]}.",
         facts=facts,
-        markup=_people_table(people[:_SHOWN])
+        markup=_people_table(explanation)
         + _left_out(len(people))
         + _frontier(explanation)
         + f"<h3>How good the answers are</h3>{table_markup([measure_row(explanation.summary)])}"
@@ -90,25 +92,31 @@ def frontier_rows(explanation: Explanation) -> list[dict[str, str]]:
     return rows
 
 
-def _people_table(people: Sequence[Person]) -> str:
-    """HTML: one line per person, the changes as pieces that do not break."""
+def _people_table(explanation: Explanation) -> str:
+    """HTML: one line per person and one more per further answer, the changes as pieces that do not break."""
     head = "".join(f'<th scope="col" class="text">{name}</th>' for name in ("row", "model says", "wanted", "changes"))
     head += '<th scope="col">probability</th>'
-    body = []
-    for person in people:
-        found = person.status == Status.FOUND
-        if found:
-            pieces = "".join(f"<span>{_piece(change.feature, change.text)}</span>" for change in person.changes)
-        else:
-            pieces = escape(person.text)
-        pieces += f"<br><small>{escape(person.proof)}</small>" if person.proof else ""
-        before, after = escape(probability(person.before)), escape(probability(person.after))
-        body.append(
-            f'<tr class="{"found" if found else "none"}"><td class="text">{escape(person.id)}</td>'
-            f'<td class="text">{escape(person.predicted or "–")}</td><td class="text">{escape(person.target)}</td>'
-            f'<td class="text changes">{pieces}</td><td>{f"{before} → {after}" if found else before}</td></tr>'
-        )
+    body = [
+        _line(f"{person.id} ({number})" if number > 1 else person.id, person)
+        for n in range(min(len(explanation.people), _SHOWN))
+        for number, person, _ in explanation.answers(n)
+    ]
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _line(name: str, person: Person) -> str:
+    found = person.status == Status.FOUND
+    if found:
+        pieces = "".join(f"<span>{_piece(change.feature, change.text)}</span>" for change in person.changes)
+    else:
+        pieces = escape(person.text)
+    pieces += f"<br><small>{escape(person.proof)}</small>" if person.proof else ""
+    before, after = escape(probability(person.before)), escape(probability(person.after))
+    return (
+        f'<tr class="{"found" if found else "none"}"><td class="text">{escape(name)}</td>'
+        f'<td class="text">{escape(person.predicted or "–")}</td><td class="text">{escape(person.target)}</td>'
+        f'<td class="text changes">{pieces}</td><td>{f"{before} → {after}" if found else before}</td></tr>'
+    )
 
 
 def _shown(value: float, decimals: int) -> str:

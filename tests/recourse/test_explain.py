@@ -436,7 +436,10 @@ def test_command_on_a_table_with_people(files, tmp_path, capsys):
 def test_command_infers_and_saves_a_schema(files, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(files)
     own = ("--csv", files / "plain.csv", "--label", "paid", "--out", tmp_path, "--model", "own_loans_model:logits")
-    assert run(*own, "--rows", "0:6", "--save-schema", tmp_path / "draft.json", "--immutable", "debt") == 0
+    assert (
+        run(*own, "--rows", "0:6", "--save-schema", tmp_path / "draft.json", "--immutable", "debt", "--target", "no")
+        == 0
+    )
     assert [row["id"] for row in table_in(tmp_path)] == [str(n) for n in range(6)]
     draft = FeatureSpace.from_json(tmp_path / "draft.json")
     assert {feature.name: feature.direction for feature in draft.features} == {"income": "both", "debt": "none"}
@@ -447,7 +450,7 @@ def test_command_infers_and_saves_a_schema(files, tmp_path, monkeypatch, capsys)
 def test_command_with_a_forest(files, tmp_path, gradient):
     pytest.importorskip("sklearn", reason="the forest needs scikit-learn (extra data)")
     own = ("--csv", files / "plain.csv", "--label", "paid", "--gradient", gradient)
-    assert run(*own, "--out", tmp_path, "--model", "forest", "--rows", "0:8") == 0
+    assert run(*own, "--out", tmp_path, "--model", "forest", "--rows", "0:8", "--undesired", "yes") == 0
     rows = table_in(tmp_path)
     assert sum(row["status"] == "found" for row in rows) >= 6
     for row in rows:

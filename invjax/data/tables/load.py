@@ -21,7 +21,7 @@ LOADERS: dict[str, Callable[[Path], TabularData]] = {
 
 
 def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
-    """A known data set.
+    """A known data set. Its second class is the desired one (``data.desired``).
 
     =============  ==================================================================  =========================
     name           what                                                                from
@@ -46,7 +46,8 @@ def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
     check_choice("name", name, LOADERS)
     if root is not None and not Path(root).is_dir():
         raise BadArgument("root", "be an existing folder", str(root))
-    return LOADERS[name](data_folder() / "tabular" if root is None else Path(root))
+    data = LOADERS[name](data_folder() / "tabular" if root is None else Path(root))
+    return data._replace(desired=data.classes[1])
 
 
 def tabular_names() -> tuple[str, ...]:
