@@ -36,10 +36,11 @@ def further_answers(plan: Plan, rows: AskedRows, first: Conclusion, answers: int
     least, last, found = len(rows.question()[0]), first, []
     for number in range(2, answers + 1):
         again = np.asarray([person.status == Status.FOUND for person in last.people])
-        if not again.any():
-            break
         for n in np.flatnonzero(again):
             mask[n] &= space.column_features != _lever(space, last, int(n))
+        again &= mask.any(1)
+        if not again.any():
+            break
         status = np.where(again, Status.PENDING, Status.NOT_FOUND).astype(np.int32)
         asked = rows._replace(status=status)
         result = call_method(plan, asked, mask=mask, least=least, **call)

@@ -13,7 +13,7 @@ from invjax import LogitsModel, Status
 from invjax.constraints import Feature, FeatureSpace, Relation
 from invjax.counterfactuals import make
 from invjax.data.tables.table import TabularData, from_space
-from invjax.recourse import explain_rows, freeze, methods, plausibility_of, wording
+from invjax.recourse import csv_text, explain_rows, freeze, methods, plausibility_of, wording
 from invjax.recourse.judging import Requirements, judge_claims
 from invjax.report.counterfactuals import counterfactual_section, frontier_rows
 from invjax.report.page import render
@@ -299,6 +299,46 @@ def test_classes_by_number(plain):
             found(classes, given)
 
 
+def test_several_answers(plain):
+    """Each further answer is judged like the first, and does without what the ones before it moved most."""
+    data, model = plain
+    told = explain_rows(data, model, [0, 1, 2, 3], undesired="yes", plausibility=0, answers=3, max_changes=1)
+    assert {person.target for person in told.people} == {"no"}
+    shown = dict(zip(("found", "already_target"), (Status.FOUND, Status.ALREADY_TARGET), strict=True))
+    lines = list(csv.DictReader(csv_text(told).splitlines()))
+    twice = 0
+    for n, person in enumerate(told.people):
+        answers = told.answers(n)
+        assert [number for number, _, _ in answers] == list(range(1, len(answers) + 1))
+        assert (person.status == Status.FOUND) == (told.predicted[n] == 1)
+        moved = [change.feature for _, one, _ in answers for change in one.changes]
+        assert len(set(moved)) == len(moved)  # with one change each, no feature twice
+        twice += len(answers) == 2
+        for number, one, table in answers:
+            row = next(line for line in lines if (line["id"], line["answer"]) == (person.id, str(number)))
+            assert shown[row["status"]] == one.status
+            for change in one.changes:
+                assert table[change.feature][n] == change.new == float(row[f"{change.feature} (to)"])
+                assert change.text in told.text()
+            x = data.space.encode({name: column[n : n + 1] for name, column in table.items()})
+            assert int(np.asarray(model(x)).argmax()) == 0
+    assert twice >= 1
+    assert len(lines) == len(told.to_pandas()) == 4 + sum(p is not None for one in told.further for p in one.people)
+    assert told.to_pandas()["answer"].max() == 2
+    assert "(2)" in render([counterfactual_section(told)], title="t")
+
+
+def test_wishes(plain):
+    """Nobody is talked out of the class that the data declare as desired; without one it is the runner-up."""
+    data, model = plain
+    asked = explain_rows(data._replace(desired="yes"), model, [0, 1, 2, 3], plausibility=0)
+    assert {person.target for person in asked.people} == {"yes"}
+    with pytest.raises(ValueError, match="undesired must be left out where a target is given"):
+        explain_rows(data, model, [0], target="no", undesired="yes")
+    with pytest.raises(ValueError, match="answers must be 1 for the method 'face', was 2"):
+        explain_rows(data, model, [0], method="face", answers=2)
+
+
 def test_plausibility(loans):
     """The bandwidth does not collapse on near copies; τ = 8 h²; a class of one row is an error."""
     data, _ = loans
@@ -450,12 +490,15 @@ def test_command_infers_and_saves_a_schema(files, tmp_path, monkeypatch, capsys)
 def test_command_with_a_forest(files, tmp_path, gradient):
     pytest.importorskip("sklearn", reason="the forest needs scikit-learn (extra data)")
     own = ("--csv", files / "plain.csv", "--label", "paid", "--gradient", gradient)
-    assert run(*own, "--out", tmp_path, "--model", "forest", "--rows", "0:8", "--undesired", "yes") == 0
+    assert run(*own, "--out", tmp_path, "--model", "forest", "--rows", "0:16", "--undesired", "yes") == 0
     rows = table_in(tmp_path)
     assert sum(row["status"] == "found" for row in rows) >= 6
     for row in rows:
         if row["status"] == "found":
             assert float(row["probability_after"]) >= 0.5
+
+
+_OWN = ("--csv", "LOANS", "--label", "paid", "--target", "no")
 
 
 @pytest.mark.parametrize(
@@ -472,13 +515,22 @@ def test_command_with_a_forest(files, tmp_path, gradient):
         (("--csv", "LOANS", "--label", "paid", "--people", "no.csv"), "--people must be an existing CSV file"),
         (("--csv", "LOANS", "--label", "paid", "--people", "LOANS", "--rows", "0:1"), "--rows must be left out"),
         (("--csv", "LOANS", "--label", "paid", "--immutable", "shoe"), "--immutable must name features"),
-        (("--csv", "LOANS", "--label", "paid", "--model", "tree"), "--model must be mlp, logistic, forest"),
-        (("--csv", "LOANS", "--label", "paid", "--model", "no.npz"), "--model must be the npz"),
-        (("--csv", "LOANS", "--label", "paid", "--model", "no_such:thing"), "--model must be module:name"),
-        (("--csv", "LOANS", "--label", "paid", "--gradient", "x"), "--gradient must be one of"),
+        ((*_OWN, "--model", "tree"), "--model must be mlp, logistic, forest"),
+        ((*_OWN, "--model", "no.npz"), "--model must be the npz"),
+        ((*_OWN, "--model", "no_such:thing"), "--model must be module:name"),
+        ((*_OWN, "--gradient", "x"), "--gradient must be one of"),
         (("--csv", "LOANS", "--label", "paid", "--lanes", "0"), "--lanes must be a whole number >= 1"),
         (("--csv", "LOANS", "--label", "paid", "--model", "logistic", "--target", "x"), "--target must be one of"),
         (("--csv", "LOANS", "--label", "paid", "--max-changes", "two"), "--max-changes must be"),
+        (("--csv", "LOANS", "--label", "paid"), "its classes are no, yes: --target yes, or --undesired no"),
+        ((*_OWN, "--undesired", "no"), "--undesired must be left out where a target is given"),
+        ((*_OWN[:-2], "--undesired", "maybe"), "--undesired must be one of the classes no, yes"),
+        ((*_OWN, "--answers", "0"), "--answers must be a whole number >= 1"),
+        ((*_OWN, "--answers", "2", "--method", "face"), "--answers must be 1 for the method 'face'"),
+        ((*_OWN, "--drop", "shoe"), "--drop must name columns of loans.csv"),
+        ((*_OWN, "--delimiter", "ab"), "--delimiter must be one character"),
+        ((*_OWN, "--decimal", "x"), "--decimal must be one of '.', ','"),
+        (("--data", "wine", "--drop", "hue"), "--drop must be left out with --data"),
     ],
 )
 def test_command_says_what_is_wrong(files, tmp_path, capsys, words, said):
