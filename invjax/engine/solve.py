@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from invjax.core.config import typed
 from invjax.core.errors import BadArgument, check_key
+from invjax.core.host import host_errors
 from invjax.core.logits import as_logits, as_logits_fn, is_nnx_module
 from invjax.core.numerics import strong
 from invjax.cpu.convolutions import install_canonical_convolutions
@@ -91,6 +92,7 @@ def prepare(
     return Prepared(Context(network, density, constraints), problems, config, chosen, check_key(key), single)
 
 
+@host_errors()
 def solve(
     logits: LogitsFn,
     x: ArrayLike,
@@ -179,6 +181,7 @@ def solve(
     return result.rows(0) if prepared.single else result
 
 
+@host_errors()
 def run_shared(
     prepared: Prepared,
     *,

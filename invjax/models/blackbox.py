@@ -20,7 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from invjax.constraints.around import points_around, rows_at
+from invjax.constraints.space import FeatureSpace
 from invjax.core.errors import BadArgument, Words, check, check_number
+from invjax.core.host import host_errors, on_host
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.types import Array, ArrayLike, LogitsFn
 
@@ -36,6 +39,7 @@ class BlackBoxApply:
     log: bool
     floor: float
 
+    @host_errors()
     def __call__(self, params: Any, x: Array) -> Array:
         del params
         x = jnp.asarray(x)
@@ -47,6 +51,7 @@ class BlackBoxApply:
         # One call for all lanes, also under vmap, which only adds leading axes.
         return jax.pure_callback(partial(self._host, shape=x.shape[1:], dtype=dtype), out, x, vmap_method="expand_dims")
 
+    @on_host
     def _host(self, x: Any, *, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         x = np.asarray(x)
         leading = x.shape[: x.ndim - len(shape)]
@@ -161,6 +166,7 @@ def distill(
     rate: float = 3e-3,
     copies: int = 4,
     noise: float = 0.5,
+    space: FeatureSpace | None = None,
     report: Callable[[str], None] | None = None,
 ) -> LogitsModel:
     """Train a small network to imitate a black box.
@@ -169,7 +175,8 @@ def distill(
 
     The points are every row of x and ``copies`` of each at ``x_i + noise · s ∘ N(0, I)``, s being the standard
     deviations of the columns. So they also lie near class boundaries and off the data, where counterfactuals are
-    sought.
+    sought. With a space the categories of some of them are swapped, and ``predict_proba`` is asked about the row at
+    each point (:mod:`invjax.constraints.around`): never about what is no row of the table.
 
     Args:
       predict_proba: as for :func:`black_box`; called once, on [N (1 + copies), *S].
@@ -179,6 +186,7 @@ def distill(
       hidden: widths of the hidden layers (ReLU).
       steps, batch, rate: of Adam; the rate falls to 0 by a half cosine.
       copies, noise: see above; noise >= 0 is in standard deviations of each column.
+      space: of the rows x [N, D]. A black box that refuses what is no row of its table needs it.
       report: called with one line, the agreement on the tenth of the points that is held out.
 
     Returns:
@@ -199,9 +207,13 @@ def distill(
             raise BadArgument(name, f"be at least {least}", value)
     weights_key, noise_key, order_key = jax.random.split(key, 3)
     spread = x.std(0)
-    draws = np.asarray(jax.random.normal(noise_key, (copies, *x.shape), jnp.float32)).astype(x.dtype)
-    points = np.concatenate([x[None], x + x.dtype.type(noise) * spread * draws]).reshape(-1, *x.shape[1:])
-    soft = _soft_labels(predict_proba, points, classes)
+    if space is None:
+        draws = np.asarray(jax.random.normal(noise_key, (copies, *x.shape), jnp.float32)).astype(x.dtype)
+        points = np.concatenate([x[None], x + x.dtype.type(noise) * spread * draws]).reshape(-1, *x.shape[1:])
+    else:
+        near = [points_around(space, x, float(noise), one) for one in jax.random.split(noise_key, copies)]
+        points = np.concatenate([x, *near])
+    soft = _soft_labels(predict_proba, points if space is None else rows_at(space, points), classes)
 
     held = np.arange(len(points)) % 10 == 9
     data = (jnp.asarray(points[~held], jnp.float32), jnp.asarray(soft[~held], jnp.float32))

@@ -202,7 +202,7 @@ def _with_gradient(
         how = antithetic(samples=max(16, width), scale=0.3)
         return TableClassifier(box, how, f"{words}; gradients by {how.calls((width,))} calls of it")
     rows = _whole(data, data.train)[:_IMITATED]
-    beside = distill(predict, data.x[rows], key=jax.random.key(seed), classes=len(data.classes))
+    beside = distill(predict, data.x[rows], key=jax.random.key(seed), classes=len(data.classes), space=data.space)
     return TableClassifier(with_surrogate(box, beside), surrogate, f"{words}; gradients of a network that imitates it")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument
+from invjax.core.host import host_errors
 from invjax.data.tables.table import TabularData
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.engine.evaluate import white_box
@@ -41,6 +42,7 @@ def freeze(data: TabularData, names: Sequence[str]) -> TabularData:
     return data._replace(space=space)
 
 
+@host_errors()
 def explain_rows(
     data: TabularData,
     model: Any,

@@ -1,0 +1,62 @@
+"""Errors of functions that compiled code calls on the host, told by whoever ran the program.
+
+jax wraps what a callback raises in an error of its own, whose message is a traceback, and logs it once more. Here the
+error keeps its identity: ``on_host`` marks it inside the callback, and ``host_errors`` raises the original outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import re
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+import jax
+
+_KEPT = 16  # errors that wait for someone to raise them
+_numbers = itertools.count()
+_raised: dict[int, Exception] = {}
+
+
+class HostError(RuntimeError):
+    """What a callback raised, with a number by which the original is found again."""
+
+
+def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` for a callback: what it raises reaches :func:`host_errors`."""
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except Exception as error:
+            number = next(_numbers)
+            _raised[number] = error
+            _raised.pop(number - _KEPT, None)
+            raise HostError(f"{error} [host error {number}]") from error
+
+    return call
+
+
+@contextlib.contextmanager
+def host_errors() -> Iterator[None]:
+    """Raise what a callback raised in its own words; also a decorator (``@host_errors()``)."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, HostError) as error:
+        found = re.findall(r"\[host error (\d+)\]", str(error))
+        original = _raised.pop(int(found[-1]), None) if found else None
+        if original is None:
+            raise
+        raise original from original.__cause__
+
+
+def _foreign(record: logging.LogRecord) -> bool:
+    """Whether jax should log it: an error of ours is raised again, in one line."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HostError))
+
+
+logging.getLogger("jax._src.callback").addFilter(_foreign)
