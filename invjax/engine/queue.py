@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import Lanes, advance, finish, start
+from invjax.engine.layout import automatic_mesh
 from invjax.types import Array, Config, Context, Evaluator, Method, Problem, Result
 
 CHUNK = 64  # iterations per dispatch when nothing else ends it: the longest wait for progress or Ctrl-C
@@ -141,7 +142,7 @@ def stream(
     devices = 1 if mesh is None else mesh.size
     checks.check_lanes(lanes, mesh)
     if mesh is not None:  # newer jax makes meshes with explicit axes, on which plain vmap and convolutions fail
-        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+        mesh = automatic_mesh(mesh)
     per_device = lanes // devices
     queue = np.arange(problems.label.shape[0]) if todo is None else np.asarray(todo)
     total, ended, steps, head = len(queue), 0, 0, min(lanes, len(queue))

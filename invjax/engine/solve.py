@@ -22,6 +22,7 @@ from invjax.engine.evaluate import white_box
 from invjax.engine.folder import RunFolder, make_manifest
 from invjax.engine.gradients import warn_without_gradient
 from invjax.engine.lanes import finish, start
+from invjax.engine.layout import automatic
 from invjax.engine.progress import progress_bar
 from invjax.engine.queue import Part, run_queue, stream
 from invjax.types import (
@@ -83,8 +84,10 @@ def prepare(
     if jax.default_backend() == "cpu":
         install_canonical_convolutions()
     chosen = method_of(method)
-    network = as_logits_fn(logits)
-    problems, single = checks.make_problems(network, x, label, space=space, **problem)
+    network = automatic("logits", as_logits_fn(logits))
+    problem = {name: automatic(name, value) for name, value in problem.items()}
+    label, density, key = automatic("label", label), automatic("density", density), automatic("key", key)
+    problems, single = checks.make_problems(network, automatic("x", x), label, space=space, **problem)
     if is_nnx_module(logits) and not checks.is_traced(network):
         as_logits(network, example=problems.x.shape[1:])
     config = strong(typed(method), problems.x.dtype)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import invjax
 from invjax import Status, attacks, counterfactuals
@@ -73,6 +74,22 @@ def test_found_holds_as_the_evaluator_sees_it() -> None:
     assert found.any()
     assert (np.asarray(seen(jnp.asarray(result.x))).argmax(1) != label)[found].all()
     assert (np.asarray(NET(jnp.asarray(result.x))).argmax(1) == label)[found].any(), "the rounding must matter"
+
+
+def test_images_laid_over_a_mesh() -> None:
+    """On automatic and explicit axes, with labels and masks beside them: the answers of the plain arrays."""
+    task, method = nets.task(NET, SHAPE, 4), attacks.make("pgd", eps=0.1, steps=2)
+    mask = np.broadcast_to(np.arange(3) > 0, task.x.shape)
+    expected = invjax.solve(NET, task.x, task.label, target=task.target, method=method, mask=mask)
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+        over = NamedSharding(mesh, PartitionSpec("data"))
+        x, label, target, moves = (jax.device_put(jnp.asarray(a), over) for a in (*task[1:], mask))
+        result = invjax.solve(NET, x, label, target=target, method=method, mask=moves)
+        np.testing.assert_array_equal(result.status, expected.status)
+        np.testing.assert_allclose(result.attempt, expected.attempt, atol=1e-6)
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="x must not be laid over explicit axes"):
+        invjax.solve(NET, x, task.label, target=task.target, method=method)
 
 
 def test_black_box() -> None:
