@@ -68,6 +68,29 @@ def at_least_float32(a: Array) -> Array:
     return a.astype(jnp.promote_types(a.dtype, jnp.float32))
 
 
+def lifted(tree: Tree) -> Tree:
+    """``tree`` with every float of 16 bits as float32, exactly; all other leaves as they are."""
+
+    def lift(leaf: Any) -> Any:
+        narrow = jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits < 32
+        return leaf.astype(jnp.float32) if narrow else leaf
+
+    return jax.tree.map(lift, tree)
+
+
+def narrowed_towards(point: Array, x: Array) -> Array:
+    """``point`` in the dtype of x; where that is narrower, rounded towards x: no coordinate is further away than before.
+
+    So a perturbation obeys in 16 bits each limit that it obeyed in 32: a norm, a box, a number of changes.
+    """
+    if jnp.finfo(point.dtype).bits <= jnp.finfo(x.dtype).bits:
+        return point.astype(x.dtype)
+    near = point.astype(x.dtype)
+    back, clean = near.astype(point.dtype), x.astype(point.dtype)
+    beyond = jnp.where(point >= clean, back > point, back < point)
+    return jnp.where(beyond, jnp.nextafter(near, x), near)
+
+
 def strong(tree: Tree, dtype: Any) -> Tree:
     """Leaves as arrays of fixed dtype (floats: ``dtype``, ints: int32), never weakly typed.
 

@@ -18,24 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check_whole
-from invjax.core.numerics import normal, safe_divide
-from invjax.engine.evaluate import evaluation, forward, forward_only
+from invjax.core.numerics import lifted, normal, safe_divide
+from invjax.engine.evaluate import evaluation, forward, forward_only, loss_gradients, pulled
 from invjax.types import Array, Config, Context, Eval, Method, Problem, State
-
-
-def _losses(
-    method: Method, ctx: Context, config: Config, problems: Problem, states: State, wide: Array, logits: Array
-) -> tuple[Array, Array, Array]:
-    """Values [B, P], direct gradients [B, P, *S] and gradients in the logits [B, P, K] of the method's loss."""
-
-    def one(problem: Problem, state: State, point: Array, logits: Array) -> tuple[Array, tuple[Array, Array]]:
-        return jax.value_and_grad(lambda u, z: method.loss(ctx, problem, config, state, u, z), argnums=(0, 1))(
-            point, logits
-        )
-
-    per_lane = jax.vmap(one, in_axes=(None, None, 0, 0))
-    values, (direct, through) = jax.vmap(per_lane)(problems, states, wide, logits)
-    return values, direct, through
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -61,16 +46,19 @@ class Antithetic:
         if not method.needs_grad:
             return forward_only(method, ctx, config, problems, states, wide)
 
-        step = self._step(shape, wide.dtype)
-        around, steps, direct = jax.vmap(lambda problem, points: self._around(problem, points, step))(problems, wide)
+        exact = lifted(wide)  # of points in 16 bits: where they are, and how far apart, is computed in 32
+        step = self._step(shape, exact.dtype)
+        around, steps, direct = jax.vmap(lambda problem, points: self._around(problem, points, step))(
+            lifted(problems), exact
+        )
         pairs = steps.shape[2]  # around: [B, P, 2, pairs, *S]
-        asked = jnp.concatenate([wide[:, :, None], around.reshape(lanes, width, 2 * pairs, *shape)], axis=2)
+        asked = jnp.concatenate([wide[:, :, None], around.astype(wide.dtype).reshape(lanes, width, 2 * pairs, *shape)], axis=2)
         logits = forward(ctx, asked.reshape(lanes, width * (1 + 2 * pairs), *shape))
         logits = logits.reshape(lanes, width, 1 + 2 * pairs, -1)
         center, sides = logits[:, :, 0], logits[:, :, 1:].reshape(lanes, width, 2, pairs, -1)
 
-        values, own, through = _losses(method, ctx, config, problems, states, wide, center)
-        rise = jnp.einsum("bpnk,bpk->bpn", sides[:, :, 0] - sides[:, :, 1], through).astype(wide.dtype)
+        values, own, through = loss_gradients(method, ctx, config, problems, states, wide, center)
+        rise = jnp.einsum("bpnk,bpk->bpn", sides[:, :, 0] - sides[:, :, 1], through).astype(exact.dtype)
         network = jnp.einsum("bpn,bpn...->bp...", rise, direct)
         return evaluation(method, problems, wide, values, own + network, center)
 
@@ -172,6 +160,7 @@ def surrogate(method: Method, ctx: Context, config: Config, problems: Problem, s
     if not method.needs_grad:
         return forward_only(method, ctx, config, problems, states, wide)
     logits = forward(ctx, wide)
-    values, own, through = _losses(method, ctx, config, problems, states, wide, logits)
+    values, own, through = loss_gradients(method, ctx, config, problems, states, wide, logits)
     _, pull = jax.vjp(lambda u: forward(ctx._replace(logits=beside), u), wide)
-    return evaluation(method, problems, wide, values, own + pull(through)[0], logits)
+    network = pulled(pull, through) if jnp.finfo(wide.dtype).bits < 32 else pull(through)[0]
+    return evaluation(method, problems, wide, values, own + network, logits)

@@ -150,6 +150,8 @@ def make_problems(
         raise BadArgument("x", f"be floating point in the data range {bounds!r}", x.dtype)
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     x = x if x.dtype == dtype else x.astype(dtype)
+    if space is not None and jnp.finfo(dtype).bits < 32:
+        raise BadArgument("x", "be float32 or float64 with a space", dtype, hint="16 bits do not hold a table's cells")
     if space is not None and bounds is not None:
         raise BadArgument("bounds", "be None where a space is given", hint="the space has its own ranges")
     bounds = (0.0, 1.0) if bounds is None else bounds

@@ -2,6 +2,9 @@
 
 This is the only code that sees both a method (written for one example) and a batch. The executors (``batch``,
 ``queue``) loop over :func:`step`; the evaluator (``evaluate``) can be replaced.
+
+Only points have the dtype of x. A method computes in at least float32 whatever that is: of images in 16 bits it is
+told the exact float32 values, and its points are rounded when they are asked. So no count and no sum overflows.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax.core.numerics import select
+from invjax.core.numerics import lifted, narrowed_towards, select
 from invjax.types import Array, Config, Context, Eval, Evaluator, Method, Outcome, Problem, Result, State, Status
 
 
@@ -28,7 +31,7 @@ class Lanes(NamedTuple):
 
 def start(method: Method, ctx: Context, config: Config, problems: Problem) -> Lanes:
     """Fresh lanes for ``problems``."""
-    state = jax.vmap(lambda problem: method.init(ctx, problem, config))(problems)
+    state = jax.vmap(lambda problem: method.init(ctx, problem, config))(lifted(problems))
     count = problems.label.shape[0]
     zeros = jnp.zeros(count, jnp.int32)
     no = jnp.zeros(count, bool)
@@ -52,8 +55,8 @@ def _room(problems: Problem, grad: Array) -> Array:
 
 
 def _admissible(problem: Problem, point: Array) -> Array:
-    """The point inside the box, and equal to the clean input where it may not change."""
-    point = jnp.clip(point.astype(problem.x.dtype), problem.lower, problem.upper)
+    """The point in the dtype of x, inside the box, and equal to the clean input where it may not change."""
+    point = jnp.clip(narrowed_towards(point, problem.x), problem.lower, problem.upper)
     return point if problem.mask is None else jnp.where(problem.mask, point, problem.x)
 
 
@@ -61,7 +64,7 @@ def look(method: Method, evaluator: Evaluator, ctx: Context, config: Config, pro
     """Ask every lane and evaluate all the points in one call of the network. Fields [B, ...] or [B, P, ...]."""
 
     def ask(problem: Problem, state: State) -> Array:
-        return _admissible(problem, method.ask(ctx, problem, config, state))
+        return _admissible(problem, method.ask(ctx, lifted(problem), config, state))
 
     points = jax.vmap(ask)(problems, lanes.state)  # [B, *S] or [B, P, *S]
     return evaluator(method, ctx, config, problems, lanes.state, points)
@@ -82,7 +85,7 @@ def learn(
         finite &= jnp.isfinite(evals.grad).all(each)
         sloped |= lanes.active & ((evals.grad != 0) & _room(problems, evals.grad)).any(each)
     told = jax.vmap(lambda problem, state, ev: method.tell(ctx, problem, config, state, ev))(
-        problems, lanes.state, evals
+        lifted(problems), lanes.state, lifted(evals)
     )
     useful = lanes.active & finite
     state = select(useful, told, lanes.state)
@@ -95,18 +98,20 @@ def learn(
         probe, tell_probe = method.probe, method.tell_probe
 
         def candidates(problem: Problem, state: State) -> Array:
-            return _admissible(problem, probe(ctx, problem, config, state))
+            return _admissible(problem, probe(ctx, lifted(problem), config, state))
 
         probes = jax.vmap(candidates)(problems, state)  # [B, q, *S]
         if probes.shape[1]:  # none: with these constraints there is nothing to look at beside the asked points
             looking = method._replace(needs_grad=False, width=probes.shape[1])
             logits = evaluator(looking, ctx, config, problems, state, probes).logits  # [B, q, K]
             finite &= ~jnp.isnan(logits).any((1, 2))
-            told = jax.vmap(lambda p, s, x, z: tell_probe(ctx, p, config, s, x, z))(problems, state, probes, logits)
+            told = jax.vmap(lambda p, s, x, z: tell_probe(ctx, p, config, s, x, z))(
+                lifted(problems), state, lifted(probes), logits
+            )
             forwards = forwards + useful.astype(jnp.int32) * probes.shape[1]
             state = select(lanes.active & finite, told, state)
 
-    finished = jax.vmap(lambda problem, state: method.done(ctx, problem, config, state))(problems, state)
+    finished = jax.vmap(lambda problem, state: method.done(ctx, problem, config, state))(lifted(problems), state)
     return Lanes(
         state=state,
         evaluations=evaluations,
@@ -124,7 +129,9 @@ def num_probes(method: Method, ctx: Context, config: Config, problems: Problem) 
     probe = method.probe
 
     def candidates(ctx: Context, config: Config, problems: Problem) -> Array:
-        return jax.vmap(lambda problem: probe(ctx, problem, config, method.init(ctx, problem, config)))(problems)
+        return jax.vmap(lambda problem: probe(ctx, problem, config, method.init(ctx, problem, config)))(
+            lifted(problems)
+        )
 
     return jax.eval_shape(candidates, ctx, config, problems).shape[1]
 
@@ -177,12 +184,14 @@ def finish(method: Method, ctx: Context, config: Config, problems: Problem, lane
     """
 
     def one(problem: Problem, state: State) -> Outcome:
+        wide = lifted(problem)
         if method.result is None:
-            outcome = state.best.outcome(state.status, method.ask(ctx, problem, config, state))
+            outcome = state.best.outcome(state.status, method.ask(ctx, wide, config, state))
         else:
-            outcome = method.result(ctx, problem, config, state)
+            outcome = method.result(ctx, wide, config, state)
         # A lane that stopped in mid-run hands back what it would have asked next: as it would have been asked.
-        return outcome._replace(attempt=_admissible(problem, outcome.attempt))
+        attempt = _admissible(problem, outcome.attempt)
+        return outcome._replace(x=narrowed_towards(outcome.x, problem.x), attempt=attempt)
 
     outcome = jax.vmap(one)(problems, lanes.state)
     status = outcome.status.astype(jnp.int32)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -90,7 +91,7 @@ def prepare(
     problems, single = checks.make_problems(network, automatic("x", x), label, space=space, **problem)
     if is_nnx_module(logits) and not checks.is_traced(network):
         as_logits(network, example=problems.x.shape[1:])
-    config = strong(typed(method), problems.x.dtype)
+    config = strong(typed(method), jnp.promote_types(problems.x.dtype, jnp.float32))
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
     return Prepared(Context(network, density, constraints), problems, config, chosen, check_key(key), single)
 

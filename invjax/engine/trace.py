@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.core.errors import BadArgument, Words, check_whole
+from invjax.core.numerics import lifted
 from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import Lanes, finish, learn, look, start
 from invjax.engine.solve import prepare
@@ -32,7 +33,7 @@ def _run(
 ) -> tuple[Result, Trace]:
     def iterate(lanes: Lanes, _: Any) -> tuple[Lanes, Trace]:
         evals = look(method, evaluator, ctx, config, problems, lanes)
-        flat = (evals.point - problems.x).reshape(problems.label.shape[0], -1)
+        flat = (lifted(evals.point) - lifted(problems.x)).reshape(problems.label.shape[0], -1)
         row = Trace(
             support=(flat != 0).sum(1, dtype=jnp.int32),
             gap=jax.vmap(losses.gap)(evals.logits, problems.label, problems.target),
