@@ -6,6 +6,7 @@ not take into the gradient. So every norm here has the subgradient 0 at 0.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import numpy as np
 from invjax.types import Array, ArrayLike
 
 Tree = TypeVar("Tree")
+Out = TypeVar("Out")
 
 
 def safe_sqrt(v: Array) -> Array:
@@ -65,7 +67,12 @@ def replace_if(needed: Array, make: Callable[[Tree], Array], argument: Tree, oth
 
 def at_least_float32(a: Array) -> Array:
     """``a`` in its own dtype, or float32 if that is narrower: logits of a bfloat16 network before the loss."""
-    return a.astype(jnp.promote_types(a.dtype, jnp.float32))
+    return a.astype(wide(a.dtype))
+
+
+def wide(dtype: Any) -> Any:
+    """``dtype``, or float32 if that is wider."""
+    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def lifted(tree: Tree) -> Tree:
@@ -79,7 +86,7 @@ def lifted(tree: Tree) -> Tree:
 
 
 def narrowed_towards(point: Array, x: Array) -> Array:
-    """``point`` in the dtype of x; where that is narrower, rounded towards x: no coordinate is further away than before.
+    """``point`` in the dtype of x; where that is narrower, rounded towards x, so that no coordinate moves further away.
 
     So a perturbation obeys in 16 bits each limit that it obeyed in 32: a norm, a box, a number of changes.
     """
@@ -89,6 +96,21 @@ def narrowed_towards(point: Array, x: Array) -> Array:
     back, clean = near.astype(point.dtype), x.astype(point.dtype)
     beyond = jnp.where(point >= clean, back > point, back < point)
     return jnp.where(beyond, jnp.nextafter(near, x), near)
+
+
+def promoting(function: Callable[..., Out]) -> Callable[..., Out]:
+    """``function`` under jax's default rules of promotion, whatever its flags for dtypes and ranks say.
+
+    A person sets these flags to be strict about their own code, such as the network. A method keeps the rules that it
+    was written for.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Out:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return function(*args, **options)
+
+    return call
 
 
 def strong(tree: Tree, dtype: Any) -> Tree:

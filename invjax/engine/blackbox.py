@@ -52,7 +52,8 @@ class Antithetic:
             lifted(problems), exact
         )
         pairs = steps.shape[2]  # around: [B, P, 2, pairs, *S]
-        asked = jnp.concatenate([wide[:, :, None], around.astype(wide.dtype).reshape(lanes, width, 2 * pairs, *shape)], axis=2)
+        around = around.astype(wide.dtype).reshape(lanes, width, 2 * pairs, *shape)
+        asked = jnp.concatenate([wide[:, :, None], around], axis=2)
         logits = forward(ctx, asked.reshape(lanes, width * (1 + 2 * pairs), *shape))
         logits = logits.reshape(lanes, width, 1 + 2 * pairs, -1)
         center, sides = logits[:, :, 0], logits[:, :, 1:].reshape(lanes, width, 2, pairs, -1)

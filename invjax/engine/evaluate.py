@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from invjax.core.errors import BadArgument
-from invjax.core.numerics import at_least_float32, lifted
+from invjax.core.numerics import at_least_float32, lifted, promoting
 from invjax.types import Array, Config, Context, Eval, Method, Problem, State
 
 
@@ -29,7 +29,7 @@ def losses_at(
     """The method's loss [B, P] at points ``wide`` [B, P, *S] with these logits [B, P, K]; at least float32."""
 
     def one(problem: Problem, state: State, points: Array, logits: Array) -> Array:
-        return jax.vmap(lambda u, z: method.loss(ctx, problem, config, state, u, z))(points, logits)
+        return jax.vmap(lambda u, z: promoting(method.loss)(ctx, problem, config, state, u, z))(points, logits)
 
     return jax.vmap(one)(*lifted((problems, states, wide, logits)))
 
@@ -40,9 +40,9 @@ def loss_gradients(
     """Values [B, P] of :func:`losses_at`, direct gradients [B, P, *S] and gradients in the logits [B, P, K]."""
 
     def one(problem: Problem, state: State, point: Array, logits: Array) -> tuple[Array, tuple[Array, Array]]:
-        return jax.value_and_grad(lambda u, z: method.loss(ctx, problem, config, state, u, z), argnums=(0, 1))(
-            point, logits
-        )
+        return jax.value_and_grad(
+            lambda u, z: promoting(method.loss)(ctx, problem, config, state, u, z), argnums=(0, 1)
+        )(point, logits)
 
     per_lane = jax.vmap(one, in_axes=(None, None, 0, 0))
     values, (direct, through) = jax.vmap(per_lane)(*lifted((problems, states, wide, logits)))
@@ -64,7 +64,7 @@ def evaluation(method: Method, problems: Problem, wide: Array, values: Array, gr
     """The Eval of points [B, P, *S]: gradient 0 where x may not change, no axis P for a method without a width."""
     if problems.mask is not None:
         grad = jnp.where(problems.mask[:, None], grad, jnp.zeros_like(grad))
-    dtype = jnp.promote_types(wide.dtype, jnp.float32)
+    dtype = lifted(wide).dtype
     result = Eval(wide, values.astype(dtype), grad.astype(dtype), logits)
     return result if method.width is not None else jax.tree.map(lambda field: field[:, 0], result)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from invjax.core.numerics import lifted, narrowed_towards, select
+from invjax.core.numerics import lifted, narrowed_towards, promoting, select
 from invjax.types import Array, Config, Context, Eval, Evaluator, Method, Outcome, Problem, Result, State, Status
 
 
@@ -31,7 +31,7 @@ class Lanes(NamedTuple):
 
 def start(method: Method, ctx: Context, config: Config, problems: Problem) -> Lanes:
     """Fresh lanes for ``problems``."""
-    state = jax.vmap(lambda problem: method.init(ctx, problem, config))(lifted(problems))
+    state = jax.vmap(lambda problem: promoting(method.init)(ctx, problem, config))(lifted(problems))
     count = problems.label.shape[0]
     zeros = jnp.zeros(count, jnp.int32)
     no = jnp.zeros(count, bool)
@@ -43,7 +43,7 @@ def _permitted(ctx: Context, problems: Problem) -> Array:
     if ctx.constraints is None:
         return jnp.ones(problems.label.shape[0], bool)
     free = (problems.lower < problems.upper).reshape(problems.label.shape[0], -1).any(1)
-    return free & jax.vmap(ctx.constraints.permits)(problems.x)
+    return free & jax.vmap(promoting(ctx.constraints.permits))(problems.x)
 
 
 def _room(problems: Problem, grad: Array) -> Array:
@@ -54,6 +54,7 @@ def _room(problems: Problem, grad: Array) -> Array:
     return room if grad.ndim == problems.x.ndim else room[:, None]
 
 
+@promoting
 def _admissible(problem: Problem, point: Array) -> Array:
     """The point in the dtype of x, inside the box, and equal to the clean input where it may not change."""
     point = jnp.clip(narrowed_towards(point, problem.x), problem.lower, problem.upper)
@@ -64,7 +65,7 @@ def look(method: Method, evaluator: Evaluator, ctx: Context, config: Config, pro
     """Ask every lane and evaluate all the points in one call of the network. Fields [B, ...] or [B, P, ...]."""
 
     def ask(problem: Problem, state: State) -> Array:
-        return _admissible(problem, method.ask(ctx, lifted(problem), config, state))
+        return _admissible(problem, promoting(method.ask)(ctx, lifted(problem), config, state))
 
     points = jax.vmap(ask)(problems, lanes.state)  # [B, *S] or [B, P, *S]
     return evaluator(method, ctx, config, problems, lanes.state, points)
@@ -84,7 +85,7 @@ def learn(
         each = tuple(range(1, evals.grad.ndim))
         finite &= jnp.isfinite(evals.grad).all(each)
         sloped |= lanes.active & ((evals.grad != 0) & _room(problems, evals.grad)).any(each)
-    told = jax.vmap(lambda problem, state, ev: method.tell(ctx, problem, config, state, ev))(
+    told = jax.vmap(lambda problem, state, ev: promoting(method.tell)(ctx, problem, config, state, ev))(
         lifted(problems), lanes.state, lifted(evals)
     )
     useful = lanes.active & finite
@@ -95,7 +96,7 @@ def learn(
     forwards = lanes.forwards + issued * (differences(evaluator, problems) if method.needs_grad else 1)
 
     if method.probe is not None and method.tell_probe is not None:
-        probe, tell_probe = method.probe, method.tell_probe
+        probe, tell_probe = promoting(method.probe), promoting(method.tell_probe)
 
         def candidates(problem: Problem, state: State) -> Array:
             return _admissible(problem, probe(ctx, lifted(problem), config, state))
@@ -111,7 +112,9 @@ def learn(
             forwards = forwards + useful.astype(jnp.int32) * probes.shape[1]
             state = select(lanes.active & finite, told, state)
 
-    finished = jax.vmap(lambda problem, state: method.done(ctx, problem, config, state))(lifted(problems), state)
+    finished = jax.vmap(lambda problem, state: promoting(method.done)(ctx, problem, config, state))(
+        lifted(problems), state
+    )
     return Lanes(
         state=state,
         evaluations=evaluations,
@@ -126,10 +129,10 @@ def num_probes(method: Method, ctx: Context, config: Config, problems: Problem) 
     """How many forward-only candidates the method has in each iteration; its ``probe`` is traced, not run."""
     if method.probe is None:
         return 0
-    probe = method.probe
+    probe = promoting(method.probe)
 
     def candidates(ctx: Context, config: Config, problems: Problem) -> Array:
-        return jax.vmap(lambda problem: probe(ctx, problem, config, method.init(ctx, problem, config)))(
+        return jax.vmap(lambda problem: probe(ctx, problem, config, promoting(method.init)(ctx, problem, config)))(
             lifted(problems)
         )
 
@@ -176,6 +179,7 @@ def advance(
     return jax.lax.while_loop(keep_on, body, (lanes, jnp.int32(0)))
 
 
+@promoting
 def finish(method: Method, ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Result:
     """Results of all lanes. Whatever was not found returns the clean input, bit for bit.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -15,7 +14,7 @@ from invjax.core.config import typed
 from invjax.core.errors import BadArgument, check_key
 from invjax.core.host import host_errors
 from invjax.core.logits import as_logits, as_logits_fn, is_nnx_module
-from invjax.core.numerics import strong
+from invjax.core.numerics import strong, wide
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
@@ -91,7 +90,7 @@ def prepare(
     problems, single = checks.make_problems(network, automatic("x", x), label, space=space, **problem)
     if is_nnx_module(logits) and not checks.is_traced(network):
         as_logits(network, example=problems.x.shape[1:])
-    config = strong(typed(method), jnp.promote_types(problems.x.dtype, jnp.float32))
+    config = strong(typed(method), wide(problems.x.dtype))
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
     return Prepared(Context(network, density, constraints), problems, config, chosen, check_key(key), single)
 
