@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import re
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -51,22 +52,24 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
     if options.save_schema is not None:
         with writing(options.save_schema, "save_schema", "file"):
             data.space.to_json(options.save_schema, unknown)
-    chosen = classifier(data, options.model, gradient=options.gradient, seed=options.seed)
+    with _about_the_file(options):
+        chosen = classifier(data, options.model, gradient=options.gradient, seed=options.seed)
     right = "" if math.isnan(chosen.accuracy) else f"; right on {100 * chosen.accuracy:.0f} % of the test rows"
     say(f"{data.name}: {len(data.label)} rows, classes {', '.join(data.classes)}; {chosen.words}{right}")
     notes = [*data.notes, *_left(options, data, rows)]
     for heading, lines in (("As the table was read", notes), ("What the draft of a schema does not know", unknown)):
         if lines:
             say("\n".join([f"{heading}:", *(f"  - {line}" for line in lines)]))
-    explanation = explain_rows(
-        data, chosen.model, rows, ids=ids, target=options.target, undesired=options.undesired, method=options.method,
-        max_changes=options.max_changes, plausibility=options.plausibility, tau=options.tau,
-        probability=options.probability, answers=options.answers,
-        evaluator=chosen.evaluator, key=jax.random.key(options.seed), certify=options.certify,
-        time_limit=options.time_limit, lanes=options.lanes,
-        frontier=(options.max_changes or _FRONTIER) if options.frontier else 0,
-        progress=False if options.no_progress else None,
-    )  # fmt: skip
+    with _about_the_file(options):
+        explanation = explain_rows(
+            data, chosen.model, rows, ids=ids, target=options.target, undesired=options.undesired,
+            method=options.method, max_changes=options.max_changes, plausibility=options.plausibility, tau=options.tau,
+            probability=options.probability, answers=options.answers,
+            evaluator=chosen.evaluator, key=jax.random.key(options.seed), certify=options.certify,
+            time_limit=options.time_limit, lanes=options.lanes,
+            frontier=(options.max_changes or _FRONTIER) if options.frontier else 0,
+            progress=False if options.no_progress else None,
+        )  # fmt: skip
     seconds = time.perf_counter() - begin
     _print(explanation, say)
     with writing(folder):
@@ -87,6 +90,15 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
     kept = ", model.npz" if chosen.weights is not None else ""
     say(f"wrote {folder / 'report.html'}, counterfactuals.csv, summary.json{kept}")
     return explanation
+
+
+@contextlib.contextmanager
+def _about_the_file(options: ExplainOptions) -> Iterator[None]:
+    """Errors about the data are about ``--csv`` where they came from there."""
+    try:
+        yield
+    except BadArgument as error:
+        raise (error.renamed("csv") if error.name == "data" and options.csv is not None else error) from None
 
 
 def _data(options: ExplainOptions) -> TabularData:

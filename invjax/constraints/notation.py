@@ -21,6 +21,7 @@ _WRITTEN = re.compile(rf"-?((?:{_SIGN})\s?)?-?(\d[\d{_MARKS}]*?)(\s?(?:{_SIGN}|%
 _POINT = ("$", "US$", "£")  # where a point is the mark of decimals
 _DATES = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
 _LIKE_A_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}")
+_MAY_BE_A_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?")  # with a time, or two digits of the year
 _DAY_0 = date(1970, 1, 1)
 
 
@@ -83,6 +84,11 @@ def dates(cells: Sequence[str]) -> list[Notation]:
         if all(_days(cell, form) is not None for cell in cells):
             forms.setdefault(tuple(_days(cell, form) for cell in cells), Notation(date=form))
     return list(forms.values())
+
+
+def may_be_date(cell: str) -> bool:
+    """Whether a cell has the look of a date, also of one that :func:`dates` does not read."""
+    return bool(_MAY_BE_A_DATE.fullmatch(cell))
 
 
 def signs(cells: Sequence[str]) -> list[str]:

@@ -82,6 +82,8 @@ def test_numbers_of_a_file(tmp_path):
         (["$3", "12", "€4", "5"], "column 'c' of t.csv must have one sign, was '\\$3' beside '12'"),
         (["1/2/2020", "3/4/2020"], "must be a date of which day and month can be told apart, was '1/2/2020'"),
         (["2020-01-01", "2020-01-02", "soon", "2020-01-03"], "line 4 .* must be a date like the others, was 'soon'"),
+        (["2020-01-01 10:00", "2020-01-02 11:30"], "must be a date that is read .* was '2020-01-01 10:00'"),
+        (["01/02/20", "02/02/20"], "must be a date that is read .* was '01/02/20'"),
         (["1,5", "2,5", "x", "3,5"], "line 4 .* must be a finite number, was 'x'; --categories c"),
         (["1e200", "2e200"], "must be at most 1e.100 in size, was '1e200'"),
         (
@@ -101,7 +103,7 @@ def test_missing_cells_are_those_of_numbers(tmp_path):
     """ "none" is a level of a category and a missing cell of numbers; the rows that are left keep their numbers."""
     rows = [f"{i if i not in (3, 5) else 'NA'},{'none' if i % 2 else 'yes'},{'ab'[i // 2 % 2]}" for i in range(20)]
     path = made(tmp_path, "n,other,y", rows)
-    with pytest.raises(ValueError, match=r"column 'n' in line 5 of t\.csv must have a value, was 'NA'; missing='drop'"):
+    with pytest.raises(ValueError, match=r"column 'n' in line 5 of t\.csv must have a value, was 'NA'; --missing drop"):
         load_csv(path, "y")
     data = load_csv(path, "y", missing="drop")
     assert data.ids.tolist() == [0, 1, 2, 4, *range(6, 20)]

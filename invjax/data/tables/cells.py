@@ -58,7 +58,8 @@ def read_cells(path: Path, delimiter: str | None = None) -> Cells:
     header = lines.pop(0)[1]
     for j, name in enumerate(header):
         if not name or name in header[:j]:
-            raise BadArgument(f"column {j + 1} in the header of {path.name}", "have a name of its own", name)
+            hint = "pandas writes such a column for its index: to_csv(..., index=False)" if not (j or name) else None
+            raise BadArgument(f"column {j + 1} in the header of {path.name}", "have a name of its own", name, hint=hint)
     if not lines:
         raise BadArgument(path.name, "have rows below its header")
     for line, row in lines:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from invjax.constraints.notation import Notation, dates, readings, signs
+from invjax.constraints.notation import Notation, dates, may_be_date, readings, signs
 from invjax.core.errors import BadArgument
 from invjax.data.tables.cells import Cells
 
@@ -58,6 +58,9 @@ def form_of(cells: Cells, name: str, words: Collection[str]) -> Form:
             wanted = "be a date of which day and month can be told apart"
             raise cells.wrong(name, _place(cells, name, present[0]), wanted, f"write 2020-12-31; {_out(name)}")
         return Form(True, tuple(found))
+    if all(map(may_be_date, present)):
+        wanted = "be a date that is read (2020-12-31, 31.12.2020, 31/12/2020, without a time)"
+        raise cells.wrong(name, _place(cells, name, present[0]), wanted, _out(name))
     for wanted, fits in (("be a finite number", _some_number), ("be a date like the others", _some_date)):
         known = {cell: fits(cell) for cell in set(present)}
         other = [cell for cell in present if not known[cell]]

@@ -178,7 +178,9 @@ def _complete(
             hint = f"column {name!r} is empty, --drop {name} leaves it out"
             raise BadArgument(cells.path.name, "have a row without missing cells", hint=hint)
         if missing == "error" and gone.any():
-            raise cells.wrong(name, int(gone.argmax()), "have a value", "missing='drop' leaves such rows out")
+            raise cells.wrong(
+                name, int(gone.argmax()), "have a value", "--missing drop (missing='drop') leaves such rows out"
+            )
         counts[name] = int(gone.sum())
         keep &= ~gone
     if not keep.any():

@@ -35,7 +35,8 @@ def housing(root: Path) -> TabularData:
     values = _numbers(path, len(_HOUSING))
     price = values[:, -1]
     table = {name: values[:, j] for j, name in enumerate(_HOUSING[:-1]) if name != "CHAS"}
-    return _plain("housing", table, price >= np.median(price), ("below the median", "at least the median"), test=100)
+    data = _plain("housing", table, price >= np.median(price), ("below the median", "at least the median"), test=100)
+    return data._replace(notes=("2 columns are left out: CHAS, and MEDV, which makes the label",))
 
 
 def wine(root: Path) -> TabularData:
