@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,15 @@ class KnownCells:
             digest.update(repr((feature.name, known.dtype.str, self.whole.get(feature.name))).encode())
             digest.update(repr(known.tolist()).encode() if known.dtype.kind == "O" else known.tobytes())
         self._digest = digest.hexdigest()
+
+    def before(self, numbers: Mapping[str, np.ndarray]) -> KnownCells:
+        """The same, knowing these numbers (columns by name) too, and before any other of the same coordinate."""
+        more = copy.copy(self)
+        more._numbers = {name: np.append(numbers.get(name, ()), values) for name, values in self._numbers.items()}
+        more._codes = {}
+        extra = [(name, np.asarray(values, np.float64).tobytes()) for name, values in sorted(numbers.items())]
+        more._digest = hashlib.sha256(repr((self._digest, extra)).encode()).hexdigest()
+        return more
 
     def numbers(self, name: str, x: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
         """[N] float64: the raw values of the coordinates x [N] where they are known, else ``otherwise`` [N]."""

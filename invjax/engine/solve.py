@@ -95,7 +95,6 @@ def prepare(
     return Prepared(Context(network, density, constraints), problems, config, chosen, check_key(key), single)
 
 
-@host_errors()
 def solve(
     logits: LogitsFn,
     x: ArrayLike,
@@ -168,9 +167,10 @@ def solve(
         name = "mesh" if out is None else "out"
         raise BadArgument(name, "be None under jit and vmap", hint="call solve outside of them")
     if traced or (count <= lanes and out is None and mesh is None and jax.process_count() == 1):
-        result = run_batch(*prepared.batch(), method=prepared.method, evaluator=evaluator)
-        if not traced:
-            warn_without_gradient(result, prepared.method.name, stacklevel=2)
+        with host_errors():
+            result = run_batch(*prepared.batch(), method=prepared.method, evaluator=evaluator)
+            if not traced:
+                warn_without_gradient(result, prepared.method.name, stacklevel=2)
         return result.rows(0) if prepared.single else result
 
     options = {"lanes": min(lanes, count) if mesh is None else lanes, "evaluator": evaluator, "mesh": mesh}
@@ -178,7 +178,7 @@ def solve(
         result = run_shared(prepared, out=out, name=name, progress=progress, **options)
     else:
         ctx, problems, config, chosen, key, _ = prepared
-        with progress_bar(progress, count) as on_part:
+        with progress_bar(progress, count) as on_part, host_errors():
             result = run_queue(ctx, problems, config, method=chosen, key=key, on_part=on_part, **options)
     warn_without_gradient(result, prepared.method.name, stacklevel=2)
     return result.rows(0) if prepared.single else result

@@ -92,11 +92,20 @@ def _judged(
     answered = finite & whole & (moved if status is None else status == Status.FOUND)
     factual = np.where(np.isfinite(rows), rows, 0)
     cf = np.where(answered.reshape(-1, *(1,) * len(axes)), cf, factual)
-    trivial = whole & reaches(predict, factual, wanted, probability)
+    trivial = _where(np.asarray(whole), predict, factual, wanted, probability)
     infeasible = np.zeros(len(rows), bool) if status is None else status == Status.INFEASIBLE
     answered = answered & ~trivial
-    valid = answered & reaches(predict, cf, wanted, probability)
+    valid = _where(answered, predict, cf, wanted, probability)
     return Answers(rows, cf, wanted, trivial, infeasible, answered, valid)
+
+
+def _where(
+    asked: np.ndarray, predict: PredictFn, rows: np.ndarray, target: np.ndarray, probability: float | None
+) -> np.ndarray:
+    """:func:`reaches` of the rows ``asked`` [n] bool; False elsewhere, where there may be no row to ask about."""
+    found = asked.copy()
+    found[asked] = reaches(predict, rows[asked], target[asked], probability)
+    return found
 
 
 def flat(rows: Any) -> np.ndarray:

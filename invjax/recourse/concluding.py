@@ -71,7 +71,7 @@ def _told(plan: Plan, rows: AskedRows, status: np.ndarray, table: Table) -> dict
         {name: np.asarray(side[name])[found] for name in plan.data.space.names} for side in (rows.table, table)
     )
     question = Requirements(rows.x[found], factual, rows.target[found], None, plan.probability)
-    said = tell(plan.data.space, plan.network, question, answers) if len(found) else []
+    said = tell(plan.data.space, plan.seen, question, answers) if len(found) else []
     return dict(zip(found.tolist(), said, strict=True))
 
 

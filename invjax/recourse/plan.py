@@ -14,12 +14,12 @@ import numpy as np
 from invjax.core.errors import BadArgument, check, check_choice, check_number, check_whole
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.counterfactuals import REGISTRY, make
-from invjax.data.tables.table import TabularData
+from invjax.data.tables.table import Table, TabularData
 from invjax.densities import fit_knn
 from invjax.engine.evaluate import white_box
 from invjax.engine.seen import seen_through
 from invjax.recourse.plausible import Plausibility, plausibility_of, training_rows
-from invjax.recourse.raw import rows_of
+from invjax.recourse.raw import knowing, rows_of
 from invjax.recourse.wording import number
 from invjax.types import Config, Density, Evaluator, LogitsFn
 
@@ -46,6 +46,13 @@ class Plan(NamedTuple):
     max_changes: int | None  # features that may change
     probability: float | None  # that the target must have in an answer; None: it must win
     words: dict[str, str]  # the settings, for a reader
+
+    def knowing(self, table: Table) -> Plan:
+        """The same for a predictor of raw rows that has to know these rows: :func:`invjax.recourse.raw.knowing`."""
+        network = knowing(self.network, self.data.space, table)
+        if network is self.network:
+            return self
+        return self._replace(network=network, seen=seen_through(self.evaluator, network))
 
 
 def make_plan(

@@ -47,7 +47,7 @@ def prove(plan: Plan, rows: AskedRows, answers: Conclusion, *, time_limit: float
     factual = {name: np.asarray(rows.table[name])[todo] for name in space.names}
     better = space.decode(np.asarray(found.x), factual)
     question = Requirements(rows.x[todo], factual, rows.target[todo], None, plan.probability)
-    told = tell(space, plan.network, question, better)
+    told = tell(space, plan.seen, question, better)
     for i, n in enumerate(todo):
         status, changed = str(found.status[i]), len(proved[n].changes)
         words = "no proof within the time"

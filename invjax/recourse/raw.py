@@ -20,11 +20,12 @@ import numpy as np
 from invjax.constraints import FeatureSpace
 from invjax.constraints.cells import KnownCells
 from invjax.constraints.encode import decode
+from invjax.constraints.table import numbers
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, num_classes
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import map_rows
-from invjax.models.blackbox import BlackBoxApply, asked
+from invjax.models.blackbox import BlackBoxApply, asked, with_surrogate
 from invjax.types import Array, LogitsFn
 
 TablePredict = Callable[[Mapping[str, np.ndarray]], Any]  # N raw rows -> [N, K] probabilities
@@ -95,6 +96,27 @@ def rows_of(model: Any) -> RawRows | None:
     inner = getattr(model, "model", model)  # WithSurrogate
     predict = getattr(getattr(inner, "apply", None), "predict", None)
     return predict if isinstance(predict, RawRows) else None
+
+
+def knowing(model: Any, space: FeatureSpace, table: Mapping[str, Any]) -> Any:
+    """The model with the cells of these rows known as well, so that a search starts from the very rows.
+
+    It is the model itself where their coordinates give them back already: rows of the data, whole numbers, decimals of
+    a few digits. Other numbers (a dollar amount of 17 digits) make another model, whose programs are compiled anew.
+    """
+    rows = rows_of(model)
+    if rows is None:
+        return model
+    own = {f.name: numbers(f, np.asarray(table[f.name])) for f in space.features if not f.levelled}
+    back = table_of(model, space, space.encode(table))
+    lost = {name: values[(back[name] != values) & np.isfinite(values)] for name, values in own.items()}
+    lost = {name: values for name, values in lost.items() if len(values)}
+    if not lost:
+        return model
+    known = dataclasses.replace(rows, known=rows.known.before(lost))
+    inner = getattr(model, "model", model)
+    inner = LogitsModel(inner.params, dataclasses.replace(inner.apply, predict=known))
+    return inner if not hasattr(model, "surrogate") else with_surrogate(inner, model.surrogate)
 
 
 def table_of(

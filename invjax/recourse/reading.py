@@ -37,6 +37,11 @@ class AskedRows(NamedTuple):
         rest[np.arange(len(rows)), self.target[rows]] = -np.inf
         return rest.argmax(1).astype(np.int32)
 
+    def sound(self) -> Table:
+        """The rows that obey the schema."""
+        kept = np.flatnonzero(self.status != Status.INFEASIBLE)
+        return {name: np.asarray(column)[kept] for name, column in self.table.items()}
+
     def question(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The n rows that need a method: their indices [n], x [n, D], :meth:`rivals` and target [n] int32."""
         todo = np.flatnonzero(self.status == Status.PENDING)

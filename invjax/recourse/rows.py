@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument
-from invjax.core.host import host_errors
 from invjax.data.tables.table import TabularData
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.engine.evaluate import white_box
@@ -42,7 +41,6 @@ def freeze(data: TabularData, names: Sequence[str]) -> TabularData:
     return data._replace(space=space)
 
 
-@host_errors()
 def explain_rows(
     data: TabularData,
     model: Any,
@@ -114,6 +112,7 @@ def explain_rows(
     if certify:
         check_certify(plan)
     asked = read_rows(plan, rows, ids, target, undesired)
+    plan = plan.knowing(asked.sound())
     mask = np.ones(asked.x.shape, bool) if answers > 1 else None  # forbids nothing: one program for all answers
     call: dict[str, Any] = {"key": key, "lanes": lanes, "progress": progress}
     result = call_method(plan, asked, mask=mask, **call)
