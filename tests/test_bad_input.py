@@ -120,10 +120,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "logits None": ({"logits": None}, "logits must be a function .*, was NoneType"),
     "one class": (
         {"logits": invjax.LogitsModel({}, one_class)},
-        r"logits must return \[B, K\] with K >= 2 classes, was \(2, 1\) for a batch of 2",
+        r"logits must return \[B, K\] with K >= 2 classes, was \(8, 1\) for a batch of 8",
     ),
-    "no class axis": ({"logits": invjax.LogitsModel({}, flat)}, r"logits must return \[B, K\] .* was \(2,\)"),
-    "mixed axes": ({"logits": invjax.LogitsModel({}, pooled)}, r"logits must return \[B, K\] .* was \(3, 2\)"),
+    "no class axis": ({"logits": invjax.LogitsModel({}, flat)}, r"logits must return \[B, K\] .* was \(8,\)"),
+    "mixed axes": ({"logits": invjax.LogitsModel({}, pooled)}, r"logits must return \[B, K\] .* was \(3, 8\)"),
     "two classes for labels of four": (
         {"logits": nets.conv(classes=2)},
         r"label must lie in \[0, 2\), the classes of logits",

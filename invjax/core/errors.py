@@ -7,6 +7,8 @@ option: nobody ever parses a message.
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -126,6 +128,15 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
     raise BadArgument(name, f"be one of {', '.join(map(repr, choices))}", value)
 
 
+def warn(message: str) -> None:
+    """A UserWarning at the line outside invjax from which the library was called."""
+    frame, level = sys._getframe(1), 1
+    ours = ("invjax", "contextlib")  # a decorator of ours stands between as contextlib
+    while frame is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] in ours:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level + 1)
+
+
 def is_key(value: Any) -> bool:
     """Whether ``value`` is an array of typed PRNG keys."""
     dtype = getattr(value, "dtype", None)
@@ -133,14 +144,31 @@ def is_key(value: Any) -> bool:
 
 
 def check_key(key: Any, name: str = "key") -> jax.Array:
-    """One PRNG key, typed or of the old kind (two uint32); None stands for ``jax.random.key(0)``."""
+    """One PRNG key as a typed threefry key, whatever its kind; None stands for ``jax.random.key(0)``.
+
+    Draws of the other kinds ("rbg", "unsafe_rbg") depend on the batch under ``vmap``: an example would get other
+    numbers beside other examples. So their bits are folded into a threefry key. One of threefry stays as it is.
+
+    key: typed, or of the old kind (uint32, two of them for threefry).
+    """
     if key is None:
-        return jax.random.key(0)
+        return jax.random.key(0, impl=_THREEFRY)
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     if is_key(key):
         if shape == ():
-            return key
-    elif dtype == jnp.uint32 and shape is not None and len(shape) == 1:
-        return key
+            return key if str(jax.random.key_impl(key)) == _THREEFRY else _threefry(jax.random.key_data(key))
+    elif dtype == jnp.uint32 and shape is not None and len(shape) == 1 and shape[0] >= 2:
+        return _threefry(jnp.asarray(key))
     was = key if shape is None else Words(f"an array of {dtype} and shape {shape}")
     raise BadArgument(name, "be one PRNG key, e.g. jax.random.key(0)", was)
+
+
+_THREEFRY = "threefry2x32"
+
+
+def _threefry(words: jax.Array) -> jax.Array:
+    """A threefry key of these uint32 words, at least two: the first two, into which the others are folded."""
+    key = jax.random.wrap_key_data(words[:2], impl=_THREEFRY)
+    for word in words[2:]:
+        key = jax.random.fold_in(key, word)
+    return key

@@ -21,6 +21,7 @@ import numpy as np
 
 from invjax.core.apply import Apply, FunctionApply, NormalisedApply, PytreeApply
 from invjax.core.errors import BadArgument, Words
+from invjax.core.mixing import ROWS, check_unmixed, is_new, look, six_rows
 from invjax.types import Array, ArrayLike, LogitsFn
 
 
@@ -73,8 +74,9 @@ def as_logits(
           ``LogitsModel(params, apply)`` for large networks.
       mean, std: normalisation of the data range, broadcast against [*S]: scalars or one number per channel. For a
         model trained on inputs in [-1, 1] and images in [0, 1] both are 0.5. They are leaves, like the weights.
-      example: one input [*S], or a shape as a tuple of ints. When given, the model is run twice, to check that the
-        logits of an example do not depend on the other examples of its batch: the engine relies on that.
+      example: one input [*S], or a shape as a tuple of ints. When given, the model is run twice, to check now that the
+        logits of an example depend neither on the other examples of its batch nor on its place among them: the engine
+        relies on that. Without it :func:`invjax.solve` checks, once, with its own rows.
 
     Raises:
       ValueError: ``model`` is not callable; ``mean`` or ``std`` not finite, or ``std`` not positive; ``example`` is not
@@ -89,7 +91,9 @@ def as_logits(
         }
         logits = LogitsModel(params, NormalisedApply(logits.apply))
     if example is not None:
-        _check_independent(logits, example)
+        rows = _rows(example)
+        check_unmixed(logits, rows, "model")
+        is_new(logits, rows.shape[1:], rows.dtype)  # no longer
     return logits
 
 
@@ -126,44 +130,19 @@ def _statistic(name: str, value: ArrayLike, positive: bool = False) -> Array:
     return jnp.asarray(host)
 
 
-def _probes(example: Any) -> np.ndarray:
-    """Three inputs as unlike as can be, [3, *S]: batch statistics of any kind then differ from those of one alone."""
+def _rows(example: Any) -> np.ndarray:
+    """Rows to check a network with: the example (or a random one of its shape), and others."""
     shape = getattr(example, "shape", None)
     if isinstance(example, jax.ShapeDtypeStruct):
         example = example.shape
     if isinstance(example, tuple) and all(isinstance(n, int | np.integer) for n in example):
-        first = np.random.default_rng(0).uniform(size=example).astype(np.float32)
+        one = np.random.default_rng(0).uniform(size=example).astype(np.float32)
     else:
-        first = np.asarray(example)
-        if shape is None or not jnp.issubdtype(first.dtype, jnp.floating):
-            was = first.dtype if shape is not None else Words(type(example).__name__)
+        one = np.asarray(example)
+        if shape is None or not jnp.issubdtype(one.dtype, jnp.floating):
+            was = one.dtype if shape is not None else Words(type(example).__name__)
             raise BadArgument("example", "be a floating-point array [*S] in the data range, or a shape", was)
-    # The others are all dark beside a bright example and all bright beside a dark one, so that the average over the
-    # batch is far from that of the example alone.
-    far, noise = float(first.mean() < 0.5), np.random.default_rng(1).uniform(size=(2, *first.shape))
-    return np.concatenate([first[None], np.abs(far - 0.2 * noise).astype(first.dtype)])
-
-
-def _check_independent(model: LogitsModel, example: Any) -> None:
-    points, run = _probes(example), jax.jit(lambda model, x: model(x))
-    try:
-        together, alone = np.asarray(run(model, points)), np.asarray(run(model, points[:1]))
-    except Exception as error:
-        if type(error).__name__ != "TraceContextError":
-            raise
-        # flax's word for a module captured by a function, which updates its statistics when it is called.
-        hint = "is BatchNorm in eval mode? Give the nnx.Module itself rather than a function around it"
-        raise BadArgument("model", "not change its own state when called", hint=hint) from error
-    if together.ndim != 2 or together.shape[0] != 3 or alone.shape != (1, together.shape[1]):
-        gave = f"{points.shape} gave {together.shape} and {points[:1].shape} gave {alone.shape}"
-        raise BadArgument("model", "map [B, *S] to logits [B, K]", hint=gave)
-    row = together[0].astype(np.float64)
-    # Other batch sizes round differently (about 1e-6, a bfloat16 network 1e-2); mixed examples differ by order one.
-    rounding = max(2e-3, 4 * float(jnp.finfo(together.dtype).eps))
-    tolerance = rounding * (np.max(np.abs(together), initial=0.0) + 1e-6)
-    if not np.allclose(row, alone[0], rtol=0.0, atol=tolerance, equal_nan=True):
-        apart = f"logits of one input alone and in a batch of three differ by {np.max(np.abs(row - alone[0])):.3g}"
-        raise BadArgument("model", "not mix the examples of a batch", hint=f"{apart}; is BatchNorm in eval mode?")
+    return six_rows(one[None], min(0.0, float(one.min())), max(1.0, float(one.max())))
 
 
 def is_nnx_module(model: Any) -> bool:
@@ -187,21 +166,19 @@ def as_logits_fn(logits: Any, name: str = "logits") -> LogitsFn:
     return cast(LogitsFn, logits)
 
 
-@jax.jit
-def _call(logits: LogitsFn, x: Array) -> Array:
-    return logits(x)
-
-
 def num_classes(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> int:
-    """K of a network, from its abstract evaluation on a batch of two. Raises BadArgument where it gives no [B, K]."""
-    probe = jax.ShapeDtypeStruct((2, *shape), dtype)
+    """K of a network, from its abstract evaluation on a batch. Raises BadArgument where it gives no logits [B, K]."""
+    probe = jax.ShapeDtypeStruct((ROWS, *shape), dtype)
     try:
-        out = _call.eval_shape(logits, probe)
+        out = look.eval_shape(logits, probe)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         accepted = f"accept x of shape [B, {', '.join(map(str, shape))}] (channel last), {np.dtype(dtype).name}"
         raise BadArgument("logits", accepted, hint=f"calling it failed: {first}") from error
-    if not hasattr(out, "shape") or len(out.shape) != 2 or out.shape[0] != 2 or out.shape[1] < 2:
+    if not hasattr(out, "shape") or len(out.shape) != 2 or out.shape[0] != ROWS or out.shape[1] < 2:
         found = getattr(out, "shape", type(out).__name__)
-        raise BadArgument("logits", "return [B, K] with K >= 2 classes", Words(f"{found} for a batch of 2"))
+        raise BadArgument("logits", "return [B, K] with K >= 2 classes", Words(f"{found} for a batch of {ROWS}"))
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        hint = "scores that are counted or rounded have no gradient: return what they are made of"
+        raise BadArgument("logits", "return floating-point logits", out.dtype, hint=hint)
     return out.shape[1]

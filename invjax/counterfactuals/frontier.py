@@ -14,6 +14,7 @@ from invjax.core.errors import BadArgument, Words
 from invjax.core.rows import map_rows
 from invjax.counterfactuals.scfe import SCFE, objective
 from invjax.engine import checks, prepare, run_batch
+from invjax.engine.confirm import confirmed
 from invjax.types import Array, ArrayLike, Context, LogitsFn, Method, Problem, Result, Status
 
 
@@ -79,4 +80,5 @@ def frontier(
     shared = (made.ctx, made.config, jnp.asarray(counts[order], jnp.int32))
     result = map_rows(_path, shared, problems, batch=rows, static=(made.method,))
     result = jax.tree.map(lambda field: field[:, np.argsort(order)], result)
+    result = confirmed(result, made.ctx, made.problems, made.config)
     return result.rows(0) if made.single else result

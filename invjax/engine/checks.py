@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from invjax.core.errors import BadArgument, Words, check_entries, check_whole, of_shape
+from invjax.core.errors import BadArgument, Words, check_entries, check_key, check_whole, of_shape
 from invjax.core.logits import num_classes
+from invjax.core.mixing import check_network
 from invjax.types import UNTARGETED, Array, LogitsFn, Problem
 
 
@@ -195,6 +196,12 @@ def make_problems(
     return problem, single
 
 
+def check_unmixed(logits: LogitsFn, problems: Problem, name: str = "logits") -> None:
+    """Raise where the network mixes the examples of a batch (:mod:`invjax.core.mixing`); traced ones are not asked."""
+    if not is_traced(logits, problems):
+        check_network(logits, problems.x, problems.lower, problems.upper, name)
+
+
 def with_keys(problems: Problem, key: Array) -> Problem:
-    """Each example's own key: ``fold_in(key, id)``, whatever its lane, its batch or its device."""
-    return problems._replace(key=jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(problems.id)))
+    """Each example's own key: ``fold_in(key, id)``, whatever its lane, its batch, its device or the key's kind."""
+    return problems._replace(key=jax.vmap(jax.random.fold_in, (None, 0))(check_key(key), jnp.asarray(problems.id)))

@@ -163,8 +163,13 @@ class RunFolder:
     def add(self, index: np.ndarray, result: Result) -> None:
         """Keep some rows; they reach the disk within ``every`` seconds of further rows, or at :meth:`flush`."""
         self._waiting.append((index, result))
-        if time.monotonic() - self._last >= self.every:
+        if self.due:
             self.flush()
+
+    @property
+    def due(self) -> bool:
+        """Whether the next rows that are added are written at once."""
+        return time.monotonic() - self._last >= self.every
 
     def flush(self) -> None:
         """Write what is waiting."""

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
 from invjax.engine import checks
+from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import Lanes, advance, finish, start
 from invjax.engine.layout import automatic_mesh
@@ -222,4 +223,4 @@ def run_queue(
         for field, rows in zip(results, part.result, strict=True):
             field[part.index] = rows
     assert results is not None
-    return results
+    return confirmed(results, ctx, problems, config, method=method, evaluator=evaluator, key=key)

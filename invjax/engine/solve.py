@@ -13,11 +13,12 @@ from jax.sharding import Mesh
 from invjax.core.config import typed
 from invjax.core.errors import BadArgument, check_key
 from invjax.core.host import host_errors
-from invjax.core.logits import as_logits, as_logits_fn, is_nnx_module
+from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import strong, wide
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
+from invjax.engine.confirm import confirm, confirmed, warn_withdrawn
 from invjax.engine.evaluate import white_box
 from invjax.engine.folder import RunFolder, make_manifest
 from invjax.engine.gradients import warn_without_gradient
@@ -41,6 +42,7 @@ from invjax.types import (
 )
 
 LANES = 64
+_SETTLED = 448  # ended examples that wait to be confirmed together
 
 
 class Prepared(NamedTuple):
@@ -88,8 +90,7 @@ def prepare(
     problem = {name: automatic(name, value) for name, value in problem.items()}
     label, density, key = automatic("label", label), automatic("density", density), automatic("key", key)
     problems, single = checks.make_problems(network, automatic("x", x), label, space=space, **problem)
-    if is_nnx_module(logits) and not checks.is_traced(network):
-        as_logits(network, example=problems.x.shape[1:])
+    checks.check_unmixed(network, problems)
     config = strong(typed(method), wide(problems.x.dtype))
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
     return Prepared(Context(network, density, constraints), problems, config, chosen, check_key(key), single)
@@ -169,6 +170,10 @@ def solve(
     if traced or (count <= lanes and out is None and mesh is None and jax.process_count() == 1):
         with host_errors():
             result = run_batch(*prepared.batch(), method=prepared.method, evaluator=evaluator)
+            result = confirmed(
+                result, prepared.ctx, prepared.problems, prepared.config, method=prepared.method, evaluator=evaluator,
+                key=prepared.key,
+            )  # fmt: skip
             if not traced:
                 warn_without_gradient(result, prepared.method.name, stacklevel=2)
         return result.rows(0) if prepared.single else result
@@ -212,6 +217,23 @@ def run_shared(
         if saved is not None:
             _store(results, *saved)
             todo = np.setdiff1d(todo, saved[0])
+    waiting: list[Part] = []  # ended, not confirmed yet
+    withdrawn = total = 0
+
+    def settle() -> None:
+        nonlocal withdrawn, total
+        if not waiting:
+            return
+        index = np.concatenate([part.index for part in waiting])
+        rows = Result(*(np.concatenate(fields) for fields in zip(*(part.result for part in waiting), strict=True)))
+        own = jax.tree.map(lambda leaf: np.asarray(leaf)[index], problems)
+        rows, wrong, found = confirm(rows, ctx, own, config, method=method, evaluator=evaluator, key=key)
+        withdrawn, total = withdrawn + wrong, total + found
+        _store(results, index, rows)
+        if folder is not None:
+            folder.add(index, rows)
+        waiting.clear()
+
     parts = stream(
         ctx, problems, config, method=method, key=key, lanes=lanes, evaluator=evaluator, mesh=mesh, todo=todo
     )
@@ -222,12 +244,14 @@ def run_shared(
                 if watch is not None:
                     watch(part)
                 if len(part.index):
-                    _store(results, part.index, part.result)
-                    if folder is not None:
-                        folder.add(part.index, part.result)
+                    waiting.append(part)
+                    if sum(len(one.index) for one in waiting) >= _SETTLED or (folder is not None and folder.due):
+                        settle()
     finally:  # also on Ctrl-C: what has ended is kept
+        settle()
         if folder is not None:
             folder.flush()
+    warn_withdrawn(withdrawn, total)
     return _exchange(results) if processes > 1 else results
 
 

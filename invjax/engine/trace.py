@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.core.numerics import lifted
+from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import Lanes, finish, learn, look, start
 from invjax.engine.solve import prepare
@@ -76,4 +77,6 @@ def trace(
         raise BadArgument("label", "be [N], a batch, for a trace", Words("a scalar"))
     if prepared.method.width is not None:
         raise BadArgument("method", "ask one point at a time for a trace", Words(prepared.method.name))
-    return _run(*prepared.batch(), method=prepared.method, evaluator=evaluator, steps=steps)
+    result, rows = _run(*prepared.batch(), method=prepared.method, evaluator=evaluator, steps=steps)
+    ctx, problems, config, chosen, key, _ = prepared
+    return confirmed(result, ctx, problems, config, method=chosen, evaluator=evaluator, key=key), rows

@@ -22,6 +22,7 @@ from flax import nnx
 
 from invjax.attacks.pgd import BALLS, PGD, direction, random_in_ball
 from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.core.errors import check_key
 from invjax.engine import solve
 from invjax.learn.evaluate import predict
 from invjax.learn.step import scaled
@@ -75,7 +76,7 @@ class Adversary:
 
         start = x
         if self.random_start:
-            keys = jax.random.split(key, x.shape[0])
+            keys = jax.random.split(check_key(key), x.shape[0])
             start = inside(jax.vmap(lambda key, row: random_in_ball(key, row, eps, self.norm))(keys, x))
         return jax.lax.fori_loop(0, self.steps, climb, start)
 
@@ -126,7 +127,7 @@ def robust_accuracy(
         inputs = np.asarray(scaled(jnp.asarray(np.asarray(x[rows]))))
         result = solve(
             as_logits(model), inputs, labels[rows], method=attack, bounds=Bounds(*bounds),
-            key=jax.random.key(0) if key is None else key, lanes=lanes, progress=False,
+            key=key, lanes=lanes, progress=False,
         )  # fmt: skip
         stays[rows] = ~np.asarray(result.found)
     low, high = wilson_interval(stays.sum(), len(stays), confidence)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from invjax.core.errors import check_key
 from invjax.types import Array
 
 
@@ -26,12 +27,12 @@ class Order:
     """The rows of each step.
 
     Args:
-      key: a typed key. count: N. batch: B <= N without weights.
+      key: one PRNG key. count: N. batch: B <= N without weights.
       weights: [N] >= 0, not all 0, to draw with; None walks through permutations.
     """
 
     def __init__(self, key: Array, count: int, batch: int, weights: Any = None) -> None:
-        self.key, self.count, self.batch = key, count, batch
+        self.key, self.count, self.batch = check_key(key), count, batch
         self._passes: dict[int, np.ndarray] = {}
         self._cumulated: np.ndarray | None = None
         if weights is not None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from invjax.core.errors import BadArgument, check_choice, check_whole, of_shape
+from invjax.core.errors import BadArgument, check_choice, check_key, check_whole, of_shape
 from invjax.core.files import write_atomic
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.images.source import to_range
@@ -81,6 +81,7 @@ def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: j
         if not 0 <= int(rest[0]) < classes:
             raise BadArgument("target_policy", f"be of a class in [0, {classes})", policy)
         return np.full_like(y, int(rest[0]))
+    key = check_key(key)
     if name == "all":
         return np.asarray(jax.random.randint(key, y.shape, 0, classes), np.int32)
     return ((y + np.asarray(jax.random.randint(key, y.shape, 1, classes))) % classes).astype(np.int32)
@@ -130,7 +131,7 @@ def make_perturbed_dataset(
     label = np.asarray(y, np.int32)
     if label.ndim != 1 or len(label) != len(x) or not len(label):
         raise BadArgument("y", f"be classes [{len(x)}], one per example, and not empty", of_shape(label.shape))
-    key = jax.random.key(0) if key is None else key
+    key = check_key(key)
     first = _floats(x, slice(0, 1), bounds)
     network = as_logits_fn(logits)
     classes = num_classes(network, first.shape[1:], first.dtype)

@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 
 from invjax import prox, solvers
-from invjax.core.errors import BadArgument, check, check_whole
+from invjax.core.errors import BadArgument, check, check_key, check_whole
 from invjax.learn.last_layer import last_layer, penultimate, with_last_layer
 from invjax.learn.rules import start_of
 from invjax.learn.step import cross_entropy
@@ -157,7 +157,7 @@ def dfr(
     mean, std = features.mean(0), features.std(0)
     std = np.where(std > 1e-8, std, 1.0)  # a dead feature stays 0
     scaled = (features - mean) / std
-    rng, classes = np.random.default_rng(np.asarray(jax.random.key_data(key))), layer.kernel.shape[1]
+    rng, classes = np.random.default_rng(np.asarray(jax.random.key_data(check_key(key)))), layer.kernel.shape[1]
     numbers = jnp.asarray(tol, jnp.float32), jnp.asarray(max_steps, jnp.int32)
 
     def run(rows: np.ndarray, strengths: np.ndarray) -> Logistic:

@@ -29,7 +29,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from invjax.core.config import typed
-from invjax.core.errors import BadArgument, check_choice, check_whole
+from invjax.core.errors import BadArgument, check_choice, check_key, check_whole
 from invjax.core.numerics import strong
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine.folder import describe, digest
@@ -90,7 +90,7 @@ def fit(
       x: [N, *S] floats in the data range, or uint8 pixels, which become [0, 1]. Instead of an array, anything will do
         that has a length and gives rows for an array of indices (files that are read on demand).
       y: [N] int, classes.
-      key: a typed key, from which the order, augmentation, adversary and dropout are drawn.
+      key: one PRNG key, from which the order, augmentation, adversary and dropout are drawn.
       steps: number of steps.
       epochs: number of passes instead, ``steps = ceil(epochs · N / batch)``. Give exactly one of the two.
       batch: B, at most N. A batch may reach from one pass into the next, so no example is left out.
@@ -141,6 +141,7 @@ def fit(
             check()
     install_canonical_convolutions()  # for loops inside a step: an adversary's, a network's own
 
+    key = check_key(key)
     streams = jax.random.split(key, 3)
     graphs, states = split_module(model, streams[0], batch_norm, freeze)
     numeric: tuple[Any, Any, Any] = strong(tuple(map(typed, told_parts)), jnp.float32)  # 1 and 1.0 are one program

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,9 +23,10 @@ import optax
 
 from invjax.constraints.around import points_around, rows_at
 from invjax.constraints.space import FeatureSpace
-from invjax.core.errors import BadArgument, Words, check, check_number
+from invjax.core.errors import BadArgument, Words, check, check_key, check_number, warn
 from invjax.core.host import host_errors, on_host
 from invjax.core.logits import LogitsModel, as_logits
+from invjax.core.mixing import unlike_logits
 from invjax.types import Array, ArrayLike, LogitsFn
 
 Predict = Callable[[Any], Any]
@@ -60,7 +62,10 @@ class BlackBoxApply:
     def scores(self, x: np.ndarray) -> np.ndarray:
         """The checked logits of x [N, *S], [N, K] float64. A row of NaN stays NaN; its example ends as NONFINITE."""
         out = asked(self.predict, _table(self.predict, x), len(x), self.classes, self.log)
-        return np.log(np.clip(out, self.floor, 1.0)) if self.log else out
+        if self.log:
+            return np.log(np.clip(out, self.floor, 1.0))
+        _name_probabilities(self.predict, out)
+        return out
 
 
 def asked(predict: Predict, rows: Any, count: int, classes: int, log: bool = True) -> np.ndarray:
@@ -86,6 +91,23 @@ def asked(predict: Predict, rows: Any, count: int, classes: int, log: bool = Tru
         was = float(f"{out[wrong][0]:.6g}")
         raise BadArgument("predict_proba", "return probabilities in [0, 1]", was, hint="log=False takes logits")
     return out
+
+
+_looked_at: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()  # functions and their first outputs
+
+
+def _name_probabilities(predict: Predict, out: np.ndarray) -> None:
+    """A warning where a function whose outputs are taken as logits gives probabilities: once, at its first rows."""
+    owner = getattr(predict, "__self__", predict)  # a bound method is made anew at each look
+    try:
+        if _looked_at.get(owner):
+            return
+        _looked_at[owner] = len(np.unique(out, axis=0)) > 1  # one row says nothing: look again
+    except TypeError:  # what cannot be remembered is not looked at
+        return
+    said = unlike_logits(out)
+    if said:
+        warn(f"predict_proba: {said}; with log=True it may give probabilities")
 
 
 def _table(predict: Predict, x: np.ndarray) -> Any:
@@ -205,7 +227,7 @@ def distill(
     for name, value, least in (("steps", steps, 1), ("batch", batch, 1), ("copies", copies, 0), ("noise", noise, 0)):
         if not value >= least:
             raise BadArgument(name, f"be at least {least}", value)
-    weights_key, noise_key, order_key = jax.random.split(key, 3)
+    weights_key, noise_key, order_key = jax.random.split(check_key(key), 3)
     spread = x.std(0)
     if space is None:
         draws = np.asarray(jax.random.normal(noise_key, (copies, *x.shape), jnp.float32)).astype(x.dtype)

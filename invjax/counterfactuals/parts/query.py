@@ -13,6 +13,7 @@ from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import map_rows
 from invjax.engine import checks
+from invjax.engine.confirm import confirmed
 from invjax.solvers.best import there
 from invjax.types import Array, ArrayLike, Bounds, Context, LogitsFn, Problem, Result, Status
 
@@ -55,6 +56,7 @@ class Query(NamedTuple):
     def result(self, x: Any, status: np.ndarray, evaluations: Any, forwards: Any, attempt: Any) -> Result:
         """The answers x [N, D] as a Result."""
         answer = Result(x, x - self.problems.x, status.astype(np.int32), evaluations, forwards, attempt)
+        answer = confirmed(answer, self.ctx, self.problems)
         return answer.rows(0) if self.single else answer
 
 
@@ -74,5 +76,6 @@ def make_query(
     problems, single = checks.make_problems(network, x, label, target=target, bounds=bounds, space=space)
     if problems.x.ndim != 2:
         raise BadArgument("x", "be rows [N, D]", problems.x.shape)
+    checks.check_unmixed(network, problems, "model")
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
     return Query(Context(network, None, constraints), jax.tree.map(np.asarray, problems), single)

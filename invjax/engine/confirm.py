@@ -1,0 +1,168 @@
+"""FOUND answers are asked once more, in another batch, before they are handed back.
+
+The engine believed a network in the batches of the run. An answer that only holds there (batch statistics, noise that
+depends on the lane) is no answer: it becomes NOT_FOUND, stays in ``attempt``, and a warning counts them. This costs one
+forward pass per answer, in batches of the one compiled shape of :mod:`invjax.core.mixing`.
+
+Answers on the very boundary are kept: other batches round differently, and only a margin that is wrong by more than
+rounding is a contradiction. So what is FOUND depends on no lane, neighbour or order, as before.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from invjax import losses
+from invjax.core.errors import warn
+from invjax.core.mixing import ROWS, Traits, largest, look, traits, traits_of
+from invjax.core.numerics import at_least_float32
+from invjax.engine import checks
+from invjax.engine.blackbox import Antithetic, surrogate
+from invjax.engine.evaluate import white_box
+from invjax.types import Array, ArrayLike, Config, Context, Evaluator, Method, Problem, Result, Status
+
+
+def confirmed(
+    result: Result,
+    ctx: Context,
+    problems: Problem,
+    config: Config = None,
+    *,
+    method: Method | None = None,
+    evaluator: Evaluator = white_box,
+    key: Array | None = None,
+) -> Result:
+    """``result`` [N] of ``problems``, without the answers that do not hold in another batch; a warning counts them.
+
+    Nothing is asked of a traced result, of what calls the host (each row is a query there), and through an evaluator
+    with the attribute ``repeatable = False``. method, key: of the run, for an evaluator of the user's own.
+    """
+    result, withdrawn, total = confirm(result, ctx, problems, config, method=method, evaluator=evaluator, key=key)
+    warn_withdrawn(withdrawn, total)
+    return result
+
+
+def warn_withdrawn(withdrawn: int, total: int) -> None:
+    """Say how many of ``total`` answers did not hold."""
+    if withdrawn:
+        warn(
+            f"{withdrawn} of {total} answers were FOUND in the batches of the run but do not hold in another batch. "
+            "They are NOT_FOUND now, and Result.attempt has them. The network, or the evaluator, lets rows depend on "
+            "each other or on their place in the batch (batch statistics, random numbers that are not the example's)"
+        )
+
+
+def confirm(
+    result: Result,
+    ctx: Context,
+    problems: Problem,
+    config: Config = None,
+    *,
+    method: Method | None = None,
+    evaluator: Evaluator = white_box,
+    key: Array | None = None,
+) -> tuple[Result, int, int]:
+    """As :func:`confirmed`, with the numbers of withdrawn answers and of all in the place of a warning."""
+    if checks.is_traced(result, ctx.logits, problems) or not getattr(evaluator, "repeatable", True):
+        return result, 0, 0
+    status = np.asarray(result.status)
+    row, answer = np.nonzero(status.reshape(len(status), -1) == Status.FOUND)  # of sets: several answers of a row
+    if not len(row):
+        return result, 0, 0
+    x = np.asarray(result.x).reshape(len(status), -1, *problems.x.shape[1:])[row, answer]
+    asked = _Again(ctx, problems, config, method, evaluator, key)
+    if asked.traits.calls_host:
+        return result, 0, len(row)
+    probability = getattr(config, "probability", None)
+    held = np.concatenate([
+        asked.hold(row[begin : begin + ROWS - 1], x[begin : begin + ROWS - 1], probability)
+        for begin in range(0, len(row), ROWS - 1)
+    ])  # fmt: skip
+    if held.all():
+        return result, 0, len(row)
+    wrong = np.zeros((len(status), int(np.prod(status.shape[1:]))), bool)
+    wrong[row, answer] = ~held
+    return _without(result, problems, wrong.reshape(status.shape)), int((~held).sum()), len(row)
+
+
+def _without(result: Result, problems: Problem, wrong: np.ndarray) -> Result:
+    """The result with the answers ``wrong`` [N] or [N, P] taken back."""
+    x, delta, status, attempt = (np.array(field) for field in (result.x, result.delta, result.status, result.attempt))
+    clean = np.asarray(problems.x)
+    clean = np.broadcast_to(clean[:, None], x.shape) if wrong.ndim > 1 else clean
+    attempt[wrong], x[wrong], delta[wrong], status[wrong] = x[wrong], clean[wrong], 0, Status.NOT_FOUND
+    changed = result._replace(x=x, delta=delta, status=status, attempt=attempt)
+    return jax.tree.map(jnp.asarray, changed) if isinstance(result.x, jax.Array) else changed
+
+
+@partial(jax.jit, static_argnames=("method", "evaluator"))
+def _look_again(
+    ctx: Context, problems: Problem, config: Config, points: Array, key: Array, *, method: Method, evaluator: Evaluator
+) -> Array:
+    """Logits [B, K] of points [B, *S] through an evaluator of the user's own."""
+    problems = checks.with_keys(problems, key)
+    states = jax.vmap(lambda problem: method.init(ctx, problem, config))(problems)
+    once = method._replace(needs_grad=False, width=None)
+    return evaluator(once, ctx, config, problems, states, points).logits
+
+
+@jax.jit
+def _lacks(logits: Array, label: Array, target: Array, probability: ArrayLike | None) -> Array:
+    """[B] how far logits [B, K] are from what is wanted, in logit units; positive where they are not an answer."""
+
+    def one(logits: Array, label: Array, target: Array) -> Array:
+        if probability is None:
+            return losses.gap(logits, label, target)
+        return losses.probability_gap(logits, label, target, probability)
+
+    return jax.vmap(one)(at_least_float32(logits), label, target)
+
+
+class _Again:
+    """Asks for the logits of answers, ``ROWS`` - 1 at once, beside a clean row at least.
+
+    invjax's own evaluators judge by the bare network. Then it is the program of the first check, whatever the method.
+    """
+
+    def __init__(
+        self, ctx: Context, problems: Problem, config: Config, method: Method | None, evaluator: Evaluator,
+        key: Array | None,
+    ) -> None:  # fmt: skip
+        self.ctx, self.config, self.method, self.evaluator, self.key = ctx, config, method, evaluator, key
+        self.problems: Problem = jax.tree.map(np.asarray, problems._replace(key=None))
+        own = evaluator in (white_box, surrogate) or isinstance(evaluator, Antithetic)
+        self.bare = own or method is None
+        self.traits = self._traits()
+
+    def _traits(self) -> Traits:
+        x = self.problems.x
+        if self.bare:
+            return traits(self.ctx.logits, x.shape[1:], x.dtype)
+        rows = np.zeros(ROWS, int)
+        words = {"method": self.method, "evaluator": self.evaluator}
+        return traits_of(_look_again.trace(*self._arguments(rows, x[rows]), **words).jaxpr)
+
+    def _arguments(self, rows: np.ndarray, points: Any) -> tuple[Any, ...]:
+        return self.ctx, jax.tree.map(lambda leaf: leaf[rows], self.problems), self.config, points, self.key
+
+    def _logits(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+        if self.bare:
+            return np.asarray(look(self.ctx.logits, points))
+        assert self.method is not None
+        again = _look_again(*self._arguments(rows, points), method=self.method, evaluator=self.evaluator)
+        return np.asarray(again)
+
+    def hold(self, rows: np.ndarray, x: np.ndarray, probability: float | None) -> np.ndarray:
+        """[n] bool: the answers x [n, *S] of the rows [n] have what is wanted, up to rounding."""
+        fill = ROWS - len(rows)
+        beside = (rows[-1] + 1 + np.arange(fill)) % len(self.problems.x)
+        # The answers stand behind the clean rows: in another place than in the run, where they were at most there.
+        every, points = np.concatenate([beside, rows]), np.concatenate([self.problems.x[beside], x])
+        out = self._logits(every, points)
+        lacks = _lacks(out, self.problems.label[every], self.problems.target[every], probability)
+        return np.asarray(lacks)[fill:] <= self.traits.rounding * largest(out.astype(np.float64))
