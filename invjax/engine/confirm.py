@@ -22,8 +22,8 @@ from invjax.core.errors import warn
 from invjax.core.mixing import ROWS, Traits, largest, look, traits, traits_of
 from invjax.core.numerics import at_least_float32
 from invjax.engine import checks
-from invjax.engine.blackbox import Antithetic, surrogate
 from invjax.engine.evaluate import white_box
+from invjax.engine.seen import seen_through
 from invjax.types import Array, ArrayLike, Config, Context, Evaluator, Method, Problem, Result, Status
 
 
@@ -135,8 +135,7 @@ class _Again:
     ) -> None:  # fmt: skip
         self.ctx, self.config, self.method, self.evaluator, self.key = ctx, config, method, evaluator, key
         self.problems: Problem = jax.tree.map(np.asarray, problems._replace(key=None))
-        own = evaluator in (white_box, surrogate) or isinstance(evaluator, Antithetic)
-        self.bare = own or method is None
+        self.bare = method is None or seen_through(evaluator, ctx.logits) is ctx.logits
         self.traits = self._traits()
 
     def _traits(self) -> Traits:

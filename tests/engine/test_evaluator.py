@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import invjax
 from invjax import Status, attacks, counterfactuals
+from invjax.core.mixing import ROWS
 from invjax.engine import antithetic, prepare
 from invjax.engine.lanes import num_probes, start, step
 from invjax.engine.seen import seen_through
@@ -41,7 +42,8 @@ def rounding(method: Any, ctx: Any, config: Any, problems: Any, states: Any, poi
 
 
 def _guarded(params: Any, x: Any) -> Any:
-    assert INSIDE or x.shape[0] == 2, "the network was asked beside the evaluator"  # two rows: how many classes
+    # Eight rows: how many classes, and whether they are mixed, before the run.
+    assert INSIDE or x.shape[0] == ROWS, "the network was asked beside the evaluator"
     return NET.apply(params, x)
 
 
