@@ -175,7 +175,7 @@ def solve(
                 key=prepared.key,
             )  # fmt: skip
             if not traced:
-                warn_without_gradient(result, prepared.method.name, stacklevel=2)
+                warn_without_gradient(result, prepared.method.name)
         return result.rows(0) if prepared.single else result
 
     options = {"lanes": min(lanes, count) if mesh is None else lanes, "evaluator": evaluator, "mesh": mesh}
@@ -185,7 +185,7 @@ def solve(
         ctx, problems, config, chosen, key, _ = prepared
         with progress_bar(progress, count) as on_part, host_errors():
             result = run_queue(ctx, problems, config, method=chosen, key=key, on_part=on_part, **options)
-    warn_without_gradient(result, prepared.method.name, stacklevel=2)
+    warn_without_gradient(result, prepared.method.name)
     return result.rows(0) if prepared.single else result
 
 
