@@ -23,6 +23,7 @@ from invjax.core.mixing import ROWS, Traits, largest, look, traits, traits_of
 from invjax.core.numerics import at_least_float32
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
+from invjax.engine.lanes import start
 from invjax.engine.seen import seen_through
 from invjax.types import Array, ArrayLike, Config, Context, Evaluator, Method, Problem, Result, Status
 
@@ -106,7 +107,7 @@ def _look_again(
 ) -> Array:
     """Logits [B, K] of points [B, *S] through an evaluator of the user's own."""
     problems = checks.with_keys(problems, key)
-    states = jax.vmap(lambda problem: method.init(ctx, problem, config))(problems)
+    states = start(method, ctx, config, problems).state
     once = method._replace(needs_grad=False, width=None)
     return evaluator(once, ctx, config, problems, states, points).logits
 
