@@ -53,7 +53,10 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
         with writing(options.save_schema, "save_schema", "file"):
             data.space.to_json(options.save_schema, unknown)
     with _about_the_file(options):
-        chosen = classifier(data, options.model, gradient=options.gradient, seed=options.seed)
+        chosen = classifier(
+            data, options.model, gradient=options.gradient, classes=_classes(options.classes),
+            threshold=options.threshold, seed=options.seed,
+        )  # fmt: skip
     right = "" if math.isnan(chosen.accuracy) else f"; right on {100 * chosen.accuracy:.0f} % of the test rows"
     say(f"{data.name}: {len(data.label)} rows, classes {', '.join(data.classes)}; {chosen.words}{right}")
     notes = [*data.notes, *_left(options, data, rows)]
@@ -129,6 +132,14 @@ def _data(options: ExplainOptions) -> TabularData:
 def _names(text: str) -> list[str]:
     """The parts of ``A,B``; quotes keep the comma of a name: ``'"A, B",C'``."""
     return [part.strip() for part in next(csv.reader([text], skipinitialspace=True), []) if part.strip()]
+
+
+def _classes(text: str) -> dict[str, str] | None:
+    """The pairs of ``A=B,C=D``; None where there are none."""
+    pairs = [part.partition("=") for part in _names(text)]
+    if any(not (own and equals and name) for own, equals, name in pairs):
+        raise BadArgument("classes", "be pairs like 0=bad,1=good", text)
+    return {own.strip(): name.strip() for own, _, name in pairs} or None
 
 
 def _check_target(options: ExplainOptions, data: TabularData) -> None:

@@ -129,7 +129,13 @@ class ExplainOptions:
     people: Annotated[Path | None, Meta("FILE.csv")] = None
     """Other rows to explain: a CSV file with the same columns. A column named id holds their names."""
     model: Annotated[str, Meta("mlp|logistic|forest|FILE.npz|MODULE:NAME")] = "mlp"
-    """The classifier: trained here, read from the weights of an MLP, or your own function of the encoded columns."""
+    """The classifier: trained here, read from the weights of an MLP, or your own: a fitted predictor, which is asked in
+    raw columns, by name, or a function of the encoded columns."""
+    classes: Annotated[str, Meta("A=B,...")] = ""
+    """Which class of a fitted predictor is which class of the table (0=bad,1=good), where names and values do not say
+    it."""
+    threshold: Annotated[float | None, Meta("SHARE")] = None
+    """Probability at which a fitted predictor decides for the second of its two classes. By default one half."""
     gradient: Annotated[str, Meta("surrogate|antithetic")] = "surrogate"
     """Where the gradient of a model without one (a forest) comes from: a network that imitates it, or differences."""
     target: Annotated[str | None, Meta("CLASS")] = None

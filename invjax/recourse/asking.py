@@ -68,7 +68,7 @@ def ways_to_ask(model: Any, data: TabularData, dtypes: Mapping[str, Any] | None 
         names = _matched(fitted, every)
         labelled = {"space": space, "names": names, "labels": tuple(fitted)}
         ways = [Columns(**labelled, dtypes=known, encoded=False, words=raw)]
-        levels = {f.name: f.levels for f in space.features if f.kind == "category"}
+        levels = {f.name: sorted(f.levels, key=str) for f in space.features if f.levelled and not _countable(f)}
         if levels and not dtypes:
             ways.append(Columns(**labelled, dtypes=known | _categorical(levels), encoded=False, words=raw))
         if plain and names == every:
@@ -122,7 +122,7 @@ def _matched(fitted: list[str], names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(name) for name in found)
 
 
-def _categorical(levels: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+def _categorical(levels: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     try:
         pandas = _pandas()
     except ImportError:

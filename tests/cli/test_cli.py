@@ -17,7 +17,7 @@ from flax import nnx
 import invjax
 from invjax import campaign
 from invjax.cli import main as cli
-from invjax.models import MLP, LogitsModel, mnist_cnn
+from invjax.models import MLP, LogitsModel, load, mnist_cnn
 from invjax.models.registry import SHIPPED
 from invjax.types import Status
 
@@ -115,19 +115,20 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_own_models_by_name(name, digits, tmp_path, capsys, monkeypatch):
+def test_own_models_by_name(digits, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "own_nets", types.SimpleNamespace(**OWN))
-    words = ["attack", "--images", digits, "--model", f"own_nets:{name}", "--out", tmp_path, "--attack", "fgsm"]
-    more = ["--labels", "predicted"] if name != "three" else []
-    code = cli.main([str(word) for word in (*words, "--targets", "untargeted", "--n", "2", "--no-progress", *more)])
-    said = capsys.readouterr()
-    if name in ("three", "text"):
-        assert code == 2
-        assert {"three": "--labels must lie in [0, 3)", "text": "--model must be an nnx.Module"}[name] in said.err
-        return
-    assert code == 0
-    assert "fgsm: 2 images, 2 pairs" in said.out
+    images = np.load(digits)["images"] / np.float32(255)
+    for name, scale in (("function", 1.0), ("model", 2.0), ("pair", 3.0)):
+        own = load(f"own_nets:{name}", mean=0.5)
+        np.testing.assert_allclose(own(images), scale * _linear(images - 0.5), rtol=1e-4, atol=1e-3)
+    assert load("own_nets:module")(images).shape == (12, 10)
+    words = ["--attack", "fgsm", "--targets", "untargeted", "--n", "2", "--no-progress"]
+    words = [str(word) for word in ("attack", "--images", digits, "--out", tmp_path / "out", *words)]
+    for name, said in (("three", "--labels must lie in [0, 3)"), ("text", "--model must be an nnx.Module")):
+        assert cli.main([*words, "--model", f"own_nets:{name}"]) == 2
+        assert said in capsys.readouterr().err
+    assert cli.main([*words, "--model", "own_nets:pair", "--labels", "predicted"]) == 0
+    assert "fgsm: 2 images, 2 pairs" in capsys.readouterr().out
 
 
 def test_untargeted_with_predicted_labels_from_a_start(digits, tmp_path, capsys):

@@ -518,6 +518,8 @@ _OWN = ("--csv", "LOANS", "--label", "paid", "--target", "no")
         ((*_OWN, "--model", "tree"), "--model must be mlp, logistic, forest"),
         ((*_OWN, "--model", "no.npz"), "--model must be the npz"),
         ((*_OWN, "--model", "no_such:thing"), "--model must be module:name"),
+        ((*_OWN, "--classes", "0:yes"), "--classes must be pairs like 0=bad,1=good, was '0:yes'"),
+        ((*_OWN, "--threshold", "0.4"), "--threshold must be left out for a model that is no fitted predictor"),
         ((*_OWN, "--gradient", "x"), "--gradient must be one of"),
         (("--csv", "LOANS", "--label", "paid", "--lanes", "0"), "--lanes must be a whole number >= 1"),
         (("--csv", "LOANS", "--label", "paid", "--model", "logistic", "--target", "x"), "--target must be one of"),

@@ -235,6 +235,24 @@ def test_arguments_of_from_predictor():
 
 
 @pytest.mark.fast
+def test_text_becomes_categories_for_a_model_that_wants_them():
+    """A CSV file has no categories: a model of libraries that refuse text gets the levels as such."""
+
+    class Strict(DecisionTreeClassifier):
+        def predict_proba(self, rows):
+            if rows.job.dtype != "category":
+                raise ValueError("categories only")
+            return super().predict_proba(rows.assign(job=rows.job.cat.codes))
+
+        def predict(self, rows):
+            return self.classes_[self.predict_proba(rows).argmax(1)]
+
+    coded = FRAME.assign(job=FRAME.job.astype("category").cat.codes)
+    model = Strict(min_samples_leaf=3, random_state=0).fit(coded, LABEL)
+    assert table_predictor(model, MIXED).accuracy > 0.8
+
+
+@pytest.mark.fast
 def test_a_model_by_name(monkeypatch):
     """``module:name`` goes the same way, calibrated probabilities included."""
     model = CalibratedClassifierCV(tree(), cv=2).fit(FRAME[NUMBERS[::-1]], LABEL)
