@@ -17,8 +17,9 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 
 from invjax import losses, penalties, prox
+from invjax.attacks.parts.coordinates import scale
 from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
-from invjax.core.numerics import select
+from invjax.core.numerics import safe_divide, select
 from invjax.solvers import search
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Problem, Status
@@ -26,13 +27,16 @@ from invjax.types import Array, Context, Eval, Method, Problem, Status
 # The penalties |u|^p: their proximal maps and p.
 _PENALTIES = {name: (one.prox, one.power) for name, one in penalties.ELEMENTWISE.items() if one.power is not None}
 
+REACH = 0.5  # box widths that the steps of a trial can move the steepest coordinate by, at least
+
 
 @config
 class ForwardBackward:
     """The attack's constants. r is measured in data units.
 
     Fields:
-      step_size: α, data units squared per unit of loss, > 0.
+      step_size: α, data units squared per unit of loss, > 0; longer where all steps of a trial together would move no
+        coordinate by half of the box, as with a network of tiny logits.
       steps: steps of a trial, >= 1.
       trials: values of λ tried, >= 1.
       initial_weight: λ of the first trial over λ_max, the smallest λ at which r never leaves 0; in (0, 1).
@@ -98,7 +102,8 @@ def _tell(
     best = state.best.offer(ev.point, jnp.sum(ev.point != problem.x), success)
 
     g0 = jnp.where(first, ev.grad, state.g0)
-    step_size = jnp.asarray(config.step_size, problem.x.dtype)
+    least = safe_divide(jnp.asarray(REACH, g0.dtype), config.steps * jnp.max(safe_divide(jnp.abs(g0), scale(problem))))
+    step_size = jnp.maximum(jnp.asarray(config.step_size, g0.dtype), least)
     lam_max = prox.zero_weight(step_size * jnp.max(jnp.abs(g0)), p) / step_size
     lam = select(ended, search.seek_largest(state.lam, success, config.growth), state.lam)
     lam = select(first, search.init(config.initial_weight * lam_max), lam)

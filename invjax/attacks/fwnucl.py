@@ -98,9 +98,9 @@ def _loss(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState, po
 
 def _tell(ctx: Context, problem: Problem, config: FWnucl, state: FWnuclState, ev: Eval) -> FWnuclState:
     clean = (state.count < 0) & losses.reached(ev.logits, problem.label, problem.target)
-    # The derivative of the clipping is 0 where R is outside the box (and where x may not change).
+    # The derivative of the clipping is 0 where R is outside the box, and at a side of it where the step leads outwards.
     low, high = room(problem, span=SIGNED)
-    shown = (state.r >= low) & (state.r <= high) & (low < high)
+    shown = (state.r >= low) & (state.r <= high) & jnp.where(ev.grad > 0, state.r > low, state.r < high)
     grad = jnp.where(shown, ev.grad * scale(problem, SIGNED), 0)
     cut = patches(problem.x.shape, patch_side(problem.x.shape, config.patch, small=4, large=32, most=64))
     vertex = cut.join(frank_wolfe.of_group_nuclear(cut.split(grad), state.eps.value))

@@ -47,6 +47,8 @@ from invjax.types import Array, Context, Eval, Method, Problem, Status
 
 _NEWTON_STEPS = 2  # towards the step length: the model is piecewise linear in it, with kinks where the box cuts in
 
+MOST_ACROSS = 20_000.0  # what the gap of most networks changes by across the box at most, to first order, logits
+
 
 @config
 class GSE:
@@ -67,7 +69,8 @@ class GSE:
       decay: α, the share of r given back in each step, in [0, 1).
       step_size: the longest step, l2, at first, > 0.
       step_size_end: the same at the end, > 0.
-      aim: how far beyond the boundary a step aims, logits, >= 0.
+      aim: how far beyond the boundary a step aims, logits, >= 0; in proportion more where the gap could change by more
+        than 20,000 logits across the box, to first order, for there one logit is next to nothing.
       window: side of the windows of d_{2,0}, pixels (static).
       blur: side of the Gaussian kernel, an odd number of pixels (static).
       blur_sigma: its standard deviation, pixels (static).
@@ -120,6 +123,7 @@ class GSEState(NamedTuple):
     velocity: Array  # [*S] m, their fast mean
     opened: Array  # [H, W] bool, V
     pixels: Array  # [] n, a real number of open pixels
+    aim: Array  # [] logits beyond the boundary
     count: Array  # [] int32, points asked
     age: Array  # [] int32, points asked from the first success on, that one included
     best: Best  # scored by d_{2,0}, ties by ‖r‖_2
@@ -131,8 +135,8 @@ def _init(ctx: Context, problem: Problem, config: GSE) -> GSEState:
     zero, opened = jnp.zeros_like(problem.x), jnp.zeros(problem.x.shape[:2], bool)
     pixels = jnp.asarray(config.initial_share * opened.size, zero.dtype)
     return GSEState(
-        r=zero, mean=zero, velocity=zero, opened=opened, pixels=pixels, count=jnp.int32(0), age=jnp.int32(0),
-        best=nothing(problem, ties=True), status=jnp.int32(Status.PENDING),
+        r=zero, mean=zero, velocity=zero, opened=opened, pixels=pixels, aim=jnp.zeros_like(pixels),
+        count=jnp.int32(0), age=jnp.int32(0), best=nothing(problem, ties=True), status=jnp.int32(Status.PENDING),
     )  # fmt: skip
 
 
@@ -211,13 +215,15 @@ def _tell(ctx: Context, problem: Problem, config: GSE, state: GSEState, ev: Eval
     base = jnp.where(inside, jnp.where(found, 1 - config.decay, 1) * state.r, jnp.zeros_like(g))
     direction = jnp.where(inside, velocity, jnp.zeros_like(g))
     cap = safe_divide(jnp.where(found, longest, config.step_size), safe_norm(direction))
-    t = step_length(g, state.r, -ev.value - config.aim, base, direction, sides, cap)
+    across = SIGNED * jnp.sum(jnp.abs(g))
+    aim = jnp.where(first, config.aim * jnp.maximum(1, across / MOST_ACROSS), state.aim)
+    t = step_length(g, state.r, -ev.value - aim, base, direction, sides, cap)
     r = jnp.clip(base - t * direction, *sides)
 
     count, age = state.count + 1, state.age + found.astype(jnp.int32)
     spent = (age >= config.steps) | (count >= config.patience * config.steps)
     status = best.status(first & reached, spent)
-    return GSEState(r, mean, velocity, opened, pixels, count, age, best, status)
+    return GSEState(r, mean, velocity, opened, pixels, aim.astype(g.dtype), count, age, best, status)
 
 
 GSE.method = Method("gse", _init, _ask, _loss, _tell)

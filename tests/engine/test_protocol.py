@@ -355,6 +355,127 @@ def test_mask(name: str) -> None:
     assert (np.asarray(shared.delta)[:, ~mask[0]] == 0).all()
 
 
+LOW, HIGH = 0.25, 1.25  # away from 0, where the network's units stand at the kink of their ReLU
+# Budgets with which those attacks that follow a gradient reach another class of flat pictures, too.
+STRONG: dict[str, dict[str, Any]] = {
+    "fgsm": {"eps": 1.0, "step_size": 1.0},
+    "pgd": {"eps": 1.0, "step_size": 0.3},
+    "forward-backward": {"step_size": 2.0},
+    "gse-released": {"step_size": 0.2, "l2_weight": 0.0, "steps": 120},
+    "gse-published": {"step_size": 0.2},
+    "homotopy": {"eps": 2.0},
+    "sapf": {"initial_weight": 10.0},
+    "saif": {"k": 32, "eps": 2.0},
+    "sigma-map": {"sigma_scale": 20.0},
+}
+
+
+def run(task: nets.Task, config: Any, **options: Any) -> Result:
+    """Untargeted, with this configuration."""
+    return invjax.solve(task.net, task.x, task.label, method=config, lanes=COUNT, progress=False, **options)
+
+
+def saturated() -> np.ndarray:
+    """Eight pictures of black and white pixels, eight black ones, eight white ones."""
+    bits = np.random.default_rng(5).uniform(size=(COUNT, *nets.SMALL)) < 0.5
+    bits[8:16], bits[16:] = False, True
+    return np.where(bits, HIGH, LOW).astype(np.float32)
+
+
+def classes_of(net: invjax.LogitsModel, x: np.ndarray) -> np.ndarray:
+    return np.asarray(net(jnp.asarray(x))).argmax(1).astype(np.int32)
+
+
+@main
+def test_sides_of_the_box(name: str) -> None:
+    """Every pixel stands at a side. What moves inwards is free: no attack stays at the clean image."""
+    x, net = saturated(), base().net
+    config = dataclasses.replace(make(name), **STRONG.get(name, {}))
+    result = run(base()._replace(x=x, label=classes_of(net, x)), config, bounds=(LOW, HIGH))
+    moved = (np.asarray(result.attempt) != x).reshape(COUNT, -1).any(1)
+    if name == "sigma-map":  # flat pictures have no texture, and by (2) nothing else may change
+        moved[8:] = True
+    assert moved.all()
+    if config.method.needs_grad:
+        found = (np.asarray(result.status) == Status.FOUND).reshape(3, 8).mean(1)
+        assert (found[: 1 if name == "sigma-map" else 3] >= 0.75).all(), found
+
+
+@slowly
+def test_mask_of_pixels_at_the_sides(name: str) -> None:
+    """Only pixels at a side may change; the others are in between."""
+    rng = np.random.default_rng(3)
+    mask = rng.uniform(size=base().x.shape) < 0.6
+    x = np.where(mask, saturated()[rng.permutation(COUNT) % 8], base().x + LOW).astype(np.float32)
+    task = base()._replace(x=x, label=classes_of(base().net, x))
+    config = dataclasses.replace(make(name), **STRONG.get(name, {}))
+    result = run(task, config, mask=mask, bounds=(LOW, HIGH))
+    moved = (np.asarray(result.attempt) != x).reshape(COUNT, -1)
+    assert moved.any(1).all()
+    assert not moved[~mask.reshape(COUNT, -1)].any()
+
+
+# Those that search for the weight of the loss come to any scale of it, in as many trials as that takes.
+SEARCHED = {name: {"trials": 6, "growth": 20.0} for name in ("ead", "strattack", "sapf")}
+
+
+def scaled(factor: float) -> nets.Task:
+    net = base().net
+    params = {**net.params, "w": np.float32(factor) * net.params["w"]}
+    return base()._replace(net=invjax.LogitsModel(params, net.apply))
+
+
+@main
+def test_multiples_of_the_logits(name: str) -> None:
+    """Logits times 1000 or a thousandth: the classes are the same, and as many examples are found.
+
+    The released and the published GSE keep their loss. An eighth is left to those that weigh the rivals by softmax.
+    """
+    if name in ("gse-released", "gse-published"):
+        return
+    config = dataclasses.replace(make(name), **SEARCHED.get(name, {}))
+    plain, large, small = (
+        (np.asarray(run(scaled(f), config).status) == Status.FOUND).mean() for f in (20.0, 20_000.0, 0.02)
+    )
+    assert plain > 0.5
+    assert abs(large - plain) <= 1 / 8, (plain, large)
+    assert abs(small - plain) <= 1 / 8, (plain, small)
+
+
+def without(value: float, ruled_out: int = 0) -> nets.Task:
+    """The logit of one class moved by this value; the labels are other classes."""
+    net = base().net
+    bias = np.where(np.arange(4) == ruled_out, value, 0).astype(np.float32)
+    task = base()._replace(net=invjax.LogitsModel({**net.params, "b": net.params["b"] + bias}, net.apply))
+    return task._replace(label=classes_of(task.net, task.x))
+
+
+@main
+def test_a_class_ruled_out(name: str) -> None:
+    """A logit of −infinity: as a class that never wins; and asked for, it is not found, and nothing else happens."""
+    task = without(-np.inf)
+    result = solve(task, name, lanes=COUNT, target=None)
+    never = solve(without(-1e6), name, lanes=COUNT, target=None)
+    assert (np.asarray(result.status) != Status.NONFINITE).all()
+    if name not in ("jsma", "corner-search"):  # they look at all classes, also those that never win
+        np.testing.assert_array_equal(result.status, never.status)
+        np.testing.assert_array_equal(result.x, never.x)
+    asked = solve(task, name, lanes=COUNT, target=np.zeros(COUNT, np.int32))
+    assert (np.asarray(asked.status) == Status.NOT_FOUND).all()
+    assert np.isfinite(np.asarray(asked.attempt)).all()
+
+
+@pytest.mark.parametrize("name", ["fmn", "jsma", "sparsefool", "corner-search"])
+@pytest.mark.parametrize("targeted", [True, False])
+def test_a_class_ruled_out_as_without_it(name: str, targeted: bool) -> None:
+    """What chooses among classes: bit for bit what the network of three classes gives, at the same cost."""
+    task, net = without(-np.inf, ruled_out=3), base().net
+    params = {**net.params, "w": net.params["w"][:, :3], "b": net.params["b"][:3]}
+    target = (task.label + 1) % 3 if targeted else None
+    three = task._replace(net=invjax.LogitsModel(params, net.apply))
+    nets.same(*(solve(one, name, lanes=COUNT, target=target) for one in (task, three)))
+
+
 @slowly
 def test_vmap_over_targets(name: str) -> None:
     """``jit(vmap(solve_one, in_axes=(None, None, 0)))``: the flat list's answers from one compilation."""
