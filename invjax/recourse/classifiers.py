@@ -15,13 +15,14 @@ import optax
 from invjax.core.errors import BadArgument, check_choice
 from invjax.core.logits import num_classes
 from invjax.data.tables.table import TabularData
-from invjax.engine.blackbox import antithetic, surrogate
+from invjax.engine.blackbox import surrogate
 from invjax.engine.evaluate import white_box
 from invjax.models import LogitsModel, as_logits, load
 from invjax.models.binary import binary
 from invjax.models.blackbox import black_box, distill, with_surrogate
 from invjax.models.registry import imported, own_model
 from invjax.recourse.fitted import TablePredictor, is_fitted, table_predictor
+from invjax.recourse.gradients import differences
 from invjax.recourse.judging import classes_of
 from invjax.recourse.raw import logits_of_table, model_of_table, rows_of
 from invjax.types import Array, Evaluator, LogitsFn
@@ -199,7 +200,7 @@ def _with_gradient(
     """A black box of the encoded columns, ``predict`` [B, D] -> [B, K], with a gradient beside it."""
     if gradient == "antithetic":
         width = data.x.shape[1]
-        how = antithetic(samples=max(16, width), scale=0.3)
+        how = differences(width)
         return TableClassifier(box, how, f"{words}; gradients by {how.calls((width,))} calls of it")
     rows = _whole(data, data.train)[:_IMITATED]
     beside = distill(predict, data.x[rows], key=jax.random.key(seed), classes=len(data.classes), space=data.space)

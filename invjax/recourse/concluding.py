@@ -24,8 +24,27 @@ class Conclusion(NamedTuple):
     result: Result  # [N] the same in model coordinates
 
 
+class Verdicts(NamedTuple):
+    """What is known about N rows once a method's claims were judged."""
+
+    status: np.ndarray  # [N] int32
+    reasons: list[str]  # why a row has no answer; without meaning where it has one
+    table: Table  # the answers in raw units; the row as it is where there is none
+    x: np.ndarray  # [N, D] the same encoded
+    after: np.ndarray  # [N] probability of the target there; NaN without an answer
+    cost: np.ndarray  # [N] NaN without an answer
+    attempt: np.ndarray  # [N, D] what was tried last
+    evaluations: np.ndarray  # [N] int32
+    forwards: np.ndarray  # [N] int32
+
+
 def conclude(plan: Plan, rows: AskedRows, result: Result | None, most: int | None) -> Conclusion:
     """Judge a method's answers to the rows that need one (None: no row does). most: features that may change."""
+    return report(plan, rows, judge_result(plan, rows, result, most))
+
+
+def judge_result(plan: Plan, rows: AskedRows, result: Result | None, most: int | None) -> Verdicts:
+    """The first half of :func:`conclude`."""
     data, todo = plan.data, rows.question()[0]
     status, reasons = rows.status.copy(), list(rows.reasons)
     table, x = {name: np.asarray(rows.table[name]).copy() for name in data.space.names}, rows.x.copy()
@@ -39,13 +58,19 @@ def conclude(plan: Plan, rows: AskedRows, result: Result | None, most: int | Non
             else:
                 status[n] = _ended(result.status[i])
                 target = data.classes[rows.target[n]]
-                reasons[n] = _why(judged.why[i], last.why[i], Status(int(status[n])), target, most)
+                reasons[n] = _why(plan.method, judged.why[i], last.why[i], Status(int(status[n])), target, most)
         judged = _either(judged, last)
         table = {name: placed(column, todo, judged.table[name]) for name, column in table.items()}
         x[todo] = judged.x
         after[todo], cost[todo] = judged.probability, judged.cost
         attempt[todo] = points
         counts[:, todo] = np.asarray(result.evaluations), np.asarray(result.forwards)
+    return Verdicts(status, reasons, table, x, after, cost, attempt, counts[0], counts[1])
+
+
+def report(plan: Plan, rows: AskedRows, verdicts: Verdicts) -> Conclusion:
+    """The second half of :func:`conclude`: a record for each person."""
+    data, (status, reasons, table, x, after, cost, attempt, evaluations, forwards) = plan.data, verdicts
     before = np.full(len(x), np.nan)
     known = rows.predicted >= 0
     before[known] = share_of(rows.logits[known], rows.target[known])
@@ -61,7 +86,7 @@ def conclude(plan: Plan, rows: AskedRows, result: Result | None, most: int | Non
                 told.get(n, ()), float(before[n]), float(after[n] if found else before[n]), float(cost[n]),
             )
         )  # fmt: skip
-    return Conclusion(tuple(people), table, Result(x, x - rows.x, status, counts[0], counts[1], attempt))
+    return Conclusion(tuple(people), table, Result(x, x - rows.x, status, evaluations, forwards, attempt))
 
 
 def _told(plan: Plan, rows: AskedRows, status: np.ndarray, table: Table) -> dict[int, tuple[Change, ...]]:
@@ -108,7 +133,7 @@ def _either(first: Judged, second: Judged) -> Judged:
     return first._replace(table=table, **part)
 
 
-def _why(rejected: str, tried: str, status: Status, target: str, most: int | None) -> str:
+def _why(method: str, rejected: str, tried: str, status: Status, target: str, most: int | None) -> str:
     if status == Status.NONFINITE:
         return "the model gave no finite numbers near this row"
     if status == Status.INFEASIBLE:
@@ -117,6 +142,6 @@ def _why(rejected: str, tried: str, status: Status, target: str, most: int | Non
         return "the model has no slope in anything that may change, so nothing was tried; take a method by queries"
     if rejected:
         return f"an answer was rejected: {rejected}"
-    limit = "" if most is None else f" of at most {most} feature{'s' * (most != 1)}"
+    limit = "" if most is None else f" with at most {most} feature{'s' * (most != 1)} changed"
     best = f"; tried: {tried}" if tried else ""
-    return f"no allowed change{limit} that leads to {target!r} was found{best}"
+    return f"none found: {method} gave no answer of class {target!r}{limit}{best}"

@@ -18,6 +18,7 @@ from invjax.data.tables.table import Table, TabularData
 from invjax.densities import fit_knn
 from invjax.engine.evaluate import white_box
 from invjax.engine.seen import seen_through
+from invjax.recourse.gradients import Gradient, chosen_gradient
 from invjax.recourse.plausible import Plausibility, plausibility_of, training_rows
 from invjax.recourse.raw import knowing, rows_of
 from invjax.recourse.wording import number
@@ -105,12 +106,18 @@ def make_plan(
             used = cut if density is None else density
     most = getattr(config, "max_changes", None)
     most = None if most is None or int(most) >= _UNLIMITED else int(most)
+    gradient = Gradient(evaluator, "")
+    if config is not None and config.method.needs_grad:
+        gradient = chosen_gradient(data, network, evaluator, train)
+        evaluator = gradient.evaluator
     seen = seen_through(evaluator, network)
     words = {
         "method": name,
         "changed features": "any number" if most is None else f"at most {most}",
         "plausibility": _plausibility_in_words(name, config, used, plausibility, density is not None),
     }
+    if gradient.words:
+        words["gradient"] = gradient.words
     if probability is not None:
         probability = float(probability)
         words["probability"] = f"of the target at least {probability:g}"

@@ -16,7 +16,8 @@ from invjax.densities.common import evaluate, log_prob_of
 from invjax.engine.evaluate import white_box
 from invjax.metrics import measure_counterfactuals, summarize_counterfactuals
 from invjax.recourse.answers import Explanation, FrontierStep
-from invjax.recourse.concluding import Conclusion, conclude
+from invjax.recourse.completing import complete
+from invjax.recourse.concluding import Conclusion, conclude, judge_result, report
 from invjax.recourse.methods import call_method, check_frontier, frontier_of
 from invjax.recourse.plan import Plan, make_plan
 from invjax.recourse.proofs import check_certify, prove
@@ -72,6 +73,10 @@ def explain_rows(
     reason, and leave the others as they are: INFEASIBLE (a missing cell, an unknown level, a value outside the schema,
     a violated relation, nothing that may change), ALREADY_TARGET, NONFINITE, NOT_FOUND (with what was tried).
 
+    A model without a gradient gets, for the rows that the method left, all changes of one feature and then differences
+    (:mod:`invjax.recourse.completing`); a surrogate that agrees with it too seldom is not used at all
+    (:mod:`invjax.recourse.gradients`). ``settings`` says what was done.
+
     Args:
       data: the table that the model and the density know; its space says what may change.
       model: [B, D] -> [B, K], logits on the columns of ``data.x``; anything that :func:`invjax.solve` takes.
@@ -116,7 +121,9 @@ def explain_rows(
     mask = np.ones(asked.x.shape, bool) if answers > 1 else None  # forbids nothing: one program for all answers
     call: dict[str, Any] = {"key": key, "lanes": lanes, "progress": progress}
     result = call_method(plan, asked, mask=mask, **call)
-    first = conclude(plan, asked, result, plan.max_changes)
+    verdicts, done = complete(plan, asked, judge_result(plan, asked, result, plan.max_changes), mask=mask, **call)
+    plan.words.update(done)
+    first = report(plan, asked, verdicts)
     further = further_answers(plan, asked, first, answers, **call)
     if certify:
         first = first._replace(people=prove(plan, asked, first, time_limit=time_limit))

@@ -173,7 +173,7 @@ def test_not_found_says_what_was_tried(loans):
     only_job = explain_rows(freeze(data, ["income", "debt", "age"]), model, rows, target="no", max_changes=1)
     person = only_job.people[0]
     assert person.status == Status.NOT_FOUND
-    assert "no allowed change of at most 1 feature that leads to 'no'" in person.reason
+    assert "none found: s-cfe gave no answer of class 'no' with at most 1 feature changed" in person.reason
     assert "tried: job" in person.reason
     assert "only probability 0." in person.reason
     assert not person.changes
