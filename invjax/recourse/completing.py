@@ -33,7 +33,7 @@ def complete(plan: Plan, rows: AskedRows, verdicts: Verdicts, **options: Any) ->
     if len(left):
         verdicts, count = _by_one_change(plan, rows, verdicts, left)
         words["one change"] = f"all values of each feature alone, for the {len(left)} rows left: {count} answers"
-        left = np.flatnonzero(np.isin(verdicts.status, open_))
+        left = left[verdicts.status[left] == Status.NOT_FOUND]
     if len(left) and plan.evaluator is surrogate:
         verdicts, count = _by_differences(plan, rows, verdicts, left, **options)
         words["differences"] = f"of the model itself, for the {len(left)} rows still left: {count} answers"
@@ -50,12 +50,17 @@ def _by_one_change(
     got, tried = one_change(plan, rows, left)
     reasons = list(verdicts.reasons)
     for n, count in zip(left, tried, strict=True):
+        if verdicts.status[n] == Status.NO_GRADIENT:
+            reasons[n] = (
+                f"none found: the model has no slope in what may change, so {plan.method} tried nothing"
+            )
         reasons[n] += f"; none of the {count:,} changes of one feature that were tried leads there"
     forwards = verdicts.forwards.copy()
     forwards[left] += tried
     good = np.flatnonzero(got.accepted)
     won = left[good]
     status, x, after, cost = (a.copy() for a in (verdicts.status, verdicts.x, verdicts.after, verdicts.cost))
+    status[left] = Status.NOT_FOUND
     status[won], x[won], after[won], cost[won] = Status.FOUND, got.x[good], got.probability[good], got.cost[good]
     table = {name: placed(column, won, got.table[name][good]) for name, column in verdicts.table.items()}
     return verdicts._replace(
