@@ -51,9 +51,7 @@ def _by_one_change(
     reasons = list(verdicts.reasons)
     for n, count in zip(left, tried, strict=True):
         if verdicts.status[n] == Status.NO_GRADIENT:
-            reasons[n] = (
-                f"none found: the model has no slope in what may change, so {plan.method} tried nothing"
-            )
+            reasons[n] = f"none found: the model has no slope in what may change, so {plan.method} tried nothing"
         reasons[n] += f"; none of the {count:,} changes of one feature that were tried leads there"
     forwards = verdicts.forwards.copy()
     forwards[left] += tried
