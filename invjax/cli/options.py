@@ -96,7 +96,7 @@ class AttackOptions:
 class ExplainOptions:
     """Say, row by row of a table, what would have to change for the model to decide otherwise.
 
-    DIR then holds counterfactuals.csv (a row per person), report.html, summary.json, and model.npz if the model was
+    DIR then holds counterfactuals.csv (a row per answer), report.html, summary.json, and model.npz if the model was
     trained here.
     """
 

@@ -486,6 +486,44 @@ def test_command_infers_and_saves_a_schema(files, tmp_path, monkeypatch, capsys)
     assert "own_loans_model:logits; right on" in capsys.readouterr().out
 
 
+def test_command_on_a_file_as_people_write_it(files, tmp_path, monkeypatch, capsys):
+    """A missing cell, money with thousands: ids are the file's rows, answers have its notation, all of it is said."""
+    monkeypatch.chdir(files)
+    draw = np.random.default_rng(2)
+    income, debt = (draw.uniform(*ends, 60).round(2) for ends in ((900, 1800), (0, 900)))
+    money = [f"${value:,.2f}" if n != 2 else "" for n, value in enumerate(income)]
+    lines = zip(money, debt, np.where(income - debt > 900, "yes", "no"), [f"case {n}" for n in range(60)], strict=True)
+    with open(tmp_path / "money.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("income", "debt", "paid", "case"), *lines])
+    own = ("--csv", tmp_path / "money.csv", "--label", "paid", "--model", "own_loans_model:logits", "--target", "no")
+    own = (*own, "--plausibility", "0", "--out", tmp_path / "out")
+    assert run(*own, "--missing", "drop") == 2
+    assert "column 'case' of money.csv must hold numbers, dates or names that repeat" in capsys.readouterr().err
+    own = (*own, "--drop", "case")
+    assert run(*own) == 2
+    assert "--missing drop" in capsys.readouterr().err
+    assert run(*own, "--missing", "drop", "--rows", "1,2") == 2
+    assert "--rows must name rows that are complete, was 2" in capsys.readouterr().err
+    assert run(*own, "--missing", "drop", "--rows", "0:9") == 0
+    said = capsys.readouterr().out
+    for line in (
+        "1 of 60 rows are left out",
+        "1 column is left out: case",
+        f"written like {money[0]!r}",
+        "--immutable",
+    ):
+        assert line in said
+    rows = table_in(tmp_path / "out")
+    assert [row["id"] for row in rows if row["answer"] == "1"] == ["0", "1", *map(str, range(3, 9))]
+    changed = [row for row in rows if row["status"] == "found" and row["income (to)"] != row["income (from)"]]
+    assert changed
+    assert {row["income (from)"] for row in rows} <= set(money)
+    assert all(row["income (to)"].startswith("$") for row in changed)
+    assert f"income {changed[0]['income (from)']} → $" in said
+    notes = json.loads((tmp_path / "out" / "summary.json").read_text())["notes"]
+    assert "1 column is left out: case" in notes
+
+
 @pytest.mark.parametrize("gradient", ["surrogate", "antithetic"])
 def test_command_with_a_forest(files, tmp_path, gradient):
     pytest.importorskip("sklearn", reason="the forest needs scikit-learn (extra data)")

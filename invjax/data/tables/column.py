@@ -80,9 +80,11 @@ def choose_notations(cells: Cells, forms: Mapping[str, Form], decimal: str | Non
     decimal: the mark of decimals where the columns leave it open. Raises BadArgument where nothing decides.
     """
     if decimal is None:
-        clear = [one.notations[0].decimal for one in forms.values() if len(one.notations) == 1 and _tells(one)]
-        clear += ["." for name, one in forms.items() if one == Form(True) and _has_point(cells.columns[name])]
-        decimal = clear[0] if len(set(clear)) == 1 else None
+        marks = {one.notations[0].decimal for one in forms.values() if len(one.notations) == 1 and _tells(one)}
+        if "," in marks or any(len(one.notations) > 1 for one in forms.values()):
+            plain = (name for name, one in forms.items() if one == Form(True))
+            marks |= {"."} if any(_has_point(cells.columns[name]) for name in plain) else set()
+        decimal = marks.pop() if len(marks) == 1 else None
     chosen: dict[str, Notation | None] = {}
     for name, form in forms.items():
         options: Iterable[Notation] = form.notations
