@@ -80,7 +80,7 @@ def classifier(
     if is_fitted(own):
         words = name if isinstance(name, str) else "the model"
         fitted = table_predictor(own, data, classes=classes, threshold=threshold, dtypes=dtypes, name=words)
-        return _tested(_of_rows(data, fitted, gradient, seed), data)
+        return _tested(of_rows(data, fitted, gradient, seed), data)
     for argument, value in (("classes", classes), ("threshold", threshold), ("dtypes", dtypes)):
         if value is not None:
             raise BadArgument(argument, "be left out for a model that is no fitted predictor", value)
@@ -188,8 +188,8 @@ def _two_classes(model: LogitsModel, data: TabularData) -> LogitsModel:
     return binary(model) if len(data.classes) == 2 and out.shape in ((2,), (2, 1)) else model
 
 
-def _of_rows(data: TabularData, fitted: TablePredictor, gradient: str, seed: int) -> TableClassifier:
-    """A predictor of raw rows with a gradient beside it."""
+def of_rows(data: TabularData, fitted: Any, gradient: str, seed: int) -> TableClassifier:
+    """A predictor of raw rows, ``fitted`` as a :class:`TablePredictor` is, with a gradient beside it."""
     box = model_of_table(fitted, data.space, data.table, len(data.classes))
     return _with_gradient(data, box, rows_of(box), fitted.words, gradient, seed)._replace(predictor=fitted)
 

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints import FeatureSpace, Relation
+from invjax.constraints.table import columns
 from invjax.core.errors import BadArgument, Words
 from invjax.data.tables.table import TabularData, from_space
 from invjax.recourse.answers import Explanation
 from invjax.recourse.asking import known_features
-from invjax.recourse.classifiers import TableClassifier, classifier
+from invjax.recourse.classifiers import TableClassifier, classifier, of_rows
 from invjax.recourse.matching import match_classes, names_of
+from invjax.recourse.missing import patterns, together, without_features
 from invjax.recourse.rows import explain_rows, freeze
 
 
@@ -33,6 +35,9 @@ class TableExplainer:
     frame: Any  # the features of the DataFrame that it was made from
     own: tuple[Any, ...]  # the model's values of ``data.classes``
     target: Any = None  # the class that is wanted unless ``explain`` is told another
+    gradient: str = "surrogate"
+    seed: int = 0
+    parts: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)  # the same without missing features
 
     def explain(self, rows: Any = None, *, target: Any = None, **options: Any) -> Explanation:
         """Explanations of rows: those of a DataFrame, one row as a Series, positions in the table, or None for all.
@@ -48,9 +53,44 @@ class TableExplainer:
         """
         rows = self._rows(rows)
         target = _named(self.target if target is None else target, self.own, self.data.classes)
-        given = {"evaluator": self.classifier.evaluator, **options}
-        explanation = explain_rows(self.data, self.classifier.model, rows, target=target, **given)
-        return dataclasses.replace(explanation, frame=rows)
+        groups = self._groups(rows)
+        if len(groups) == 1:
+            (found,) = (self._explained(gone, rows, target, options) for gone, _ in groups)
+            return dataclasses.replace(found, frame=rows)
+        done = []
+        for gone, chosen in groups:
+            own = {"ids": np.asarray(options["ids"], object)[chosen]} if options.get("ids") is not None else {}
+            wanted = target if target is None or np.ndim(target) == 0 else np.asarray(target)[chosen]
+            done.append((chosen, self._explained(gone, rows.iloc[chosen], wanted, {**options, **own})))
+        return dataclasses.replace(together(done, columns(rows, self.data.space.names), self.data), frame=rows)
+
+    def _groups(self, rows: Any) -> list[tuple[tuple[str, ...], np.ndarray]]:
+        """Features that are missing, and the rows that lack these, as far as the model takes missing cells."""
+        found: dict[tuple[str, ...], list[np.ndarray]] = {}
+        for kind, chosen in patterns(rows.isna().to_numpy()):
+            gone = tuple(str(name) for name in rows.columns[kind])
+            found.setdefault(gone if self._part(gone) is not None else (), []).append(chosen)
+        return [(gone, np.sort(np.concatenate(chosen))) for gone, chosen in found.items()]
+
+    def _part(self, gone: tuple[str, ...]) -> tuple[TabularData, TableClassifier] | None:
+        """Data and classifier without some features; None where the model takes no missing cells."""
+        if gone not in self.parts:
+            predictor = self.classifier.predictor
+            if not gone or predictor is None:
+                return self.data, self.classifier
+            try:
+                data, asked = without_features(self.data, predictor, gone)
+                self.parts[gone] = data, of_rows(data, asked, self.gradient, self.seed)
+            except BadArgument:
+                self.parts[gone] = None
+        return self.parts[gone]
+
+    def _explained(self, gone: tuple[str, ...], rows: Any, target: Any, options: Mapping[str, Any]) -> Explanation:
+        found = self._part(gone)
+        assert found is not None
+        data, chosen = found
+        given = {"evaluator": chosen.evaluator, **options}
+        return explain_rows(data, chosen.model, rows[list(data.space.names)], target=target, **given)
 
     def _rows(self, rows: Any) -> Any:
         names = list(self.frame.columns)
@@ -64,6 +104,7 @@ class TableExplainer:
             except (IndexError, TypeError) as error:
                 wanted = f"be a DataFrame, or positions in the {len(self.frame)} rows of the table"
                 raise BadArgument("rows", wanted, Words(type(rows).__name__)) from error
+        rows = _texts(rows)
         if missing := [name for name in names if name not in rows.columns]:
             raise BadArgument("rows", f"have the column {missing[0]!r}", Words(f"of {', '.join(map(repr, rows))}"))
         return rows[names]
@@ -98,7 +139,7 @@ def from_predictor(
         Pipeline; XGBoost, LightGBM, CatBoost), or a function of a DataFrame that returns probabilities [N, K].
       frame: a pandas DataFrame with labelled rows, as a rule those that the model was trained on. The features are the
         columns that the model was fitted on; all but ``label`` if it does not know their names. Missing cells are
-        passed on to a model that takes them; a row with one is not explained.
+        passed on to a model that takes them; they stay missing in the answers.
       label: the name of the column that holds the class; or a Series or array of classes, one per row.
       target: the wanted class, its name or the model's own value. None: for each row the second most likely.
       immutable: features that may not change.
@@ -136,7 +177,12 @@ def from_predictor(
     for one in [] if wanted is None else np.atleast_1d(np.asarray(wanted, object)).tolist():
         if str(one) not in names:
             raise BadArgument("target", f"be one of the classes {', '.join(names)}", one)
-    return TableExplainer(data, chosen, frame.set_axis([str(name) for name in frame.columns], axis=1), own, wanted)
+    return TableExplainer(data, chosen, _texts(frame), own, wanted, gradient, seed)
+
+
+def _texts(frame: Any) -> Any:
+    """The frame with its columns' names as text."""
+    return frame.set_axis([str(name) for name in frame.columns], axis=1)
 
 
 def _labelled(frame: Any, label: Any) -> tuple[Any, np.ndarray]:
