@@ -200,7 +200,7 @@ def _with_gradient(
     """A black box of the encoded columns, ``predict`` [B, D] -> [B, K], with a gradient beside it."""
     if gradient == "antithetic":
         width = data.x.shape[1]
-        how = differences(width)
+        how = differences(data.space, box)
         return TableClassifier(box, how, f"{words}; gradients by {how.calls((width,))} calls of it")
     rows = _whole(data, data.train)[:_IMITATED]
     beside = distill(predict, data.x[rows], key=jax.random.key(seed), classes=len(data.classes), space=data.space)

@@ -69,7 +69,7 @@ def _by_one_change(
 def _by_differences(
     plan: Plan, rows: AskedRows, verdicts: Verdicts, left: np.ndarray, **options: Any
 ) -> tuple[Verdicts, int]:
-    plan = plan._replace(evaluator=differences(plan.data.space.width))
+    plan = plan._replace(evaluator=differences(plan.data.space, plan.network))
     asked = rows._replace(status=np.where(np.isin(np.arange(len(rows.status)), left), Status.PENDING, Status.FOUND))
     again = judge_result(plan, asked, call_method(plan, asked, **options), plan.max_changes)
     won = left[again.status[left] == Status.FOUND]

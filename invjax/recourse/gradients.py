@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.constraints import FeatureSpace
 from invjax.data.tables.table import TabularData
 from invjax.engine.blackbox import Antithetic, antithetic, surrogate
 from invjax.recourse.judging import classes_of
-from invjax.recourse.raw import logits_of, logits_of_table
+from invjax.recourse.raw import difference_steps, logits_of, logits_of_table, rows_of
 from invjax.types import Evaluator
 
 ENOUGH = 0.95
@@ -31,9 +32,13 @@ class Gradient(NamedTuple):
     words: str  # "" for a model with a gradient of its own
 
 
-def differences(width: int) -> Antithetic:
-    """Differences of a model of ``width`` encoded columns: as many directions, over a third of a unit."""
-    return antithetic(samples=max(16, width), scale=0.3)
+def differences(space: FeatureSpace, model: Any) -> Antithetic:
+    """Differences of a model: as many directions as encoded columns, over a third of a unit.
+
+    A predictor of raw rows sees no move within a grid point or a level: its steps are at least as long.
+    """
+    scale = 0.3 if rows_of(model) is None else difference_steps(space)
+    return antithetic(samples=max(16, space.width), scale=scale)
 
 
 def chosen_gradient(data: TabularData, network: Any, evaluator: Evaluator, train: np.ndarray) -> Gradient:
@@ -51,7 +56,7 @@ def chosen_gradient(data: TabularData, network: Any, evaluator: Evaluator, train
     if same >= ENOUGH:
         return Gradient(evaluator, f"a network that imitates the model, {seen}")
     words = f"differences of the model, because the network that imitates it agrees too seldom ({seen})"
-    return Gradient(differences(data.space.width), words)
+    return Gradient(differences(data.space, network), words)
 
 
 def agreement_at(network: Any, x: np.ndarray, classes: np.ndarray) -> int | None:

@@ -98,6 +98,18 @@ def rows_of(model: Any) -> RawRows | None:
     return predict if isinstance(predict, RawRows) else None
 
 
+def difference_steps(space: FeatureSpace, least: float = 0.3) -> tuple[float, ...]:
+    """[D] steps for :func:`invjax.engine.antithetic`, model units: ``least``, but at least a grid point or a level.
+
+    A predictor of raw rows is constant between grid points, so a shorter step would see no difference.
+    """
+    steps: list[float] = []
+    for feature, scale in zip(space.features, space.scale, strict=True):
+        own = 1.0 if feature.kind == "category" else max(least, feature.grid / float(scale))
+        steps += [own] * feature.columns
+    return tuple(steps)
+
+
 def knowing(model: Any, space: FeatureSpace, table: Mapping[str, Any]) -> Any:
     """The model with the cells of these rows known as well, so that a search starts from the very rows.
 

@@ -24,7 +24,7 @@ from invjax.models import black_box, distill, with_surrogate
 from invjax.recourse import explain_rows
 from invjax.recourse.files import csv_text
 from invjax.recourse.judging import Requirements, judge_claims, tell
-from invjax.recourse.raw import knowing, logits_of, logits_of_table, model_of_table, table_of
+from invjax.recourse.raw import difference_steps, knowing, logits_of, logits_of_table, model_of_table, table_of
 
 COUNT = 160
 DRAW = np.random.default_rng(0)
@@ -252,6 +252,11 @@ def test_differences_ask_about_rows() -> None:
     for table in asked:
         columns(table)  # refuses what is no row
         assert all(len(column) == len(table["job"]) for column in table.values())
+
+
+def test_differences_reach_the_next_grid_point_and_level() -> None:
+    features = [Feature("a"), Feature("n", "integer", 0, 9), Feature("c", "category", levels=("x", "y"))]
+    assert difference_steps(FeatureSpace(features, (), None, [2.0, 0.5, 1.0])) == (0.3, 2.0, 1.0, 1.0)
 
 
 def refuses(table):
