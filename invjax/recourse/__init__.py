@@ -4,6 +4,8 @@ data = load_tabular("housing")
 chosen = classifier(data, "mlp")
 explanation = explain_rows(data, chosen.model, slice(0, 10), target="price >= median")
 print(explanation.text())
+
+With a model that has been fitted already, and its DataFrame: :func:`from_predictor`.
 """
 
 from invjax.recourse.answers import Explanation, FrontierStep, Person

@@ -31,7 +31,7 @@ _HIDDEN = (20, 20)
 _PASSES, _FEWEST, _MOST = 30, 400, 3000  # passes over the rows; steps at least and at most
 _BATCH, _RATE, _DECAY = 64, 5e-3, 1e-2
 _IMITATED = 4000  # rows that a surrogate learns from
-_GRADIENTS = ("surrogate", "antithetic")
+GRADIENTS = ("surrogate", "antithetic")
 
 
 class TableClassifier(NamedTuple):
@@ -73,14 +73,14 @@ def classifier(
       ValueError: there is no such name, file or object, or it does not fit the columns and classes. ImportError:
       scikit-learn is missing (extra ``data``).
     """
-    check_choice("gradient", gradient, _GRADIENTS)
+    check_choice("gradient", gradient, GRADIENTS)
     own: Any = name
     if isinstance(name, str) and ":" in name:
         own = own_model(imported(name))
     if is_fitted(own):
         words = name if isinstance(name, str) else "the model"
         fitted = table_predictor(own, data, classes=classes, threshold=threshold, dtypes=dtypes, name=words)
-        return _tested(of_rows(data, fitted, gradient, seed), data)
+        return tested(of_rows(data, fitted, gradient, seed), data)
     for argument, value in (("classes", classes), ("threshold", threshold), ("dtypes", dtypes)):
         if value is not None:
             raise BadArgument(argument, "be left out for a model that is no fitted predictor", value)
@@ -104,10 +104,10 @@ def classifier(
         chosen = TableClassifier(_two_classes(model, data), white_box, f"the network of {Path(name).name}")
     else:
         raise BadArgument("model", "be mlp, logistic, forest, a .npz file or module:name", name)
-    return _tested(chosen, data)
+    return tested(chosen, data)
 
 
-def _tested(chosen: TableClassifier, data: TabularData) -> TableClassifier:
+def tested(chosen: TableClassifier, data: TabularData) -> TableClassifier:
     """The classifier with its accuracy on the test rows, after the check that it fits the data."""
     _check_fit(chosen.model, data)
     said = classes_of(logits_of_table(chosen.model, data.space, data.rows(data.test)))

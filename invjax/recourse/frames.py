@@ -16,11 +16,12 @@ import numpy as np
 
 from invjax.constraints import FeatureSpace, Relation
 from invjax.constraints.table import columns
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, check_choice
 from invjax.data.tables.table import TabularData, from_space
 from invjax.recourse.answers import Explanation
-from invjax.recourse.asking import known_features
-from invjax.recourse.classifiers import TableClassifier, classifier, of_rows
+from invjax.recourse.asking import as_series, known_features
+from invjax.recourse.classifiers import GRADIENTS, TableClassifier, of_rows, tested
+from invjax.recourse.fitted import table_predictor
 from invjax.recourse.matching import match_classes, names_of
 from invjax.recourse.missing import patterns, together, without_features
 from invjax.recourse.rows import explain_rows, freeze
@@ -98,12 +99,18 @@ class TableExplainer:
             return self.frame
         if hasattr(rows, "to_frame") and not hasattr(rows, "columns"):  # a Series
             rows = rows.to_frame().T
+            rows = rows.assign(**{
+                name: as_series(np.asarray(rows[name]), self.frame[name].dtype).set_axis(rows.index)
+                for name in names if name in rows
+            })  # fmt: skip
         elif not hasattr(rows, "iloc"):
             try:
                 return self.frame.iloc[np.atleast_1d(np.arange(len(self.frame))[rows])]
             except (IndexError, TypeError) as error:
                 wanted = f"be a DataFrame, or positions in the {len(self.frame)} rows of the table"
-                raise BadArgument("rows", wanted, Words(type(rows).__name__)) from error
+                raise BadArgument("rows", wanted, rows) from error
+        if not len(rows):
+            raise BadArgument("rows", "have at least one row")
         rows = _texts(rows)
         if missing := [name for name in names if name not in rows.columns]:
             raise BadArgument("rows", f"have the column {missing[0]!r}", Words(f"of {', '.join(map(repr, rows))}"))
@@ -159,8 +166,8 @@ def from_predictor(
     if not (hasattr(frame, "columns") and hasattr(frame, "iloc")):
         raise BadArgument("frame", "be a pandas DataFrame", Words(type(frame).__name__))
     frame, values = _labelled(frame, label)
-    features = known_features(model, [str(name) for name in frame.columns])
-    frame = frame[[name for name in frame.columns if str(name) in features]]
+    frame = _texts(frame)
+    frame = frame[[name for name in frame.columns if name in known_features(model, list(frame.columns))]]
     names, own, index = _classes(model, values, classes)
     if space is None:
         space = _inferred(frame, categories, relations)
@@ -169,15 +176,14 @@ def from_predictor(
     rows = np.arange(len(frame))
     data = from_space("the table", frame, index, names, space, (rows, rows))
     data = freeze(data, immutable)
-    chosen = classifier(
-        data, model, gradient=gradient, classes=classes, threshold=threshold, seed=seed,
-        dtypes={str(name): dtype for name, dtype in frame.dtypes.items()},
-    )  # fmt: skip
+    check_choice("gradient", gradient, GRADIENTS)
+    predictor = table_predictor(model, data, classes=classes, threshold=threshold, dtypes=dict(frame.dtypes.items()))
+    chosen = tested(of_rows(data, predictor, gradient, seed), data)
     wanted = _named(target, own, names)
     for one in [] if wanted is None else np.atleast_1d(np.asarray(wanted, object)).tolist():
         if str(one) not in names:
             raise BadArgument("target", f"be one of the classes {', '.join(names)}", one)
-    return TableExplainer(data, chosen, _texts(frame), own, wanted, gradient, seed)
+    return TableExplainer(data, chosen, frame, own, wanted, gradient, seed)
 
 
 def _texts(frame: Any) -> Any:
@@ -188,7 +194,7 @@ def _texts(frame: Any) -> Any:
 def _labelled(frame: Any, label: Any) -> tuple[Any, np.ndarray]:
     """The frame without its label, and the values [N] of the label."""
     if isinstance(label, str) or (np.ndim(label) == 0 and not hasattr(label, "index")):
-        if label not in frame.columns:
+        if isinstance(label, Mapping) or label not in frame.columns:
             raise BadArgument("label", f"be one of the columns {', '.join(map(str, frame.columns))}", label)
         frame, label = frame.drop(columns=label), frame[label]
     elif hasattr(label, "index") and hasattr(label, "reindex") and not label.index.equals(frame.index):
@@ -236,7 +242,11 @@ def _places(known: Sequence[Any], present: Sequence[Any]) -> list[int] | None:
 
 
 def _inferred(frame: Any, categories: Sequence[str], relations: Sequence[Relation]) -> FeatureSpace:
-    names = [str(name) for name in frame.columns]
+    names = list(frame.columns)
+    for name, dtype in frame.dtypes.items():
+        if dtype.kind in "mM":
+            hint = "leave the column out, or make it a number, such as a year"
+            raise BadArgument("frame", "have numbers, text and truth values", Words(f"{dtype} in {name!r}"), hint=hint)
     if unknown := [name for name in categories if name not in names]:
         raise BadArgument("categories", f"name columns of the frame ({', '.join(names)})", unknown[0])
     return FeatureSpace.infer(frame, relations, **{name: {"kind": "category"} for name in categories})

@@ -153,6 +153,7 @@ class _Swapped:
     classes_ = np.array(["denied", "granted"])
 
 
+DATE = pd.Timestamp("2026-01-01")
 MODEL = tree().fit(FRAME[NUMBERS], LABEL)
 _Swapped.feature_names_in_ = np.array(NUMBERS)  # type: ignore[attr-defined]
 REFUSED = {
@@ -226,16 +227,38 @@ def test_from_a_frame_to_a_frame():
     pd.testing.assert_frame_equal(answers[columns.columns].iloc[kept], rows[columns.columns].iloc[kept])
 
 
+def test_a_function_of_a_frame_and_odd_rows():
+    """Names that are numbers, a model without classes, one row as a Series; what needs no answer runs no method."""
+    frame = FRAME[NUMBERS].rename(columns={"income": 0})
+    recourse = from_predictor(
+        lambda rows: MODEL.predict_proba(rows.rename(columns={"0": "income"})), frame, LABEL, gradient="antithetic"
+    )
+    right = MODEL.predict(FRAME[NUMBERS])
+    assert recourse.classifier.accuracy == np.mean(right == LABEL)
+    row = frame.iloc[np.flatnonzero(right == "granted")[0]]
+    explanation = recourse.explain(row, target="granted", plausibility=0)
+    assert [person.status for person in explanation.people] == [Status.ALREADY_TARGET]
+    answer = explanation.to_pandas()
+    assert list(answer.index) == [row.name]
+    assert answer.years.dtype == FRAME.years.dtype
+    for rows in (frame.iloc[:0], frame[["debt"]], [500], "x"):
+        with pytest.raises(BadArgument) as caught:
+            recourse.explain(rows)
+        assert caught.value.name == "rows"
+
+
 @pytest.mark.fast
 def test_arguments_of_from_predictor():
     frame = FRAME[NUMBERS].assign(paid=LABEL)
     for given, name in (
         ({"label": "no such"}, "label"), ({"label": LABEL[:5]}, "label"), ({"target": "maybe"}, "target"),
         ({"label": np.where(YES, "a", "b")}, "classes"), ({"immutable": ["age"]}, "immutable"),
-        ({"categories": ["age"]}, "categories"), ({"frame": PLAIN.table}, "frame"),
+        ({"categories": ["age"]}, "categories"), ({"frame": PLAIN.table}, "frame"), ({"label": {"a": 1}}, "label"),
+        ({"model": MODEL.predict_proba, "threshold": 2}, "threshold"), ({"gradient": "x"}, "gradient"),
+        ({"model": lambda rows: MODEL.predict_proba(rows[NUMBERS]), "frame": frame.assign(on=DATE)}, "frame"),
     ):  # fmt: skip
         with pytest.raises(BadArgument) as caught:
-            from_predictor(MODEL, **{"frame": frame, "label": "paid", "gradient": "antithetic", **given})
+            from_predictor(**{"model": MODEL, "frame": frame, "label": "paid", "gradient": "antithetic", **given})
         assert caught.value.name == name
 
 
