@@ -56,14 +56,15 @@ class TableExplainer:
         target = _named(self.target if target is None else target, self.own, self.data.classes)
         groups = self._groups(rows)
         if len(groups) == 1:
-            (found,) = (self._explained(gone, rows, target, options) for gone, _ in groups)
-            return dataclasses.replace(found, frame=rows)
+            found = self._explained(groups[0][0], rows, target, options)
+            return dataclasses.replace(found, frame=rows, settings=found.settings | _note(groups))
         done = []
         for gone, chosen in groups:
             own = {"ids": np.asarray(options["ids"], object)[chosen]} if options.get("ids") is not None else {}
             wanted = target if target is None or np.ndim(target) == 0 else np.asarray(target)[chosen]
             done.append((chosen, self._explained(gone, rows.iloc[chosen], wanted, {**options, **own})))
-        return dataclasses.replace(together(done, columns(rows, self.data.space.names), self.data), frame=rows)
+        found = together(done, columns(rows, self.data.space.names), self.data)
+        return dataclasses.replace(found, frame=rows, settings=found.settings | _note(groups))
 
     def _groups(self, rows: Any) -> list[tuple[tuple[str, ...], np.ndarray]]:
         """Features that are missing, and the rows that lack these, as far as the model takes missing cells."""
@@ -184,6 +185,12 @@ def from_predictor(
         if str(one) not in names:
             raise BadArgument("target", f"be one of the classes {', '.join(names)}", one)
     return TableExplainer(data, chosen, frame, own, wanted, gradient, seed)
+
+
+def _note(groups: Sequence[tuple[tuple[str, ...], np.ndarray]]) -> dict[str, str]:
+    """What the settings of an explanation say about rows with missing cells."""
+    count = sum(len(chosen) for gone, chosen in groups if gone)
+    return {"missing cells": f"of {count} rows, which are explained in the features that they have"} if count else {}
 
 
 def _texts(frame: Any) -> Any:

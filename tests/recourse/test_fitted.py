@@ -223,6 +223,7 @@ def test_from_a_frame_to_a_frame():
     assert (answers.years == rows.years).all()
     assert (explanation.predicted == yes[[frame.index.get_loc(name) for name in rows.index]]).all()
     np.testing.assert_array_equal(np.isnan(explanation.result.x).any(1), rows.debt.isna())
+    assert f"of {rows.debt.isna().sum()} rows" in explanation.settings["missing cells"]
     kept = [n for n, person in enumerate(explanation.people) if person.status != Status.FOUND]
     pd.testing.assert_frame_equal(answers[columns.columns].iloc[kept], rows[columns.columns].iloc[kept])
 
