@@ -33,7 +33,13 @@ def main(count: int) -> dict[str, Any]:
     x = np.random.default_rng(0).random((count, 28, 28, 1), dtype=np.float32)
     label = (np.arange(count) % 10).astype(np.int32)
     result = invjax.solve(
-        mnist_cnn(), x, label, target=(label + 1) % 10, method=PGD(eps=0.01), lanes=64, progress=False
+        mnist_cnn(),
+        x,
+        label,
+        target=(label + 1) % 10,
+        method=PGD(eps=0.01, step_size=2 / 255),
+        lanes=64,
+        progress=False,
     )
     exact = {"evaluations": int(np.asarray(result.evaluations).sum()), "found": int(np.asarray(result.found).sum())}
     return {"measured": {"peak_mib": peak_mib()}, "exact": exact}

@@ -35,7 +35,7 @@ def attacked(count: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[
     model, digits = mnist_cnn(), mnist_digits()
     x, label = digits.images[:: 5000 // count], digits.labels[:: 5000 // count]
     target = (label + 2) % 10
-    methods = {"GSE": GSE(), "σ-zero": make("sigma-zero"), "PGD": PGD(eps=0.3)}
+    methods = {"GSE": GSE(), "σ-zero": make("sigma-zero"), "PGD": PGD(eps=0.3, step_size=2 / 255)}
     results = {name: invjax.solve(model, x, label, target=target, method=how) for name, how in methods.items()}
     return model, x, label, target, results
 

@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 
 from invjax import losses, penalties, prox
-from invjax.attacks.parts.coordinates import scale
+from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
 from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.core.numerics import safe_divide, select
 from invjax.solvers import search
@@ -32,10 +32,10 @@ REACH = 0.5  # box widths that the steps of a trial can move the steepest coordi
 
 @config
 class ForwardBackward:
-    """The attack's constants. r is measured in data units.
+    """The attack's constants. r is measured in box widths (:mod:`invjax.attacks.parts.coordinates`).
 
     Fields:
-      step_size: α, data units squared per unit of loss, > 0; longer where all steps of a trial together would move no
+      step_size: α, box widths squared per unit of loss, > 0; longer where all steps of a trial together would move no
         coordinate by half of the box, as with a network of tiny logits.
       steps: steps of a trial, >= 1.
       trials: values of λ tried, >= 1.
@@ -82,7 +82,7 @@ def _init(ctx: Context, problem: Problem, config: ForwardBackward) -> ForwardBac
 
 
 def _ask(ctx: Context, problem: Problem, config: ForwardBackward, state: ForwardBackwardState) -> Array:
-    return problem.x + state.r
+    return to_data(problem, state.r)
 
 
 def _loss(
@@ -101,16 +101,17 @@ def _tell(
     ended = success | (~first & (state.count >= config.steps))
     best = state.best.offer(ev.point, jnp.sum(ev.point != problem.x), success)
 
-    g0 = jnp.where(first, ev.grad, state.g0)
-    least = safe_divide(jnp.asarray(REACH, g0.dtype), config.steps * jnp.max(safe_divide(jnp.abs(g0), scale(problem))))
+    g = ev.grad * scale(problem)
+    g0 = jnp.where(first, g, state.g0)
+    least = safe_divide(jnp.asarray(REACH, g0.dtype), config.steps * jnp.max(jnp.abs(g0)))
     step_size = jnp.maximum(jnp.asarray(config.step_size, g0.dtype), least)
     lam_max = prox.zero_weight(step_size * jnp.max(jnp.abs(g0)), p) / step_size
     lam = select(ended, search.seek_largest(state.lam, success, config.growth), state.lam)
     lam = select(first, search.init(config.initial_weight * lam_max), lam)
 
     fresh = first | ended
-    r, grad = jnp.where(fresh, 0, ev.point - problem.x), jnp.where(fresh, g0, ev.grad)
-    low, high = problem.lower - problem.x, problem.upper - problem.x
+    r, grad = jnp.where(fresh, 0, to_units(problem, ev.point)), jnp.where(fresh, g0, g)
+    low, high = room(problem)
     r = proximal(r - step_size * grad, step_size * lam.value, lower=low, upper=high)
     status = best.status(first & clean, lam.trials >= config.trials)
     return ForwardBackwardState(r, g0, jnp.where(fresh, 0, state.count) + 1, lam, best, status)

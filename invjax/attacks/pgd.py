@@ -3,6 +3,11 @@
     min_r L(f(x + r), t)    (targeted; untargeted: max_r L(f(x + r), y))    s.t. ‖r‖_p <= ε,  x + r in the box     (5)
 
 Stops at the first point that has the wanted class, unless told otherwise.
+
+A radius that is given is in data units, and by default a step has the length 2.5 ε / steps (Madry et al. 2018), so that
+the boundary can be reached from any start. Without a radius, ε is measured in box widths, feature by feature: 8/255 of
+the box for linf and 0.5 for l2, the radii of RobustBench's CIFAR-10 leaderboards for images in [0, 1]. An l2 radius
+means less the more features there are: the field takes 3 at ImageNet's size.
 """
 
 from __future__ import annotations
@@ -15,10 +20,14 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses, projections
-from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.attacks.parts.coordinates import scale, to_data, to_units
+from invjax.core.config import STATIC, config, require, require_at_least, require_choice
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Problem, Status
+
+REACH = 2.5  # default length of all steps together, in radii
+DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5}  # box widths
 
 # The projection onto the ball of each norm. Clipping to a box that holds x never leaves the ball.
 BALLS = {"linf": projections.linf_ball, "l2": projections.l2_ball}
@@ -29,8 +38,8 @@ class PGD:
     """Projected gradient descent (Madry et al. 2018); steps along sign(∇) for linf, ∇/‖∇‖_2 for l2.
 
     Fields:
-      eps: radius of the ball, data units, >= 0.
-      step_size: length of a step in the same norm, data units, > 0.
+      eps: radius of the ball, data units, >= 0; None: 8/255 (linf) or 0.5 (l2) of the width of the bounds.
+      step_size: length of a step in the same norm, data units, > 0; None: 2.5 eps / steps.
       steps: steps per start, >= 1.
       restarts: starts, >= 1; the first one is x unless ``random_start``, the others are random.
       norm: "linf" or "l2" (static).
@@ -42,8 +51,8 @@ class PGD:
     Evaluations per example: 1 (the clean input) + at most restarts·(steps + 1), less one for a deterministic start.
     """
 
-    eps: float = 8 / 255
-    step_size: float = 2 / 255
+    eps: float | None = None
+    step_size: float | None = None
     steps: int = 40
     restarts: int = 1
     norm: str = field(default="linf", metadata=STATIC)
@@ -55,15 +64,27 @@ class PGD:
     RENAMED: ClassVar = {"step": "step_size"}
 
     def check(self) -> None:
-        require(self, "eps", lambda v: v >= 0, "a radius >= 0")
-        require_above(self, 0, "step_size")
+        require(self, "eps", lambda v: v is None or v >= 0, "a radius >= 0")
+        require(self, "step_size", lambda v: v is None or v > 0, "above 0")
         require_at_least(self, 1, "steps", "restarts")
         require_choice(self, "norm", tuple(BALLS))
         require_choice(self, "loss", tuple(losses.LOSSES))
 
+    def advice(self, width: float | None) -> str | None:
+        """What a user should know, if anything: that the steps cannot reach the radius. width: of the box, not used."""
+        if self.eps is None or self.step_size is None or self.steps * self.step_size >= self.eps * (1 - 1e-6):
+            return None
+        return (
+            f"PGD makes {int(self.steps)} steps of {float(self.step_size):.4g}, so from x it cannot reach its radius "
+            f"{float(self.eps):.4g}; leave step_size out for steps of 2.5 eps / steps"
+        )
 
-def FGSM(eps: float = 8 / 255, norm: str = "linf", loss: str = "cross_entropy") -> PGD:
-    """The fast gradient sign method (Goodfellow et al. 2015), ``x - ε sign ∇_x L`` (4): one PGD step of length ε."""
+
+def FGSM(eps: float | None = None, norm: str = "linf", loss: str = "cross_entropy") -> PGD:
+    """The fast gradient sign method (Goodfellow et al. 2015), ``x - ε sign ∇_x L`` (4): one PGD step of length ε.
+
+    eps: None is the default radius of :class:`PGD`.
+    """
     return PGD(eps=eps, step_size=eps, steps=1, norm=norm, loss=loss)
 
 
@@ -104,7 +125,27 @@ def random_in_ball(key: Array, x: Array, eps: ArrayLike, norm: str) -> Array:
 
 def _random_point(config: PGD, problem: Problem, start: Array) -> Array:
     """A random start: its draw depends on the example's key and the number of the start alone."""
-    return random_in_ball(jax.random.fold_in(problem.key, start), problem.x, config.eps, config.norm)
+    key = jax.random.fold_in(problem.key, start)
+    if config.eps is None:
+        u = random_in_ball(key, jnp.zeros_like(problem.x), DEFAULT_EPS[config.norm], config.norm)
+        return to_data(problem, u).astype(problem.x.dtype)
+    return random_in_ball(key, problem.x, config.eps, config.norm).astype(problem.x.dtype)
+
+
+def _stepped(config: PGD, problem: Problem, ev: Eval) -> Array:
+    """The next point: a step against the gradient, then the projection onto the ball."""
+    widths, eps = config.eps is None, config.eps
+    if eps is None:
+        eps = jnp.asarray(DEFAULT_EPS[config.norm], problem.x.dtype)
+    if config.step_size is not None:
+        moved = ev.point - config.step_size * direction(ev.grad, config.norm)
+    else:
+        grad = ev.grad * scale(problem) if widths else ev.grad
+        step = REACH * eps / config.steps * direction(grad, config.norm)
+        moved = ev.point - (scale(problem) * step if widths else step)
+    if widths:
+        return to_data(problem, BALLS[config.norm](to_units(problem, moved), eps))
+    return problem.x + BALLS[config.norm](moved - problem.x, eps)
 
 
 def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval) -> PGDState:
@@ -117,8 +158,7 @@ def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval
     status = best.status(first & reached, spent | best.found if config.stop_early else spent)
     over = status != Status.PENDING
 
-    moved = ev.point - config.step_size * direction(ev.grad, config.norm)
-    stepped = problem.x + BALLS[config.norm](moved - problem.x, config.eps)
+    stepped = _stepped(config, problem, ev).astype(ev.point.dtype)
     fresh = ended | (first & config.random_start)
     # Drawing costs more than all the rest of a step: it is done only where a start begins.
     point = replace_if(fresh & ~over, partial(_random_point, config, problem), starts, stepped)

@@ -71,8 +71,9 @@ def _value(name: str, given: str | float, default: Any) -> Any:
 
 
 def constants_text(config: Config) -> str:
-    """The constants of an attack as text: ``eps=0.3, steps=40``."""
+    """The constants of an attack as text: ``eps=0.3, steps=40``; without those that it derives (None)."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    values = {key: value for key, value in values.items() if value is not None}
     return ", ".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
     )

@@ -82,6 +82,8 @@ def typed(owner: Any) -> Any:
     changed: dict[str, Any] = {}
     for field in dataclasses.fields(owner):
         value, kind = getattr(owner, field.name), type(field.default)
+        if field.default is None and str(field.type).startswith("float"):  # "float | None"
+            kind = float
         if kind is float and isinstance(value, int | np.integer) and not isinstance(value, bool):
             changed[field.name] = float(value)
         elif kind is int and isinstance(value, float | np.floating):

@@ -26,12 +26,13 @@ from invjax import constraints
 from invjax.core.config import STATIC, config, require, require_at_least
 from invjax.counterfactuals.cfe_l2 import decayed, toward
 from invjax.counterfactuals.parts import weighted
+from invjax.counterfactuals.parts.standard import Standardised
 from invjax.solvers import State, fista
 from invjax.types import Array, Context, Method, Problem
 
 
 @config
-class CEM:
+class CEM(Standardised):
     """The method's constants.
 
     Fields:

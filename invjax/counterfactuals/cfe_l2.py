@@ -20,12 +20,13 @@ import jax.numpy as jnp
 
 from invjax.core.config import config
 from invjax.counterfactuals.parts import weighted
+from invjax.counterfactuals.parts.standard import Standardised
 from invjax.solvers import State, fista
 from invjax.types import Array, Method, Problem
 
 
 @config
-class CFEL2:
+class CFEL2(Standardised):
     """The method's constants.
 
     Fields:

@@ -26,12 +26,13 @@ from invjax.core.config import STATIC, config, require, require_above, require_a
 from invjax.core.numerics import select, uniform
 from invjax.counterfactuals.parts import proximity, sets, weighted
 from invjax.counterfactuals.parts.proximity import MadL1, Proximity
+from invjax.counterfactuals.parts.standard import Standardised
 from invjax.counterfactuals.wachter import Adam, adam_begin, adam_step, tangent
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 
 @config
-class DiCE:
+class DiCE(Standardised):
     """The method's constants. The answer to an example is a set: Result.x [N, P, *S], Result.status [N, P].
 
     Fields:

@@ -29,11 +29,12 @@ from invjax.core.config import STATIC, config, require, require_above, require_a
 from invjax.core.numerics import uniform
 from invjax.counterfactuals.parts import proximity, sets, weighted
 from invjax.counterfactuals.parts.proximity import MadL1, Proximity
+from invjax.counterfactuals.parts.standard import Standardised
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
 
 @config
-class DiCEGenetic:
+class DiCEGenetic(Standardised):
     """The method's constants. The answer to an example is a set: Result.x [N, P, *S], Result.status [N, P].
 
     Fields:

@@ -32,6 +32,7 @@ from invjax.constraints import actions
 from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
 from invjax.core.numerics import select
 from invjax.counterfactuals.cfe_l2 import decayed, toward
+from invjax.counterfactuals.parts.standard import Standardised
 from invjax.penalties import PENALTIES
 from invjax.solvers import State, fista
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
@@ -40,7 +41,7 @@ LOSSES = {"cross_entropy": losses.cross_entropy, "hinge": losses.margin}
 
 
 @config
-class FixedWeights:
+class FixedWeights(Standardised):
     """The weights of (1) and the descent's constants. Distances are in data units (model coordinates with a space).
 
     Fields:

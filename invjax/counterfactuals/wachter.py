@@ -25,13 +25,14 @@ from invjax.core.config import STATIC, config, require_choice
 from invjax.core.numerics import safe_divide
 from invjax.counterfactuals.parts import proximity, weighted
 from invjax.counterfactuals.parts.proximity import MadL1, Proximity
+from invjax.counterfactuals.parts.standard import Standardised
 from invjax.types import Array, ArrayLike, Method, Problem
 
 ADAM = optax.scale_by_adam()  # β₁ = 0.9, β₂ = 0.999, ε = 1e-8
 
 
 @config
-class Wachter:
+class Wachter(Standardised):
     """The method's constants.
 
     Fields:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invjax.core.config import typed
-from invjax.core.errors import BadArgument, check_key
+from invjax.core.errors import BadArgument, check_key, warn
 from invjax.core.host import host_errors
 from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import strong, wide
@@ -92,10 +92,24 @@ def prepare(
     problems, single = checks.make_problems(network, automatic("x", x), label, space=space, **problem)
     checks.check_unmixed(network, problems)
     config = strong(typed(method), wide(problems.x.dtype))
+    _advise(method, problems, space)
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
     return Prepared(Context(network, density, constraints), problems, config, chosen, check_key(key), single)
 
 
+def _advise(config: Config, problems: Problem, space: Any) -> None:
+    """A UserWarning with what a configuration has to say (``advice(width of the box)``) about its constants."""
+    advice = getattr(config, "advice", None)
+    if advice is None or checks.is_traced(config):
+        return
+    sides = problems.lower, problems.upper
+    known = space is None and not checks.is_traced(sides)
+    text = advice(float(np.median(np.asarray(sides[1])[0] - np.asarray(sides[0])[0])) if known else None)
+    if text is not None:
+        warn(text)
+
+
+@host_errors()
 def solve(
     logits: LogitsFn,
     x: ArrayLike,

@@ -16,7 +16,7 @@ from oracles import x64
 from scipy.optimize import brentq
 
 import invjax
-from invjax import Status
+from invjax import Status, engine
 from invjax.counterfactuals.cem import CEM
 from invjax.counterfactuals.cfe_l2 import CFEL2
 from invjax.counterfactuals.parts import proximity
@@ -300,3 +300,12 @@ def test_run_folder(tmp_path: Any) -> None:
     first = cf_helpers.solve(task, config, out=tmp_path, lanes=4)
     assert "MadL1" in (tmp_path / "manifest.json").read_text()
     nets.same(cf_helpers.solve(task, config, out=tmp_path, lanes=4), first)
+
+
+def test_constants_for_other_units_are_said() -> None:
+    """On pixels of 0 … 255; not on a box of standardised features."""
+    task = cf_helpers.mlp_task()
+    given = {"label": task.label, "method": Wachter(), "target": task.target}
+    with pytest.warns(UserWarning, match="Wachter has its constants for features of scale 1 .* 255 wide"):
+        engine.prepare(task.net, np.abs(task.x), bounds=(0, 255), **given)
+    engine.prepare(task.net, task.x, bounds=cf_helpers.BOX, **given)

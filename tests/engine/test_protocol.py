@@ -49,7 +49,7 @@ from invjax.attacks import (
 CONFIGS: dict[str, Callable[[float], Any]] = {
     "fgsm": lambda s: FGSM(eps=0.1 * s),
     "pgd": lambda s: PGD(eps=0.08 * s, step_size=0.03 * s, steps=4, restarts=2),
-    "forward-backward": lambda s: ForwardBackward(step_size=0.05 * s**2, steps=20, trials=4),
+    "forward-backward": lambda s: ForwardBackward(step_size=0.05, steps=20, trials=4),
     "gse": lambda s: GSE(steps=12, patience=3, window=4, blur=5, blur_sigma=1.2),
     "gse-released": lambda s: GSEReleased(steps=40, phase_one_steps=8, trials=4, step_size=0.02, l2_weight=0.1),
     "gse-published": lambda s: GSEPublished(steps=24, phase_one_steps=8, trials=3, step_size=0.02, l2_weight=0.1),
@@ -535,19 +535,47 @@ def test_odd_shapes(name: str, shape: tuple[int, ...]) -> None:
 @slowly
 @pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 255.0)])
 def test_bounds(name: str, bounds: tuple[float, float]) -> None:
-    """The same problem in other units: the same answers."""
+    """The same problem in other units: the same share, and the same answers but for the units."""
     low, width = bounds[0], bounds[1] - bounds[0]
-    net = nets.linear(scale=width)
-    task = nets.task(net, count=12, bounds=bounds)
-    result = solve(task, name, width=width, bounds=bounds)
+    unit = nets.task(nets.linear(), count=12)
+    constant = -np.float32(low / width) * unit.net.params["w"].sum(0)
+    net = invjax.LogitsModel({"w": unit.net.params["w"] / np.float32(width), "b": constant}, unit.net.apply)
+    task = unit._replace(net=net, x=(low + width * unit.x).astype(np.float32))
+    result, there = solve(task, name, width=width, bounds=bounds), solve(unit, name)
     check_contract(task, result, task.target, bounds)
     assert (np.asarray(result.status) == Status.FOUND).any()
-    # In [0, 1]: logits(low + width u) / width, whose constant term low · Σw is the bias.
-    constant = low / width * nets.linear().params["w"].sum(0)
-    unit = invjax.LogitsModel({"w": nets.linear().params["w"], "b": constant}, net.apply)
-    there = nets.Task(unit, ((task.x - low) / width).astype(np.float32), task.label, task.target)
-    same = solve(there, name)
-    assert (np.asarray(same.status) == np.asarray(result.status)).mean() >= 0.9
+    np.testing.assert_array_equal(result.status, there.status)
+    np.testing.assert_allclose((np.asarray(result.x) - low) / width, there.x, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", [PGD(), PGD(norm="l2", random_start=True)], ids=["linf", "l2"])
+def test_default_radius_is_a_share_of_the_box(method: PGD) -> None:
+    """Also where the features have boxes of their own. And the steps reach the radius."""
+    task = nets.task(nets.linear(), count=12)
+    width = np.random.default_rng(5).uniform(1, 300, nets.SMALL).astype(np.float32)
+    weights = {"w": task.net.params["w"] / width.reshape(-1, 1), "b": task.net.params["b"]}
+    wide = task._replace(net=invjax.LogitsModel(weights, task.net.apply), x=task.x * width)
+    there, result = (
+        invjax.solve(one.net, one.x, one.label, target=one.target, method=method, bounds=(np.zeros_like(width), upper))
+        for one, upper in ((task, np.ones_like(width)), (wide, width))
+    )
+    np.testing.assert_array_equal(result.status, there.status)
+    np.testing.assert_allclose(np.asarray(result.attempt) / width, there.attempt, atol=1e-4)
+    moved = (np.asarray(there.attempt) - task.x).reshape(12, -1)
+    radius = np.abs(moved).max() if method.norm == "linf" else np.sqrt((moved**2).sum(1)).max()
+    assert radius == pytest.approx(8 / 255 if method.norm == "linf" else 0.5, rel=1e-3)
+
+
+def test_steps_follow_the_radius() -> None:
+    """A radius of any size is reached in any number of steps, by one program; constants that cannot reach it say so."""
+    task = nets.task(nets.linear(), count=12)
+    norms = []
+    for eps in (0.05, 0.4):
+        result = invjax.solve(task.net, task.x, task.label, method=PGD(eps=eps, norm="l2", steps=7, stop_early=False))
+        norms.append(np.sqrt(((np.asarray(result.attempt) - task.x) ** 2).sum((1, 2, 3))).max())
+    np.testing.assert_allclose(norms, [0.05, 0.4], rtol=1e-3)
+    with pytest.warns(UserWarning, match="3 steps of 0.1, so from x it cannot reach its radius 0.4"):
+        engine.prepare(task.net, task.x, task.label, method=PGD(eps=0.4, step_size=0.1, norm="l2", steps=3))
 
 
 @slowly
