@@ -132,17 +132,24 @@ def _random_point(config: PGD, problem: Problem, start: Array) -> Array:
     return random_in_ball(key, problem.x, config.eps, config.norm).astype(problem.x.dtype)
 
 
-def _stepped(config: PGD, problem: Problem, ev: Eval) -> Array:
-    """The next point: a step against the gradient, then the projection onto the ball."""
+def _stepped(config: PGD, problem: Problem, point: Array, ev: Eval) -> Array:
+    """The next point: a step against the gradient from the ``point`` that was asked, then the projection onto the ball.
+
+    It goes on from there, not from the point evaluated: of images in 16 bits that is rounded, and short steps are lost.
+    """
+    here = jnp.clip(point, problem.lower, problem.upper)
+    if problem.mask is not None:
+        here = jnp.where(problem.mask, here, problem.x)
     widths, eps = config.eps is None, config.eps
     if eps is None:
         eps = jnp.asarray(DEFAULT_EPS[config.norm], problem.x.dtype)
     if config.step_size is not None:
-        moved = ev.point - config.step_size * direction(ev.grad, config.norm)
+        moved = here - config.step_size * direction(ev.grad, config.norm)
     else:
         grad = ev.grad * scale(problem) if widths else ev.grad
         step = REACH * eps / config.steps * direction(grad, config.norm)
-        moved = ev.point - (scale(problem) * step if widths else step)
+        step = scale(problem) * step if widths else step
+        moved = here - step
     if widths:
         return to_data(problem, BALLS[config.norm](to_units(problem, moved), eps))
     return problem.x + BALLS[config.norm](moved - problem.x, eps)
@@ -158,7 +165,7 @@ def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval
     status = best.status(first & reached, spent | best.found if config.stop_early else spent)
     over = status != Status.PENDING
 
-    stepped = _stepped(config, problem, ev).astype(ev.point.dtype)
+    stepped = _stepped(config, problem, state.point, ev).astype(ev.point.dtype)
     fresh = ended | (first & config.random_start)
     # Drawing costs more than all the rest of a step: it is done only where a start begins.
     point = replace_if(fresh & ~over, partial(_random_point, config, problem), starts, stepped)
