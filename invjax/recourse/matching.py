@@ -71,7 +71,7 @@ def check_order(own: Sequence[Any] | None, names: Sequence[str], predicted: np.n
                 example = _mapping(range(count) if own is None else own, best)
                 raise BadArgument(
                     "classes", f"say which of the model's outputs is which of {_listed(names)}",
-                    hint=f"{what}, and the rows do not prove this order: of {int(right + swapped)} rows of {names[j]!r} "
+                    hint=f"{what}, and the rows do not prove this order: of {int(right + swapped)} of {names[j]!r} "
                     f"and {names[i]!r} that get one of these, {int(swapped)} get the other one's; give for example "
                     f"classes={example}",
                 )  # fmt: skip
