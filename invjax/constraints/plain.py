@@ -23,6 +23,7 @@ class PlainRow:
     """
 
     exact: ClassVar[bool] = True
+    column_cost: ClassVar[float] = 1.0
     x: Array  # [*S]
     lower: Array  # [*S]
     upper: Array  # [*S]

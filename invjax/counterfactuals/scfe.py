@@ -216,6 +216,8 @@ def _tell(ctx: Context, problem: Problem, config: SCFE, state: SCFEState, ev: Ev
     most, share = _limit(config, state.phase, state.count, changes.shape[0])
     weight = size * jnp.asarray(config.beta, dtype) * share.astype(dtype)
     polishing = (state.phase == POLISH) & best.found
+    if config.penalty == "l0":  # constant on the features that stay, where its threshold would only forbid short moves
+        weight = jnp.where(polishing, jnp.zeros_like(weight), weight)
     mover = row.pinned(row.changed(best.x) | ~polishing)
     base = here.point + jnp.asarray(config.momentum, dtype) * moved - size * here.slope
     taken = step(

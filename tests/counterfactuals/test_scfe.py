@@ -329,3 +329,30 @@ def test_variants() -> None:
     for wrong in (lambda: SCFE("released"), lambda: SCFE(variant="released")):
         with pytest.raises(BadArgument, match=r"variant must .*SCFEReleased"):
             wrong()
+
+
+@pytest.mark.parametrize("penalty", ["l0", "l1"])
+def test_a_large_penalty_hides_no_answer(penalty):
+    """A linear model in [0, 1]^6: however large β is, all rows are answered, with few features and nearly as near."""
+    draw = np.random.default_rng(0)
+    slope, x = draw.normal(size=6).astype(np.float32), draw.random((30, 6)).astype(np.float32)
+    middle = np.float32(slope.sum() / 2)
+    model = invjax.LogitsModel((slope, middle), lambda w, x: _both(x @ w[0] - w[1]))
+    z = x @ slope - middle
+    label = (z > 0).astype(np.int32)
+    config = SCFE(max_changes=6, penalty=penalty, beta=100.0)
+    result = invjax.solve(model, x, label, target=1 - label, method=config, progress=False)
+    assert (np.asarray(result.status) == Status.FOUND).all()
+    r = np.asarray(result.delta)
+    room = np.where((slope > 0) == (z < 0)[:, None], 1 - x, x)
+    one = (np.abs(z) + 0.05)[:, None] / np.abs(slope)  # the change that a feature alone needs
+    least = np.where(one <= room, one, np.inf).min(1)
+    served = np.isfinite(least)
+    assert served.sum() > 20
+    if penalty == "l0":
+        assert ((r != 0).sum(1)[served] == 1).all()
+    assert np.mean((np.abs(r).sum(1) / least)[served]) < 1.2
+
+
+def _both(z):
+    return jnp.stack([-z / 2, z / 2], -1)

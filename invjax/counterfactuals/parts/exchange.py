@@ -70,4 +70,4 @@ def moves(row: Any, here: Here, price: ArrayLike, max_changes: Array, count: int
     merits = jnp.where(barred, jnp.inf, merit(everything))
     _, first = jax.lax.top_k(-merits, min(count, 2 * width))
     # Fewer columns than that have fewer changes: they are repeated.
-    return everything[jnp.resize(first, count)]
+    return everything[jnp.resize(first, (count,))]

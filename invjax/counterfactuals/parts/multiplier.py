@@ -23,6 +23,7 @@ from invjax.core.numerics import safe_divide
 from invjax.types import Array, ArrayLike
 
 GRID = np.array([0.0, *np.geomspace(0.5, 16.0, 6)])  # γ in units of the least that can be enough
+EXPONENTS = {"l0": 0.0, "l_half": 0.5, "l_two_thirds": 2 / 3, "l1": 1.0}  # q of φ = |·|^q
 CHOOSING, MOST = 2.0, 16.0  # the γ that chooses the features, and the one tried if those are not enough
 
 
@@ -86,12 +87,17 @@ def step(
     square = jnp.square(normal)
     slope = jnp.minimum(jnp.sum(square), max_changes.astype(gap.dtype) * jnp.max(square))
     unit = safe_divide(need, size * slope)
-    chosen = row.pinned(row.changed(choosing(CHOOSING * unit)))
-    gammas = unit * GRID.astype(gap.dtype)
+    tolerance = 1e-6 * (1 + jnp.abs(gap))
+    most, start = choosing(MOST * unit), zero
+    if penalty != "none":  # a large β: what can be enough without it is not
+        held = linear(most) > tolerance
+        start = jnp.where(held, _threshold(row, base, normal, size, weight, penalty), zero)
+        most = choosing(start + MOST * unit)
+    chosen = row.pinned(row.changed(choosing(start + CHOOSING * unit)))
+    gammas = (GRID > 0) * start + unit * GRID.astype(gap.dtype)
     candidates = jax.vmap(lambda gamma: chosen.prox(moved(gamma), weight, penalty))(gammas)
     values = jax.vmap(linear)(candidates)
 
-    tolerance = 1e-6 * (1 + jnp.abs(gap))
     enough = values <= tolerance
     high = jnp.where(jnp.any(enough), jnp.argmax(enough), GRID.size - 1)
     low = jnp.maximum(high - 1, 0)
@@ -103,8 +109,27 @@ def step(
     gamma = jnp.where(exact, between, gammas[high])
     answer = jnp.where(exact, secant, candidates[high])
 
-    most = choosing(MOST * unit)
     other = ~jnp.any(enough) & (linear(most) < values[high])
-    gamma, answer = jnp.where(other, MOST * unit, gamma), jnp.where(other, most, answer)
+    gamma, answer = jnp.where(other, start + MOST * unit, gamma), jnp.where(other, most, answer)
     nothing = need <= tolerance
     return Step(jnp.where(nothing, free, answer), jnp.minimum(jnp.where(nothing, zero, gamma), limit), candidates)
+
+
+def _threshold(row: Any, base: Array, normal: Array, size: Array, weight: Array, penalty: str) -> Array:
+    """[] the least γ at which some coordinate leaves 0 in spite of the penalty, so that a large β only rescales γ.
+
+    ``½(c − y)² + w c^q`` beats ``½y²`` for a c in (0, L] where y > min_c ½c + w c^(q − 1); the minimiser is
+    ``(2(1 − q) w)^(1 / (2 − q))``, or L if that is less. y: how far v goes from x against the normal; L: the room.
+    """
+    q = EXPONENTS[penalty]
+    w = jnp.broadcast_to(weight * row.column_cost, base.shape)
+    down = normal > 0
+    room = jnp.where(down, row.x - row.lower, row.upper - row.x)
+    gone = jnp.where(down, row.x - base, base - row.x)
+    tiny = jnp.finfo(base.dtype).tiny
+    c = jnp.clip((2 * (1 - q) * w) ** (1 / (2 - q)), tiny, jnp.maximum(room, tiny))
+    least = w if q == 1 else c / 2 + w * c ** (q - 1)
+    needed = safe_divide(jnp.maximum(least - gone, 0), size * jnp.abs(normal))
+    able = (room > 0) & (gone < room) & (normal != 0)
+    first = jnp.min(jnp.where(able, needed, jnp.inf))
+    return jnp.where(jnp.isfinite(first), first, jnp.zeros_like(first))
