@@ -12,6 +12,7 @@ import numpy as np
 from invjax.constraints.features import Feature
 from invjax.constraints.table import Table, columns, numbers
 
+_TENS = np.array([float(f"1e{power}") for power in range(301)])
 _MOST_DIGITS = 15  # a decimal of so many digits means one float64, and every reader of CSV files reads that one
 
 
@@ -111,24 +112,33 @@ def as_column(cells: Sequence[Any]) -> np.ndarray:
     return np.asarray(cells) if len(types) == 1 and types != {type(None)} else _objects(cells)
 
 
-def shortest(raw: np.ndarray, x: np.ndarray, center: float, scale: float) -> np.ndarray:
-    """[N] the decimals nearest to ``raw`` [N] with the fewest digits (5 to 15) that have the coordinates x [N].
+def shortest(raw: np.ndarray, x: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """[N, F] the decimals nearest to ``raw`` with the fewest digits (5 to 15) that have the coordinates x [N, F].
 
     What a person typed comes back as it was typed, and what is written down has no digits that the coordinate lacks.
     """
-    values, todo = raw.copy(), np.flatnonzero(np.isfinite(raw) & (raw != 0))
-    for digits in range(5, _MOST_DIGITS + 1):
-        if not len(todo):
-            break
-        values[todo] = rounded(raw[todo], digits)
-        todo = todo[((values[todo] - center) / scale).astype(x.dtype) != x[todo]]
+    low, high = np.full(raw.shape, 5), np.full(raw.shape, _MOST_DIGITS)
+    size, values = _exponents(raw), rounded(raw)
+    while (low < high).any():  # halving: more digits lie nearer to raw, so they have its coordinate too
+        digits = (low + high) // 2
+        found = _rounded(raw, digits - 1 - size)
+        fits = ((found - center) / scale).astype(x.dtype) == x
+        values = np.where(fits, found, values)
+        low, high = np.where(fits, low, np.minimum(digits + 1, high)), np.where(fits, digits, high)
     return values
 
 
 def rounded(raw: np.ndarray, digits: int = _MOST_DIGITS) -> np.ndarray:
-    """[N] numbers at so many significant digits: the float64 nearest to that decimal. Infinities and NaN stay."""
-    raw = np.asarray(raw)
-    size = np.where(np.isfinite(raw), np.abs(raw), 0.0)
-    places = digits - 1 - np.floor(np.log10(np.where(size > 0, size, 1.0))).astype(int)
-    up, down = 10.0 ** np.clip(places, 0, 300), 10.0 ** np.clip(-places, 0, 300)  # one of the two is 1, and exact
+    """Numbers at so many significant digits: the float64 nearest to that decimal. Infinities and NaN stay."""
+    return _rounded(raw, digits - 1 - _exponents(raw))
+
+
+def _exponents(raw: np.ndarray) -> np.ndarray:
+    """The powers of ten of the first digits; 0 for 0 and for what is not finite."""
+    size = np.abs(raw)
+    return np.floor(np.log10(np.where((size > 0) & np.isfinite(size), size, 1.0))).astype(int)
+
+
+def _rounded(raw: np.ndarray, places: np.ndarray) -> np.ndarray:
+    up, down = _TENS[np.clip(places, 0, 300)], _TENS[np.clip(-places, 0, 300)]  # one of the two is 1: exact
     return np.rint(raw * up / down) / up * down

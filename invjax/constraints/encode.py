@@ -61,7 +61,7 @@ def decode(
         start = encode(features, center, scale, old, x.dtype)
         if start.shape != x.shape:
             raise BadArgument("factual", f"be {len(x)} rows long like x", len(start))
-    answer, at = {}, 0
+    answer, at, decimals = {}, 0, _decimals(features, center, scale, x)
     for feature, c, s in zip(features, center, scale, strict=True):
         block, before = x[:, at : at + feature.columns], start[:, at : at + feature.columns]
         at += feature.columns
@@ -70,7 +70,7 @@ def decode(
             nothing = np.isnan(block).any(1) if known is not None else ~(block != 0).any(1) | np.isnan(block).any(1)
             values = np.where(nothing, np.nan, block.argmax(1))
         else:
-            values = _number(feature, block[:, 0], c, s)
+            values = _number(feature, block[:, 0], c, s, decimals.get(feature.name))
             if known is not None and not feature.levelled:
                 values = known.numbers(feature.name, block[:, 0], values)
         column = None if old is None else old[feature.name]
@@ -93,7 +93,18 @@ def decode(
     return answer
 
 
-def _number(feature: Feature, x: np.ndarray, center: float, scale: float) -> np.ndarray:
+def _decimals(
+    features: Sequence[Feature], center: np.ndarray, scale: np.ndarray, x: np.ndarray
+) -> dict[str, np.ndarray]:
+    """By name the shortest decimals [N] of the features without a grid, for all of them at once."""
+    first = np.cumsum([0, *(feature.columns for feature in features)])
+    own = [f for f, feature in enumerate(features) if not feature.levelled and not feature.grid]
+    block, c, s = x[:, first[own]], center[own], scale[own]
+    found = shortest(block.astype(np.float64) * s + c, block, c, s)
+    return {features[f].name: found[:, i] for i, f in enumerate(own)}
+
+
+def _number(feature: Feature, x: np.ndarray, center: float, scale: float, decimals: np.ndarray | None) -> np.ndarray:
     """[N] float64: raw values, or positions, of the coordinates x [N], within the range and on the grid."""
     raw, (low, high) = x.astype(np.float64) * scale + center, feature.range
     if feature.levelled:
@@ -102,7 +113,7 @@ def _number(feature: Feature, x: np.ndarray, center: float, scale: float) -> np.
         points = feature.origin + np.rint((raw - feature.origin) / feature.grid) * feature.grid
         whole = float(feature.grid).is_integer() and float(feature.origin).is_integer()
         return np.clip(points if whole else rounded(points), low, high)  # 0.3, not 3 * 0.1
-    values = np.clip(shortest(raw, x, center, scale), low, high)
+    values = np.clip(raw if decimals is None else decimals, low, high)
     for end in (low, high):
         if np.isfinite(end):
             values = np.where(x == np.asarray((end - center) / scale).astype(x.dtype), end, values)

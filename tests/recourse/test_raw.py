@@ -246,7 +246,7 @@ def test_differences_ask_about_rows() -> None:
     near = near[TABLE["income"][near] < TABLE["income"][7]][:4]
     result = invjax.solve(
         model, DATA.x[near], np.zeros(4, int), target=np.ones(4, int), space=SPACE,
-        method=PGD(eps=3.0, steps=2, step_size=0.8), evaluator=antithetic(scale=1.0, coordinates=True),
+        method=PGD(eps=1.6, steps=2, step_size=0.8), evaluator=antithetic(scale=1.0, coordinates=True),
     )  # fmt: skip
     assert (np.asarray(result.status) == Status.FOUND).any()
     for table in asked:
@@ -268,7 +268,7 @@ def test_a_predictor_that_raises_is_one_line(caplog: pytest.LogCaptureFixture) -
     ways = {
         "solve": lambda: invjax.solve(
             model, x, np.zeros(4, int), target=np.ones(4, int), space=SPACE,
-            method=PGD(eps=3.0, steps=2, step_size=0.8), evaluator=antithetic(scale=1.0, coordinates=True),
+            method=PGD(eps=1.6, steps=2, step_size=0.8), evaluator=antithetic(scale=1.0, coordinates=True),
         ),
         "alone": lambda: model(x),
         "a list": lambda: map_rows(_call, model, x, batch=4),
