@@ -28,7 +28,7 @@ from invjax import projections
 from invjax import prox as maps
 from invjax.core.errors import check_choice
 from invjax.core.groups import Axis, Grouping, grouping
-from invjax.core.numerics import safe_sqrt
+from invjax.core.numerics import at_least_float32, safe_sqrt
 from invjax.types import Array, ArrayLike
 
 
@@ -64,8 +64,8 @@ class Penalty:
     axis: Axis = dataclasses.field(default=None, metadata={"static": True})
 
     def value(self, u: ArrayLike) -> Array:
-        """g(u), or infinity outside the box (up to a few roundings). u: [*S] -> []."""
-        u = maps.as_float(u)
+        """g(u), or infinity outside the box (up to a few roundings). u: [*S] -> [], at least float32."""
+        u = at_least_float32(maps.as_float(u))
         z = u if self.shift is None else u + maps.floats_like(u, self.shift)
         inside = jnp.ones((), bool)
         slack = 8 * jnp.finfo(u.dtype).eps * (1 if self.shift is None else 1 + jnp.abs(maps.floats_like(u, self.shift)))

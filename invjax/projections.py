@@ -16,10 +16,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from invjax.core.balls import fitting
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
 from invjax.core.numerics import safe_divide, safe_norm
 from invjax.core.ranks import largest
-from invjax.prox import as_float, bisect, floats_like, keep_nan
+from invjax.prox import as_float, bisect, floats_like, keep_nan, summing
 from invjax.types import Array, ArrayLike
 
 
@@ -40,6 +41,7 @@ def linf_ball(
     )
 
 
+@summing
 def l2_ball(
     v: ArrayLike, radius: ArrayLike, *, lower: ArrayLike | None = None, upper: ArrayLike | None = None
 ) -> Array:
@@ -52,7 +54,7 @@ def l2_ball(
     if lower is None and upper is None:
         norm = safe_norm(v)
         outside = norm > radius
-        return jnp.where(outside, v * (radius / jnp.where(outside, norm, jnp.ones_like(norm))), v)
+        return _fitted(jnp.where(outside, v * (radius / jnp.where(outside, norm, jnp.ones_like(norm))), v), radius)
 
     low, high = floats_like(v, lower, -math.inf), floats_like(v, upper, math.inf)
     clipped = jnp.clip(v, low, high)
@@ -71,9 +73,15 @@ def l2_ball(
     excess = jnp.sum(jnp.where(free, jnp.square(t * v), jnp.square(bound))) - radius * radius
     t = t - safe_divide(excess, slope)
     limited = jnp.where(radius > 0, jnp.clip(t * v, low, high), zero)
-    return keep_nan(v, jnp.where(inside, clipped, limited))
+    return _fitted(keep_nan(v, jnp.where(inside, clipped, limited)), radius)
 
 
+def _fitted(u: Array, radius: Array) -> Array:
+    """Within the l2 radius to the last bit: a few roundings shorter where u is as long as that."""
+    return u * jax.lax.stop_gradient(fitting(u, radius))
+
+
+@summing
 def l1_ball(
     v: ArrayLike, radius: ArrayLike, *, lower: ArrayLike | None = None, upper: ArrayLike | None = None
 ) -> Array:
@@ -97,6 +105,7 @@ def l1_ball(
     return keep_nan(v, jnp.where(inside, clipped, jnp.where(magnitude > 0, side * magnitude, jnp.zeros_like(v))))
 
 
+@summing
 def simplex(v: ArrayLike, total: ArrayLike = 1.0, *, axis: Axis = None) -> Array:
     """On ``{u >= 0, Σ u = total}``, total > 0: the sum over all coordinates, or along ``axis`` (each slice its own).
 
@@ -112,6 +121,7 @@ def coordinate_subspace(v: ArrayLike, support: ArrayLike) -> Array:
     return jnp.where(jnp.broadcast_to(jnp.asarray(support, bool), v.shape), v, jnp.zeros_like(v))
 
 
+@summing
 def top_m(v: ArrayLike, m: ArrayLike, *, lower: ArrayLike | None = None, upper: ArrayLike | None = None) -> Array:
     """On ``{‖u‖_0 <= m}``, or its intersection with a box. m: [] int, traced.
 
@@ -124,6 +134,7 @@ def top_m(v: ArrayLike, m: ArrayLike, *, lower: ArrayLike | None = None, upper: 
     return _top(v, m, lower, upper, everyone)
 
 
+@summing
 def top_m_groups(
     v: ArrayLike,
     m: ArrayLike,

@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,19 @@ import jax.numpy as jnp
 from invjax.core.errors import BadArgument
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
 from invjax.core.groups import patch_groups as patch_groups  # part of the public face of this module
-from invjax.core.numerics import safe_divide
+from invjax.core.numerics import at_least_float32, narrowed_towards, safe_divide
 from invjax.types import Array, ArrayLike
+
+
+def summing(function: Callable[..., Array]) -> Callable[..., Array]:
+    """A map ``(v, ...) -> [*S]`` that sums over v: of v in 16 bits it is computed in float32, and rounded towards 0."""
+
+    @functools.wraps(function)
+    def call(v: ArrayLike, *args: Any, **options: Any) -> Array:
+        v = as_float(v)
+        return narrowed_towards(function(at_least_float32(v), *args, **options), jnp.zeros_like(v))
+
+    return call
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -86,6 +98,7 @@ def zero_weight(magnitude: ArrayLike, p: float) -> Array:
 # ---------------------------------------------------------------------------------------------------------------------
 # Groups
 # ---------------------------------------------------------------------------------------------------------------------
+@summing
 def group_l2(
     v: ArrayLike,
     w: ArrayLike,
@@ -134,6 +147,7 @@ def group_l2(
     return keep_nan(v, jnp.where(ops.spread(alive), jnp.clip(ops.spread(t) * v, low, high), jnp.zeros_like(v)))
 
 
+@summing
 def group_l0(
     v: ArrayLike,
     w: ArrayLike,

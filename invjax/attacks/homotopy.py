@@ -160,7 +160,7 @@ def zero_lambda(problem: Problem, config: Homotopy, grad: Array, size: Array) ->
 
 
 def _ask(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState) -> Array:
-    return to_data(problem, state.asked, SIGNED)
+    return to_data(problem, state.asked, SIGNED, config.eps)
 
 
 def _loss(ctx: Context, problem: Problem, config: Homotopy, state: Any, point: Array, logits: Array) -> Array:
@@ -209,7 +209,8 @@ def _probe(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyStat
 
     def one(size: Array, level: Array) -> Array:
         u = proximal_map(problem, config, state.asked - size * state.grad, size * state.lam, limit)
-        return to_data(problem, jnp.where(state.mode == POLISH, jnp.clip(state.r, -level, level), u), SIGNED)
+        u = jnp.where(state.mode == POLISH, jnp.clip(state.r, -level, level), u)
+        return to_data(problem, u, SIGNED, config.eps)
 
     return jax.vmap(one)(*_numbers(config, state))
 
@@ -292,7 +293,7 @@ def _apg(
 
 
 def _result(ctx: Context, problem: Problem, config: Homotopy, state: HomotopyState) -> Outcome:
-    return state.best.outcome(state.status, to_data(problem, state.r, SIGNED))
+    return state.best.outcome(state.status, to_data(problem, state.r, SIGNED, config.eps))
 
 
 Homotopy.method = Method("homotopy", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe)

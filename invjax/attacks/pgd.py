@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from invjax import losses, projections
 from invjax.attacks.parts.coordinates import scale, to_data, to_units
+from invjax.core.balls import within_ball
 from invjax.core.config import STATIC, config, require, require_at_least, require_choice
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.solvers.best import Best, nothing
@@ -170,6 +171,8 @@ def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval
     # Drawing costs more than all the rest of a step: it is done only where a start begins.
     point = replace_if(fresh & ~over, partial(_random_point, config, problem), starts, stepped)
     count = jnp.where(fresh, 0, jnp.maximum(state.count, 0) + 1).astype(jnp.int32)
+    if config.eps is not None:
+        point = within_ball(problem.x, point, config.eps, config.norm)
     return PGDState(jnp.where(over, ev.point, point), count, starts, best, status)
 
 

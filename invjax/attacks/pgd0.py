@@ -193,7 +193,8 @@ def _tell(ctx: Context, problem: Problem, config: Config, state: PGD0State, ev: 
     # Drawing costs more than all the rest of a step: it is done only where a start begins.
     v = replace_if(fresh & ~over, partial(_random, problem), starts, v)
     r = project(problem, config, v) if isinstance(config, PGD0) else project_sigma(problem, config, v)
-    point = jnp.where(over, ev.point, to_data(problem, r.astype(v.dtype)))
+    radius = config.eps if isinstance(config, PGD0) else None
+    point = jnp.where(over, ev.point, to_data(problem, r.astype(v.dtype), radius=radius))
     return PGD0State(point, jnp.where(fresh, 0, state.count + 1).astype(jnp.int32), starts, best, status)
 
 

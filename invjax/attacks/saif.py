@@ -91,7 +91,7 @@ def _per_unit(config: SAIF, a: Array) -> Array:
 
 
 def _ask(ctx: Context, problem: Problem, config: SAIF, state: SAIFState) -> Array:
-    return to_data(problem, state.s * state.p, SIGNED)
+    return to_data(problem, state.s * state.p, SIGNED, config.eps)
 
 
 def _loss(ctx: Context, problem: Problem, config: SAIF, state: SAIFState, point: Array, logits: Array) -> Array:
@@ -133,11 +133,13 @@ def _moved(state: SAIFState, size: Array) -> tuple[Array, Array]:
 
 def _sparse(problem: Problem, config: SAIF, state: SAIFState) -> Array:
     """The iterate with only the k largest entries of s, in data units."""
-    return to_data(problem, projections.top_m(state.s, config.k) * state.p, SIGNED)
+    return to_data(problem, projections.top_m(state.s, config.k) * state.p, SIGNED, config.eps)
 
 
 def _probe(ctx: Context, problem: Problem, config: SAIF, state: SAIFState) -> Array:
-    soft = jax.vmap(lambda size: to_data(problem, jnp.multiply(*_moved(state, size)), SIGNED))(_sizes(config, state))
+    soft = jax.vmap(lambda size: to_data(problem, jnp.multiply(*_moved(state, size)), SIGNED, config.eps))(
+        _sizes(config, state)
+    )
     return jnp.concatenate([_sparse(problem, config, state)[None], soft])
 
 

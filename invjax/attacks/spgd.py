@@ -176,7 +176,7 @@ def _tell(ctx: Context, problem: Problem, config: SparsePGD, state: SparsePGDSta
     reached = losses.reached(ev.logits, problem.label, problem.target)
     best = state.best.offer(ev.point, 0.0, reached & ~first)
     status = best.status(first & reached, best.found | (count >= config.steps))
-    point = jnp.where(status != Status.PENDING, ev.point, to_data(problem, r))
+    point = jnp.where(status != Status.PENDING, ev.point, to_data(problem, r, radius=config.eps))
     stale = jnp.where(changed | redraw | first, 0, state.stale + 1).astype(jnp.int32)
     return SparsePGDState(point, p, m, chosen, stale, count, best, status)
 

@@ -131,7 +131,7 @@ def _init(ctx: Context, problem: Problem, config: StrAttack) -> StrAttackState:
 
 
 def _ask(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState) -> Array:
-    return to_data(problem, state.admm.z, SIGNED)
+    return to_data(problem, state.admm.z, SIGNED, config.eps)
 
 
 def _loss(ctx: Context, problem: Problem, config: StrAttack, state: Any, point: Array, logits: Array) -> Array:
@@ -172,7 +172,7 @@ def _tell(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackSta
 
 
 def _probe(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState) -> Array:
-    return to_data(problem, state.y, SIGNED)[None]
+    return to_data(problem, state.y, SIGNED, config.eps)[None]
 
 
 def support(r: Array, dropped: Array | float) -> Array:
@@ -212,7 +212,7 @@ def _tell_probe(
 
 
 def _result(ctx: Context, problem: Problem, config: StrAttack, state: StrAttackState) -> Outcome:
-    return state.best.outcome(state.status, to_data(problem, state.y, SIGNED))
+    return state.best.outcome(state.status, to_data(problem, state.y, SIGNED, config.eps))
 
 
 StrAttack.method = Method("strattack", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe)

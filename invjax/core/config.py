@@ -72,6 +72,18 @@ def require_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
     require(owner, name, lambda value: value in choices, f"one of {', '.join(map(repr, choices))}")
 
 
+def inwards(owner: Any, dtype: Any) -> Any:
+    """``owner`` with its radius ``eps``, where it is a Python number, rounded down to ``dtype`` instead of to nearest.
+
+    A point within the rounded radius is then within the radius that was given.
+    """
+    eps = getattr(owner, "eps", None)
+    if not dataclasses.is_dataclass(owner) or isinstance(owner, type) or not isinstance(eps, float):
+        return owner
+    near = np.asarray(eps, dtype)
+    return dataclasses.replace(owner, eps=np.nextafter(near, near.dtype.type(0)) if float(near) > eps else near)
+
+
 def typed(owner: Any) -> Any:
     """``owner`` with each number in the type of its field's default: ``eps=1`` is ``eps=1.0``, not another program.
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from invjax.core.config import typed
+from invjax.core.config import inwards, typed
 from invjax.core.errors import BadArgument, check_key, warn
 from invjax.core.host import host_errors
 from invjax.core.logits import as_logits_fn
@@ -91,7 +91,8 @@ def prepare(
     label, density, key = automatic("label", label), automatic("density", density), automatic("key", key)
     problems, single = checks.make_problems(network, automatic("x", x), label, space=space, **problem)
     checks.check_unmixed(network, problems)
-    config = strong(typed(method), wide(problems.x.dtype))
+    dtype = wide(problems.x.dtype)
+    config = strong(inwards(typed(method), dtype), dtype)
     _advise(method, problems, space)
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
     return Prepared(Context(network, density, constraints), problems, config, chosen, check_key(key), single)

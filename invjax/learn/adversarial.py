@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.attacks.pgd import BALLS, PGD, direction, random_in_ball
+from invjax.core.balls import within_ball
 from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.core.errors import check_key
 from invjax.engine import solve
@@ -69,6 +70,7 @@ class Adversary:
 
         def inside(point: Array) -> Array:
             ball = x + jax.vmap(lambda r: BALLS[self.norm](r, eps))(point - x)
+            ball = jax.vmap(lambda x, point: within_ball(x, point, eps, self.norm))(x, ball)
             return jnp.clip(ball, self.lower, self.upper).astype(x.dtype)
 
         def climb(_: Any, point: Array) -> Array:

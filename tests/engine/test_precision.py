@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax import attacks, counterfactuals
+from invjax import BadArgument, attacks, counterfactuals, metrics, penalties, projections
+from invjax.core import windows
 from invjax.densities import fit_kde
 from invjax.engine.lanes import start, step
 from invjax.engine.solve import prepare
@@ -65,3 +66,44 @@ def test_states_of_counterfactuals(name: str) -> None:
     people = cf_helpers.census(2)
     if name in ("s-cfe", "dice-genetic"):
         traced(people.task.x, counterfactuals.make(name), space=people.space)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
+def test_pgd_stays_in_its_ball(dtype: Any, norm: str) -> None:
+    """As measured in float64 from the arrays, whatever the dtype; and the success of float32 at 64 pixels a side."""
+    net, rng = linear((64, 64, 3)), np.random.default_rng(1)
+    x = rng.uniform(size=(4, 64, 64, 3)).astype(dtype)
+    label = np.asarray(net(jnp.asarray(x, jnp.float32))).argmax(1)
+    for eps in (0.02, 0.0713) if norm == "linf" else (3.0, 0.777):
+        attack = attacks.PGD(eps=eps, step_size=eps / 4, steps=6, norm=norm, restarts=2)
+        result = invjax.solve(net, x, label, method=attack, progress=False)
+        assert result.x.dtype == dtype
+        for point in (result.x, result.attempt):
+            r = (np.asarray(point).astype(np.float64) - x.astype(np.float64)).reshape(4, -1)
+            assert (np.linalg.norm(r, np.inf if norm == "linf" else 2, axis=1) <= eps).all()
+        assert result.found.all() or eps == 0.777
+
+
+def test_many_pixels() -> None:
+    """300 × 300 changed pixels, more than float16 can count and bfloat16 can tell apart."""
+    x = np.full((1, 300, 300, 1), 0.25)
+    for dtype in (jnp.float16, jnp.bfloat16):
+        r = jnp.asarray(x[0], dtype)
+        assert float(penalties.l0(1.0).value(r)) == float(penalties.group_l0(1.0, axis=-1).value(r)) == 90_000
+        assert float(penalties.l1(1.0).value(r)) == 22_500
+        assert float(penalties.group_l2(1.0).value(r)) == 75
+        assert int(windows.window_count(windows.changed(r))) == int(metrics.d20(r)) == 293**2
+        assert int(metrics.changed_pixels(r)) == 90_000
+        assert float(metrics.l2(r)) == 75
+        for ball, length in ((projections.l2_ball, 2), (projections.l1_ball, 1)):
+            u = ball(r, 8.0)
+            assert u.dtype == dtype
+            assert 7.5 < np.linalg.norm(np.asarray(u).astype(np.float64).reshape(-1), length) <= 8
+        assert int((projections.top_m(r, 70_000) != 0).sum()) == 70_000
+
+
+def test_a_table_needs_32_bits() -> None:
+    people = cf_helpers.census(2)
+    with pytest.raises(BadArgument, match="float32 or float64"):
+        traced(people.task.x.astype(np.float16), counterfactuals.SCFE(), space=people.space)

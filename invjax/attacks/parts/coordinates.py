@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from invjax.core.balls import within_ball
 from invjax.core.numerics import safe_divide
 from invjax.types import Array, ArrayLike, Problem
 
@@ -22,9 +23,19 @@ def scale(problem: Problem, span: float = 1.0) -> Array:
     return jnp.broadcast_to(jnp.where(jnp.isfinite(wide), wide, jnp.ones_like(wide)), problem.x.shape)
 
 
-def to_data(problem: Problem, r: Array, span: float = 1.0) -> Array:
-    """``x + scale · r``, in data units. [*S]"""
-    return problem.x + scale(problem, span) * r
+def to_data(problem: Problem, r: Array, span: float = 1.0, radius: ArrayLike | None = None) -> Array:
+    """``x + scale · r``, in data units. [*S]
+
+    radius: bound on every |r|, which the point then obeys exactly; from ``span`` on only the box limits it.
+    """
+    width = scale(problem, span)
+    point = problem.x + width * r
+    if radius is None:
+        return point
+    bound = jnp.asarray(radius, width.dtype) * width
+    exact = jnp.frexp(width)[0] == 0.5  # a power of two
+    bound = jnp.where(exact, bound, jnp.nextafter(bound, jnp.zeros_like(bound)))
+    return within_ball(problem.x, point, jnp.where(radius >= span, jnp.full_like(bound, jnp.inf), bound), "linf")
 
 
 def to_units(problem: Problem, point: Array, span: float = 1.0) -> Array:
