@@ -54,7 +54,8 @@ def l2_ball(
     if lower is None and upper is None:
         norm = safe_norm(v)
         outside = norm > radius
-        return _fitted(jnp.where(outside, v * (radius / jnp.where(outside, norm, jnp.ones_like(norm))), v), radius)
+        u = jnp.where(outside, v * (radius / jnp.where(outside, norm, jnp.ones_like(norm))), v)
+        return u * jax.lax.stop_gradient(fitting(u, radius))  # within the radius to the last bit
 
     low, high = floats_like(v, lower, -math.inf), floats_like(v, upper, math.inf)
     clipped = jnp.clip(v, low, high)
@@ -73,12 +74,7 @@ def l2_ball(
     excess = jnp.sum(jnp.where(free, jnp.square(t * v), jnp.square(bound))) - radius * radius
     t = t - safe_divide(excess, slope)
     limited = jnp.where(radius > 0, jnp.clip(t * v, low, high), zero)
-    return _fitted(keep_nan(v, jnp.where(inside, clipped, limited)), radius)
-
-
-def _fitted(u: Array, radius: Array) -> Array:
-    """Within the l2 radius to the last bit: a few roundings shorter where u is as long as that."""
-    return u * jax.lax.stop_gradient(fitting(u, radius))
+    return keep_nan(v, jnp.where(inside, clipped, limited))
 
 
 @summing

@@ -96,11 +96,9 @@ def test_many_pixels() -> None:
         assert int(windows.window_count(windows.changed(r))) == int(metrics.d20(r)) == 293**2
         assert int(metrics.changed_pixels(r)) == 90_000
         assert float(metrics.l2(r)) == 75
-        for ball, length in ((projections.l2_ball, 2), (projections.l1_ball, 1)):
-            u = ball(r, 8.0)
-            assert u.dtype == dtype
-            assert 7.5 < np.linalg.norm(np.asarray(u).astype(np.float64).reshape(-1), length) <= 8
-        assert int((projections.top_m(r, 70_000) != 0).sum()) == 70_000
+        u = projections.l2_ball(r, 8.0)
+        assert u.dtype == dtype
+        assert 7.5 < np.linalg.norm(np.asarray(u).astype(np.float64)) <= 8
 
 
 def test_a_table_needs_32_bits() -> None:
