@@ -7,7 +7,9 @@ outside for whoever subtracts the stored arrays in float64. What is asked, recor
 from __future__ import annotations
 
 import math
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 
 from invjax.core.numerics import safe_divide, safe_sqrt
@@ -57,6 +59,7 @@ def fitting(r: Array, radius: ArrayLike) -> Array:
     return jnp.where(norm > limit, safe_divide(limit, norm), jnp.ones_like(norm))
 
 
+@partial(jax.jit, inline=True)
 def _sum_by_halves(values: Array) -> Array:
     """Σ values [n] -> []."""
     while values.size > 1:
