@@ -2,7 +2,8 @@
 
     min_r L(f(x + r), t)    (targeted; untargeted: max_r L(f(x + r), y))    s.t. ‖r‖_p <= ε,  x + r in the box     (5)
 
-Stops at the first point that has the wanted class, unless told otherwise.
+Stops at the first point that has the wanted class, unless told otherwise. Points obey the radius exactly, as measured
+from the arrays that are returned (:mod:`invjax.core.balls`).
 
 A radius that is given is in data units, and by default a step has the length 2.5 ε / steps (Madry et al. 2018), so that
 the boundary can be reached from any start. Without a radius, ε is measured in box widths, feature by feature: 8/255 of
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 
 from invjax import losses, projections
 from invjax.attacks.parts.coordinates import scale, to_data, to_units
-from invjax.core.balls import within_ball
+from invjax.core.balls import rounded_down, within_ball
 from invjax.core.config import STATIC, config, require, require_at_least, require_choice
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.solvers.best import Best, nothing
@@ -171,7 +172,10 @@ def _tell(ctx: Context, problem: Problem, config: PGD, state: PGDState, ev: Eval
     # Drawing costs more than all the rest of a step: it is done only where a start begins.
     point = replace_if(fresh & ~over, partial(_random_point, config, problem), starts, stepped)
     count = jnp.where(fresh, 0, jnp.maximum(state.count, 0) + 1).astype(jnp.int32)
-    if config.eps is not None:
+    if config.eps is None:
+        eps, width = rounded_down(DEFAULT_EPS[config.norm], problem.x.dtype), scale(problem)
+        point = within_ball(problem.x, point, eps, config.norm, width)
+    else:
         point = within_ball(problem.x, point, config.eps, config.norm)
     return PGDState(jnp.where(over, ev.point, point), count, starts, best, status)
 

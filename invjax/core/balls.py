@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from invjax.core.numerics import safe_divide, safe_sqrt
 from invjax.types import Array, ArrayLike
@@ -19,7 +21,7 @@ NORMS = ("linf", "l2")
 
 
 def reach(x: Array, radius: ArrayLike) -> tuple[Array, Array]:
-    """The least and the greatest numbers, in the dtype of x, that are within ``radius`` >= 0 of x. [*S] each."""
+    """The least and the greatest numbers, in the dtype of x, that are within ``radius`` >= 0 ([] or [*S]) of x. [*S]"""
     r = jnp.broadcast_to(jnp.asarray(radius, x.dtype), x.shape)
     low, high = x - r, x + r
     # What the rounding of the sums left out is itself a number of that dtype (Knuth's TwoSum).
@@ -35,16 +37,26 @@ def _rest(a: Array, b: Array, total: Array) -> Array:
     return (a - (total - part)) + (b - part)
 
 
-def within_ball(x: Array, point: Array, radius: ArrayLike, norm: str) -> Array:
+def rounded_down(radius: float, dtype: Any) -> np.ndarray:
+    """``radius`` >= 0 in this dtype, rounded down: what obeys the rounded radius obeys the one that was given."""
+    near = np.asarray(radius, dtype)
+    return np.asarray(np.nextafter(near, near.dtype.type(0)) if float(near) > radius else near)
+
+
+def within_ball(x: Array, point: Array, radius: ArrayLike, norm: str, width: Array | None = None) -> Array:
     """``point`` where it is in the ball around x, exactly; else the nearest such point up to a few roundings.
 
-    x, point: [*S]. radius: [] or, for linf, per coordinate. norm: one of NORMS. A clip to a box that holds x afterwards
-    does not leave the ball.
+    x, point: [*S]. radius: []. norm: one of NORMS. width: [*S] what the radius is measured in, feature by feature; by
+    default data units. A clip to a box that holds x afterwards does not leave the ball.
     """
     if norm == "linf":
+        if width is not None:  # the product is rounded, unless the width is a power of two
+            product = jnp.asarray(radius, width.dtype) * width
+            exact = jnp.frexp(width)[0] == 0.5
+            radius = jnp.where(exact, product, jnp.nextafter(product, jnp.zeros_like(product)))
         return jnp.clip(point, *reach(x, radius))
     r = point - x
-    share = fitting(r, radius)
+    share = fitting(r if width is None else safe_divide(r, width), radius)
     shrunk = r * share
     inside = jnp.clip(x + shrunk, *reach(x, jnp.abs(shrunk)))  # no coordinate is rounded away from x
     return jnp.where(share < 1, inside, point)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import numpy as np
 
+from invjax.core.balls import rounded_down
 from invjax.core.errors import BadArgument, check
 
 C = TypeVar("C", bound=type)
@@ -80,8 +81,7 @@ def inwards(owner: Any, dtype: Any) -> Any:
     eps = getattr(owner, "eps", None)
     if not dataclasses.is_dataclass(owner) or isinstance(owner, type) or not isinstance(eps, float):
         return owner
-    near = np.asarray(eps, dtype)
-    return dataclasses.replace(owner, eps=np.nextafter(near, near.dtype.type(0)) if float(near) > eps else near)
+    return dataclasses.replace(owner, eps=rounded_down(eps, dtype))
 
 
 def typed(owner: Any) -> Any:

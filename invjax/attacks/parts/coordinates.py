@@ -32,11 +32,9 @@ def to_data(problem: Problem, r: Array, span: float = 1.0, radius: ArrayLike | N
     point = problem.x + width * r
     if radius is None:
         return point
-    radius = jnp.asarray(radius, width.dtype)
-    bound = radius * width
-    exact = jnp.frexp(width)[0] == 0.5  # a power of two
-    bound = jnp.where(exact, bound, jnp.nextafter(bound, jnp.zeros_like(bound)))
-    return within_ball(problem.x, point, jnp.where(radius >= span, jnp.full_like(bound, jnp.inf), bound), "linf")
+    bound = jnp.asarray(radius, width.dtype)
+    kept = within_ball(problem.x, point, bound, "linf", width)
+    return jnp.where(bound >= span, point, kept)
 
 
 def to_units(problem: Problem, point: Array, span: float = 1.0) -> Array:
