@@ -375,11 +375,15 @@ def run(task: nets.Task, config: Any, **options: Any) -> Result:
     return invjax.solve(task.net, task.x, task.label, method=config, lanes=COUNT, progress=False, **options)
 
 
-def saturated() -> np.ndarray:
-    """Eight pictures of black and white pixels, eight black ones, eight white ones."""
-    bits = np.random.default_rng(5).uniform(size=(COUNT, *nets.SMALL)) < 0.5
-    bits[8:16], bits[16:] = False, True
-    return np.where(bits, HIGH, LOW).astype(np.float32)
+def saturated() -> tuple[np.ndarray, np.ndarray]:
+    """Six pictures of black and white pixels, six black ones, six white ones; six of which only such pixels may change.
+
+    (x, mask)
+    """
+    rng = np.random.default_rng(5)
+    bits, mask = rng.uniform(size=(2, COUNT, *nets.SMALL)) < 0.5
+    bits[6:12], bits[12:18], mask[:18] = False, True, True
+    return np.where(mask, np.where(bits, HIGH, LOW), base().x + LOW).astype(np.float32), mask
 
 
 def classes_of(net: invjax.LogitsModel, x: np.ndarray) -> np.ndarray:
@@ -388,31 +392,17 @@ def classes_of(net: invjax.LogitsModel, x: np.ndarray) -> np.ndarray:
 
 @main
 def test_sides_of_the_box(name: str) -> None:
-    """Every pixel stands at a side. What moves inwards is free: no attack stays at the clean image."""
-    x, net = saturated(), base().net
-    config = dataclasses.replace(make(name), **STRONG.get(name, {}))
-    result = run(base()._replace(x=x, label=classes_of(net, x)), config, bounds=(LOW, HIGH))
-    moved = (np.asarray(result.attempt) != x).reshape(COUNT, -1).any(1)
-    if name == "sigma-map":  # flat pictures have no texture, and by (2) nothing else may change
-        moved[8:] = True
-    assert moved.all()
-    if config.method.needs_grad:
-        found = (np.asarray(result.status) == Status.FOUND).reshape(3, 8).mean(1)
-        assert (found[: 1 if name == "sigma-map" else 3] >= 0.75).all(), found
-
-
-@slowly
-def test_mask_of_pixels_at_the_sides(name: str) -> None:
-    """Only pixels at a side may change; the others are in between."""
-    rng = np.random.default_rng(3)
-    mask = rng.uniform(size=base().x.shape) < 0.6
-    x = np.where(mask, saturated()[rng.permutation(COUNT) % 8], base().x + LOW).astype(np.float32)
-    task = base()._replace(x=x, label=classes_of(base().net, x))
-    config = dataclasses.replace(make(name), **STRONG.get(name, {}))
-    result = run(task, config, mask=mask, bounds=(LOW, HIGH))
+    """Every free pixel stands at a side. What moves inwards is free: no attack stays at the clean image."""
+    (x, mask), config = saturated(), dataclasses.replace(make(name), **STRONG.get(name, {}))
+    result = run(base()._replace(x=x, label=classes_of(base().net, x)), config, mask=mask, bounds=(LOW, HIGH))
     moved = (np.asarray(result.attempt) != x).reshape(COUNT, -1)
-    assert moved.any(1).all()
     assert not moved[~mask.reshape(COUNT, -1)].any()
+    # By (2) of the sigma-map nothing may change in flat pictures, which have no texture.
+    flat = np.arange(COUNT) // 6 % 3 > 0 if name == "sigma-map" else np.zeros(COUNT, bool)
+    assert (moved.any(1) | flat).all()
+    if config.method.needs_grad:
+        found = (np.asarray(result.status) == Status.FOUND) | flat
+        assert (found.reshape(4, 6).mean(1)[:3] > 0.6).all(), found  # behind a mask there need be no answer
 
 
 # Those that search for the weight of the loss come to any scale of it, in as many trials as that takes.
@@ -434,8 +424,10 @@ def test_multiples_of_the_logits(name: str) -> None:
     if name in ("gse-released", "gse-published"):
         return
     config = dataclasses.replace(make(name), **SEARCHED.get(name, {}))
+    ordinary = run(base(), config) if name in SEARCHED else batch(name, False)
     plain, large, small = (
-        (np.asarray(run(scaled(f), config).status) == Status.FOUND).mean() for f in (20.0, 20_000.0, 0.02)
+        (np.asarray(one.status) == Status.FOUND).mean()
+        for one in (ordinary, run(scaled(1000), config), run(scaled(0.001), config))
     )
     assert plain > 0.5
     assert abs(large - plain) <= 1 / 8, (plain, large)
@@ -455,9 +447,9 @@ def test_a_class_ruled_out(name: str) -> None:
     """A logit of −infinity: as a class that never wins; and asked for, it is not found, and nothing else happens."""
     task = without(-np.inf)
     result = solve(task, name, lanes=COUNT, target=None)
-    never = solve(without(-1e6), name, lanes=COUNT, target=None)
     assert (np.asarray(result.status) != Status.NONFINITE).all()
-    if name not in ("jsma", "corner-search"):  # they look at all classes, also those that never win
+    if name in KINDS:
+        never = solve(without(-1e6), name, lanes=COUNT, target=None)
         np.testing.assert_array_equal(result.status, never.status)
         np.testing.assert_array_equal(result.x, never.x)
     asked = solve(task, name, lanes=COUNT, target=np.zeros(COUNT, np.int32))
