@@ -46,6 +46,7 @@ from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 DIRECT, GRADUATED, POLISH, EXCHANGE, END = range(5)
 NO_LIMIT = 2**30  # as max_changes: all features
 PROBES = 6  # neighbours in a discrete A(x) that are probed per step
+BEYOND = 1e-3  # logits beyond the margin that a step aims at
 WARM = 12  # steps that the graduated descent takes to come down to m features
 
 
@@ -176,7 +177,7 @@ def _ask(ctx: Context, problem: Problem, config: SCFE, state: SCFEState) -> Arra
 
 def _loss(ctx: Context, problem: Problem, config: SCFE, state: SCFEState, point: Array, logits: Array) -> Array:
     # A tenth more than the margin: the linearisation ends on the boundary, and rounding must not decide.
-    return shortfall(problem, logits, 1.1 * config.kappa + 1e-3, config.probability)
+    return shortfall(problem, logits, 1.1 * config.kappa + BEYOND, config.probability)
 
 
 def _limit(config: SCFE, phase: Array, count: Array, features: int) -> tuple[Array, Array]:
@@ -195,7 +196,10 @@ def _tell(ctx: Context, problem: Problem, config: SCFE, state: SCFEState, ev: Ev
     aim = jnp.where(first, losses.wanted(ev.logits, problem.label, problem.target), state.aim)
 
     smooth, slope = jax.value_and_grad(lambda u: _smooth(ctx, problem, config, aim, u))(ev.point)
-    asked = Here(ev.point, ev.value, ev.grad, smooth, slope, _charge(row, config, ev.point))
+    # Where the logits are so flat that BEYOND is a long way, a hundredth of a unit of x has to do.
+    beyond = jnp.minimum(jnp.asarray(BEYOND, dtype), 0.01 * jnp.max(jnp.abs(ev.grad)))
+    gap = ev.value - (BEYOND - beyond)
+    asked = Here(ev.point, gap, ev.grad, smooth, slope, _charge(row, config, ev.point))
 
     best = state.best
     changes = row.changed(ev.point)

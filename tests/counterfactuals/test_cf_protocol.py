@@ -6,6 +6,7 @@ Without constraints. That no method leaves a feature space: tests/test_cf_spaces
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from functools import cache
 from typing import Any
 
@@ -166,6 +167,32 @@ def test_nothing_to_go_by(name: str) -> None:
     assert (np.asarray(result.status) == (Status.NOT_FOUND if pulled else Status.NO_GRADIENT)).all()
     assert np.isfinite(np.asarray(result.attempt)).all()
     np.testing.assert_array_equal(result.x, given.x)
+
+
+@every
+def test_a_class_ruled_out(name: str) -> None:
+    """A logit of −infinity is as a class that never wins; as a target it is NOT_FOUND."""
+    params, answers = task().net.params, []
+    for bias in (-np.inf, -1e6):
+        net = invjax.LogitsModel({**params, "b2": params["b2"] + np.float32([bias, 0, 0])}, task().net.apply)
+        label = np.asarray(net(task().x)).argmax(1).astype(np.int32)
+        given = task()._replace(net=net, label=label, target=3 - label)
+        answers.append(solve(name, given=given))
+    nets.same(*answers)
+    assert (np.asarray(answers[0].status) == Status.FOUND).any()
+    asked = solve(name, given=given._replace(net=net, target=np.zeros_like(label)))
+    assert (np.asarray(asked.status) == Status.NOT_FOUND).all()
+
+
+def test_small_logits() -> None:
+    """A thousandth of the logits, and κ = 0: S-CFE finds as many."""
+    params, config = task().net.params, dataclasses.replace(CONFIGS["s-cfe"], kappa=0.0)
+    small = {**params, "w2": params["w2"] / 1000, "b2": params["b2"] / 1000}
+    found = [
+        (np.asarray(solve("s-cfe", config, given).status) == Status.FOUND).sum()
+        for given in (task(), task()._replace(net=invjax.LogitsModel(small, task().net.apply)))
+    ]
+    assert found[1] >= found[0] > 0
 
 
 @every

@@ -84,7 +84,9 @@ def step(
 
     free = choosing(zero)
     need = jnp.maximum(linear(free), zero)
-    square = jnp.square(normal)
+    # A value at a side of its range that would have to move outwards closes nothing of the gap.
+    inwards = jnp.where(normal > 0, point > row.lower, point < row.upper)
+    square = jnp.square(jnp.where(inwards, normal, jnp.zeros_like(normal)))
     slope = jnp.minimum(jnp.sum(square), max_changes.astype(gap.dtype) * jnp.max(square))
     unit = safe_divide(need, size * slope)
     tolerance = 1e-6 * (1 + jnp.abs(gap))
