@@ -134,6 +134,27 @@ def test_control(task: nets.Task) -> None:
     np.testing.assert_array_equal(make(task, noise, shard=7).x, made.x)
 
 
+def _tilted(*arguments: Any) -> Any:
+    """Prefers class 0, as the network itself does not."""
+    seen = invjax.white_box(*arguments)
+    return seen._replace(logits=seen.logits.at[..., 0].add(2.4))
+
+
+def test_control_seen_through_an_evaluator(task: nets.Task, tmp_path: Path) -> None:
+    """It decides who has moved, and another one is another run."""
+
+    def brighter(x: Any, label: Any, target: Any, keys: Any) -> Any:
+        return x + 0.3
+
+    made = make(task, brighter, evaluator=_tilted, out=tmp_path)
+    bare = np.asarray(task.net(made.x))
+    tilted = bare + 2.4 * (np.arange(CLASSES) == 0)
+    np.testing.assert_array_equal(tilted.argmax(1) == made.y, made.status == Status.FOUND)
+    assert (tilted.argmax(1) != bare.argmax(1)).any(), "the evaluator must matter"
+    with pytest.raises(ValueError, match="holds a run with another generator"):
+        make(task, brighter, out=tmp_path)
+
+
 def test_pixels(task: nets.Task) -> None:
     """uint8 images are the floats they stand for."""
     pixels = np.round(255 * task.x).astype(np.uint8)
