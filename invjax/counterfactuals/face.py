@@ -184,7 +184,7 @@ def face(
                 path.append(int(before[path[-1]]))
             paths[n] = np.array(path[::-1])
     zeros = np.zeros(count, np.int32)
-    return Paths(query.result(found, status, zeros, zeros + 1, found.copy()), paths, lengths)
+    return Paths(query.result(found, status, zeros, zeros + 1, found.copy(), probability), paths, lengths)
 
 
 def _joined(query: Query, nodes: np.ndarray, rows: np.ndarray, edges: Edges) -> Edges:

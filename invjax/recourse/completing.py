@@ -38,9 +38,9 @@ def complete(plan: Plan, rows: AskedRows, verdicts: Verdicts, **options: Any) ->
         verdicts, count = _by_differences(plan, rows, verdicts, left, **options)
         words["differences"] = f"of the model itself, for the {len(left)} rows still left: {count} answers"
     found = np.flatnonzero(verdicts.status == Status.FOUND)
-    same = agreement_at(plan.network, verdicts.x[found], rows.target[found]) if len(found) else None
+    same = agreement_at(plan.network, verdicts.x[found], rows.target[found], plan.probability) if len(found) else None
     if same is not None:
-        words["agreement at the answers"] = f"the network that imitates names the target at {same} of {len(found)}"
+        words["agreement at the answers"] = f"the network that imitates sees one in {same} of {len(found)}"
     return verdicts, words
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from invjax.constraints import FeatureSpace
 from invjax.data.tables.table import TabularData
 from invjax.engine.blackbox import Antithetic, antithetic, surrogate
-from invjax.recourse.judging import classes_of
+from invjax.recourse.judging import there
 from invjax.recourse.raw import difference_steps, logits_of, logits_of_table, rows_of
 from invjax.types import Evaluator
 
@@ -41,17 +41,20 @@ def differences(space: FeatureSpace, model: Any) -> Antithetic:
     return antithetic(samples=max(16, space.width), scale=scale)
 
 
-def chosen_gradient(data: TabularData, network: Any, evaluator: Evaluator, train: np.ndarray) -> Gradient:
+def chosen_gradient(
+    data: TabularData, network: Any, evaluator: Evaluator, train: np.ndarray, probability: float | None = None
+) -> Gradient:
     """``evaluator``, or differences where it is the surrogate's and the surrogate does not agree with the model.
 
-    train: rows of the table, of which 500 are looked at, and 500 around them.
+    train: rows of the table, of which 500 are looked at, and 500 around them. probability: what an answer must have;
+    None: the target must win.
     """
     if isinstance(evaluator, Antithetic):
         return Gradient(evaluator, "differences of the model")
     beside = getattr(network, "surrogate", None)
     if evaluator is not surrogate or beside is None:
         return Gradient(evaluator, "")
-    same, count = _agreement(data, network, beside, train)
+    same, count = _agreement(data, network, beside, train, probability)
     seen = f"the same class on {_percent(same)} of {count} rows at and around the training rows"
     if same >= ENOUGH:
         return Gradient(evaluator, f"a network that imitates the model, {seen}")
@@ -59,13 +62,15 @@ def chosen_gradient(data: TabularData, network: Any, evaluator: Evaluator, train
     return Gradient(differences(data.space, network), words)
 
 
-def agreement_at(network: Any, x: np.ndarray, classes: np.ndarray) -> int | None:
-    """At how many points [n, D] the network beside the model names these classes [n]; None without one."""
+def agreement_at(network: Any, x: np.ndarray, target: np.ndarray, probability: float | None) -> int | None:
+    """For how many points [n, D] the network beside the model sees an answer, too; None without one."""
     beside = getattr(network, "surrogate", None)
-    return None if beside is None else int((classes_of(logits_of(beside, x)) == classes).sum())
+    return None if beside is None else int(there(logits_of(beside, x), target, probability).sum())
 
 
-def _agreement(data: TabularData, network: Any, beside: Any, train: np.ndarray) -> tuple[float, int]:
+def _agreement(
+    data: TabularData, network: Any, beside: Any, train: np.ndarray, probability: float | None
+) -> tuple[float, int]:
     """(1), and on how many rows."""
     draw = np.random.default_rng(0)
     rows = draw.permutation(train)[:_ROWS]
@@ -74,9 +79,12 @@ def _agreement(data: TabularData, network: Any, beside: Any, train: np.ndarray) 
     changed = np.asarray(free)[draw.integers(0, len(free), len(rows))]
     around = {name: np.where(changed == name, others[name], table[name]) for name in data.space.names}
     both = {name: np.concatenate([table[name], around[name]]) for name in data.space.names}
-    said = classes_of(logits_of_table(network, data.space, both))
-    imitated = classes_of(logits_of(beside, data.space.encode(both)))
-    return float((said == imitated).mean()), len(said)
+    said, imitated = logits_of_table(network, data.space, both), logits_of(beside, data.space.encode(both))
+    same = np.ones(len(said), bool)
+    for k in range(len(data.classes)):
+        target = np.full(len(said), k)
+        same &= there(said, target, probability) == there(imitated, target, probability)
+    return float(same.mean()), len(said)
 
 
 def _percent(share: float) -> str:

@@ -108,7 +108,7 @@ def make_plan(
     most = None if most is None or int(most) >= _UNLIMITED else int(most)
     gradient = Gradient(evaluator, "")
     if config is not None and config.method.needs_grad:
-        gradient = chosen_gradient(data, network, evaluator, train)
+        gradient = chosen_gradient(data, network, evaluator, train, probability)
         evaluator = gradient.evaluator
     seen = seen_through(evaluator, network)
     words = {

@@ -129,7 +129,7 @@ def test_what_the_gradient_misses_is_found(task, monkeypatch):
     trusting = explain_rows(data, model, rows, target="yes", method=config, evaluator=surrogate, plausibility=0.0)
     assert "a network that imitates the model, the same class on" in trusting.settings["gradient"]
     assert "answers" in trusting.settings["one change"]
-    assert trusting.settings["agreement at the answers"].startswith("the network that imitates names the target at 0")
+    assert trusting.settings["agreement at the answers"].startswith("the network that imitates sees one in 0")
     plan = make_plan(data, model, config, evaluator=surrogate, plausibility=0.0)
     asked = read_rows(plan, rows, None, "yes")
     todo = asked.question()[0]

@@ -32,6 +32,10 @@ def _early(given: tuple[Context, Array | None], problems: Problem) -> Array:
     return status.astype(jnp.int32)
 
 
+class _Wanted(NamedTuple):
+    probability: float | None
+
+
 class Query(NamedTuple):
     """N rows, their targets, and what they may become."""
 
@@ -53,10 +57,13 @@ class Query(NamedTuple):
         wanted = None if probability is None else jnp.asarray(probability, jnp.float32)
         return np.array(map_rows(_early, (self.ctx, wanted), self.problems, batch=CHUNK, few_shapes=True))
 
-    def result(self, x: Any, status: np.ndarray, evaluations: Any, forwards: Any, attempt: Any) -> Result:
-        """The answers x [N, D] as a Result."""
+    def result(
+        self, x: Any, status: np.ndarray, evaluations: Any, forwards: Any, attempt: Any,
+        probability: float | None = None,
+    ) -> Result:  # fmt: skip
+        """The answers x [N, D] as a Result. probability: as for :meth:`early`."""
         answer = Result(x, x - self.problems.x, status.astype(np.int32), evaluations, forwards, attempt)
-        answer = confirmed(answer, self.ctx, self.problems)
+        answer = confirmed(answer, self.ctx, self.problems, _Wanted(probability))
         return answer.rows(0) if self.single else answer
 
 
