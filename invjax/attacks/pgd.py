@@ -145,13 +145,17 @@ def _stepped(config: PGD, problem: Problem, point: Array, ev: Eval) -> Array:
     widths, eps = config.eps is None, config.eps
     if eps is None:
         eps = jnp.asarray(DEFAULT_EPS[config.norm], problem.x.dtype)
+    # What leads out of the box is no direction: in l2 it would take length from what can move.
+    grad = jnp.where(jnp.where(ev.grad > 0, here > problem.lower, here < problem.upper), ev.grad, 0)
     if config.step_size is not None:
-        moved = here - config.step_size * direction(ev.grad, config.norm)
+        moved = here - config.step_size * direction(grad, config.norm)
     else:
-        grad = ev.grad * scale(problem) if widths else ev.grad
+        grad = grad * scale(problem) if widths else grad
         step = REACH * eps / config.steps * direction(grad, config.norm)
         step = scale(problem) * step if widths else step
         moved = here - step
+    if config.norm == "l2":  # first the box, or the ball would shorten r for what the box then takes away
+        moved = jnp.clip(moved, problem.lower, problem.upper)
     if widths:
         return to_data(problem, BALLS[config.norm](to_units(problem, moved), eps))
     return problem.x + BALLS[config.norm](moved - problem.x, eps)

@@ -405,6 +405,19 @@ def test_sides_of_the_box(name: str) -> None:
         assert (found.reshape(4, 6).mean(1)[:3] > 0.6).all(), found  # behind a mask there need be no answer
 
 
+def _steep(params: Any, x: Any) -> Any:
+    return jnp.stack([jnp.zeros_like(x[:, 0]), x @ params["w"] - params["b"]], axis=1)
+
+
+def test_l2_steps_at_a_side_of_the_box() -> None:
+    """The steepest feature cannot move any more. It takes no length from the others: (1, .3, .3, .3) is in the ball."""
+    net = invjax.LogitsModel({"w": np.float32([30, 1, 1, 1]), "b": np.float32(30.9)}, _steep)
+    config = PGD(eps=0.6, step_size=0.1, steps=40, norm="l2")
+    result = invjax.solve(net, np.float32([1, 0, 0, 0]), 0, target=1, method=config)
+    assert result.status == Status.FOUND
+    assert np.linalg.norm(result.delta) <= 0.6
+
+
 # Those that search for the weight of the loss come to any scale of it, in as many trials as that takes.
 SEARCHED = {name: {"trials": 6, "growth": 20.0} for name in ("ead", "strattack", "sapf")}
 
