@@ -1,0 +1,93 @@
+"""``accelerator``: what this library does on a GPU or TPU, part by part, within a number of minutes.
+
+    python -m benchmarks accelerator --out DIR [--minutes 8]
+
+Parts come in the order of their worth, each with a share of the minutes; what one leaves goes to the next. Every row is
+written to DIR/PART.json at once and DIR/report.md after every part, so that a killed run keeps what it has, and the
+same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from pathlib import Path
+
+import jax
+
+from benchmarks.accelerator.log import Log
+from benchmarks.accelerator.parts import PARTS
+from benchmarks.accelerator.setting import Missing, Setting
+from benchmarks.common import device, pick, versions
+from invjax.core.errors import BadArgument, check_number
+from invjax.core.files import check_folder, write_atomic, writing
+from invjax.data.folder import data_folder
+from invjax.report.text import text_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--out", help="folder of the records; the same command resumes there")
+    parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together")
+    parser.add_argument("--parts", default="all", help=f"all, or some of {', '.join(PARTS)}")
+    parser.add_argument("--data", help="folder of the data, as --pack makes it (default: INVJAX_DATA)")
+    parser.add_argument("--pack", metavar="DIR", help="gather data and wheels in a folder that can travel, and stop")
+    parser.add_argument("--cpu", action="store_true", help="run although there is no accelerator")
+    parser.add_argument("--tiny", action="store_true", help="a few pairs and steps, to see that every part works")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The benchmark of the command line."""
+    data = data_folder() if options.data is None else Path(options.data)
+    if options.data is not None and not data.is_dir():
+        raise BadArgument("data", "be an existing folder", options.data)
+    if options.pack is not None:
+        from benchmarks.accelerator.packing import pack
+
+        print("\n".join(pack(data, options.pack)))
+        return 0
+    check_number("minutes", options.minutes, lambda value: value > 0, "above 0")
+    names = pick("parts", options.parts, PARTS)
+    if options.out is None:
+        raise BadArgument("out", "be the folder of the records")
+    if jax.default_backend() == "cpu" and not options.cpu:
+        raise BadArgument("cpu", "be given where there is no accelerator", hint=f"jax sees {device()}")
+    folder = check_folder(options.out)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    setting = Setting(data, options.tiny)
+    end = time.monotonic() + 60 * options.minutes
+    print(f"{device()}; {', '.join(f'{name} {number}' for name, number in versions().items())}", flush=True)
+    for number, name in enumerate(names):
+        shares = [PARTS[later].share for later in names[number:]]
+        log = Log(folder, name, (end - time.monotonic()) * shares[0] / sum(shares))
+        begin = time.monotonic()
+        _one(name, log, setting)
+        print(f"\n{name}: {PARTS[name].line} ({time.monotonic() - begin:.0f} s)\n{_text(log)}", flush=True)
+        write_atomic(folder / "report.md", _report(folder, names[: number + 1]).encode())
+    print(f"\nwrote {folder / 'report.md'}")
+    return 0
+
+
+def _one(name: str, log: Log, setting: Setting) -> None:
+    """Run a part. What it lacks, or what goes wrong in it, is noted, and the next part has its turn."""
+    try:
+        importlib.import_module(f"benchmarks.accelerator.parts.{PARTS[name].module}").run(log, setting)
+    except Missing as missing:
+        log.note("left out", str(missing))
+    except Exception as error:  # out of memory at some number of lanes: the rows before it count
+        log.note("stopped", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _text(log: Log) -> str:
+    lines = [text_table(log.table())] if log.rows else []
+    return "\n".join([*lines, *(f"{name}: {why}" for name, why in log.notes.items())])
+
+
+def _report(folder: Path, names: list[str]) -> str:
+    """All parts so far as Markdown."""
+    sections = [f"# {device()}", ", ".join(f"{name} {number}" for name, number in versions().items())]
+    for name in names:
+        sections += [f"## {name}", f"{PARTS[name].line}.", f"```\n{_text(Log(folder, name, 0.0))}\n```"]
+    return "\n\n".join(sections) + "\n"
