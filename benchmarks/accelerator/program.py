@@ -19,7 +19,7 @@ import jax
 from benchmarks.accelerator.log import Log
 from benchmarks.accelerator.parts import PARTS
 from benchmarks.accelerator.setting import Missing, Setting
-from benchmarks.common import device, pick, versions
+from benchmarks.common import check_json, device, pick, versions, write_json
 from invjax.core.errors import BadArgument, check_number
 from invjax.core.files import check_folder, write_atomic, writing
 from invjax.data.folder import data_folder
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", default="all", help=f"all, or some of {', '.join(PARTS)}")
     parser.add_argument("--data", help="folder of the data, as --pack makes it (default: INVJAX_DATA)")
     parser.add_argument("--pack", metavar="DIR", help="gather data and wheels in a folder that can travel, and stop")
+    parser.add_argument("--json", help="file for the record of all parts together")
     parser.add_argument("--cpu", action="store_true", help="run although there is no accelerator")
     parser.add_argument("--tiny", action="store_true", help="a few pairs and steps, to see that every part works")
 
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
         print("\n".join(pack(data, options.pack)))
         return 0
+    check_json(options.json)
     check_number("minutes", options.minutes, lambda value: value > 0, "above 0")
     names = pick("parts", options.parts, PARTS)
     if options.out is None:
@@ -66,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
         _one(name, log, setting)
         print(f"\n{name}: {PARTS[name].line} ({time.monotonic() - begin:.0f} s)\n{_text(log)}", flush=True)
         write_atomic(folder / "report.md", _report(folder, names[: number + 1]).encode())
+    parts = {name: Log(folder, name, 0.0).rows for name in names}
+    write_json(options.json, {"benchmark": "accelerator", "parts": parts})
     print(f"\nwrote {folder / 'report.md'}")
     return 0
 

@@ -21,6 +21,7 @@ def run(log: Log, setting: Setting) -> None:
             ready = prepare(setting.resnet20, pairs.x, pairs.label, target=pairs.target, method=GSE())
             compiled = run_batch.lower(*ready.batch(), method=ready.method, evaluator=white_box).compile()
             plan = compiled.memory_analysis()
+            assert plan is not None
             sizes = {
                 "arguments MiB": plan.argument_size_in_bytes, "results MiB": plan.output_size_in_bytes,
                 "intermediate MiB": plan.temp_size_in_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import invjax
@@ -34,7 +35,7 @@ def run(log: Log, setting: Setting) -> None:
         x = given.test_x[drawn]
         if count > len(given.test_x):
             x = np.clip(x + NOISE * rng.normal(size=x.shape).astype(x.dtype), given.lower, given.upper)
-        label = np.asarray(model(x)).argmax(1).astype(np.int32)
+        label = np.asarray(model(jnp.asarray(x))).argmax(1).astype(np.int32)
         for lanes in setting.lanes(*LANES) if count > LANES[0] else (count,):
             name = f"{count:,} rows, {lanes} lanes"
             if not log.todo(name):
