@@ -14,7 +14,7 @@ from invjax.campaign import choose
 from invjax.campaign.pairs import make_pairs
 from invjax.data import open_images
 from invjax.models import load
-from invjax.types import Config, LogitsFn
+from invjax.types import UNTARGETED, Config, LogitsFn
 
 CIFAR10 = "cifar10/test_first_1000.npz"
 RESNET20 = "weights/resnet20_cifar10_gse.safetensors"
@@ -29,11 +29,11 @@ class ImagePairs(NamedTuple):
 
     x: np.ndarray  # [N, H, W, C]
     label: np.ndarray  # [N]
-    target: np.ndarray  # [N]
+    target: np.ndarray | None  # [N]; None: any other class
 
     def first(self, count: int) -> ImagePairs:
         rows = np.resize(np.arange(len(self.label)), count)
-        return ImagePairs(self.x[rows], self.label[rows], self.target[rows])
+        return ImagePairs(self.x[rows], self.label[rows], None if self.target is None else self.target[rows])
 
 
 class Setting:
@@ -101,7 +101,8 @@ class Setting:
 
 def gradient_flops(logits: LogitsFn, pairs: ImagePairs) -> float | None:
     """Floating point operations of one batched input gradient as the compiler counts them; None where it does not."""
-    lowered = bare_gradient.lower(logits, jnp.asarray(pairs.x), jnp.asarray(pairs.label), jnp.asarray(pairs.target))
+    target = np.full_like(pairs.label, UNTARGETED) if pairs.target is None else pairs.target
+    lowered = bare_gradient.lower(logits, jnp.asarray(pairs.x), jnp.asarray(pairs.label), jnp.asarray(target))
     cost: Any = lowered.compile().cost_analysis()
     found = (cost[0] if isinstance(cost, list) else cost or {}).get("flops")
     return float(found) if found else None

@@ -73,15 +73,18 @@ def run(log: Log, setting: Setting) -> None:
     ):
         if not log.todo(f"{name}, {steps} steps", SECONDS):
             continue
-        x, _, target = _inputs(torch, setting, lanes, device, "contiguous")
+        x, label, target = _inputs(torch, setting, lanes, device, "contiguous")
         options = {
-            "sigma_zero": {"num_steps": steps}, "fmn": {"steps": steps, "norm": 0},
-            "pgd_linf": {"steps": steps, "ε": EPS, "random_init": False},
+            "sigma_zero": {"num_steps": steps}, "fmn": {"steps": steps, "norm": 0, "targeted": True},
+            "pgd_linf": {"steps": steps, "ε": EPS, "random_init": False, "targeted": True},
         }[name]  # fmt: skip
-        call = partial(attacks[name], _module(torch, network), x, target, targeted=True, **options)
+        targeted = "targeted" in options  # its sigma-zero is not
+        call = partial(attacks[name], _module(torch, network), x, target if targeted else label, **options)
         seconds, adversarial = _clocked(torch, call)
-        reached = float((network(adversarial).argmax(1) == target).float().mean())
-        ours = setting.timed(setting.resnet20, setting.cifar10, configuration(entry, False, []), lanes, SECONDS)
+        says = network(adversarial).argmax(1)
+        reached = float((says == target if targeted else says != label).float().mean())
+        pairs = setting.cifar10 if targeted else setting.cifar10._replace(target=None)
+        ours = setting.timed(setting.resnet20, pairs, configuration(entry, not targeted, []), lanes, SECONDS)
         theirs = lanes / seconds
         row = {"torch pairs/s": theirs, "torch found": reached, "pairs/s": ours["pairs/s"], "found": ours["found"]}
         log.add(f"{name}, {steps} steps", lanes=lanes, **row, ratio=ours["pairs/s"] / theirs)
@@ -120,6 +123,7 @@ def _module(torch: Any, network: Callable[[Any], Any]) -> Any:
 
 def _inputs(torch: Any, setting: Setting, count: int, device: Any, layout: str) -> tuple[Any, Any, Any]:
     pairs = setting.cifar10.first(count)
+    assert pairs.target is not None
     x = torch.from_numpy(np.ascontiguousarray(pairs.x.transpose(0, 3, 1, 2))).to(device)
     if layout == "channels last":
         x = x.to(memory_format=torch.channels_last)
