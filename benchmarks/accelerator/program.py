@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import time
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     names = pick("parts", options.parts, PARTS)
     if options.out is None:
         raise BadArgument("out", "be the folder of the records")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.6")  # the rest is torch's; read when jax starts a device
     if jax.default_backend() == "cpu" and not options.cpu:
         raise BadArgument("cpu", "be given where there is no accelerator", hint=f"jax sees {device()}")
     folder = check_folder(options.out)
