@@ -17,10 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax import losses
 from invjax.core.errors import warn
 from invjax.core.mixing import ROWS, Traits, largest, look, traits, traits_of
-from invjax.core.numerics import at_least_float32
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import start
@@ -37,13 +35,19 @@ def confirmed(
     method: Method | None = None,
     evaluator: Evaluator = white_box,
     key: Array | None = None,
+    probability: ArrayLike | None = None,
 ) -> Result:
     """``result`` [N] of ``problems``, without the answers that do not hold in another batch; a warning counts them.
 
     Nothing is asked of a traced result, of what calls the host (each row is a query there), and through an evaluator
-    with the attribute ``repeatable = False``. method, key: of the run, for an evaluator of the user's own.
+    with the attribute ``repeatable = False``.
+
+    method, key: of the run, for an evaluator of the user's own. probability: what the target must have instead of a
+    win; by default as ``config`` says, if it has such a constant.
     """
-    result, withdrawn, total = confirm(result, ctx, problems, config, method=method, evaluator=evaluator, key=key)
+    result, withdrawn, total = confirm(
+        result, ctx, problems, config, method=method, evaluator=evaluator, key=key, probability=probability
+    )
     warn_withdrawn(withdrawn, total)
     return result
 
@@ -67,6 +71,7 @@ def confirm(
     method: Method | None = None,
     evaluator: Evaluator = white_box,
     key: Array | None = None,
+    probability: ArrayLike | None = None,
 ) -> tuple[Result, int, int]:
     """As :func:`confirmed`, with the numbers of withdrawn answers and of all in the place of a warning."""
     if checks.is_traced(result, ctx.logits, problems) or not getattr(evaluator, "repeatable", True):
@@ -79,7 +84,7 @@ def confirm(
     asked = _Again(ctx, problems, config, method, evaluator, key)
     if asked.traits.calls_host:
         return result, 0, len(row)
-    probability = getattr(config, "probability", None)
+    probability = getattr(config, "probability", None) if probability is None else probability
     held = np.concatenate([
         asked.hold(row[begin : begin + ROWS - 1], x[begin : begin + ROWS - 1], probability)
         for begin in range(0, len(row), ROWS - 1)
@@ -112,16 +117,17 @@ def _look_again(
     return evaluator(once, ctx, config, problems, states, points).logits
 
 
-@jax.jit
-def _lacks(logits: Array, label: Array, target: Array, probability: ArrayLike | None) -> Array:
-    """[B] how far logits [B, K] are from what is wanted, in logit units; positive where they are not an answer."""
+def _lacks(logits: np.ndarray, label: Any, target: Any, probability: ArrayLike | None) -> np.ndarray:
+    """[B] how far logits [B, K] are from what is wanted, in logit units; positive where they are not an answer.
 
-    def one(logits: Array, label: Array, target: Array) -> Array:
-        if probability is None:
-            return losses.gap(logits, label, target)
-        return losses.probability_gap(logits, label, target, probability)
-
-    return jax.vmap(one)(at_least_float32(logits), label, target)
+    ``losses.gap`` or ``losses.probability_gap`` on the host, where nothing has to be compiled.
+    """
+    own = np.arange(logits.shape[1]) == np.where(target >= 0, target, label)[:, None]
+    aimed, rest = logits[own], np.where(own, -np.inf, logits)
+    other = rest.max(1) if probability is None else np.logaddexp.reduce(rest, axis=1)
+    odds = 0.0 if probability is None else np.log(float(probability)) - np.log1p(-float(probability))  # type: ignore[arg-type]
+    with np.errstate(invalid="ignore"):
+        return np.where(target >= 0, other - aimed, aimed - other) + odds
 
 
 class _Again:
@@ -157,12 +163,12 @@ class _Again:
         again = _look_again(*self._arguments(rows, points), method=self.method, evaluator=self.evaluator)
         return np.asarray(again)
 
-    def hold(self, rows: np.ndarray, x: np.ndarray, probability: float | None) -> np.ndarray:
+    def hold(self, rows: np.ndarray, x: np.ndarray, probability: ArrayLike | None) -> np.ndarray:
         """[n] bool: the answers x [n, *S] of the rows [n] have what is wanted, up to rounding."""
         fill = ROWS - len(rows)
         beside = (rows[-1] + 1 + np.arange(fill)) % len(self.problems.x)
         # The answers stand behind the clean rows: in another place than in the run, where they were at most there.
         every, points = np.concatenate([beside, rows]), np.concatenate([self.problems.x[beside], x])
-        out = self._logits(every, points)
-        lacks = _lacks(out, self.problems.label[every], self.problems.target[every], probability)
-        return np.asarray(lacks)[fill:] <= self.traits.rounding * largest(out.astype(np.float64))
+        out = self._logits(every, points).astype(np.float64)
+        lacks = _lacks(out[fill:], self.problems.label[rows], self.problems.target[rows], probability)
+        return lacks <= self.traits.rounding * largest(out)

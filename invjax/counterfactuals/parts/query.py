@@ -32,10 +32,6 @@ def _early(given: tuple[Context, Array | None], problems: Problem) -> Array:
     return status.astype(jnp.int32)
 
 
-class _Wanted(NamedTuple):
-    probability: float | None
-
-
 class Query(NamedTuple):
     """N rows, their targets, and what they may become."""
 
@@ -61,9 +57,9 @@ class Query(NamedTuple):
         self, x: Any, status: np.ndarray, evaluations: Any, forwards: Any, attempt: Any,
         probability: float | None = None,
     ) -> Result:  # fmt: skip
-        """The answers x [N, D] as a Result. probability: as for :meth:`early`."""
+        """The answers x [N, D] as a Result. probability: of the target, where that is wanted rather than a win."""
         answer = Result(x, x - self.problems.x, status.astype(np.int32), evaluations, forwards, attempt)
-        answer = confirmed(answer, self.ctx, self.problems, _Wanted(probability))
+        answer = confirmed(answer, self.ctx, self.problems, probability=probability)
         return answer.rows(0) if self.single else answer
 
 
