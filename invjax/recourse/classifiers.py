@@ -204,7 +204,9 @@ def _with_gradient(
         return TableClassifier(box, how, f"{words}; gradients by {how.calls((width,))} calls of it")
     rows = _whole(data, data.train)[:_IMITATED]
     beside = distill(predict, data.x[rows], key=jax.random.key(seed), classes=len(data.classes), space=data.space)
-    return TableClassifier(with_surrogate(box, beside), surrogate, f"{words}; gradients of a network that imitates it")
+    return TableClassifier(
+        with_surrogate(box, beside), surrogate, f"{words}; a network that imitates it may lend gradients"
+    )
 
 
 def _forest(data: TabularData, seed: int) -> Any:

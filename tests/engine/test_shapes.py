@@ -53,6 +53,8 @@ def test_every_attack_is_swept() -> None:
     assert set(BRIEF) == set(REGISTRY)
 
 
+# A picture of one pixel has a constant network.
+@pytest.mark.filterwarnings("ignore:.* saw no gradient but zero")
 @pytest.mark.parametrize("name", BRIEF)
 @settings(max_examples=1)
 @example(shape=EXAMPLE, count=4, lanes=2, classes=3, targeted=True)
@@ -80,7 +82,9 @@ def test_any_shape(
     assert answer.min() >= 0
     assert answer.max() <= 1
     np.testing.assert_array_equal(np.asarray(result.delta), answer - x)
-    assert set(status.tolist()) <= {Status.FOUND, Status.NOT_FOUND, Status.ALREADY_TARGET}
+    constant = np.prod(shape) == 1  # less their mean, the weights of one pixel are 0
+    ended = {Status.FOUND, Status.NOT_FOUND, Status.ALREADY_TARGET} | ({Status.NO_GRADIENT} if constant else set())
+    assert set(status.tolist()) <= ended
     unchanged = status != Status.FOUND
     np.testing.assert_array_equal(answer[unchanged], x[unchanged])
     classes_of = np.asarray(net(jnp.asarray(answer))).argmax(1)
