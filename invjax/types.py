@@ -37,9 +37,7 @@ class Status(enum.IntEnum):
     NONFINITE = 3  # the network gave NaN or infinity before anything was found; x is the clean input
     ALREADY_TARGET = 4  # the clean input already has the wanted class; x is the clean input
     INFEASIBLE = 5  # the constraints admit no answer; x is the clean input
-    NO_GRADIENT = (
-        6  # every gradient that was asked was zero wherever x may change: nothing was tried; x is the clean input
-    )
+    NO_GRADIENT = 6  # every gradient was zero wherever x may change, so nothing was tried; x is the clean input
 
 
 class Bounds(NamedTuple):
