@@ -43,6 +43,7 @@ def test_summary() -> None:
     assert record["networks"][1.0] == pytest.approx(network)
 
 
+@pytest.mark.filterwarnings("ignore:PGD makes .* steps")  # a few steps, to be quick
 def test_angle_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "angle.json"
     assert main(["learn-angle", *TINY, "--eps", "0,1", "--seeds", "1", "--json", str(out)]) == 0

@@ -21,6 +21,7 @@ from invjax.models import MLP
 from invjax.types import Status
 
 
+@pytest.mark.filterwarnings("ignore:PGD makes .* steps")  # a few steps, to be quick
 def test_evidence_of_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pictures and shares; a network without a plane of features has no map, and that is no error."""
     task = load_task("synthbirds", train=40, steps=2, iterations=2)

@@ -28,6 +28,7 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> None:
 KUMANO = ["learn-kumano", "--train", "24", "--epochs", "2", "--attack-steps", "2", "--width", "0.02", "--test", "16"]
 
 
+@pytest.mark.filterwarnings("ignore:PGD makes .* steps")  # a few steps, to be quick
 def test_kumano(
     digits: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

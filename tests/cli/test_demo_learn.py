@@ -14,6 +14,7 @@ from invjax.learn.study import load_task
 from invjax.report import write_report
 
 
+@pytest.mark.filterwarnings("ignore:PGD makes .* steps")  # a few steps, to be quick
 def test_section(tmp_path):
     said: list[str] = []
     task = load_task("digits-spurious", train=120, steps=8, iterations=2)

@@ -84,9 +84,11 @@ def step(
 
     free = choosing(zero)
     need = jnp.maximum(linear(free), zero)
-    # A value at a side of its range that would have to move outwards closes nothing of the gap.
-    inwards = jnp.where(normal > 0, point > row.lower, point < row.upper)
-    square = jnp.square(jnp.where(inwards, normal, jnp.zeros_like(normal)))
+    square = jnp.square(normal)
+    if row.exact:  # a value at a side that would have to move outwards closes nothing of the gap
+        # With levels and grids the longer steps that follow from this jump over the best answers.
+        inwards = jnp.where(normal > 0, point > row.lower, point < row.upper)
+        square = jnp.where(inwards, square, jnp.zeros_like(square))
     slope = jnp.minimum(jnp.sum(square), max_changes.astype(gap.dtype) * jnp.max(square))
     unit = safe_divide(need, size * slope)
     tolerance = 1e-6 * (1 + jnp.abs(gap))
