@@ -359,7 +359,7 @@ def test_files_that_do_not_fit(tmp_path, net):
 
 
 def test_load_names_what_is_wrong(tmp_path):
-    with pytest.raises(ValueError, match=r"name must be one of 'cnn', .*'resnet20', .*, was 'vgg'"):
+    with pytest.raises(ValueError, match=r"name must be an architecture \(cnn, .*resnet20, .*mnist_cnn.*, was 'vgg'"):
         load("vgg", "w.npz")
     with pytest.raises(ValueError, match=r"no file .*absent"):
         load("cnn", tmp_path / "absent.npz")
