@@ -25,6 +25,8 @@ from invjax.engine.lanes import start
 from invjax.engine.seen import seen_through
 from invjax.types import Array, ArrayLike, Config, Context, Evaluator, Method, Problem, Result, Status
 
+_MANY, _SMALL = 64, 128  # so many answers, each of at most so many features, are asked in larger batches
+
 
 def confirmed(
     result: Result,
@@ -85,10 +87,7 @@ def confirm(
     if asked.traits.calls_host:
         return result, 0, len(row)
     probability = getattr(config, "probability", None) if probability is None else probability
-    held = np.concatenate([
-        asked.hold(row[begin : begin + ROWS - 1], x[begin : begin + ROWS - 1], probability)
-        for begin in range(0, len(row), ROWS - 1)
-    ])  # fmt: skip
+    held = asked.hold(row, x, probability)
     if held.all():
         return result, 0, len(row)
     wrong = np.zeros((len(status), int(np.prod(status.shape[1:]))), bool)
@@ -131,7 +130,7 @@ def _lacks(logits: np.ndarray, label: Any, target: Any, probability: ArrayLike |
 
 
 class _Again:
-    """Asks for the logits of answers, ``ROWS`` - 1 at once, beside a clean row at least.
+    """Asks for the logits of answers, ``ROWS`` - 1 at once (many rows of a table: more), beside a clean row at least.
 
     invjax's own evaluators judge by the bare network. Then it is the program of the first check, whatever the method.
     """
@@ -156,19 +155,24 @@ class _Again:
     def _arguments(self, rows: np.ndarray, points: Any) -> tuple[Any, ...]:
         return self.ctx, jax.tree.map(lambda leaf: leaf[rows], self.problems), self.config, points, self.key
 
-    def _logits(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def _logits(self, rows: np.ndarray, points: np.ndarray) -> Array:
+        """[B, K], not waited for: all batches are on their way before the first is read."""
         if self.bare:
-            return np.asarray(look(self.ctx.logits, points))
+            return look(self.ctx.logits, points)
         assert self.method is not None
-        again = _look_again(*self._arguments(rows, points), method=self.method, evaluator=self.evaluator)
-        return np.asarray(again)
+        return _look_again(*self._arguments(rows, points), method=self.method, evaluator=self.evaluator)
 
     def hold(self, rows: np.ndarray, x: np.ndarray, probability: ArrayLike | None) -> np.ndarray:
         """[n] bool: the answers x [n, *S] of the rows [n] have what is wanted, up to rounding."""
-        fill = ROWS - len(rows)
-        beside = (rows[-1] + 1 + np.arange(fill)) % len(self.problems.x)
-        # The answers stand behind the clean rows: in another place than in the run, where they were at most there.
-        every, points = np.concatenate([beside, rows]), np.concatenate([self.problems.x[beside], x])
-        out = self._logits(every, points).astype(np.float64)
-        lacks = _lacks(out[fill:], self.problems.label[rows], self.problems.target[rows], probability)
+        size = _MANY if len(rows) >= _MANY and x[0].size <= _SMALL else ROWS
+        outs: list[tuple[int, Array]] = []
+        for begin in range(0, len(rows), size - 1):
+            some = rows[begin : begin + size - 1]
+            fill = size - len(some)
+            beside = (some[-1] + 1 + np.arange(fill)) % len(self.problems.x)
+            # The answers stand behind the clean rows: in another place than in the run, where they were at most there.
+            points = np.concatenate([self.problems.x[beside], x[begin : begin + size - 1]])
+            outs.append((fill, self._logits(np.concatenate([beside, some]), points)))
+        out = np.concatenate([np.asarray(logits)[fill:] for fill, logits in outs]).astype(np.float64)
+        lacks = _lacks(out, self.problems.label[rows], self.problems.target[rows], probability)
         return lacks <= self.traits.rounding * largest(out)
