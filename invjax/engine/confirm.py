@@ -28,28 +28,9 @@ from invjax.types import Array, ArrayLike, Config, Context, Evaluator, Method, P
 _MANY, _SMALL = 64, 128  # so many answers, each of at most so many features, are asked in larger batches
 
 
-def confirmed(
-    result: Result,
-    ctx: Context,
-    problems: Problem,
-    config: Config = None,
-    *,
-    method: Method | None = None,
-    evaluator: Evaluator = white_box,
-    key: Array | None = None,
-    probability: ArrayLike | None = None,
-) -> Result:
-    """``result`` [N] of ``problems``, without the answers that do not hold in another batch; a warning counts them.
-
-    Nothing is asked of a traced result, of what calls the host (each row is a query there), and through an evaluator
-    with the attribute ``repeatable = False``.
-
-    method, key: of the run, for an evaluator of the user's own. probability: what the target must have instead of a
-    win; by default as ``config`` says, if it has such a constant.
-    """
-    result, withdrawn, total = confirm(
-        result, ctx, problems, config, method=method, evaluator=evaluator, key=key, probability=probability
-    )
+def confirmed(result: Result, ctx: Context, problems: Problem, config: Config = None, **how: Any) -> Result:
+    """As :func:`confirm`, with a warning in the place of the numbers. how: its other arguments."""
+    result, withdrawn, total = confirm(result, ctx, problems, config, **how)
     warn_withdrawn(withdrawn, total)
     return result
 
@@ -75,7 +56,12 @@ def confirm(
     key: Array | None = None,
     probability: ArrayLike | None = None,
 ) -> tuple[Result, int, int]:
-    """As :func:`confirmed`, with the numbers of withdrawn answers and of all in the place of a warning."""
+    """``result`` [N] without the answers that do not hold in another batch; the number of these, and of all answers.
+
+    Nothing is asked of a traced result, of what calls the host (each row is a query there), and through an evaluator
+    with the attribute ``repeatable = False``. method, key: of the run, for an evaluator of the user's own. probability:
+    what the target must have instead of a win; None takes that of ``config``, if it has one.
+    """
     if checks.is_traced(result, ctx.logits, problems) or not getattr(evaluator, "repeatable", True):
         return result, 0, 0
     status = np.asarray(result.status)
