@@ -8,7 +8,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +69,18 @@ def pick(option: str, text: str, known: Collection[str]) -> list[str]:
     if not words or not set(words) <= set(known):
         raise BadArgument(option, f"be 'all' or some of {', '.join(known)}", text)
     return list(dict.fromkeys(words))
+
+
+def in_turn(sides: Mapping[str, Callable[[], float]], repeat: int) -> dict[str, list[float]]:
+    """What each side returns (its seconds), called in turn ``repeat`` times: a change of the load hits all of them.
+
+    Every second round goes backwards, so that no side always follows the same other one.
+    """
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeat):
+        for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+            times[name].append(sides[name]())
+    return times
 
 
 @jax.jit

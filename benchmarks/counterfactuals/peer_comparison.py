@@ -7,10 +7,7 @@ run is skipped with the reason.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import tempfile
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +18,7 @@ from benchmarks.common import check_json, pick, write_json
 from benchmarks.counterfactuals.peers import exchange as files
 from benchmarks.counterfactuals.peers.exchange import Exchange, Outcome
 from benchmarks.counterfactuals.protocol import protocol
+from benchmarks.peers.environments import Skipped, call, environment
 from invjax.core.errors import BadArgument, check_whole
 
 SCRIPTS = Path(files.__file__).parent
@@ -56,10 +54,6 @@ PEERS = {
 }
 
 
-class Skipped(Exception):
-    """A peer cannot run; the message says why."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--data", choices=["housing", "wine"], default="housing")
@@ -79,54 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", help="file for the record")
 
 
-# --- environments -----------------------------------------------------------------------------------------------------
-
-
-def _python(folder: Path) -> Path:
-    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
-def _clean_environment() -> dict[str, str]:
-    """This process's variables without the ones that would let its packages into another environment."""
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-
-
-def _call(command: Sequence[str | Path], what: str, timeout: float) -> None:
-    """Run a command. Raises Skipped, with the reason in one line."""
-    try:
-        done = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, timeout=timeout, env=_clean_environment()
-        )
-    except subprocess.TimeoutExpired:
-        raise Skipped(f"{what} took more than {timeout:.0f} s") from None
-    except OSError as error:
-        raise Skipped(f"{what} failed: {error}") from error
-    if done.returncode:
-        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        wrong = [line for line in lines if "error" in line.lower()] or lines or [f"exit code {done.returncode}"]
-        raise Skipped(f"{what} failed: {wrong[-1]}")
-
-
-def environment(peer: Peer, envs: Path, *, install: bool = True, timeout: float = 3600.0) -> Path:
-    """The interpreter of the peer's environment, which is made unless it works already.
-
-    Raises Skipped: it cannot be made, or its packages cannot be imported.
-    """
-    folder = envs / peer.environment
-    python = _python(folder)
-    try:
-        _call([python, "-c", peer.imports], "importing", timeout)
-        return python
-    except Skipped as reason:
-        if not install:
-            raise Skipped(f"no working environment in {folder.name}: {reason}") from None
-    try:
-        venv.create(folder, with_pip=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise Skipped(f"making an environment failed: {error}") from error
-    _call([python, "-m", "pip", "install", "--quiet", *peer.requirements], "installing", timeout)
-    _call([python, "-c", peer.imports], "importing after installing", timeout)
-    return python
+# --- running ----------------------------------------------------------------------------------------------------------
 
 
 def run_peer(python: Path, peer: Peer, given: Exchange, *, seed: int = 0, timeout: float = 3600.0) -> Outcome:
@@ -138,7 +85,7 @@ def run_peer(python: Path, peer: Peer, given: Exchange, *, seed: int = 0, timeou
         source, target = Path(folder, "exchange.npz"), Path(folder, "outcome.npz")
         files.write_exchange(source, given)
         words = [python, SCRIPTS / peer.script, source, target, "--method", peer.method, "--seed", str(seed)]
-        _call(words, "running", timeout)
+        call(words, "running", timeout)
         if not target.is_file():
             raise Skipped("running failed: no result was written")
         outcome = files.read_outcome(target)
@@ -234,7 +181,8 @@ def compare(
         peer = PEERS[name]
         part = given.first(peer.rows if n is None else n)
         try:
-            python = environment(peer, envs, install=install, timeout=timeout)
+            requirements = peer.requirements if install else None
+            python = environment(envs / peer.environment, peer.imports, requirements, timeout=timeout)
             outcome = run_peer(python, peer, part, seed=seed, timeout=timeout)
         except Skipped as reason:
             record[name] = {"skipped": str(reason)}

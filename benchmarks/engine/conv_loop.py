@@ -6,12 +6,14 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from benchmarks.common import check_json, write_json
+from benchmarks.common import check_json, in_turn, write_json
 from invjax.engine import install_canonical_convolutions, uninstall_canonical_convolutions
 from invjax.types import Array
 
@@ -45,15 +47,10 @@ def network(layout: str) -> Callable[[list[Array], Array], Array]:
     return apply
 
 
-def _seconds(functions: list[Callable[..., Array]], arguments: tuple, repeat: int) -> list[float]:
-    """Median seconds of each function, called in turn so that a change of the machine's load hits all of them."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeat):
-        for function, taken in zip(functions, times, strict=True):
-            begin = time.perf_counter()
-            jax.block_until_ready(function(*arguments))
-            taken.append(time.perf_counter() - begin)
-    return [statistics.median(taken) for taken in times]
+def _timed(function: Callable[..., Array], *arguments: Any) -> float:
+    begin = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - begin
 
 
 def measure(layout: str, options: argparse.Namespace) -> dict[str, float]:
@@ -74,7 +71,8 @@ def measure(layout: str, options: argparse.Namespace) -> dict[str, float]:
 
     outside, inside = jax.jit(gradient), jax.jit(loop)
     jax.block_until_ready((outside(weights, x), inside(weights, x)))
-    once, looped = _seconds([outside, inside], (weights, x), options.repeat)
+    sides = {name: partial(_timed, call, weights, x) for name, call in (("once", outside), ("looped", inside))}
+    once, looped = map(statistics.median, in_turn(sides, options.repeat).values())
     return {"outside_s": once, "inside_s": looped / STEPS, "ratio": looped / STEPS / once}
 
 

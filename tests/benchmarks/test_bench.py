@@ -153,3 +153,16 @@ def test_pairs() -> None:
     for bad in ("0", "10", "1,1", "x", "", []):
         with pytest.raises(ValueError, match="targets must be"):
             parse_targets(bad, 10)
+
+
+def test_profile_of_the_loop(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["gse-torch", "--images", str(pictures), "--weights", str(nets.NARROW), "--n", "2", "--targets", "1"]
+    record = _run(tmp_path, *files, "--profile", "--batch", "3", "--repeat", "2")
+    (row,) = record["rows"]
+    assert {"XLA, one call", "a bare loop", "the engine's loop"} <= set(row["ms"])
+    assert row["loop/XLA"] == pytest.approx(row["ms"]["the engine's loop"] / row["ms"]["XLA, one call"])
+    assert main([*files, "--profile", "--batch", "3,0"]) == 2
+    assert main([*files, "--profile", "--repeat", "0"]) == 2
+    assert main([*files, "--profile", "--torch-python", str(tmp_path / "none")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" must ")[0].rpartition(" ")[2] for line in lines] == ["--batch", "--repeat", "--torch-python"]

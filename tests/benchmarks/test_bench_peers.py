@@ -16,8 +16,6 @@ from benchmarks.counterfactuals.peer_comparison import (
     PEERS,
     SCRIPTS,
     Peer,
-    Skipped,
-    environment,
     judge,
     real_rows,
     run_peer,
@@ -32,6 +30,7 @@ from benchmarks.counterfactuals.peers.exchange import (
     write_exchange,
     write_outcome,
 )
+from benchmarks.peers.environments import Skipped, environment
 
 
 @pytest.fixture
@@ -198,7 +197,7 @@ def test_command(
 
 
 def test_skips_say_why(given: Exchange, envs: Path, tmp_path: Path) -> None:
-    python = environment(_peer(tmp_path / "none.py"), envs, install=False)
+    python = environment(envs / "env", "import numpy", None)
     with pytest.raises(Skipped, match=r"running failed: .*none\.py"):
         run_peer(python, _peer(tmp_path / "none.py"), given)
     with pytest.raises(Skipped, match="more than 0 s"):
@@ -206,7 +205,7 @@ def test_skips_say_why(given: Exchange, envs: Path, tmp_path: Path) -> None:
     with pytest.raises(Skipped, match="shape"):
         run_peer(python, _peer(_script(tmp_path, "x = x[:2]")), given)
     with pytest.raises(Skipped, match="no working environment in other"):
-        environment(_peer(tmp_path / "none.py")._replace(environment="other"), envs, install=False)
+        environment(envs / "other", "import numpy", None)
 
 
 def test_scripts_exist() -> None:
