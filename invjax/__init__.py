@@ -7,7 +7,7 @@ adversarial attacks, counterfactual explanations and learning from them, one mat
 from invjax import attacks
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
-from invjax.engine import install_canonical_convolutions, run_batch, run_queue, solve, trace, white_box
+from invjax.engine import install_canonical_convolutions, open_run, run_batch, run_queue, solve, trace, white_box
 from invjax.solvers import minimize
 from invjax.types import (
     UNTARGETED,
@@ -27,6 +27,6 @@ from invjax.types import (
 __all__ = [
     "UNTARGETED", "BadArgument", "Bounds", "Context", "Density", "Eval", "Evaluator", "LogitsFn", "LogitsModel",
     "Method", "Outcome", "Problem", "Result", "Status", "as_logits", "attacks", "install_canonical_convolutions",
-    "minimize", "run_batch", "run_queue", "solve", "trace", "white_box",
+    "minimize", "open_run", "run_batch", "run_queue", "solve", "trace", "white_box",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -8,12 +8,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from invjax import attacks
 from invjax.campaign.pairs import Pairs
 from invjax.core.errors import BadArgument
-from invjax.engine import solve
+from invjax.engine import open_run, solve
 from invjax.metrics import best_average_worst, measure
 from invjax.metrics.attack import MEASURES, Attempts, Table
 from invjax.types import Bounds, Config, LogitsFn, Result
@@ -89,6 +90,8 @@ def attack_pairs(
     begin = time.perf_counter()
     x = images[pairs.image]
     result = solve(logits, x, pairs.label, target=pairs.target, method=config, bounds=bounds, **options)
+    if options.get("out") is not None and jax.process_count() > 1:  # this process was given its own rows alone
+        result = open_run(options["out"]).load()
     result = Result(*(np.asarray(field).reshape(*pairs.shape, *field.shape[1:]) for field in result))
     seconds = time.perf_counter() - begin  # after the results are on the host
     attempts = measure(result.delta, result.status, bounds=bounds)

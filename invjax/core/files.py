@@ -16,7 +16,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     A call that is interrupted or fails leaves an older file as it was. Raises OSError where it cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")  # machines may share pids
     try:
         with open(temporary, "wb") as file:
             file.write(data)

@@ -2,18 +2,19 @@
 
 A run's folder holds ``manifest.json`` (hashes of the method, its numbers, the weights and the inputs) and part files
 ``p{process}-{number}-{pid}.npz``, each written under a temporary name and then renamed, so that a file is whole or
-absent. A folder that holds another run is refused. Several processes write side by side; each solves its share.
+absent. A folder that holds another run is refused. Of several processes each writes into a folder of its own,
+``p{process}/`` below it; a later run reads them all, whatever the number of its processes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import time
 import zipfile
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from invjax.core.files import write_atomic
 from invjax.types import Config, Method, Problem, Result
 
 FORMAT = 1
+PART_BYTES = 64 * 2**20  # a part is written before its arrays take much more than this
 _FIELDS = Result._fields
-_PARTS = "p*-*.npz"
+_BLOCK = 16 * 2**20  # bytes that are hashed at once: an array on disk never stands in memory
 
 
 def digest(tree: Any) -> str:
@@ -39,7 +41,10 @@ def digest(tree: Any) -> str:
             leaf = jax.random.key_data(leaf)
         leaf = np.asarray(leaf)
         sha.update(f"{leaf.dtype.str}{leaf.shape}".encode())
-        sha.update(np.ascontiguousarray(leaf).data)
+        rows = leaf if leaf.ndim else leaf[None]
+        each = max(1, _BLOCK * len(rows) // max(1, rows.nbytes))
+        for begin in range(0, len(rows), each):
+            sha.update(np.ascontiguousarray(rows[begin : begin + each]).data)
     return sha.hexdigest()[:32]
 
 
@@ -91,24 +96,66 @@ def packed(arrays: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def read_part(path: Path, examples: int) -> tuple[np.ndarray, Result] | None:
-    """The rows of one part file; None where the file is not a whole part of a list of ``examples``."""
+def bytes_of(result: Result) -> int:
+    """What its arrays take."""
+    return sum(field.nbytes for field in result)
+
+
+def part_paths(folder: str | Path) -> list[Path]:
+    """The part files of a run: those beside the manifest, and those in the folders of processes."""
+    return sorted(path for pattern in ("p*-*.npz", "p*/p*-*.npz") for path in Path(folder).glob(pattern))
+
+
+def read_index(path: Path, examples: int) -> np.ndarray | None:
+    """The rows that a part file answers [n]; None where it is no part of a list of ``examples``."""
     try:
-        file = np.load(BytesIO(path.read_bytes()))
-        index, result = file["index"], Result(*(file[name] for name in _FIELDS))
-        whole = index.ndim == 1 and all(len(field) == len(index) for field in result)
-        whole = whole and bool(np.all((index >= 0) & (index < examples)))
+        with open(path, "rb") as raw, np.load(raw) as file:
+            index = file["index"]
+        return index if index.ndim == 1 and bool(np.all((index >= 0) & (index < examples))) else None
     except Exception:  # damaged bytes fail in many ways: bad zip, bad deflate, bad header, missing field
         return None
-    return (index, result) if whole else None
+
+
+def read_part(path: Path, examples: int, fields: tuple[str, ...] = _FIELDS) -> tuple[np.ndarray, Result] | None:
+    """The rows of one part file; None where it is not a whole part of a list of ``examples``.
+
+    fields: those that are read; the others are None.
+    """
+    index = read_index(path, examples)
+    if index is None:
+        return None
+    try:
+        with open(path, "rb") as raw, np.load(raw) as file:
+            result = Result(*(file[name] if name in fields else None for name in _FIELDS))
+    except Exception:  # as above
+        return None
+    return (index, result) if all(len(field) == len(index) for field in result if field is not None) else None
+
+
+def each_part(
+    paths: list[Path], examples: int, fields: tuple[str, ...] = _FIELDS
+) -> Iterator[tuple[np.ndarray, Result]]:
+    """The parts, one in memory at a time, and every row once. Damaged files are left out."""
+    seen = np.zeros(examples, bool)
+    for path in paths:
+        part = read_part(path, examples, fields)
+        if part is None:
+            continue
+        index, result = part
+        new = np.zeros(len(index), bool)
+        new[np.unique(index, return_index=True)[1]] = True
+        new &= ~seen[index]
+        seen[index] = True
+        if new.all():
+            yield index, result
+        elif new.any():
+            yield index[new], Result(*(None if field is None else field[new] for field in result))
 
 
 def count_saved(folder: str | Path) -> int:
     """How many examples the part files of ``folder`` hold, each counted once. Damaged files hold none."""
-    rows: list[np.ndarray] = []
-    for path in Path(folder).glob(_PARTS):
-        with contextlib.suppress(Exception), np.load(path) as file:  # damaged bytes fail in many ways
-            rows.append(file["index"])
+    most = np.iinfo(np.int64).max
+    rows = [index for path in part_paths(folder) if (index := read_index(path, most)) is not None]
     return len(np.unique(np.concatenate(rows))) if rows else 0
 
 
@@ -147,29 +194,33 @@ def open_folder(folder: Path, manifest: dict, argument: str = "out") -> None:
 class RunFolder:
     """The saved parts of one run."""
 
-    def __init__(self, folder: str | Path, manifest: dict, process: int = 0, every: float = 10.0):
+    def __init__(
+        self, folder: str | Path, manifest: dict, process: int = 0, processes: int = 1, every: float = 10.0
+    ) -> None:
         """Open or create ``folder``. every: seconds between part files while results come in."""
-        self.folder, self.process, self.every = Path(folder), process, every
+        self.folder, self.every = Path(folder), every
         self.examples = int(manifest["examples"])
+        self._stem = f"p{process}"
+        self._own = self.folder if processes == 1 else self.folder / self._stem
         self._waiting: list[tuple[np.ndarray, Result]] = []
+        self._bytes = 0
         self._last = time.monotonic()
         open_folder(self.folder, manifest)
-        numbers = [int(path.stem.split("-")[1]) for path in self._paths() if path.name.startswith(f"p{process}-")]
+        self._own.mkdir(exist_ok=True)
+        numbers = [int(path.stem.split("-")[1]) for path in self._own.glob(f"{self._stem}-*.npz")]
         self._number = max(numbers, default=-1) + 1
 
-    def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob(_PARTS))
-
     def add(self, index: np.ndarray, result: Result) -> None:
-        """Keep some rows; they reach the disk within ``every`` seconds of further rows, or at :meth:`flush`."""
+        """Keep some rows. They reach the disk when ``due``, or at :meth:`flush`."""
         self._waiting.append((index, result))
+        self._bytes += bytes_of(result)
         if self.due:
             self.flush()
 
     @property
     def due(self) -> bool:
-        """Whether the next rows that are added are written at once."""
-        return time.monotonic() - self._last >= self.every
+        """Whether the next rows that are added are written at once: ``every`` seconds are over, or many bytes wait."""
+        return time.monotonic() - self._last >= self.every or self._bytes >= PART_BYTES
 
     def flush(self) -> None:
         """Write what is waiting."""
@@ -178,16 +229,12 @@ class RunFolder:
             fields = [np.concatenate([result[i] for _, result in self._waiting]) for i in range(len(_FIELDS))]
             data = packed({"index": index, **dict(zip(_FIELDS, fields, strict=True))})
             # The process id keeps two runs apart that someone starts in one folder at the same time.
-            write_atomic(self.folder / f"p{self.process}-{self._number:06d}-{os.getpid()}.npz", data)
+            write_atomic(self._own / f"{self._stem}-{self._number:06d}-{os.getpid()}.npz", data)
             self._number += 1
+            self._bytes = 0
             self._waiting.clear()
         self._last = time.monotonic()
 
-    def load(self) -> tuple[np.ndarray, Result] | None:
-        """All saved rows ``(index [n], Result [n])``, each row once, or None. Damaged files are ignored."""
-        parts = [part for path in self._paths() if (part := read_part(path, self.examples)) is not None]
-        if not parts:
-            return None
-        index, first = np.unique(np.concatenate([index for index, _ in parts]), return_index=True)
-        fields = (np.concatenate([result[i] for _, result in parts])[first] for i in range(len(_FIELDS)))
-        return index, Result(*fields)
+    def parts(self) -> Iterator[tuple[np.ndarray, Result]]:
+        """All saved rows ``(index [n], Result [n])``, a part at a time and each row once."""
+        return each_part(part_paths(self.folder), self.examples)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,14 +17,14 @@ from invjax.core.numerics import strong, wide
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
-from invjax.engine.confirm import confirm, confirmed, warn_withdrawn
+from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
-from invjax.engine.folder import RunFolder, make_manifest
 from invjax.engine.gradients import warn_without_gradient
-from invjax.engine.lanes import finish, start
 from invjax.engine.layout import automatic
+from invjax.engine.prepared import Prepared
 from invjax.engine.progress import progress_bar
-from invjax.engine.queue import Part, run_queue, stream
+from invjax.engine.queue import run_queue
+from invjax.engine.shared import run_shared
 from invjax.types import (
     Array,
     ArrayLike,
@@ -38,26 +37,9 @@ from invjax.types import (
     Method,
     Problem,
     Result,
-    Status,
 )
 
 LANES = 64
-_SETTLED = 448  # ended examples that wait to be confirmed together
-
-
-class Prepared(NamedTuple):
-    """Checked and normalised arguments of an executor: ``run_batch(*prepared.batch(), method=prepared.method)``."""
-
-    ctx: Context
-    problems: Problem  # leaves [N, ...]; ``key`` None
-    config: Config
-    method: Method
-    key: Array  # []
-    single: bool  # one example was given, without the axis [N]
-
-    def batch(self) -> tuple[Context, Problem, Config]:
-        """What :func:`run_batch` takes: each problem with its own key."""
-        return self.ctx, checks.with_keys(self.problems, self.key), self.config
 
 
 def method_of(config: Config) -> Method:
@@ -155,7 +137,8 @@ def solve(
       evaluator: how the network is looked at; the exact gradient by default.
       lanes: how many examples are worked on at once. Memory grows with lanes, not with N.
       mesh: devices to spread the lanes over.
-      out: folder in which an interrupted run keeps what it finished, and from which a second call goes on.
+      out: folder in which an interrupted run keeps what it finished, and from which a second call goes on. With several
+        processes nothing is gathered then: see Returns.
       name: what to call the network in that folder (its weights are hashed, its code cannot be).
       progress: show a bar (True, False, or None for only on a terminal).
 
@@ -163,6 +146,8 @@ def solve(
       Result with leading axis [N] (none for a single example). Failure is data: see ``Result.status``. A method that
       answers with a set of P (DiCE) gives x, delta and attempt as [N, P, *S] and status as [N, P]. Outside of ``jit``
       a UserWarning says where 10 % of the answers or more ended as NO_GRADIENT.
+      Of P processes without ``out`` each gets all N. With ``out`` process i gets its own rows i, i + P, … alone, and
+      all N are on disk when it returns: :func:`open_run` reads them.
 
     Under ``jit`` or ``vmap`` everything runs as one compiled loop (``run_batch``); so does a list not longer than
     ``lanes``. Longer lists, a mesh or a folder go through the refilling queue (``run_queue``).
@@ -202,99 +187,3 @@ def solve(
             result = run_queue(ctx, problems, config, method=chosen, key=key, on_part=on_part, **options)
     warn_without_gradient(result, prepared.method.name)
     return result.rows(0) if prepared.single else result
-
-
-@host_errors()
-def run_shared(
-    prepared: Prepared,
-    *,
-    lanes: int,
-    evaluator: Evaluator = white_box,
-    mesh: Mesh | None = None,
-    out: str | Path | None = None,
-    name: str = "model",
-    progress: bool | None = None,
-    watch: Callable[[Part], None] | None = None,
-) -> Result:
-    """A run with a folder, or one process of several: each solves every ``process_count``-th example.
-
-    lanes, evaluator, mesh, out, name, progress: as for :func:`solve`. watch: sees each part, as the progress bar does.
-    """
-    ctx, problems, config, method, key, _ = prepared
-    count, process, processes = problems.label.shape[0], jax.process_index(), jax.process_count()
-    todo = np.arange(process, count, processes)
-    results = _blank(ctx, problems, config, method)
-    folder = None
-    if out is not None:
-        manifest = make_manifest(ctx, problems, config, method, key, name, evaluator=evaluator)
-        folder = RunFolder(out, manifest, process)
-        saved = folder.load()
-        if saved is not None:
-            _store(results, *saved)
-            todo = np.setdiff1d(todo, saved[0])
-    waiting: list[Part] = []  # ended, not confirmed yet
-    withdrawn = total = 0
-
-    def settle() -> None:
-        nonlocal withdrawn, total
-        if not waiting:
-            return
-        index = np.concatenate([part.index for part in waiting])
-        rows = Result(*(np.concatenate(fields) for fields in zip(*(part.result for part in waiting), strict=True)))
-        own = jax.tree.map(lambda leaf: np.asarray(leaf)[index], problems)
-        rows, wrong, found = confirm(rows, ctx, own, config, method=method, evaluator=evaluator, key=key)
-        withdrawn, total = withdrawn + wrong, total + found
-        _store(results, index, rows)
-        if folder is not None:
-            folder.add(index, rows)
-        waiting.clear()
-
-    parts = stream(
-        ctx, problems, config, method=method, key=key, lanes=lanes, evaluator=evaluator, mesh=mesh, todo=todo
-    )
-    try:
-        with progress_bar(progress, count, start=count - len(todo)) as on_part:
-            for part in parts:
-                on_part(part)
-                if watch is not None:
-                    watch(part)
-                if len(part.index):
-                    waiting.append(part)
-                    if sum(len(one.index) for one in waiting) >= _SETTLED or (folder is not None and folder.due):
-                        settle()
-    finally:  # also on Ctrl-C: what has ended is kept
-        settle()
-        if folder is not None:
-            folder.flush()
-    warn_withdrawn(withdrawn, total)
-    return _exchange(results) if processes > 1 else results
-
-
-def _blank(ctx: Context, problems: Problem, config: Config, method: Method) -> Result:
-    """All pending: the clean inputs, P times where the method answers with sets of P."""
-
-    def shapes(ctx: Context, problems: Problem, config: Config) -> Result:
-        keyed = checks.with_keys(problems, jax.random.key(0))
-        return finish(method, ctx, config, keyed, start(method, ctx, config, keyed))
-
-    form = jax.eval_shape(shapes, ctx, problems, config)
-    x = np.asarray(problems.x)
-    x = np.array(np.broadcast_to(x[:, None] if form.status.ndim == 2 else x, form.x.shape))
-    status = np.full(form.status.shape, Status.PENDING, np.int32)
-    zeros = np.zeros(len(x), np.int32)
-    return Result(x, np.zeros_like(x), status, zeros, zeros.copy(), x.copy())
-
-
-def _store(results: Result, index: np.ndarray, rows: Result) -> None:
-    for field, values in zip(results, rows, strict=True):
-        field[index] = values
-
-
-def _exchange(results: Result) -> Result:
-    """Every process's rows, on every process. Row i belongs to process ``i mod process_count``."""
-    from jax.experimental import multihost_utils
-
-    processes = jax.process_count()
-    owner = np.arange(len(results.status)) % processes
-    everyone = multihost_utils.process_allgather(tuple(results))  # each field [processes, N, ...]
-    return Result(*(np.asarray(field)[owner, np.arange(len(owner))] for field in everyone))

@@ -244,7 +244,7 @@ def test_weights_of_another_network_get_nothing_right(digits, tmp_path, capsys):
 
 def test_ctrl_c_keeps_what_had_ended(digits, tmp_path, capsys, monkeypatch):
 
-    module = sys.modules["invjax.engine.solve"]
+    module = sys.modules["invjax.engine.shared"]
     stream = module.stream
 
     def stopped(*args, **options):

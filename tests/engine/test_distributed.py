@@ -1,11 +1,14 @@
-"""Two processes on this machine: each solves its share of the list, both return all of it."""
+"""Two processes on this machine: each solves its share; both return all of it, or their own rows with a folder."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nets
@@ -18,8 +21,9 @@ from invjax.attacks import PGD
 HERE = Path(__file__).resolve().parent
 CONFIG = PGD(eps=0.08, step_size=0.03, steps=4, restarts=2, random_start=True)
 
-SCRIPT = """
-import sys
+START = """
+import os, signal, sys
+from functools import partial
 import jax, numpy as np
 port, process, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_compilation_cache_dir", folder + "/cache")
@@ -27,9 +31,20 @@ jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=proc
 import nets, test_distributed as test
 import invjax
 assert jax.process_count() == 2
-for out in (None, folder + "/run", folder + "/run"):
-    result = test.solve(out=out)
-    np.savez(f"{folder}/{'out' if out else 'plain'}{process}.npz", **result._asdict())
+"""
+
+WHOLE = (
+    START
+    + """
+plain = test.solve()
+for _ in range(2):  # the first goes on where a killed run has ended, the second has nothing to do
+    own = test.solve(out=folder + "/run")
+    nets.same(own, plain.rows(slice(process, None, 2)))
+    nets.same(invjax.open_run(folder + "/run").load(), plain)
+task = nets.task(nets.mlp(), count=13)
+alone = invjax.solve(task.net, task.x[3], task.label[3], target=task.target[3], ids=3, method=test.CONFIG,
+                     out=folder + "/single")
+nets.same(alone, plain.rows(3))
 try:
     invjax.solve(nets.mlp(), np.zeros((2, 8, 8, 1)), np.zeros(2, int), method=test.CONFIG, lanes=2,
                  mesh=jax.sharding.Mesh(np.array(jax.devices()), ("lanes",)))
@@ -38,9 +53,26 @@ except ValueError as error:
 else:
     raise AssertionError("a mesh over both processes was accepted")
 local = jax.sharding.Mesh(np.array(jax.local_devices()), ("lanes",))
-np.savez(f"{folder}/mesh{process}.npz", **test.solve(mesh=local)._asdict())
+nets.same(test.solve(mesh=local), plain)
+np.savez(f"{folder}/plain{process}.npz", **plain._asdict())
 jax.distributed.shutdown()
 """
+)
+
+KILLED = (
+    START
+    + """
+from invjax.engine import shared
+class Eager(shared.RunFolder):
+    def flush(self):
+        super().flush()
+        if process == 1:  # nobody is told: no exception, no last words
+            os.kill(os.getpid(), signal.SIGKILL)
+shared.RunFolder = partial(Eager, every=0.0)
+test.solve(out=folder + "/run")
+raise AssertionError("a process did not wait for the other")
+"""
+)
 
 
 def solve(**options: object) -> invjax.Result:
@@ -55,24 +87,13 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _run_two(folder: Path, env: dict[str, str]) -> str:
-    """Both processes to their end; what the first that failed said last, or "" where both went well."""
-    port, processes = str(_free_port()), []
-    try:
-        for k in range(2):
-            with open(folder / f"log{k}", "w") as log:
-                command = [sys.executable, "-c", SCRIPT, port, str(k), str(folder)]
-                processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
-        failed = [k for k, process in enumerate(processes) if process.wait(150) != 0]
-        return (folder / f"log{failed[0]}").read_text()[-3000:] if failed else ""
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+def _wait(processes: list[subprocess.Popen]) -> bool:
+    """To the end of all, or of the first that fails; whether all went well."""
+    return all(process.wait(150) == 0 for process in processes)
 
 
-def test_two_processes(tmp_path: Path) -> None:
+def _run_two(script: str, folder: Path, ended: Callable[[list[subprocess.Popen]], bool]) -> None:
+    """Two processes that run ``script``, until ``ended`` has seen what it waits for; those still alive are killed."""
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), str(HERE.parent / "helpers"), str(HERE)]),
@@ -81,19 +102,55 @@ def test_two_processes(tmp_path: Path) -> None:
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1",
     }
     for attempt in range(3):  # a port that was free a moment ago may be taken by now
-        logs = _run_two(tmp_path, env)
-        if not logs:
-            break
+        port, processes = str(_free_port()), []
+        try:
+            for k in range(2):
+                with open(folder / f"log{k}", "w") as log:
+                    command = [sys.executable, "-c", script, port, str(k), str(folder)]
+                    processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
+            if ended(processes):
+                return
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+        logs = "\n".join((folder / f"log{k}").read_text()[-3000:] for k in range(2))
         assert attempt < 2, logs
         assert "address" in logs.lower(), logs
 
-    want = solve()
-    for name in ("plain0", "plain1", "out0", "out1", "mesh0", "mesh1"):
-        with np.load(tmp_path / f"{name}.npz") as file:
+
+def test_two_processes(tmp_path: Path) -> None:
+    """One is killed, and then the other; a second pair goes on. Meanwhile a reader sees whole parts alone."""
+    want, run = solve(), tmp_path / "run"
+
+    def one_is_dead_and_the_other_waits(processes: list[subprocess.Popen]) -> bool:
+        end, counts = time.monotonic() + 150, [0]
+        while time.monotonic() < end and processes[0].poll() is None:
+            if (run / "manifest.json").exists():
+                saved = invjax.open_run(run)
+                for index, rows in saved.parts():
+                    nets.same(rows, want.rows(index))
+                counts.append(len(saved.saved))
+                assert counts[-1] >= counts[-2]
+                if processes[1].poll() is not None and set(range(0, 13, 2)) <= set(saved.saved.tolist()):
+                    return processes[1].poll() == -signal.SIGKILL
+            time.sleep(0.05)
+        return False
+
+    _run_two(KILLED, tmp_path, one_is_dead_and_the_other_waits)
+    saved = invjax.open_run(run)
+    assert 7 < len(saved.saved) < 13
+    with pytest.raises(ValueError, match=rf"must hold all 13 rows, was a folder with {len(saved.saved)} of them"):
+        saved.load()
+
+    _run_two(WHOLE, tmp_path, _wait)
+    for k in (0, 1):
+        with np.load(tmp_path / f"plain{k}.npz") as file:
             nets.same(invjax.Result(**file), want)
-    rows = [np.concatenate([np.load(path)["index"] for path in (tmp_path / "run").glob(f"p{k}-*.npz")]) for k in (0, 1)]
-    np.testing.assert_array_equal(np.sort(rows[0]), np.arange(0, 13, 2))
-    np.testing.assert_array_equal(np.sort(rows[1]), np.arange(1, 13, 2))
+        rows = [np.load(path)["index"] for path in run.glob(f"p{k}/p{k}-*.npz")]
+        np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(k, 13, 2))  # each row once
+    assert {path.name for path in run.iterdir()} == {"manifest.json", "p0", "p1"}
     with pytest.raises(ValueError, match="another model"):
-        solve(out=tmp_path / "run", name="other")
-    nets.same(solve(out=tmp_path / "run"), want)  # one process reads what two have written
+        solve(out=run, name="other")
+    nets.same(solve(out=run), want)  # one process reads what two have written

@@ -20,9 +20,10 @@ import pytest
 import invjax
 from invjax import Result, engine
 from invjax.attacks import FGSM, PGD
+from invjax.campaign import attack_pairs, make_pairs
 from invjax.engine import folder as folder_module
 
-solve_module = sys.modules["invjax.engine.solve"]
+shared_module = sys.modules["invjax.engine.shared"]
 fast = pytest.mark.fast
 CONFIG = PGD(eps=0.08, step_size=0.03, steps=4, restarts=2, random_start=True)
 TASK = nets.task(nets.mlp(), count=20)
@@ -36,7 +37,7 @@ def solve(out: Path | None = None, *, task: nets.Task = TASK, method: Any = CONF
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every group of examples is written as soon as it ends, instead of every ten seconds."""
-    monkeypatch.setattr(solve_module, "RunFolder", partial(folder_module.RunFolder, every=0.0))
+    monkeypatch.setattr(shared_module, "RunFolder", partial(folder_module.RunFolder, every=0.0))
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
         seen.append(np.asarray(todo))
         return engine.stream(*args, todo=todo, **options)
 
-    monkeypatch.setattr(solve_module, "stream", spy)
+    monkeypatch.setattr(shared_module, "stream", spy)
     return seen
 
 
@@ -70,7 +71,7 @@ def interrupt(out: Path, monkeypatch: pytest.MonkeyPatch, after: int, error: typ
                 raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(solve_module, "stream", breaking)
+        patch.setattr(shared_module, "stream", breaking)
         with pytest.raises(error):
             solve(out)
 
@@ -103,10 +104,135 @@ def test_resume(
 @fast
 def test_waiting_rows_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the usual pause between files, an interrupted run still writes all that has ended, in one file."""
-    monkeypatch.setattr(solve_module, "RunFolder", folder_module.RunFolder)
+    monkeypatch.setattr(shared_module, "RunFolder", folder_module.RunFolder)
     interrupt(tmp_path, monkeypatch, 8, KeyboardInterrupt)
     assert len(parts(tmp_path)) == 1
     assert len(indices(tmp_path)) >= 8
+
+
+def as_process(process: int, of: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on this is one of several processes. (test_distributed.py has real ones.)"""
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    monkeypatch.setattr(jax, "process_count", lambda: of)
+    monkeypatch.setattr(shared_module, "_wait_for_all", lambda: None)
+
+
+@fast
+def test_resume_with_another_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solved: list[np.ndarray]
+) -> None:
+    """Three processes, of which one is broken off and one never starts; then two; then one. No row is solved twice."""
+    want = solve()
+    with monkeypatch.context() as patch:
+        as_process(0, 3, patch)
+        nets.same(solve(tmp_path), want.rows(slice(0, None, 3)))
+        as_process(1, 3, patch)
+        interrupt(tmp_path, patch, 4, KeyboardInterrupt)
+    kept = invjax.open_run(tmp_path).saved
+    assert 7 + 4 <= len(kept) < 14
+    with monkeypatch.context() as patch:
+        for process in (0, 1):
+            as_process(process, 2, patch)
+            nets.same(solve(tmp_path), want.rows(slice(process, None, 2)))
+            own = np.arange(process, 20, 2)
+            np.testing.assert_array_equal(solved[-1], np.setdiff1d(own, kept))
+    nets.same(solve(tmp_path), want)
+    assert len(solved[-1]) == 0
+    every = np.concatenate([np.load(path)["index"] for path in tmp_path.glob("p?/p*.npz")])
+    np.testing.assert_array_equal(np.sort(every), np.arange(20))
+    assert folder_module.count_saved(tmp_path) == 20
+
+
+@fast
+def test_a_campaign_of_several_processes_measures_all_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = make_pairs(TASK.label, 4)
+
+    def campaign(out: Path) -> Any:
+        options = {"lanes": 4, "progress": False, "out": out}
+        return attack_pairs("pgd", TASK.net, TASK.x, pairs, CONFIG, invjax.Bounds(), **options)
+
+    want = campaign(tmp_path / "alone")
+    as_process(1, 2, monkeypatch)
+    with pytest.raises(ValueError, match="must hold all 60 rows"):  # it does not wait here: nobody else is there
+        campaign(tmp_path / "shared")
+    as_process(0, 2, monkeypatch)
+    got = campaign(tmp_path / "shared")
+    nets.same(got.result, want.result)
+    assert str(got.table) == str(want.table)  # it has NaN where nothing is found
+
+
+@fast
+def test_more_processes_than_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_process(3, 4, monkeypatch)
+    result = solve(tmp_path, task=nets.Task(TASK.net, *(field[:2] for field in TASK[1:])))
+    assert result.x.shape == (0, *nets.SMALL)
+
+
+@fast
+def test_a_saved_run_is_read_by_parts_by_rows_and_whole(tmp_path: Path) -> None:
+    prepared = engine.prepare(TASK.net, TASK.x, TASK.label, target=TASK.target, method=CONFIG)
+    run = engine.run_saved(prepared, out=tmp_path, lanes=4)
+    want = solve()
+    assert (len(run), run.examples, run.manifest["method"]) == (20, 20, "pgd")
+    assert repr(run) == f"SavedRun({str(tmp_path)!r}: 20 of 20 rows in {len(parts(tmp_path))} parts)"
+    nets.same(run.load(), want)
+    read = []
+    for index, rows in run.parts():
+        nets.same(rows, want.rows(index))
+        read.append(index)
+    assert len(read) == len(parts(tmp_path)) > 2
+    np.testing.assert_array_equal(np.sort(np.concatenate(read)), np.arange(20))
+    for choice in (3, -1, slice(2, 17, 5), [4, 4, 0], np.arange(20) % 2 == 0):
+        nets.same(run[choice], want.rows(np.array(choice) if isinstance(choice, list) else choice))
+    for index, rows in run.parts("status", "evaluations"):
+        np.testing.assert_array_equal(rows.status, want.status[index])
+        np.testing.assert_array_equal(rows.evaluations, want.evaluations[index])
+        assert rows.x is None
+        assert rows.delta is None
+    with pytest.raises(IndexError, match="20"):
+        run[20]
+    with pytest.raises(ValueError, match=r"fields must be one of 'x', .* was 'images'"):
+        next(run.parts("images"))
+    _noise(parts(tmp_path)[0])
+    lost = read[0]
+    with pytest.raises(ValueError, match=r"folder must hold whole parts, was damaged: .*p0-000000"):
+        run[lost[0]]
+    again = invjax.open_run(tmp_path)
+    with pytest.raises(ValueError, match=rf"saved, was {len(lost)} of 20 rows are not saved, row {lost.min()} say"):
+        again[:]
+    np.testing.assert_array_equal(again.saved, np.setdiff1d(np.arange(20), lost))
+    nets.same(engine.run_saved(prepared, out=tmp_path, lanes=4).load(), want)
+
+
+@fast
+def test_folders_of_machines_that_share_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    want, (first, second, other) = solve(), (tmp_path / name for name in "abc")
+    with monkeypatch.context() as patch:
+        for process, out in enumerate((first, second)):
+            as_process(process, 2, patch)
+            solve(out)
+    nets.same(invjax.open_run(first, second).load(), want)
+    solve(other, key=jax.random.key(7))
+    with pytest.raises(ValueError, match=r"folder must be followed by folders of the same run; .*c' holds a run with"):
+        invjax.open_run(first, second, other)
+    for nothing in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ValueError, match=r"folder must be the folder of a run, was .*manifest.json: No such file"):
+            invjax.open_run(nothing)
+    (second / "manifest.json").write_text('{"format": 1}')
+    with pytest.raises(ValueError, match=r"folder must be the folder of a run, was .*b': manifest.json: it is not"):
+        invjax.open_run(first, second)
+
+
+@fast
+def test_parts_are_written_before_they_grow_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast device ends more in ten seconds than should wait in memory."""
+    monkeypatch.setattr(shared_module, "RunFolder", folder_module.RunFolder)
+    solve(tmp_path / "usual")
+    assert len(parts(tmp_path / "usual")) == 1
+    for module in (shared_module, folder_module):
+        monkeypatch.setattr(module, "PART_BYTES", 6 * 3 * TASK.x[0].nbytes)
+    nets.same(solve(tmp_path / "small"), solve())
+    assert max(len(np.load(path)["index"]) for path in parts(tmp_path / "small")) <= 8
 
 
 SCRIPT = """
@@ -115,7 +241,7 @@ import jax, numpy as np
 sys.path.insert(0, {tests!r})
 import nets, test_folder
 from functools import partial
-module = test_folder.solve_module
+module = test_folder.shared_module
 module.RunFolder = partial(test_folder.folder_module.RunFolder, every=0.0)
 def slow(*args, **options):
     for part in test_folder.engine.stream(*args, **options):

@@ -1,0 +1,196 @@
+"""Runs that are shared among processes, and runs whose answers go to a folder: ``run_shared`` and ``run_saved``.
+
+Process i of P solves the examples i, i + P, …; no process waits for another before the end. With a folder every process
+writes its answers below it (:mod:`invjax.engine.folder`), and none gathers those of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from invjax.core.host import host_errors
+from invjax.engine import checks
+from invjax.engine.confirm import confirm, warn_withdrawn
+from invjax.engine.evaluate import white_box
+from invjax.engine.folder import PART_BYTES, RunFolder, bytes_of, make_manifest
+from invjax.engine.lanes import finish, start
+from invjax.engine.prepared import Prepared
+from invjax.engine.progress import progress_bar
+from invjax.engine.queue import Part, stream
+from invjax.engine.saved import SavedRun, open_run
+from invjax.types import Config, Context, Evaluator, Problem, Result, Status
+
+_SETTLED = 448  # ended examples that wait to be confirmed together
+Store = Callable[[np.ndarray, Result], None]  # what to do with the answers of some rows [n]
+
+
+@host_errors()
+def run_shared(
+    prepared: Prepared,
+    *,
+    lanes: int,
+    evaluator: Evaluator = white_box,
+    mesh: Mesh | None = None,
+    out: str | Path | None = None,
+    name: str = "model",
+    progress: bool | None = None,
+    watch: Callable[[Part], None] | None = None,
+) -> Result:
+    """A run with a folder, or one process of several.
+
+    lanes, evaluator, mesh, out, name, progress: as for :func:`solve`. watch: sees each part, as the progress bar does.
+
+    Returns all rows [N] on every process. With a folder, process i of P gets only its own, ``Result.rows[i::P]`` so to
+    speak; the others are on disk. A single example is on every process in any case.
+    """
+    process, processes = jax.process_index(), jax.process_count()
+    results = _blank(prepared)
+
+    def store(index: np.ndarray, rows: Result) -> None:
+        mine = index % processes == process
+        for field, values in zip(results, rows, strict=True):
+            field[index[mine] // processes] = values[mine]
+
+    folder = _run(
+        prepared, store, lanes=lanes, evaluator=evaluator, mesh=mesh, out=out, name=name, progress=progress, watch=watch
+    )
+    count = len(prepared.problems.label)
+    if processes > 1 and (folder is None or prepared.single):
+        return _exchange(results, count)
+    if processes > 1:
+        _wait_for_all()
+    return results
+
+
+@host_errors()
+def run_saved(
+    prepared: Prepared,
+    *,
+    lanes: int,
+    out: str | Path,
+    evaluator: Evaluator = white_box,
+    mesh: Mesh | None = None,
+    name: str = "model",
+    progress: bool | None = None,
+    watch: Callable[[Part], None] | None = None,
+) -> SavedRun:
+    """As :func:`run_shared`, but the answers stay on disk, for lists whose answers do not fit in memory.
+
+    Memory grows with the lanes and by some bytes per example, whatever the size of an example. x may be a memory map
+    (``numpy.load(file, mmap_mode="r")``), of which the rows in the lanes alone are copied. When it returns, all rows of
+    all processes are written.
+    """
+    _run(
+        prepared, None, lanes=lanes, evaluator=evaluator, mesh=mesh, out=out, name=name, progress=progress, watch=watch
+    )
+    if jax.process_count() > 1:
+        _wait_for_all()
+    return open_run(out)
+
+
+def _run(
+    prepared: Prepared,
+    store: Store | None,
+    *,
+    lanes: int,
+    evaluator: Evaluator,
+    mesh: Mesh | None,
+    out: str | Path | None,
+    name: str,
+    progress: bool | None,
+    watch: Callable[[Part], None] | None,
+) -> RunFolder | None:
+    """Solve this process's share, less what the folder has, and hand every answer to the folder and to ``store``."""
+    ctx, problems, config, method, key, _ = prepared
+    count, process, processes = problems.label.shape[0], jax.process_index(), jax.process_count()
+    open_rows = np.zeros(count, bool)
+    open_rows[process::processes] = True
+    own = int(open_rows.sum())
+    folder = None
+    if out is not None:
+        manifest = make_manifest(ctx, problems, config, method, key, name, evaluator=evaluator)
+        folder = RunFolder(out, manifest, process, processes)
+        for index, rows in folder.parts():
+            open_rows[index] = False
+            if store is not None:
+                store(index, rows)
+    todo = np.flatnonzero(open_rows)
+    waiting: list[Part] = []  # ended, not confirmed yet
+    withdrawn = total = 0
+
+    def settle() -> None:
+        nonlocal withdrawn, total
+        if not waiting:
+            return
+        index = np.concatenate([part.index for part in waiting])
+        rows = Result(*(np.concatenate(fields) for fields in zip(*(part.result for part in waiting), strict=True)))
+        asked = jax.tree.map(lambda leaf: np.asarray(leaf)[index], problems)
+        rows, wrong, found = confirm(rows, ctx, asked, config, method=method, evaluator=evaluator, key=key)
+        withdrawn, total = withdrawn + wrong, total + found
+        if store is not None:
+            store(index, rows)
+        if folder is not None:
+            folder.add(index, rows)
+        waiting.clear()
+
+    def full() -> bool:
+        few = sum(len(part.index) for part in waiting) < _SETTLED
+        return not few or sum(bytes_of(part.result) for part in waiting) >= PART_BYTES
+
+    parts = stream(
+        ctx, problems, config, method=method, key=key, lanes=lanes, evaluator=evaluator, mesh=mesh, todo=todo
+    )
+    try:
+        with progress_bar(progress, own, start=own - len(todo)) as on_part:
+            for part in parts:
+                on_part(part)
+                if watch is not None:
+                    watch(part)
+                if len(part.index):
+                    waiting.append(part)
+                    if full() or (folder is not None and folder.due):
+                        settle()
+    finally:  # also on Ctrl-C: what has ended is kept
+        settle()
+        if folder is not None:
+            folder.flush()
+    warn_withdrawn(withdrawn, total)
+    return folder
+
+
+def _blank(prepared: Prepared) -> Result:
+    """This process's rows, all pending: the clean inputs, P times where the method answers with sets of P."""
+
+    def shapes(ctx: Context, problems: Problem, config: Config) -> Result:
+        keyed = checks.with_keys(problems, jax.random.key(0))
+        return finish(prepared.method, ctx, config, keyed, start(prepared.method, ctx, config, keyed))
+
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], prepared.problems)
+    form = jax.eval_shape(shapes, prepared.ctx, one, prepared.config)
+    x = np.asarray(prepared.problems.x)[jax.process_index() :: jax.process_count()]
+    x = np.array(np.broadcast_to(x[:, None] if form.status.ndim == 2 else x, (len(x), *form.x.shape[1:])))
+    status = np.full((len(x), *form.status.shape[1:]), Status.PENDING, np.int32)
+    zeros = np.zeros(len(x), np.int32)
+    return Result(x, np.zeros_like(x), status, zeros, zeros.copy(), x.copy())
+
+
+def _exchange(own: Result, count: int) -> Result:
+    """All ``count`` rows on every process. Row i belongs to process ``i mod process_count``."""
+    from jax.experimental import multihost_utils
+
+    each = -(-count // jax.process_count())
+    padded = [np.concatenate([field, np.zeros((each - len(field), *field.shape[1:]), field.dtype)]) for field in own]
+    everyone = multihost_utils.process_allgather(tuple(padded))  # each field [processes, each, ...]
+    return Result(*(np.moveaxis(np.asarray(field), 0, 1).reshape(-1, *field.shape[2:])[:count] for field in everyone))
+
+
+def _wait_for_all() -> None:
+    """Until every process has come here: one that ended before the others would take them with it."""
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices("invjax: all rows are written")
