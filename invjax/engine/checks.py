@@ -5,6 +5,7 @@ Compiled code never raises; under ``jit``/``vmap`` (tracers) only shapes and dty
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from invjax.core.errors import BadArgument, Words, check_entries, check_key, che
 from invjax.core.logits import num_classes
 from invjax.core.mixing import check_network
 from invjax.types import UNTARGETED, Array, LogitsFn, Problem
+
+_BLOCK = 2**20  # entries that are checked at once
 
 
 def is_traced(*trees: Any) -> bool:
@@ -114,6 +117,17 @@ def _spread(name: str, value: Any, count: int, shape: tuple[int, ...], kinds: st
     return broadcast(value, (count, *shape))
 
 
+def _check_rows(name: str, values: np.ndarray, bad: Callable[[np.ndarray], np.ndarray], wanted: str) -> None:
+    """:func:`check_entries` of [N, *S], a block of rows at a time: a list on disk never stands in memory."""
+    each = max(1, _BLOCK // max(1, values[0].size))
+    for begin in range(0, len(values), each):
+        wrong = bad(values[begin : begin + each])
+        if wrong.any():
+            first, *rest = np.argwhere(wrong)[0].tolist()
+            at = (begin + first, *rest)
+            raise BadArgument(name, wanted, values[at], at)
+
+
 def _array(name: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
@@ -169,20 +183,21 @@ def make_problems(
 
     if not traced_x:
         values = np.asarray(x)
-        check_entries("x", values, ~np.isfinite(values), "be finite")
+        _check_rows("x", values, lambda rows: ~np.isfinite(rows), "be finite")
         if space is None and not is_traced(lower, upper):
-            check_entries("x", values, (values < lower) | (values > upper), f"lie within bounds {bounds!r}")
+            outside = f"lie within bounds {bounds!r}"
+            _check_rows("x", values, lambda rows: (rows < lower) | (rows > upper), outside)
 
     mask = _spread("mask", mask, count, shape, "b")
-    if mask is not None and not is_traced(mask):
-        empty = ~mask.reshape(count, -1).any(1)
+    if isinstance(mask, np.ndarray):
+        empty = ~mask.any(axis=tuple(range(1, mask.ndim)))
         if empty.any():
             raise BadArgument("mask", "leave at least one coordinate free", Words("empty"), int(np.argmax(empty)))
     groups = _spread("groups", groups, count, shape, "iu")
     if isinstance(groups, np.ndarray):
         size = int(np.prod(shape))
         wanted = f"hold labels in [0, {size}), as many as x has features"
-        check_entries("groups", groups, (groups < 0) | (groups >= size), wanted)
+        _check_rows("groups", groups, lambda rows: (rows < 0) | (rows >= size), wanted)
     ids = np.arange(count, dtype=np.int32) if ids is None else _check_ids(ids, count)
 
     def per_example(side: Any) -> Any:

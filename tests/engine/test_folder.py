@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import invjax
 from invjax import Result, engine
 from invjax.attacks import FGSM, PGD
 from invjax.campaign import attack_pairs, make_pairs
+from invjax.engine import checks
 from invjax.engine import folder as folder_module
 
 shared_module = sys.modules["invjax.engine.shared"]
@@ -108,6 +110,43 @@ def test_waiting_rows_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     interrupt(tmp_path, monkeypatch, 8, KeyboardInterrupt)
     assert len(parts(tmp_path)) == 1
     assert len(indices(tmp_path)) >= 8
+
+
+@fast
+def test_a_list_on_disk_is_never_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """x is a memory map and the answers stay on disk: memory grows by a few numbers per row, whatever the row's size.
+
+    A row has 64 numbers here. Its answer has 192, and one copy of a mask for all rows would be 64 bytes per row.
+    """
+    monkeypatch.setattr(shared_module, "PART_BYTES", 2**18)
+    monkeypatch.setattr(folder_module, "PART_BYTES", 2**18)
+    monkeypatch.setattr(folder_module, "_BLOCK", 2**16)
+    monkeypatch.setattr(checks, "_BLOCK", 2**14)
+    monkeypatch.setattr(shared_module, "RunFolder", folder_module.RunFolder)
+    shape = nets.SMALL
+
+    def peaks(rows: int) -> np.ndarray:
+        on_disk = np.lib.format.open_memmap(tmp_path / f"{rows}.npy", "w+", np.float32, (rows, *shape))
+        for begin in range(0, rows, 20):
+            on_disk[begin : begin + 20] = TASK.x
+        on_disk.flush()
+        x = np.load(tmp_path / f"{rows}.npy", mmap_mode="r")
+        tracemalloc.start()
+        prepared = engine.prepare(
+            TASK.net, x, np.resize(TASK.label, rows), method=FGSM(eps=0.1), mask=np.ones(shape, bool),
+            groups=np.zeros(shape, np.int32), bounds=(np.zeros(shape), np.ones(shape)),
+        )  # fmt: skip
+        checked = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        run = engine.run_saved(prepared, out=tmp_path / f"run{rows}", lanes=256, progress=False)
+        solved = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert sum(len(index) for index, _ in run.parts("status")) == rows
+        return np.array([checked, solved])
+
+    peaks(1000)  # compiled
+    growth = (peaks(8_000) - peaks(2_000)) / 6_000
+    assert (growth < 40).all(), growth  # bytes per row
 
 
 def as_process(process: int, of: int, monkeypatch: pytest.MonkeyPatch) -> None:
