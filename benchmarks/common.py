@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import invjax
 from invjax import losses
 from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic
 from invjax.engine import Part, Prepared, prepare, run_queue, run_shared
 from invjax.engine.lanes import num_probes
 from invjax.engine.progress import progress_bar
-from invjax.types import Array, Config, LogitsFn, Result
+from invjax.types import Array, Config, LogitsFn, Result, Status
 
 
 def versions() -> dict[str, str]:
@@ -32,8 +33,8 @@ def versions() -> dict[str, str]:
     for name in ("invjax", "jax", "jaxlib", "flax", "numpy"):
         try:
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
+        except PackageNotFoundError:  # a checkout that is not installed knows its number itself
+            found[name] = invjax.__version__ if name == "invjax" else "not installed"
     return found
 
 
@@ -157,6 +158,9 @@ class Timed(NamedTuple):
     steps: int  # iterations of the run
     lanes: int  # examples worked on at once
     occupancy: float  # evaluations and forward passes of unfinished lanes / all that were computed
+    loop_s: float  # of run_s: from the first dispatch until the last example has ended
+    second_look_s: float  # of run_s: asking for the answers again and handing them over; with ``out`` part of loop_s
+    refused: int  # answers that were FOUND in the run and did not hold at the second look
 
     @property
     def overhead(self) -> float:
@@ -209,17 +213,23 @@ def timed_run(
     spent_before, begin = clock.spent, time.perf_counter()
     ticked = begin
     counted = {"evaluations": 0, "forwards": 0}
+    ended: list[np.ndarray] = []
+    believed = 0
 
     def watch(part: Part) -> None:
-        nonlocal ticked
+        nonlocal ticked, believed, parted
         last[:] = [part]
+        ended.append(part.index)
+        believed += int(np.sum(part.result.status == Status.FOUND))
         for name in counted if len(part.index) else ():
             counted[name] += int(getattr(part.result, name).sum())
         if time.perf_counter() - ticked > 2.0:  # the clock takes a few per cent of the run at most
             clock.tick()
             ticked = time.perf_counter()
+        parted = time.perf_counter()
 
     whole = prepared(method, slice(None))
+    started = parted = time.perf_counter()
     chosen = whole.method
     if out is not None:
         result = run_shared(whole, lanes=lanes, out=out, progress=progress, watch=watch)
@@ -231,10 +241,14 @@ def timed_run(
                 watch(part)
 
             result = run_queue(*whole[:3], method=chosen, key=whole.key, lanes=lanes, on_part=on_part)
-    run_s = time.perf_counter() - begin - (clock.spent - spent_before)
+    over, spent = time.perf_counter(), clock.spent - spent_before
     clock.tick(3)
     asked = chosen.width or 1
     step_s = asked * (clock.gradient_s if chosen.needs_grad else clock.forward_s) + probes * clock.forward_s
     steps, issued = (last[0].steps, last[0].issued) if last else (0, 0)
     occupancy = sum(counted.values()) / (issued * (asked + probes)) if issued else float("nan")
-    return Timed(result, compile_s, run_s, clock.gradient_s, step_s, steps, lanes, occupancy)
+    held = int(np.sum(np.asarray(result.status)[np.concatenate(ended)] == Status.FOUND)) if ended else 0
+    return Timed(
+        result, compile_s, over - begin - spent, clock.gradient_s, step_s, steps, lanes, occupancy,
+        parted - started - spent, over - parted, believed - held,
+    )  # fmt: skip

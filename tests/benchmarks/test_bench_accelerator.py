@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from flax import nnx
 
 from benchmarks.__main__ import main
+from benchmarks.accelerator.flops import counted, forward_flops, gradient_flops
 from benchmarks.accelerator.log import Log
 from benchmarks.accelerator.parts import PARTS
 from benchmarks.accelerator.parts import ceilings as ceilings_part
+from benchmarks.accelerator.program import rounds
+from invjax.models import as_logits
+from invjax.models.resnet_cifar import ResNet20
 
 
 def test_parts_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,25 +45,127 @@ def test_parts_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert json.loads((tmp_path / "out" / "ceilings.json").read_text())["rows"] == kept["rows"]
 
 
+class FakeTime:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def row(self, run: float, compilation: float = 0.0) -> dict[str, float]:
+        self.now += run + compilation
+        return {"run s": run}
+
+
 @pytest.mark.fast
 def test_log(tmp_path: Path) -> None:
-    """A row that does not fit into the time left is noted, not measured; rows of another device are forgotten."""
-    log = Log(tmp_path, "part", 5.0)
-    assert log.todo("quick", 1.0)
-    assert not log.todo("slow", 60.0)
-    log.add("quick", value=1.5)
-    assert not log.todo("quick")
-    again = Log(tmp_path, "part", 5.0)
-    assert again.rows == {"quick": {"value": 1.5}}
-    assert "no time left" in json.loads((tmp_path / "part.json").read_text())["missing"]["slow"]
+    """Rows that cannot end in time are noted; what compilation took counts; a failed row stays alone."""
+    clock = FakeTime()
+    log = Log(tmp_path, "part", guess=4.0, clock=clock)
+    log.open(30.0, most=3)
+    log.row("first", 1.0, lambda: clock.row(1.0, compilation=9.0))
+    log.row("too long beside its compilation", 12.0, lambda: clock.row(12.0))
+    assert log.notes == {"too long beside its compilation": "no time left (20 s, and it takes about 21 s)"}
+    assert log.wants("fits", 10.0)
+
+    def fails() -> dict[str, float]:
+        raise MemoryError("too many\nlanes")
+
+    log.row("fails", 1.0, fails)
+    assert log.notes["fails"] == "MemoryError: too many lanes"
+    assert not log.wants("fails", 1.0)
+    log.row("second", 1.0, lambda: clock.row(1.0))
+    log.row("third", 1.0, lambda: clock.row(1.0))
+    assert not log.wants("more than this round has", 0.0)
+    assert "more than this round has" not in log.notes
+    log.open(1.0)
+    assert log.wants("more than this round has", 0.0)
+
+    again = Log(tmp_path, "part")
+    assert again.rows == {"first": {"run s": 1.0}, "second": {"run s": 1.0}, "third": {"run s": 1.0}}
     record = json.loads((tmp_path / "part.json").read_text())
+    assert {"fails", "too long beside its compilation"} <= set(record["missing"])
     (tmp_path / "part.json").write_text(json.dumps(record | {"device": "another"}))
-    assert not Log(tmp_path, "part", 5.0).rows
+    assert not Log(tmp_path, "part").rows
 
 
-@pytest.mark.fast
-def test_shares_add_up() -> None:
-    assert sum(part.share for part in PARTS.values()) == pytest.approx(1)
+@pytest.mark.parametrize(("minutes", "slow"), [(5.5, 1.0), (5.5, 3.0), (1.0, 1.0)])
+def test_caps(minutes: float, slow: float, tmp_path: Path) -> None:
+    """Whatever rows take, no part exceeds its cap by more than the row it is at, and the program ends in time.
+
+    In 5.5 minutes, on a device as fast as the shares suppose, every part has its first rows.
+    """
+    clock, names, end = FakeTime(), list(PARTS), 60 * minutes
+    logs = {name: Log(tmp_path, name, part.seconds[0] / part.first, clock) for name, part in PARTS.items()}
+    over: list[float] = []
+    longest = 0.0
+
+    def one(name: str) -> None:
+        nonlocal longest
+        part, cap = PARTS[name], clock.now + logs[name].left
+        for number in range(6):
+            takes = slow * part.seconds[0] / part.first * (1 + number % 3)  # some are longer than those before
+            longest = max(longest, takes)
+            log, needs = logs[name], takes / 2
+            left = log.left
+            if log.wants(f"row {number}", needs) and number:
+                assert left >= needs
+            log.row(f"row {number}", needs, lambda takes=takes: clock.row(takes / 2, takes / 2))
+        over.append(clock.now - cap)
+
+    rounds(names, logs, end, one)
+    assert max(over) <= longest
+    assert clock.now <= end + longest
+    if minutes >= 5.5 and slow == 1.0:
+        assert all(logs[name].rows for name in names)
+    if slow > 1:
+        assert any("no time left" in why for log in logs.values() for why in log.notes.values())
+
+
+def test_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed keeps its rows, and the same command goes on with the others."""
+    words = ["accelerator", "--out", str(tmp_path), "--cpu", "--tiny", "--parts", "ceilings"]
+    hangs = f"""
+import time
+from benchmarks.__main__ import main
+from benchmarks.accelerator.parts import ceilings
+ceilings._copies = lambda a: time.sleep(600)
+main({words!r})
+"""
+    run = subprocess.Popen([sys.executable, "-c", hangs], stdout=subprocess.DEVNULL)
+    record = tmp_path / "ceilings.json"
+    try:
+        until = time.monotonic() + 120
+        while not (record.is_file() and len(json.loads(record.read_text())["rows"]) == len(ceilings_part.PRODUCTS)):
+            assert time.monotonic() < until
+            assert run.poll() is None
+            time.sleep(0.05)
+    finally:
+        run.kill()
+        run.wait()
+    kept = json.loads(record.read_text())["rows"]
+    measured: list[None] = []
+    monkeypatch.setattr(ceilings_part, "_seconds", lambda call: measured.append(None) or 1.0)
+    assert main(words) == 0
+    rows = json.loads(record.read_text())["rows"]
+    assert len(measured) == 1
+    assert {name: rows[name] for name in kept} == kept
+    assert set(rows) - set(kept) == {"copy"}
+
+
+def test_flops() -> None:
+    """ResNet20 at 32 pixels: 41 million multiply-adds forward by published counts, and as many again backward."""
+    logits, x, label = as_logits(ResNet20(rngs=nnx.Rngs(0))), np.zeros((2, 32, 32, 3), np.float32), np.zeros(2, int)
+    forward = forward_flops(logits, x) / 2
+    assert forward == pytest.approx(2 * 40.8e6, rel=0.01)
+    assert gradient_flops(logits, x, label, label) / 2 == pytest.approx(2 * forward, rel=0.001)
+
+    def repeated(a: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda a, _: (a @ a, None), a, length=3)[0]
+
+    assert counted(jax.make_jaxpr(repeated)(np.ones((4, 4)))) == 3 * 2 * 4**3
 
 
 @pytest.mark.fast
@@ -65,6 +177,9 @@ def test_shares_add_up() -> None:
         (["--cpu"], "--out must be the folder"),
         (["--out", "out", "--cpu", "--parts", "gsee"], "--parts must be 'all' or some of"),
         (["--out", "out", "--cpu", "--data", "nowhere"], "--data must be an existing folder"),
+        (["--out", __file__, "--cpu"], "--out must be a folder that can be written"),
+        (["--pack", __file__], "--pack must be a folder that can be written"),
+        (["--pack", "pack", "--python", "three"], "--python must be a version"),
     ],
 )
 def test_bad_input(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,12 +49,18 @@ def run(log: Log, setting: Setting) -> None:
     """TFLOP/s of products and GB/s of copies."""
     size = 256 if setting.tiny else 8192
     for name, (dtype, precision) in PRODUCTS.items():
-        if log.todo(name):
+
+        def product(dtype: str = dtype, precision: str = precision) -> dict[str, float]:
             a = jnp.eye(size, dtype=dtype)
-            seconds = _seconds(lambda a=a, precision=precision: _products(a, a, precision))
-            log.add(name, side=size, **{"TFLOP/s": 2 * size**3 / seconds / 1e12})
-    if log.todo("copy"):
-        numbers = 2**16 if setting.tiny else 2**28
-        seconds = _seconds(lambda: _copies(jnp.zeros(numbers, jnp.float32)))
-        log.add("copy", MiB=numbers * 4 / 2**20, **{"GB/s": 8 * numbers / seconds / 1e9})
-    setting.peak = 1e12 * max((row["TFLOP/s"] for row in log.rows.values() if "TFLOP/s" in row), default=0.0) or None
+            seconds = _seconds(lambda: _products(a, a, precision))
+            return {"side": size, "TFLOP/s": 2 * size**3 / seconds / 1e12}
+
+        log.row(name, 0.0, product)
+
+    def copy() -> dict[str, float]:
+        numbers = 2**16 if setting.tiny else 2**26  # 256 MiB: more than any cache holds
+        a = jnp.zeros(numbers, jnp.float32)
+        seconds = _seconds(lambda: _copies(a))
+        return {"MiB": numbers * 4 / 2**20, "GB/s": 8 * numbers / seconds / 1e9}
+
+    log.row("copy", 0.0, copy)

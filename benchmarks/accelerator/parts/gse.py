@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-import jax
+from typing import Any, NamedTuple
 
 from benchmarks.accelerator.log import Log
 from benchmarks.accelerator.setting import Setting
 from benchmarks.attacks.settings import CIFAR10, configuration
 
-LANES = (1024, 4096, 256, 8192, 64)  # by worth
-SECONDS = 6.0  # of a row's run
+
+class Row(NamedTuple):
+    """One row: the entry of the comparison, lanes, the list's length in lanes, and the precision of products."""
+
+    entry: str
+    lanes: int
+    rounds: int = 2
+    precision: str = "default"
+
+
+ROWS = (  # by worth
+    Row("gse", 1024),
+    Row("gse", 1024, precision="highest"),
+    Row("gse-released", 1024, 1),
+    Row("gse", 4096),
+    Row("gse", 8192),
+    Row("gse", 256),
+    Row("gse", 64),
+    Row("gse-released", 4096, 1),
+)
+PAIRS_PER_S = {"gse": 1000.0, "gse-released": 150.0}  # of a fast device, until a row has measured them
 
 
 def run(log: Log, setting: Setting) -> None:
-    """Pairs per second by lanes; one row at full precision, one for the released code's form."""
-    brief = ["steps=4"] if setting.tiny else []
-    ours = configuration(CIFAR10["gse"], False, brief)
-    released = configuration(CIFAR10["gse-released"], False, brief)
-    network, pairs = setting.resnet20, setting.cifar10
-    for n, lanes in enumerate(setting.lanes(*LANES)):
-        if log.todo(f"gse, {lanes} lanes", SECONDS):
-            log.add(f"gse, {lanes} lanes", **setting.timed(network, pairs, ours, lanes, SECONDS))
-        if n == 0 and log.todo(f"gse, {lanes} lanes, highest precision", SECONDS):
-            with jax.default_matmul_precision("highest"):
-                row = setting.timed(network, pairs, ours, lanes, SECONDS)
-            log.add(f"gse, {lanes} lanes, highest precision", **row)
-    for lanes in setting.lanes(1024, 4096):
-        if log.todo(f"gse-released, {lanes} lanes", SECONDS):
-            log.add(f"gse-released, {lanes} lanes", **setting.timed(network, pairs, released, lanes, SECONDS))
+    """Pairs per second by lanes, by precision, and of the released code's form."""
+    for entry, lanes, rounds, precision in ROWS[:3] if setting.tiny else ROWS:
+        (lanes,) = setting.lanes(lanes)
+        name = f"{entry}, {lanes} lanes" + (f", {precision} precision" if precision != "default" else "")
+        config = configuration(CIFAR10[entry], False, ["steps=4"] if setting.tiny else [])
+
+        def measure(
+            config: Any = config, lanes: int = lanes, rounds: int = rounds, precision: str = precision
+        ) -> dict[str, Any]:
+            options = {"rounds": rounds, "precision": precision}
+            return setting.timed(setting.resnet20, setting.cifar10, config, lanes, **options)
+
+        speeds = [row["pairs/s"] for known, row in log.rows.items() if known.startswith(f"{entry},")]
+        log.row(name, rounds * lanes / max(speeds, default=PAIRS_PER_S[entry]), measure)
