@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import device, versions
+from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic
 
 
@@ -19,19 +20,43 @@ class Missing(Exception):
 class Log:
     """The rows of one part. A killed run keeps what it has, and the next one leaves out the rows that are there.
 
-    folder: where PART.json lies. guess: seconds of a row, until one has been measured. clock: seconds of now.
+    folder: where PART.json lies. guess: seconds of a row, until one has been measured. tiny: the scale of the run.
+    clock: seconds of now.
+
+    Raises BadArgument where the folder holds rows that cannot stand beside those of this run.
     """
 
-    def __init__(self, folder: Path, part: str, guess: float = 0.0, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, folder: Path, part: str, guess: float = 0.0, tiny: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self.part, self.path, self.clock = part, folder / f"{part}.json", clock
         self.rows: dict[str, dict[str, Any]] = {}
         self.notes: dict[str, str] = {}  # why rows, or all of them, are missing
         self.given_up: set[str] = set()  # rows that failed: not tried again by this run
         self._guess, self._beside = guess, None  # seconds of a row beside its run, as the last one took them
         self._deadline, self._most = clock(), None
+        self._where = {"device": device(), "tiny": tiny, "versions": versions()}
         if self.path.is_file():
+            self.rows = self._kept()
+
+    def _kept(self) -> dict[str, dict[str, Any]]:
+        """The rows of an earlier run, on the same device and at the same scale and versions."""
+        try:
             kept = json.loads(self.path.read_text())
-            self.rows = {name: row for name, row in kept["rows"].items() if kept["device"] == device()}
+            rows, where = kept["rows"], {name: kept[name] for name in self._where}
+        except (ValueError, KeyError, TypeError) as error:
+            hint = f"{self.path.name} cannot be read as one"
+            raise BadArgument(
+                "out", "hold no files but records of this program", str(self.path.parent), hint=hint
+            ) from error
+        for name, value in self._where.items():
+            if where[name] != value:
+                hint = f"{self.path.name} has {name} {where[name]}, not {value}"
+                raise BadArgument(
+                    "out", "be another folder for another device, scale or version", str(self.path.parent), hint=hint
+                )
+        return rows
 
     def open(self, seconds: float, most: int | None = None) -> None:
         """Allow rows for so many seconds from now on, and no more than ``most`` in all."""
@@ -79,9 +104,8 @@ class Log:
         self._write()
 
     def _write(self) -> None:
-        record = {"part": self.part, "rows": self.rows, "missing": self.notes, "versions": versions()}
-        text = json.dumps({**record, "device": device()}, indent=1, default=float)
-        write_atomic(self.path, (text + "\n").encode())
+        record = {"part": self.part, "rows": self.rows, "missing": self.notes, **self._where}
+        write_atomic(self.path, (json.dumps(record, indent=1, default=float) + "\n").encode())
 
     def table(self) -> list[dict[str, str]]:
         """The rows for a reader."""

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     jax.block_until_ready(jax.numpy.ones((8, 8)) @ jax.numpy.ones((8, 8)))  # starting a device belongs to no row
     print(f"{device()}; {', '.join(f'{name} {number}' for name, number in versions().items())}", flush=True)
     print(f"started in {time.monotonic() - begin:.0f} s", flush=True)
-    logs = {name: Log(folder, name, part.seconds[0] / part.first) for name, part in PARTS.items()}
+    logs = {name: Log(folder, name, part.seconds[0] / part.first, options.tiny) for name, part in PARTS.items()}
     setting = Setting(data, options.tiny, logs["ceilings"])
 
     def one(name: str) -> None:

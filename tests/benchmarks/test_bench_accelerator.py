@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from benchmarks.accelerator.log import Log
 from benchmarks.accelerator.parts import PARTS
 from benchmarks.accelerator.parts import ceilings as ceilings_part
 from benchmarks.accelerator.program import rounds
+from invjax.core.errors import BadArgument
 from invjax.models import as_logits
 from invjax.models.resnet_cifar import ResNet20
 
@@ -43,6 +45,24 @@ def test_parts_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr(ceilings_part, "_seconds", never)
     assert main([*words, "--parts", "ceilings"]) == 0
     assert json.loads((tmp_path / "out" / "ceilings.json").read_text())["rows"] == kept["rows"]
+
+
+def test_all_parts(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole tiny run: each part has a row, or says what it lacks."""
+    assert main(["accelerator", "--out", str(tmp_path), "--cpu", "--tiny", "--data", str(data_dir)]) == 0
+    out = capsys.readouterr().out
+    for name in PARTS:
+        record = json.loads((tmp_path / f"{name}.json").read_text())
+        if name == "imagenet":
+            assert record["missing"] == {"left out": "a tiny run leaves out 224 pixels"}
+        elif name == "torch" and importlib.util.find_spec("torch") is None:
+            assert record["missing"] == {"left out": "torch is not installed"}
+        else:
+            assert record["rows"]
+        assert f"\n{name}: {PARTS[name].line}" in out
+    rows = json.loads((tmp_path / "gse.json").read_text())["rows"]
+    assert all(0 < row["of peak"] < 10 and row["refused"] == 0 for row in rows.values())
+    assert all(row["loop s"] + row["second look s"] <= row["run s"] for row in rows.values())
 
 
 class FakeTime:
@@ -87,8 +107,13 @@ def test_log(tmp_path: Path) -> None:
     assert again.rows == {"first": {"run s": 1.0}, "second": {"run s": 1.0}, "third": {"run s": 1.0}}
     record = json.loads((tmp_path / "part.json").read_text())
     assert {"fails", "too long beside its compilation"} <= set(record["missing"])
-    (tmp_path / "part.json").write_text(json.dumps(record | {"device": "another"}))
-    assert not Log(tmp_path, "part").rows
+    for text, hint in ((json.dumps(record | {"device": "another"}), "has device another"), ("{}", "cannot be read")):
+        (tmp_path / "part.json").write_text(text)
+        with pytest.raises(BadArgument, match=f"^out must .*part.json {hint}"):
+            Log(tmp_path, "part")
+    with pytest.raises(BadArgument, match="has tiny False, not True"):
+        (tmp_path / "part.json").write_text(json.dumps(record))
+        Log(tmp_path, "part", tiny=True)
 
 
 @pytest.mark.parametrize(("minutes", "slow"), [(5.5, 1.0), (5.5, 3.0), (1.0, 1.0)])
@@ -98,7 +123,7 @@ def test_caps(minutes: float, slow: float, tmp_path: Path) -> None:
     In 5.5 minutes, on a device as fast as the shares suppose, every part has its first rows.
     """
     clock, names, end = FakeTime(), list(PARTS), 60 * minutes
-    logs = {name: Log(tmp_path, name, part.seconds[0] / part.first, clock) for name, part in PARTS.items()}
+    logs = {name: Log(tmp_path, name, part.seconds[0] / part.first, clock=clock) for name, part in PARTS.items()}
     over: list[float] = []
     longest = 0.0
 
