@@ -42,20 +42,17 @@ class Log:
 
     def _kept(self) -> dict[str, dict[str, Any]]:
         """The rows of an earlier run, on the same device and at the same scale and versions."""
+        folder = str(self.path.parent)
         try:
             kept = json.loads(self.path.read_text())
             rows, where = kept["rows"], {name: kept[name] for name in self._where}
         except (ValueError, KeyError, TypeError) as error:
             hint = f"{self.path.name} cannot be read as one"
-            raise BadArgument(
-                "out", "hold no files but records of this program", str(self.path.parent), hint=hint
-            ) from error
+            raise BadArgument("out", "hold no files but records of this program", folder, hint=hint) from error
         for name, value in self._where.items():
             if where[name] != value:
                 hint = f"{self.path.name} has {name} {where[name]}, not {value}"
-                raise BadArgument(
-                    "out", "be another folder for another device, scale or version", str(self.path.parent), hint=hint
-                )
+                raise BadArgument("out", "be a new folder for another device, scale or version", folder, hint=hint)
         return rows
 
     def open(self, seconds: float, most: int | None = None) -> None:

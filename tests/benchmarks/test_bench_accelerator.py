@@ -61,7 +61,7 @@ def test_all_parts(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture
             assert record["rows"]
         assert f"\n{name}: {PARTS[name].line}" in out
     rows = json.loads((tmp_path / "gse.json").read_text())["rows"]
-    assert all(0 < row["of peak"] < 10 and row["refused"] == 0 for row in rows.values())
+    assert all(row["of peak"] > 0 and row["refused"] == 0 for row in rows.values())
     assert all(row["loop s"] + row["second look s"] <= row["run s"] for row in rows.values())
 
 
@@ -111,8 +111,8 @@ def test_log(tmp_path: Path) -> None:
         (tmp_path / "part.json").write_text(text)
         with pytest.raises(BadArgument, match=f"^out must .*part.json {hint}"):
             Log(tmp_path, "part")
+    (tmp_path / "part.json").write_text(json.dumps(record))
     with pytest.raises(BadArgument, match="has tiny False, not True"):
-        (tmp_path / "part.json").write_text(json.dumps(record))
         Log(tmp_path, "part", tiny=True)
 
 
