@@ -13,6 +13,7 @@ import sys
 import types
 from pathlib import Path
 
+import jax
 import pytest
 from processes import small_environment
 
@@ -39,8 +40,12 @@ def test_python_blocks_run(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     page = types.ModuleType(f"page_{path.stem}")
     monkeypatch.setitem(sys.modules, page.__name__, page)  # dataclasses look for the module of their class
-    for number, code in enumerate(found, 1):
-        exec(compile(code, f"{path.name}, block {number}", "exec", dont_inherit=True), vars(page))
+    cache = jax.config.jax_compilation_cache_dir
+    try:
+        for number, code in enumerate(found, 1):
+            exec(compile(code, f"{path.name}, block {number}", "exec", dont_inherit=True), vars(page))
+    finally:  # a page may show how programs are kept
+        jax.config.update("jax_compilation_cache_dir", cache)
 
 
 @pytest.mark.fast

@@ -6,6 +6,7 @@ writes its answers below it (:mod:`invjax.engine.folder`), and none gathers thos
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from invjax.engine.saved import SavedRun, open_run
 from invjax.types import Config, Context, Evaluator, Problem, Result, Status
 
 _SETTLED = 448  # ended examples that wait to be confirmed together
+_LONG_MS = 30 * 24 * 3600 * 1000  # a month: a dead process is noticed by its silence, not by this
 Store = Callable[[np.ndarray, Result], None]  # what to do with the answers of some rows [n]
 
 
@@ -59,11 +61,10 @@ def run_shared(
     folder = _run(
         prepared, store, lanes=lanes, evaluator=evaluator, mesh=mesh, out=out, name=name, progress=progress, watch=watch
     )
-    count = len(prepared.problems.label)
-    if processes > 1 and (folder is None or prepared.single):
-        return _exchange(results, count)
     if processes > 1:
         _wait_for_all()
+    if processes > 1 and (folder is None or prepared.single):
+        return _exchange(results, len(prepared.problems.label))
     return results
 
 
@@ -189,8 +190,20 @@ def _exchange(own: Result, count: int) -> Result:
     return Result(*(np.moveaxis(np.asarray(field), 0, 1).reshape(-1, *field.shape[2:])[:count] for field in everyone))
 
 
+_waits = itertools.count()
+
+
 def _wait_for_all() -> None:
-    """Until every process has come here: one that ended before the others would take them with it."""
+    """Until every process has come here, however long it takes.
+
+    One that ended before the others would take them with it, and a collective operation on CPU fails where one process
+    is half a minute late. jax's coordination service waits as long as it is told, but has no public name.
+    """
+    from jax._src import distributed
     from jax.experimental import multihost_utils
 
-    multihost_utils.sync_global_devices("invjax: all rows are written")
+    client, name = getattr(distributed.global_state, "client", None), f"invjax-{next(_waits)}"
+    if client is not None and hasattr(client, "wait_at_barrier"):
+        client.wait_at_barrier(name, timeout_in_ms=_LONG_MS)
+    else:
+        multihost_utils.sync_global_devices(name)

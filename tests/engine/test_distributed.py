@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,17 +19,20 @@ import pytest
 
 import invjax
 from invjax.attacks import PGD
+from invjax.data import mnist_digits
+from invjax.models import mnist_cnn
 
 HERE = Path(__file__).resolve().parent
 CONFIG = PGD(eps=0.08, step_size=0.03, steps=4, restarts=2, random_start=True)
 
+PAGE = HERE.parent.parent / "docs" / "many_machines.md"
+
 START = """
 import os, signal, sys
 from functools import partial
+process, folder = int(os.environ["SLURM_PROCID"]), sys.argv[1]
+exec(compile(open(sys.argv[2]).read(), sys.argv[2], "exec"))
 import jax, numpy as np
-port, process, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-jax.config.update("jax_compilation_cache_dir", folder + "/cache")
-jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=process, initialization_timeout=60)
 import nets, test_distributed as test
 import invjax
 assert jax.process_count() == 2
@@ -38,9 +43,9 @@ WHOLE = (
     + """
 plain = test.solve()
 for _ in range(2):  # the first goes on where a killed run has ended, the second has nothing to do
-    own = test.solve(out=folder + "/run")
+    own = test.solve(out=folder + "/list")
     nets.same(own, plain.rows(slice(process, None, 2)))
-    nets.same(invjax.open_run(folder + "/run").load(), plain)
+    nets.same(invjax.open_run(folder + "/list").load(), plain)
 task = nets.task(nets.mlp(), count=13)
 alone = invjax.solve(task.net, task.x[3], task.label[3], target=task.target[3], ids=3, method=test.CONFIG,
                      out=folder + "/single")
@@ -69,7 +74,7 @@ class Eager(shared.RunFolder):
         if process == 1:  # nobody is told: no exception, no last words
             os.kill(os.getpid(), signal.SIGKILL)
 shared.RunFolder = partial(Eager, every=0.0)
-test.solve(out=folder + "/run")
+test.solve(out=folder + "/list")
 raise AssertionError("a process did not wait for the other")
 """
 )
@@ -81,10 +86,15 @@ def solve(**options: object) -> invjax.Result:
                         **options)  # type: ignore[arg-type]  # fmt: skip
 
 
+LOWEST_PORT = 2**16 - 2**12  # jax makes the port of a SLURM job from here on of the job's number
+
+
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    for port in np.random.default_rng().permutation(np.arange(LOWEST_PORT, 2**16)):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", int(port)))
+            return int(port)
+    raise AssertionError("no port is free")
 
 
 def _wait(processes: list[subprocess.Popen]) -> bool:
@@ -92,22 +102,31 @@ def _wait(processes: list[subprocess.Popen]) -> bool:
     return all(process.wait(150) == 0 for process in processes)
 
 
-def _run_two(script: str, folder: Path, ended: Callable[[list[subprocess.Popen]], bool]) -> None:
-    """Two processes that run ``script``, until ``ended`` has seen what it waits for; those still alive are killed."""
+def _run_two(script: str, job: str, folder: Path, ended: Callable[[list[subprocess.Popen]], bool]) -> None:
+    """Two tasks of SLURM, so to speak, that run ``job``, which makes them known to each other, and then ``script``.
+
+    They run until ``ended`` has seen what it waits for; those still alive are killed.
+    """
+    (folder / "job.py").write_text(job)
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), str(HERE.parent / "helpers"), str(HERE)]),
         "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
         # The flags of this process, whose answers theirs are to equal bit for bit, but for the number of devices.
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1",
     }
     for attempt in range(3):  # a port that was free a moment ago may be taken by now
-        port, processes = str(_free_port()), []
+        slurm = {"JOB_ID": _free_port() - LOWEST_PORT, "STEP_NODELIST": "localhost", "NTASKS": 2, "STEP_NUM_NODES": 1}
+        env |= {f"SLURM_{name}": str(value) for name, value in slurm.items()}
+        command, processes = [sys.executable, "-c", script, str(folder), "job.py"], []
         try:
             for k in range(2):
+                own = env | {"SLURM_PROCID": str(k), "SLURM_LOCALID": str(k)}
                 with open(folder / f"log{k}", "w") as log:
-                    command = [sys.executable, "-c", script, port, str(k), str(folder)]
-                    processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
+                    processes.append(
+                        subprocess.Popen(command, env=own, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+                    )
             if ended(processes):
                 return
         finally:
@@ -122,7 +141,7 @@ def _run_two(script: str, folder: Path, ended: Callable[[list[subprocess.Popen]]
 
 def test_two_processes(tmp_path: Path) -> None:
     """One is killed, and then the other; a second pair goes on. Meanwhile a reader sees whole parts alone."""
-    want, run = solve(), tmp_path / "run"
+    want, run = solve(), tmp_path / "list"
 
     def one_is_dead_and_the_other_waits(processes: list[subprocess.Popen]) -> bool:
         end, counts = time.monotonic() + 150, [0]
@@ -138,13 +157,24 @@ def test_two_processes(tmp_path: Path) -> None:
             time.sleep(0.05)
         return False
 
-    _run_two(KILLED, tmp_path, one_is_dead_and_the_other_waits)
+    _run_two(KILLED, "import jax; jax.distributed.initialize()", tmp_path, one_is_dead_and_the_other_waits)
     saved = invjax.open_run(run)
     assert 7 < len(saved.saved) < 13
     with pytest.raises(ValueError, match=rf"must hold all 13 rows, was a folder with {len(saved.saved)} of them"):
         saved.load()
 
-    _run_two(WHOLE, tmp_path, _wait)
+    digits = mnist_digits()
+    x, label = digits.images[::400], digits.labels[::400]
+    np.save(tmp_path / "images.npy", x)
+    np.save(tmp_path / "labels.npy", label)
+    (job,) = re.findall(r"^```py\n(# job\.py\n.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    _run_two(WHOLE, job, tmp_path, _wait)
+    told = [(tmp_path / f"log{k}").read_text() for k in range(2)]
+    assert [text.count("SavedRun('run': 13 of 13 rows in 2 parts)") for text in told] == [1, 0], told
+    nets.same(
+        invjax.open_run(tmp_path / "run").load(),
+        invjax.solve(mnist_cnn(), x, label, target=(label + 1) % 10, method=PGD(eps=0.3), lanes=64),
+    )
     for k in (0, 1):
         with np.load(tmp_path / f"plain{k}.npz") as file:
             nets.same(invjax.Result(**file), want)
