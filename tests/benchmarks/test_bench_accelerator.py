@@ -49,7 +49,10 @@ def test_parts_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
 
 def test_all_parts(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole tiny run: each part has a row, or says what it lacks."""
-    assert main(["accelerator", "--out", str(tmp_path), "--cpu", "--tiny", "--data", str(data_dir)]) == 0
+    assert (
+        main(["accelerator", "--out", str(tmp_path), "--cpu", "--tiny", "--minutes", "60", "--data", str(data_dir)])
+        == 0
+    )
     out = capsys.readouterr().out
     for name in PARTS:
         record = json.loads((tmp_path / f"{name}.json").read_text())

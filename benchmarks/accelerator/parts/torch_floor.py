@@ -64,7 +64,9 @@ def _beside(
 ) -> dict[str, Any]:
     """Pairs per second of an attack of adv-lib and of ours, on the same images and targets, all at once."""
     theirs_of, constants = _adv_lib()[name], {"steps": steps}
-    x, label, target = _inputs(torch, setting, lanes, device, LAYOUTS[1])  # the faster one on GPUs
+    x, label, target = _inputs(
+        torch, setting, lanes, device, LAYOUTS[0]
+    )  # adv-lib projects views in place, which other layouts have not
     options, entry = {
         "sigma_zero": ({"num_steps": steps}, Entry("sigma-zero", constants)),
         "fmn": ({"steps": steps, "norm": 0, "targeted": True}, Entry("fmn", constants)),
