@@ -64,3 +64,14 @@ def task_of(options: argparse.Namespace) -> Task:
 def threads() -> int:
     """The cores that this process may use: XLA takes all of them, and torch gets as many."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def note_load() -> float | None:
+    """The machine's load, None where it is unknown; a busy machine gets a warning in print.
+
+    torch's threads wait for each other in every operation: beside other work they were seen to be ten times slower.
+    """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    if load is not None and load > 0.5:
+        print(f"the load of this machine is {load:.1f} already: ratios of times mean something only on an idle one")
+    return load

@@ -70,3 +70,25 @@ def clocked(torch: Any, call: Callable[[], Any]) -> tuple[float, Any]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - begin, answer
+
+
+class Counter:
+    """Counts what a module is asked: rows that somebody wants a gradient of, and rows that are only looked at."""
+
+    def __init__(self, torch: Any, network: Any) -> None:
+        self._torch, self._network = torch, network
+        self.gradients = self.forwards = 0
+
+    def __enter__(self) -> Counter:
+        self._handle = self._network.register_forward_pre_hook(self._count)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handle.remove()
+
+    def _count(self, network: Any, arguments: tuple[Any, ...]) -> None:
+        x = arguments[0]
+        if self._torch.is_grad_enabled() and x.requires_grad:
+            self.gradients += len(x)
+        else:
+            self.forwards += len(x)
