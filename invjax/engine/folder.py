@@ -15,6 +15,7 @@ import os
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,12 @@ def bytes_of(result: Result) -> int:
 def part_paths(folder: str | Path) -> list[Path]:
     """The part files of a run: those beside the manifest, and those in the folders of processes."""
     return sorted(path for pattern in ("p*-*.npz", "p*/p*-*.npz") for path in Path(folder).glob(pattern))
+
+
+def _write_part(path: Path, rows: list[tuple[np.ndarray, Result]]) -> None:
+    index = np.concatenate([index for index, _ in rows])
+    fields = [np.concatenate([result[i] for _, result in rows]) for i in range(len(_FIELDS))]
+    write_atomic(path, packed({"index": index, **dict(zip(_FIELDS, fields, strict=True))}))
 
 
 def read_index(path: Path, examples: int) -> np.ndarray | None:
@@ -197,7 +204,7 @@ class RunFolder:
     def __init__(
         self, folder: str | Path, manifest: dict, process: int = 0, processes: int = 1, every: float = 10.0
     ) -> None:
-        """Open or create ``folder``. every: seconds between part files while results come in."""
+        """Open or create ``folder``. every: seconds between part files; with 0 the run waits for each to be written."""
         self.folder, self.every = Path(folder), every
         self.examples = int(manifest["examples"])
         self._stem = f"p{process}"
@@ -205,6 +212,8 @@ class RunFolder:
         self._waiting: list[tuple[np.ndarray, Result]] = []
         self._bytes = 0
         self._last = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, "invjax-parts")  # deflating takes as long as solving on a fast device
+        self._writing: Future[None] | None = None
         open_folder(self.folder, manifest)
         self._own.mkdir(exist_ok=True)
         numbers = [int(path.stem.split("-")[1]) for path in self._own.glob(f"{self._stem}-*.npz")]
@@ -223,17 +232,29 @@ class RunFolder:
         return time.monotonic() - self._last >= self.every or self._bytes >= PART_BYTES
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Have what is waiting written, beside the run; first wait for the part before it, and raise what that met."""
+        self._wait()
         if self._waiting:
-            index = np.concatenate([index for index, _ in self._waiting])
-            fields = [np.concatenate([result[i] for _, result in self._waiting]) for i in range(len(_FIELDS))]
-            data = packed({"index": index, **dict(zip(_FIELDS, fields, strict=True))})
             # The process id keeps two runs apart that someone starts in one folder at the same time.
-            write_atomic(self._own / f"{self._stem}-{self._number:06d}-{os.getpid()}.npz", data)
-            self._number += 1
-            self._bytes = 0
-            self._waiting.clear()
+            path = self._own / f"{self._stem}-{self._number:06d}-{os.getpid()}.npz"
+            self._writing = self._writer.submit(_write_part, path, self._waiting)
+            self._number, self._bytes, self._waiting = self._number + 1, 0, []
+            if self.every <= 0:
+                self._wait()
         self._last = time.monotonic()
+
+    def close(self) -> None:
+        """Write what is waiting, to the end."""
+        try:
+            self.flush()
+            self._wait()
+        finally:
+            self._writer.shutdown()
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def parts(self) -> Iterator[tuple[np.ndarray, Result]]:
         """All saved rows ``(index [n], Result [n])``, a part at a time and each row once."""

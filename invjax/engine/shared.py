@@ -157,9 +157,11 @@ def _run(
                     if full() or (folder is not None and folder.due):
                         settle()
     finally:  # also on Ctrl-C: what has ended is kept
-        settle()
-        if folder is not None:
-            folder.flush()
+        try:
+            settle()
+        finally:
+            if folder is not None:
+                folder.close()
     warn_withdrawn(withdrawn, total)
     return folder
 

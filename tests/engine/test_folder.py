@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -272,6 +273,35 @@ def test_parts_are_written_before_they_grow_large(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(module, "PART_BYTES", 6 * 3 * TASK.x[0].nbytes)
     nets.same(solve(tmp_path / "small"), solve())
     assert max(len(np.load(path)["index"]) for path in parts(tmp_path / "small")) <= 8
+
+
+@fast
+def test_a_part_is_written_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a fast device writing would take as long as solving. What the disk refuses is said by the next part."""
+    real, gate = folder_module.write_atomic, threading.Event()
+    row = solve().rows(slice(0, 1))
+    folder = folder_module.RunFolder(tmp_path, {"examples": 20}, every=1e-9)
+
+    def slow(path: Path, data: bytes) -> None:
+        assert gate.wait(30)
+        real(path, data)
+
+    monkeypatch.setattr(folder_module, "write_atomic", slow)
+    folder.add(np.array([0]), row)  # is back while the writer waits
+    assert parts(tmp_path) == []
+    gate.set()
+    folder.add(np.array([1]), row)
+    assert len(parts(tmp_path)) >= 1
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder.flush()
+    monkeypatch.setattr(folder_module, "write_atomic", full)
+    folder.add(np.array([2]), row)
+    with pytest.raises(OSError, match="No space left"):
+        folder.close()
+    np.testing.assert_array_equal(np.sort(indices(tmp_path)), [0, 1])
 
 
 SCRIPT = """
