@@ -155,12 +155,12 @@ class Timed(NamedTuple):
     run_s: float  # wall time of the run, without the clock's own calls
     bare_s: float  # time of one bare batched value-and-gradient at the same lanes
     step_s: float  # time that the network alone needs for one iteration: its gradients and forward passes
-    steps: int  # iterations of the run
+    steps: int  # iterations of the run with all lanes; those of fewer lanes count as the share of one
     lanes: int  # examples worked on at once
     occupancy: float  # evaluations and forward passes of unfinished lanes / all that were computed
     loop_s: float  # of run_s: from the first dispatch until the last example has ended
     second_look_s: float  # of run_s: asking for the answers again and handing them over; with ``out`` part of loop_s
-    refused: int  # answers that were FOUND in the run and did not hold at the second look
+    refused: int  # answers that were FOUND in the loop and did not hold at the second look
 
     @property
     def overhead(self) -> float:
@@ -213,14 +213,14 @@ def timed_run(
     spent_before, begin = clock.spent, time.perf_counter()
     ticked = begin
     counted = {"evaluations": 0, "forwards": 0}
-    ended: list[np.ndarray] = []
-    believed = 0
+    believed: list[tuple[np.ndarray, np.ndarray]] = []  # rows FOUND in the loop, and their evaluations
 
     def watch(part: Part) -> None:
-        nonlocal ticked, believed, parted
+        nonlocal ticked, parted
         last[:] = [part]
-        ended.append(part.index)
-        believed += int(np.sum(part.result.status == Status.FOUND))
+        if len(part.index):
+            found = (part.result.status == Status.FOUND).reshape(len(part.index), -1).any(1)
+            believed.append((part.index[found], part.result.evaluations[found]))
         for name in counted if len(part.index) else ():
             counted[name] += int(getattr(part.result, name).sum())
         if time.perf_counter() - ticked > 2.0:  # the clock takes a few per cent of the run at most
@@ -245,10 +245,19 @@ def timed_run(
     clock.tick(3)
     asked = chosen.width or 1
     step_s = asked * (clock.gradient_s if chosen.needs_grad else clock.forward_s) + probes * clock.forward_s
-    steps, issued = (last[0].steps, last[0].issued) if last else (0, 0)
+    issued = last[0].issued if last else 0
     occupancy = sum(counted.values()) / (issued * (asked + probes)) if issued else float("nan")
-    held = int(np.sum(np.asarray(result.status)[np.concatenate(ended)] == Status.FOUND)) if ended else 0
     return Timed(
-        result, compile_s, over - begin - spent, clock.gradient_s, step_s, steps, lanes, occupancy,
-        parted - started - spent, over - parted, believed - held,
+        result, compile_s, over - begin - spent, clock.gradient_s, step_s, -(-issued // lanes), lanes, occupancy,
+        parted - started - spent, over - parted, refused(result, believed),
     )  # fmt: skip
+
+
+def refused(result: Result, believed: list[tuple[np.ndarray, np.ndarray]]) -> int:
+    """How many of the rows that were FOUND are not any more, or had to be solved again, which counts evaluations."""
+    if not believed:
+        return 0
+    rows, evaluations = map(np.concatenate, zip(*believed, strict=True))
+    status = np.asarray(result.status)[rows].reshape(len(rows), -1)
+    lost = ~(status == Status.FOUND).any(1)
+    return int(np.sum(lost | (np.asarray(result.evaluations)[rows] != evaluations)))

@@ -20,9 +20,11 @@ from benchmarks.accelerator.log import Log
 from benchmarks.accelerator.parts import PARTS
 from benchmarks.accelerator.parts import ceilings as ceilings_part
 from benchmarks.accelerator.program import rounds
+from benchmarks.common import refused
 from invjax.core.errors import BadArgument
 from invjax.models import as_logits
 from invjax.models.resnet_cifar import ResNet20
+from invjax.types import Result, Status
 
 
 def test_parts_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +183,17 @@ main({words!r})
     assert len(measured) == 1
     assert {name: rows[name] for name in kept} == kept
     assert set(rows) - set(kept) == {"copy"}
+
+
+@pytest.mark.fast
+def test_refused() -> None:
+    """Answers of the loop that are gone, or whose row had to be solved again; a row that found nothing is neither."""
+    status = np.array([Status.FOUND, Status.NOT_FOUND, Status.FOUND, Status.NOT_FOUND, Status.FOUND])
+    evaluations = np.array([5, 5, 12, 9, 7])
+    result = Result(*(np.zeros(5),) * 6)._replace(status=status, evaluations=evaluations)
+    believed = [(np.array([2, 0]), np.array([5, 5])), (np.array([4, 1]), np.array([7, 5]))]
+    assert refused(result, believed) == 2
+    assert refused(result, []) == 0
 
 
 def test_flops() -> None:
