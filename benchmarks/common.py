@@ -258,6 +258,6 @@ def refused(result: Result, believed: list[tuple[np.ndarray, np.ndarray]]) -> in
     if not believed:
         return 0
     rows, evaluations = map(np.concatenate, zip(*believed, strict=True))
-    status = np.asarray(result.status)[rows].reshape(len(rows), -1)
-    lost = ~(status == Status.FOUND).any(1)
+    held = np.asarray(result.status)[rows] == Status.FOUND
+    lost = ~held.any(axis=tuple(range(1, held.ndim)))  # of a set of answers: all
     return int(np.sum(lost | (np.asarray(result.evaluations)[rows] != evaluations)))

@@ -194,6 +194,7 @@ def test_refused() -> None:
     believed = [(np.array([2, 0]), np.array([5, 5])), (np.array([4, 1]), np.array([7, 5]))]
     assert refused(result, believed) == 2
     assert refused(result, []) == 0
+    assert refused(result, [(np.empty(0, int), np.empty(0, int))]) == 0
 
 
 def test_flops() -> None:
