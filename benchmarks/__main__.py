@@ -22,6 +22,7 @@ BENCHMARKS = {
     "attacks": Benchmark("attacks.comparison", "all attacks on CIFAR-10 or ImageNet pictures, beside published tables"),
     "gse-cifar10": Benchmark("attacks.gse_cifar10", "GSE on CIFAR-10, beside the published table"),
     "gse-torch": Benchmark("attacks.gse_torch", "GSE beside its authors' code under torch, or the loop beside XLA"),
+    "attacks-peers": Benchmark("attacks.peer_comparison", "our attacks beside adv-lib's and Foolbox's at equal steps"),
     "engine-overhead": Benchmark("engine.overhead", "run time of an attack over that of its bare gradients"),
     "accelerator": Benchmark("accelerator.program", "a GPU or TPU: attacks, tables and training, beside torch"),
     "memory": Benchmark("engine.memory", "peak memory while long lists of PGD pairs go through 64 lanes"),

@@ -1,6 +1,6 @@
 """The released GSE: ``python gse_released.py INPUT.npz THREADS DIR``, DIR a clone of the authors' repository.
 
-INPUT.npz is that of ``torch_gradients``. The network is the authors' ResNet20 and the constants are those of their
+INPUT.npz is what ``read_input`` reads. The network is the authors' ResNet20 and the constants are those of their
 ``attackParams.json`` for targeted CIFAR-10. Images are in [-1, 1], as in their ``main.py``.
 """
 
@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from serve import serve
-from torch_network import LAYOUTS, Counter, clocked
+from torch_network import LAYOUTS, Counter, clocked, read_input
 
 FORMATS: dict[str, Any] = dict(zip(LAYOUTS, (torch.contiguous_format, torch.channels_last), strict=True))
-PREFIX = "weight "
 TRIAL = {"search_steps": 1, "iters": 12}  # enough of the attack to see which layout is faster
 
 
@@ -25,18 +24,16 @@ def main() -> None:
     """Load once, then check, choose a layout and attack as asked."""
     path, threads, folder = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    with np.load(path) as file:
-        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    task = read_input(torch, path)
     sys.path.insert(0, folder)
     from attacks import GSEAttack  # type: ignore[import-not-found]
     from models import ResNet20  # type: ignore[import-not-found]
 
     constants = json.loads(Path(folder, "attackParams.json").read_text())["GSE"]["targeted"]["CIFAR10"]
     network = ResNet20()
-    network.load_state_dict({n.removeprefix(PREFIX): v for n, v in arrays.items() if n.startswith(PREFIX)})
+    network.load_state_dict(task.weights)
     network.eval()
-    clean = (2 * arrays["x"].permute(0, 3, 1, 2) - 1).contiguous()
-    target = arrays["target"].long()
+    clean, target = 2 * task.x - 1, task.target
 
     def attack(layout: str, frozen: bool, batch: int, count: int, **brief: int) -> tuple[float, Any, Counter]:
         # Only the weights change their layout, which convolutions follow: the attack takes views of contiguous images.
@@ -53,7 +50,7 @@ def main() -> None:
 
     def check() -> dict[str, Any]:
         with torch.no_grad():
-            difference = float((network(clean) - arrays["logits"]).abs().max())
+            difference = float((network(clean) - task.logits).abs().max())
         return {"difference": difference, "version": torch.__version__, "constants": constants}
 
     def choose(batch: int) -> dict[str, Any]:

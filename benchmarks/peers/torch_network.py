@@ -1,14 +1,39 @@
-"""ResNet20 in torch by hand, its input gradients, and the clock; torch is given, so that no import needs it."""
+"""What the torch scripts share: their input, ResNet20 by hand, its input gradients, a clock and a counter.
+
+torch is given, so that no import needs it.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 LAYOUTS = ("contiguous", "channels last")
 STATISTICS = ("running_mean", "running_var", "weight", "bias")  # in the order of torch's batch_norm
 BLOCKS = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)]
+PREFIX = "weight "
+
+
+class Input(NamedTuple):
+    """The npz that a script is given, as tensors."""
+
+    x: Any  # [N, C, H, W] in [0, 1], contiguous
+    label: Any  # [N] int64
+    target: Any  # [N] int64
+    logits: Any  # [N, K] of our network
+    weights: dict[str, Any]  # the state dict
+
+
+def read_input(torch: Any, path: str) -> Input:
+    """Read ``x`` [N, H, W, C], ``label``, ``target``, ``logits`` and, for each weight, ``weight NAME``."""
+    with np.load(path) as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    weights = {name.removeprefix(PREFIX): value for name, value in arrays.items() if name.startswith(PREFIX)}
+    x = arrays["x"].permute(0, 3, 1, 2).contiguous()
+    return Input(x, arrays["label"].long(), arrays["target"].long(), arrays["logits"], weights)
 
 
 def resnet20(torch: Any, weights: dict[str, Any]) -> Callable[[Any], Any]:
@@ -50,6 +75,11 @@ def module(torch: Any, network: Callable[[Any], Any], weights: dict[str, Any] | 
 def in_layout(torch: Any, x: Any, layout: str) -> Any:
     """An image batch [B, C, H, W] in one of the memory layouts."""
     return x.contiguous(memory_format=torch.channels_last if layout == LAYOUTS[1] else torch.contiguous_format)
+
+
+def weights_in(torch: Any, weights: dict[str, Any], layout: str) -> dict[str, Any]:
+    """Kernels lie in memory as the images do; convolutions follow their layout."""
+    return {name: in_layout(torch, value, layout) if value.ndim == 4 else value for name, value in weights.items()}
 
 
 def value_and_gradient(torch: Any, network: Callable[[Any], Any], x: Any, target: Any) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.attacks import gse_torch
+from benchmarks.attacks import gse_torch, peer_comparison
 from benchmarks.common import in_turn
 from benchmarks.peers import worker
 from benchmarks.peers.environments import Skipped, python_with
@@ -24,18 +24,20 @@ sys.path.insert(0, {str(worker.HERE)!r})
 from serve import serve
 file = np.load(sys.argv[1])
 
-def run(out, **options):
+def run(out, library="", **options):
+    if library == "Foolbox":
+        import a_module_that_is_not
     print("what a library prints does no harm")
     delta = np.zeros_like(file["x"])
     delta[:, 0, 0, 0] = 0.5
     np.savez(out, delta=delta, found=np.arange(len(delta)) < len(delta) - 1)
     return {{"seconds": 6.0, "evaluations": 500.0, "forwards": 501.0}}
 
-def check():
-    return {{"version": "1.2", "difference": 0.0}}
-
 def choose(batch):
     return {{"seconds": {{"contiguous": 2.0, "channels last": 1.0}}}}
+
+def check(batch=0):
+    return {{"version": "1.2", "versions": {{"torch": "1.2"}}, "difference": 0.0, "layouts": choose(batch)["seconds"]}}
 
 serve({{"check": check, "choose": choose, "run": run}})
 """
@@ -43,11 +45,13 @@ serve({{"check": check, "choose": choose, "run": run}})
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of scripts in which the peer of GSE is the stand-in, and this Python has all that it needs."""
+    """A folder of scripts in which every peer is the stand-in, and this Python has all that they need."""
     (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "gse_released.py").write_text(STAND_IN)
+    for script in ("gse_released.py", "run_attacks.py"):
+        (tmp_path / "scripts" / script).write_text(STAND_IN)
     monkeypatch.setattr(worker, "HERE", tmp_path / "scripts")
-    monkeypatch.setattr(gse_torch, "NEEDED", ("numpy",))
+    for module in (gse_torch, peer_comparison):
+        monkeypatch.setattr(module, "NEEDED", ("numpy",))
     for name in gse_torch.RELEASED_FILES:
         (tmp_path / name).write_text("")
     return tmp_path
@@ -84,6 +88,27 @@ def test_released(stand_in: Path, pictures: Path, capsys: pytest.CaptureFixture[
         assert message in line
     assert main([*files, "--repeat", "1"]) == 2
     assert "--released must be a clone of the authors' repository; --profile needs none" in capsys.readouterr().err
+
+
+def test_attacks_peers(stand_in: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["attacks-peers", "--images", str(pictures), "--weights", str(nets.NARROW), "--n", "2", "--targets", "1"]
+    words = [*files, "--attacks", "pgd-linf", "--steps", "3", "--batch", "2", "--repeat", "2"]
+    assert main([*words, "--json", str(stand_in / "o.json")]) == 0
+    rows = json.loads((stand_in / "o.json").read_text())["rows"]["pgd-linf"]
+    assert rows["adv-lib"] | {"linf": 0.5, "success": 0.5, "per_example_s": 3.0} == rows["adv-lib"]
+    assert rows["invjax"]["evaluations"] == 4  # the clean input and three steps: it does not end early
+    assert rows["invjax"]["linf"] <= 8 / 255 or rows["invjax"]["success"] == 0
+    assert "a_module_that_is_not" in rows["Foolbox"]["skipped"]
+    assert "pgd-linf: ours is" in capsys.readouterr().out
+    for extra, message in (
+        (["--attacks", "deepfool"], "--attacks must be 'all' or some of sigma-zero"),
+        (["--libraries", "cleverhans"], "--libraries must be 'all' or some of adv-lib"),
+        (["--steps", "0"], "--steps must be a whole number >= 1, was 0"),
+        (["--batch", "0"], "--batch must be a whole number >= 1, was 0"),
+    ):
+        assert main([*words, *extra]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
 
 
 def test_a_worker_says_why_it_failed(tmp_path: Path) -> None:

@@ -6,9 +6,6 @@ the floor of whatever torch code has the same constants. torch is not a dependen
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -18,6 +15,7 @@ import numpy as np
 from benchmarks.accelerator.log import Log, Missing
 from benchmarks.accelerator.setting import RESNET20, SECONDS, Setting
 from benchmarks.attacks.settings import Entry, configuration
+from benchmarks.peers.torch_attacks import adv_lib
 from benchmarks.peers.torch_network import LAYOUTS, clocked, in_layout, module, resnet20, value_and_gradient
 
 BATCH = (4096, 1024)  # by worth, as all that follows
@@ -100,14 +98,9 @@ def _torch(setting: Setting) -> tuple[Any, Any]:
 
 
 def _adv_lib() -> dict[str, Any]:
-    """Its attacks by name. It imports two packages that these never use; names in their place will do."""
-    for package, name in (("visdom", "Visdom"), ("torchvision", "models")):
-        if package not in sys.modules and importlib.util.find_spec(package) is None:
-            stand_in: Any = types.ModuleType(package)
-            setattr(stand_in, name, object)
-            sys.modules[package] = stand_in
+    """Its attacks by name."""
     try:
-        from adv_lib import attacks
+        attacks = adv_lib()
     except ImportError as error:
         raise Missing(f"adv-lib cannot be imported: {error}") from error
     return {name: getattr(attacks, name) for name in ATTACKS}
