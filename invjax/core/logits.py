@@ -21,7 +21,7 @@ import numpy as np
 
 from invjax.core.apply import Apply, FunctionApply, NormalisedApply, PytreeApply
 from invjax.core.errors import BadArgument, Words
-from invjax.core.mixing import ROWS, check_unmixed, is_new, look, six_rows
+from invjax.core.mixing import ROWS, check_unmixed, is_new, shape_of, six_rows
 from invjax.types import Array, ArrayLike, LogitsFn
 
 
@@ -168,9 +168,8 @@ def as_logits_fn(logits: Any, name: str = "logits") -> LogitsFn:
 
 def num_classes(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> int:
     """K of a network, from its abstract evaluation on a batch. Raises BadArgument where it gives no logits [B, K]."""
-    probe = jax.ShapeDtypeStruct((ROWS, *shape), dtype)
     try:
-        out = look.eval_shape(logits, probe)
+        out = shape_of(logits, shape, dtype)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         accepted = f"accept x of shape [B, {', '.join(map(str, shape))}] (channel last), {np.dtype(dtype).name}"

@@ -19,6 +19,7 @@ import numpy as np
 from jax.core import Tracer
 
 from invjax.core.errors import BadArgument, warn
+from invjax.core.precision import judging
 from invjax.types import Array, LogitsFn
 
 ROWS = 8  # rows of each question: few, because a question is asked with at least so many
@@ -28,9 +29,31 @@ _SECOND = np.array([5, 4, 3, 2, 1, 0, 5, 4])  # each in another place, and other
 
 
 @jax.jit
-def look(logits: LogitsFn, x: Array) -> Array:
-    """The network as it is: [B, *S] -> [B, K]."""
+def _look(logits: LogitsFn, x: Array) -> Array:
     return logits(x)
+
+
+def look(logits: LogitsFn, x: Any) -> Array:
+    """The network as it is: [B, *S] -> [B, K], in full float32 also where products are rounded by default."""
+    with judging():
+        return _look(logits, x)
+
+
+def shape_of(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Shape and dtype of what :func:`look` gives; the program is traced, not run."""
+    with judging():
+        return _look.eval_shape(logits, jax.ShapeDtypeStruct((ROWS, *shape), dtype))
+
+
+def _program(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> Any:
+    """What :func:`look` traces, which is not run."""
+    with judging():
+        return _look.trace(logits, jax.ShapeDtypeStruct((ROWS, *shape), dtype))
+
+
+def lowered(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> Any:
+    """The program of ``ROWS`` rows before the compiler has seen it: its ``cost_analysis()`` counts operations."""
+    return _program(logits, shape, dtype).lower()
 
 
 _traced = 0  # how often _mark was
@@ -64,7 +87,7 @@ class Traits(NamedTuple):
 
 def traits(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> Traits:
     """Read off the traced program, which is not run. It is the one that :func:`look` compiles."""
-    return traits_of(look.trace(logits, jax.ShapeDtypeStruct((ROWS, *shape), dtype)).jaxpr)
+    return traits_of(_program(logits, shape, dtype).jaxpr)
 
 
 def traits_of(program: Any) -> Traits:

@@ -8,12 +8,12 @@ from invjax.engine.queue import Part, run_queue, stream
 from invjax.engine.saved import SavedRun, open_run
 from invjax.engine.seen import seen_through
 from invjax.engine.shared import run_saved, run_shared
-from invjax.engine.solve import LANES, Prepared, prepare, solve
+from invjax.engine.solve import Prepared, prepare, solve
 from invjax.engine.trace import Trace, trace
 from invjax.types import Evaluator
 
 __all__ = [
-    "LANES", "Evaluator", "Part", "Prepared", "SavedRun", "Trace", "antithetic", "install_canonical_convolutions",
+    "Evaluator", "Part", "Prepared", "SavedRun", "Trace", "antithetic", "install_canonical_convolutions",
     "open_run", "prepare", "run_batch", "run_queue", "run_saved", "run_shared", "seen_through", "solve", "stream",
     "surrogate", "trace", "uninstall_canonical_convolutions", "white_box",
 ]  # fmt: skip

@@ -4,12 +4,16 @@ The engine believed a network in the batches of the run. An answer that only hol
 depends on the lane) is no answer: it becomes NOT_FOUND, stays in ``attempt``, and a warning counts them. This costs one
 forward pass per answer, in batches of the one compiled shape of :mod:`invjax.core.mixing`.
 
+Where float32 products are rounded (:mod:`invjax.core.precision`), the second look is at full precision. An answer that
+does not hold there is no contradiction but a rounding error of the descent: the row is solved again in full precision.
+
 Answers on the very boundary are kept: other batches round differently, and only a margin that is wrong by more than
 rounding is a contradiction. So what is FOUND depends on no lane, neighbour or order, as before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,13 +23,15 @@ import numpy as np
 
 from invjax.core.errors import warn
 from invjax.core.mixing import ROWS, Traits, largest, look, traits, traits_of
+from invjax.core.precision import judging
 from invjax.engine import checks
 from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import start
 from invjax.engine.seen import seen_through
 from invjax.types import Array, ArrayLike, Config, Context, Evaluator, Method, Problem, Result, Status
 
-_MANY, _SMALL = 64, 128  # so many answers, each of at most so many features, are asked in larger batches
+_MANY, _SMALL = 64, 128  # so many answers, each of at most so many features on a CPU, are asked in larger batches
+_FLOAT32 = 2e-5  # of the largest logit: what batches in float32 differ by
 
 
 def confirmed(result: Result, ctx: Context, problems: Problem, config: Config = None, **how: Any) -> Result:
@@ -55,12 +61,14 @@ def confirm(
     evaluator: Evaluator = white_box,
     key: Array | None = None,
     probability: ArrayLike | None = None,
+    again: Callable[[np.ndarray], Result] | None = None,
 ) -> tuple[Result, int, int]:
     """``result`` [N] without the answers that do not hold in another batch; the number of these, and of all answers.
 
     Nothing is asked of a traced result, of what calls the host (each row is a query there), and through an evaluator
     with the attribute ``repeatable = False``. method, key: of the run, for an evaluator of the user's own. probability:
-    what the target must have instead of a win; None takes that of ``config``, if it has one.
+    what the target must have instead of a win; None takes that of ``config``, if it has one. again: solves the rows
+    [n] anew in full precision; given where the run was at a lower one.
     """
     if checks.is_traced(result, ctx.logits, problems) or not getattr(evaluator, "repeatable", True):
         return result, 0, 0
@@ -73,12 +81,29 @@ def confirm(
     if asked.traits.calls_host:
         return result, 0, len(row)
     probability = getattr(config, "probability", None) if probability is None else probability
-    held = asked.hold(row, x, probability)
+    held = asked.hold(row, x, probability, strict=again is not None)
     if held.all():
         return result, 0, len(row)
     wrong = np.zeros((len(status), int(np.prod(status.shape[1:]))), bool)
     wrong[row, answer] = ~held
-    return _without(result, problems, wrong.reshape(status.shape)), int((~held).sum()), len(row)
+    result = _without(result, problems, wrong.reshape(status.shape))
+    if again is None:
+        return result, int((~held).sum()), len(row)
+    rows = np.flatnonzero(wrong.any(1))
+    own = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], problems._replace(key=None))
+    anew, withdrawn, _ = confirm(
+        again(rows), ctx, own, config, method=method, evaluator=evaluator, key=key, probability=probability
+    )
+    return _with(result, rows, anew), withdrawn, len(row)
+
+
+def _with(result: Result, rows: np.ndarray, anew: Result) -> Result:
+    """The result with other answers to some rows; both runs' evaluations count."""
+    fields = {name: np.array(field) for name, field in result._asdict().items()}
+    for name, field in anew._asdict().items():
+        fields[name][rows] = field + (fields[name][rows] if name in ("evaluations", "forwards") else 0)
+    changed = Result(**fields)
+    return jax.tree.map(jnp.asarray, changed) if isinstance(result.x, jax.Array) else changed
 
 
 def _without(result: Result, problems: Problem, wrong: np.ndarray) -> Result:
@@ -146,11 +171,16 @@ class _Again:
         if self.bare:
             return look(self.ctx.logits, points)
         assert self.method is not None
-        return _look_again(*self._arguments(rows, points), method=self.method, evaluator=self.evaluator)
+        with judging():
+            return _look_again(*self._arguments(rows, points), method=self.method, evaluator=self.evaluator)
 
-    def hold(self, rows: np.ndarray, x: np.ndarray, probability: ArrayLike | None) -> np.ndarray:
-        """[n] bool: the answers x [n, *S] of the rows [n] have what is wanted, up to rounding."""
-        size = _MANY if len(rows) >= _MANY and x[0].size <= _SMALL else ROWS
+    def hold(self, rows: np.ndarray, x: np.ndarray, probability: ArrayLike | None, strict: bool) -> np.ndarray:
+        """[n] bool: the answers x [n, *S] of the rows [n] have what is wanted, up to rounding.
+
+        strict: up to that of float32, which other batches differ by.
+        """
+        small = x[0].size <= _SMALL or jax.default_backend() != "cpu"
+        size = _MANY if len(rows) >= _MANY and small else ROWS
         outs: list[tuple[int, Array]] = []
         for begin in range(0, len(rows), size - 1):
             some = rows[begin : begin + size - 1]
@@ -161,4 +191,5 @@ class _Again:
             outs.append((fill, self._logits(np.concatenate([beside, some]), points)))
         out = np.concatenate([np.asarray(logits)[fill:] for fill, logits in outs]).astype(np.float64)
         lacks = _lacks(out, self.problems.label[rows], self.problems.target[rows], probability)
-        return lacks <= self.traits.rounding * largest(out)
+        rounding = min(self.traits.rounding, _FLOAT32) if strict else self.traits.rounding
+        return lacks <= rounding * largest(out)

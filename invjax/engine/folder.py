@@ -219,6 +219,16 @@ class RunFolder:
         numbers = [int(path.stem.split("-")[1]) for path in self._own.glob(f"{self._stem}-*.npz")]
         self._number = max(numbers, default=-1) + 1
 
+    def keep_lanes(self, lanes: int, chosen: bool) -> int:
+        """Write the number of lanes into the manifest; one that was chosen gives way to the number that is there."""
+        path = self.folder / "manifest.json"
+        saved = json.loads(path.read_text())
+        if "lanes" in saved and chosen:
+            return int(saved["lanes"])
+        if saved.get("lanes") != lanes:
+            write_atomic(path, json.dumps({**saved, "lanes": lanes}, indent=2).encode())
+        return lanes
+
     def add(self, index: np.ndarray, result: Result) -> None:
         """Keep some rows. They reach the disk when ``due``, or at :meth:`flush`."""
         self._waiting.append((index, result))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invjax.types import Status
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar(show: bool | None, total: int, start: int = 0) -> Iterator[Callable[[Part], None]]:
-    """A callback for each :class:`Part`. show: True, False, or None for "only on a terminal"."""
+def progress_bar(
+    show: bool | None, total: int, start: int = 0, lanes: int | None = None
+) -> Iterator[Callable[[Part], None]]:
+    """A callback for each :class:`Part`. show: True, False, or None for "only on a terminal". lanes: shown in it."""
     wanted = sys.stderr.isatty() if show is None else show
     if not wanted:
         yield lambda part: None
@@ -29,6 +31,7 @@ def progress_bar(show: bool | None, total: int, start: int = 0) -> Iterator[Call
         return
 
     found = 0
+    words: dict[str, Any] = {} if lanes is None else {"lanes": lanes}
     with tqdm(total=total, initial=start, unit="example", dynamic_ncols=True) as bar:
 
         def update(part: Part) -> None:
@@ -36,6 +39,6 @@ def progress_bar(show: bool | None, total: int, start: int = 0) -> Iterator[Call
             if len(part.index):
                 found += int((part.result.status == Status.FOUND).sum())
                 bar.update(len(part.index))
-            bar.set_postfix(found=found, iterations=part.steps, refresh=not len(part.index))
+            bar.set_postfix(found=found, iterations=part.steps, **words, refresh=not len(part.index))
 
         yield update

@@ -2,32 +2,33 @@
 
 A host loop dispatches chunks of iterations; whenever a few lanes have ended their results are read and the lanes get
 the next problems, so that the device stays full and memory grows with the lanes, not with the list. Progress,
-interruption and saving happen between chunks and cost nothing beside the network. With a mesh the chunk runs inside
-``shard_map`` over the lane axis: devices stop independently, there is no collective in the loop, and any lane can be
-refilled from the host.
+interruption and saving happen between chunks, while the device is at work on the next one. With a mesh the chunk runs
+inside ``shard_map`` over the lane axis: devices stop independently, there is no collective in the loop, and any lane
+can be refilled from the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from invjax.core.errors import BadArgument, Words
-from invjax.core.numerics import select
+from invjax.core.precision import products_are_rounded
 from invjax.engine import checks
 from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
-from invjax.engine.lanes import Lanes, advance, finish, start
 from invjax.engine.layout import automatic_mesh
+from invjax.engine.pace import Pace
+from invjax.engine.programs import Programs, split
 from invjax.types import Array, Config, Context, Evaluator, Method, Problem, Result
 
-CHUNK = 64  # iterations per dispatch when nothing else ends it: the longest wait for progress or Ctrl-C
+_LEAST = 4  # lanes of a narrower program
+_ANEW = 64  # lanes of the rows that are solved again
 
 
 class Part(NamedTuple):
@@ -41,85 +42,133 @@ class Part(NamedTuple):
     issued: int  # lane evaluations so far: steps x lanes per device
 
 
-def _over_lanes(function: Callable[..., Any], mesh: Mesh | None, lanes_in: Sequence[bool]) -> Callable[..., Any]:
-    """``function`` with its lane arguments split over the mesh (and the others replicated); every output has lanes."""
-    if mesh is None:
-        return function
-    split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
-    specs = tuple(split if has_lanes else whole for has_lanes in lanes_in)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
-
-
-@partial(jax.jit, static_argnames=("method", "mesh"))
-def _begin(ctx: Context, config: Config, key: Array, rows: Problem, *, method: Method, mesh: Mesh | None) -> Any:
-    def begin(ctx: Context, config: Config, key: Array, rows: Problem) -> tuple[Problem, Lanes]:
-        problems = checks.with_keys(rows, key)
-        return problems, start(method, ctx, config, problems)
-
-    return _over_lanes(begin, mesh, (False, False, False, True))(ctx, config, key, rows)
-
-
-@partial(jax.jit, static_argnames=("method", "evaluator", "mesh"), donate_argnames=("lanes",))
-def _chunk(
-    ctx: Context,
-    config: Config,
-    problems: Problem,
-    lanes: Lanes,
-    limit: Array,
-    floor: Array,
-    *,
-    method: Method,
-    evaluator: Evaluator,
-    mesh: Mesh | None,
-) -> tuple[Lanes, Array]:
-    def chunk(
-        ctx: Context, config: Config, problems: Problem, lanes: Lanes, limit: Array, floor: Array
-    ) -> tuple[Lanes, Array]:
-        lanes, steps = advance(method, evaluator, ctx, config, problems, lanes, limit, floor)
-        return lanes, steps[None]
-
-    over = _over_lanes(chunk, mesh, (False, False, True, True, False, False))
-    return over(ctx, config, problems, lanes, limit, floor)
-
-
-@partial(jax.jit, static_argnames=("method", "mesh"))
-def _collect(
-    ctx: Context, config: Config, problems: Problem, lanes: Lanes, *, method: Method, mesh: Mesh | None
-) -> Any:
-    def collect(ctx: Context, config: Config, problems: Problem, lanes: Lanes) -> Result:
-        return finish(method, ctx, config, problems, lanes)
-
-    return _over_lanes(collect, mesh, (False, False, True, True))(ctx, config, problems, lanes)
-
-
-@partial(jax.jit, static_argnames=("method", "mesh"), donate_argnames=("lanes",))
-def _refill(
-    ctx: Context,
-    config: Config,
-    key: Array,
-    take: Array,
-    rows: Problem,
-    problems: Problem,
-    lanes: Lanes,
-    *,
-    method: Method,
-    mesh: Mesh | None,
-) -> tuple[Problem, Lanes]:
-    """The lanes ``take`` [B] bool begin with ``rows``; the others go on with what they have."""
-
-    def refill(
-        ctx: Context, config: Config, key: Array, take: Array, rows: Problem, problems: Problem, lanes: Lanes
-    ) -> tuple[Problem, Lanes]:
-        fresh = checks.with_keys(rows, key)
-        return select(take, (fresh, start(method, ctx, config, fresh)), (problems, lanes))
-
-    over = _over_lanes(refill, mesh, (False, False, False, True, True, True, True))
-    return over(ctx, config, key, take, rows, problems, lanes)
-
-
 def _gather(problems: Problem, index: np.ndarray) -> Problem:
     """Rows of the host's list as a batch."""
     return jax.tree.map(lambda field: np.ascontiguousarray(np.asarray(field)[index]), problems)
+
+
+class _Waiting:
+    """The rows of the list that no lane has begun: the next of them wait on the device, the ones after are on the way.
+
+    A window is as long as the lanes; its last rows repeat where the list ends.
+    """
+
+    def __init__(self, programs: Programs, problems: Problem, queue: np.ndarray, length: int) -> None:
+        self._programs, self._problems, self.queue, self._length = programs, problems, queue, length
+        self.head = self._end = 0
+        self._next = self._put(0)
+        self._turn()
+
+    def _put(self, begin: int) -> Problem | None:
+        if begin >= len(self.queue):
+            return None
+        return self._programs.put(self.rows(self._length, begin))
+
+    def rows(self, count: int, begin: int = 0) -> Problem:
+        """``count`` rows of the list on the host, from ``begin`` on; the last ones repeat where it ends."""
+        return _gather(self._problems, np.resize(self.queue[begin : begin + count], count))
+
+    def _turn(self) -> None:
+        assert self._next is not None
+        self.window, self._next = self._next, self._put(self._end + self._length)
+        self._end += self._length
+
+    def __len__(self) -> int:
+        return len(self.queue) - self.head
+
+    def take(self, count: int) -> tuple[np.ndarray, int]:
+        """Up to ``count`` rows, and where in ``window`` the first of them stands."""
+        if self.head == self._end and len(self):
+            self._turn()
+        place = self.head - (self._end - self._length)
+        rows = self.queue[self.head : min(self.head + count, self._end)]
+        self.head += len(rows)
+        return rows, place
+
+
+class _Floor:
+    """The lanes of a run, and which row of the list each of them works on."""
+
+    def __init__(self, programs: Programs, waiting: _Waiting, lanes: int) -> None:
+        self.programs, self.waiting = programs, waiting
+        self.devices = 1 if programs.mesh is None else programs.mesh.size
+        # The host's own copy: begun lanes may share memory with these rows, and lanes are donated.
+        self.problems, self.state = programs.begin(waiting.rows(lanes))
+        self.owner = np.full(lanes, -1)  # row of the list; -1: none
+        self._hold(lanes)
+
+    def _hold(self, lanes: int) -> None:
+        self.per_device = lanes // self.devices
+        self.length = -(-self.per_device // 8)  # of a piece: most visits find an eighth of the lanes or fewer
+
+    def fill(self) -> None:
+        """Give rows to the lanes that are free."""
+        free = np.flatnonzero(self.owner < 0)
+        while len(free) and len(self.waiting):
+            rows, place = self.waiting.take(min(len(free), self.length * self.devices))
+            slots, free = free[: len(rows)], free[len(rows) :]
+            self.owner[slots] = rows
+            for piece in split(slots, self.per_device, self.length, self.devices):
+                lane = piece + self.per_device * np.arange(self.devices)[:, None]
+                source = place + np.searchsorted(slots, lane.ravel())  # those of no lane are dropped
+                self.problems, self.state = self.programs.refill(
+                    self.waiting.window, self.problems, self.state, piece.ravel(), source.astype(np.int32)
+                )
+
+    def run(self, limit: int, floor: int) -> Array:
+        """Iterate; the number of iterations of each device. Nothing is waited for."""
+        self.state, taken = self.programs.chunk(self.problems, self.state, limit, floor)
+        return taken
+
+    def ended(self) -> list[tuple[np.ndarray, np.ndarray, Result]]:
+        """The rows that have ended, in pieces: their numbers, where they stand in the result, and the result."""
+        slots = np.flatnonzero((self.owner >= 0) & ~np.asarray(self.state.active))
+        found = []
+        for piece in split(slots, self.per_device, self.length, self.devices) if len(slots) else ():
+            result = self.programs.collect(self.problems, self.state, piece.ravel())
+            own = np.flatnonzero(piece.ravel() < self.per_device)
+            lane = (piece + self.per_device * np.arange(self.devices)[:, None]).ravel()[own]
+            found.append((self.owner[lane], own, result))
+        self.owner[slots] = -1
+        return found
+
+    @property
+    def busy(self) -> int:
+        """Lanes at work."""
+        return int((self.owner >= 0).sum())
+
+    def narrow(self, lanes: int) -> None:
+        """Go on with ``lanes`` lanes, which must be enough for those at work."""
+        index = np.argsort(self.owner < 0, kind="stable")[:lanes]
+        self.problems, self.state = self.programs.narrower(self.problems, self.state, index)
+        self.owner = self.owner[index]
+        self._hold(lanes)
+
+
+_first_call: dict[int, float] = {}  # seconds of the first call of a loop: what compiling it took
+
+
+def _loop(programs: Programs, problems: Problem, lanes: int) -> int:
+    """What names the compiled loop in ``_first_call``, which holds on to nothing."""
+    statics = (programs.method, programs.evaluator, programs.mesh, programs.precision)
+    structure = jax.tree.structure((programs.ctx, programs.config))
+    return hash((*statics, structure, problems.x.shape[1:], str(problems.x.dtype), lanes))
+
+
+def _narrow(floor: _Floor, pace: Pace, fixed_s: float, known: Callable[[int], float | None], wide_s: float) -> None:
+    """Fewer lanes for the last examples, where that saves more than compiling takes.
+
+    An iteration of s seconds costs (s - fixed) / B a lane. The last examples are expected to need as many iterations
+    again as an example needs on average. wide_s: seconds that the wide program took to compile.
+    """
+    lanes = len(floor.owner)
+    fewer = max(_LEAST, 1 << (floor.busy - 1).bit_length())
+    if pace.step_s is None or fewer > lanes // 2:
+        return
+    saved = max(pace.step_s - fixed_s, 0.0) * (1 - fewer / lanes) * pace.mean_steps
+    compile_s = known(fewer)
+    if saved > (wide_s if compile_s is None else 0.0):
+        floor.narrow(fewer)
 
 
 def stream(
@@ -133,64 +182,121 @@ def stream(
     evaluator: Evaluator = white_box,
     mesh: Mesh | None = None,
     todo: np.ndarray | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
+    precision: str | None = None,
+    fixed_s: float | None = None,
 ) -> Iterator[Part]:
     """Solve the rows ``todo`` of ``problems`` (all by default), yielding each group of examples as it ends.
 
     lanes: B, over all devices of the mesh together. The order of the parts depends on who ends first; the answer of
-    an example does not depend on its lane, its neighbours or the order.
+    an example does not depend on its lane, its neighbours or the order. chunk: iterations of each dispatch; by default
+    as many as fit in a second. precision: as for :func:`invjax.solve`. fixed_s: seconds of an iteration that do not
+    depend on the lanes; given, the last examples go on in fewer lanes where that pays.
     """
-    devices = 1 if mesh is None else mesh.size
     checks.check_lanes(lanes, mesh)
     if mesh is not None:  # newer jax makes meshes with explicit axes, on which plain vmap and convolutions fail
         mesh = automatic_mesh(mesh)
-    per_device = lanes // devices
     queue = np.arange(problems.label.shape[0]) if todo is None else np.asarray(todo)
-    total, ended, steps, head = len(queue), 0, 0, min(lanes, len(queue))
+    total, done, steps, issued = len(queue), 0, 0, 0
     if total == 0:
         return
 
-    # Lane i works on row owner[i]; lanes without work (a list shorter than the lanes) repeat a row and are inactive.
-    owner = np.resize(queue[:head], lanes)
-    vacant = np.arange(lanes) >= head
-    device_problems, state = _begin(ctx, config, key, _gather(problems, owner), method=method, mesh=mesh)
-    state = state._replace(active=_deactivate(state.active, vacant))
-    spare = max(1, per_device // 32)  # lanes that may idle before the host is asked for more work
-    while ended < total:
-        floor = per_device - spare if head < total else 0
-        state, taken = _chunk(
-            ctx, config, device_problems, state, np.int32(chunk), np.int32(max(floor, 0)),
-            method=method, evaluator=evaluator, mesh=mesh,
-        )  # fmt: skip
-        steps += int(np.asarray(taken).sum())
-        finished = ~np.asarray(state.active) & ~vacant
-        if not finished.any():
-            yield Part(owner[:0], _empty(), ended, total, steps, steps * per_device)
-            continue
-        results = _collect(ctx, config, device_problems, state, method=method, mesh=mesh)
-        index, answers = owner[finished], Result(*(np.asarray(field)[finished] for field in results))
-        ended += len(index)
-        vacant = vacant | finished
-        free = np.flatnonzero(finished)[: total - head]
-        if len(free):
-            owner[free] = queue[head : head + len(free)]
-            head += len(free)
-            vacant[free] = False
-            take = np.zeros(lanes, bool)
-            take[free] = True
-            rows = _gather(problems, owner)
-            device_problems, state = _refill(
-                ctx, config, key, take, rows, device_problems, state, method=method, mesh=mesh
-            )
-        yield Part(index, answers, ended, total, steps, steps * per_device)
+    programs = Programs(ctx, config, key, method, evaluator, mesh, precision)
+    waiting = _Waiting(programs, problems, queue, lanes)
+    floor = _Floor(programs, waiting, lanes)
+    pace = Pace(floor.per_device, chunk)
+    loop = _loop(programs, problems, lanes)
+    pending: list[tuple[np.ndarray, np.ndarray, Result]] = []
+    turned = time.perf_counter()
+    while True:
+        floor.fill()
+        least = floor.per_device - pace.idle
+        if not len(waiting):
+            least = 0
+            if fixed_s is not None and mesh is None:
+                _narrow(
+                    floor, pace, fixed_s, lambda fewer: _first_call.get(_loop(programs, problems, fewer)),
+                    _first_call.get(loop, 0.0),
+                )  # fmt: skip
+                least = floor.busy // 2
+        begin = time.perf_counter()
+        pace.visited(begin - turned)
+        taken = floor.run(pace.limit, least)
+        called = time.perf_counter()
+        current = _loop(programs, problems, len(floor.owner))
+        new = current not in _first_call
+        if new:
+            _first_call[current] = called - begin
+        yield from _parts(pending, done, total, steps, issued)  # the device is at work meanwhile
+        asked = time.perf_counter()
+        ran = np.asarray(taken)
+        turned = time.perf_counter()
+        pending = floor.ended()
+        ended = sum(len(index) for index, _, _ in pending)
+        # Where the consumer of the parts took longer than the device, nobody knows how long the device took.
+        seen = not new and (turned - asked > 0.1 * (turned - begin) or asked - called < 0.1 * (turned - begin))
+        pace.ran(turned - begin if seen else None, int(ran.max()), ended // floor.devices)
+        steps, issued, done = steps + int(ran.sum()), issued + int(ran.sum()) * floor.per_device, done + ended
+        if done == total:
+            break
+    yield from _parts(pending, done, total, steps, issued)
 
 
-def _deactivate(active: Array, vacant: np.ndarray) -> Array:
-    return jnp.where(jnp.asarray(vacant), jnp.zeros_like(active), active)
+def _parts(
+    pending: list[tuple[np.ndarray, np.ndarray, Result]], done: int, total: int, steps: int, issued: int
+) -> Iterator[Part]:
+    """What has ended as one Part, or a Part of nothing for those who watch; none before the first iteration."""
+    if not steps:
+        return
+    if not pending:
+        yield Part(np.empty(0, int), _empty(), done, total, steps, issued)
+        return
+    index = np.concatenate([index for index, _, _ in pending])
+    pieces = [[np.asarray(field)[own] for field in result] for _, own, result in pending]
+    yield Part(index, Result(*map(np.concatenate, zip(*pieces, strict=True))), done, total, steps, issued)
 
 
 def _empty() -> Result:
     return Result(*(np.empty(0) for _ in Result._fields))
+
+
+def _solved(total: int, parts: Iterator[Part], on_part: Callable[[Part], None] | None = None) -> Result:
+    """The parts of a list of ``total``, in its order."""
+    results: Result | None = None
+    for part in parts:
+        if on_part is not None:
+            on_part(part)
+        if not len(part.index):
+            continue
+        if results is None:
+            results = Result(*(np.empty((total, *rows.shape[1:]), rows.dtype) for rows in part.result))
+        for field, rows in zip(results, part.result, strict=True):
+            field[part.index] = rows
+    assert results is not None
+    return results
+
+
+def in_full_precision(
+    ctx: Context,
+    problems: Problem,
+    config: Config,
+    *,
+    method: Method,
+    key: Array,
+    evaluator: Evaluator = white_box,
+    precision: str | None = None,
+) -> Callable[[np.ndarray], Result] | None:
+    """Solves rows [n] of the problems anew in full float32; None where ``precision`` is that already."""
+    if not products_are_rounded(precision):
+        return None
+
+    def again(rows: np.ndarray) -> Result:
+        own = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], problems._replace(key=None))
+        lanes = min(len(rows), _ANEW)
+        parts = stream(ctx, own, config, method=method, key=key, lanes=lanes, evaluator=evaluator, precision="highest")
+        return _solved(len(rows), parts)
+
+    return again
 
 
 def run_queue(
@@ -204,23 +310,19 @@ def run_queue(
     evaluator: Evaluator = white_box,
     mesh: Mesh | None = None,
     on_part: Callable[[Part], None] | None = None,
+    precision: str | None = None,
+    fixed_s: float | None = None,
 ) -> Result:
     """Solve a list of N problems on a fixed number of lanes; the same answers as ``run_batch``, on the host.
 
     problems: every leaf with leading axis [N] (``key`` None: each example's key is folded from ``key`` and its id).
+    precision, fixed_s: as for :func:`stream`.
     """
     if checks.is_traced(ctx, problems, config, key):
         hint = "inside jit, vmap or grad use run_batch"
         raise BadArgument("problems", "be concrete arrays for run_queue", Words("traced"), hint=hint)
-    results: Result | None = None
-    for part in stream(ctx, problems, config, method=method, key=key, lanes=lanes, evaluator=evaluator, mesh=mesh):
-        if on_part is not None:
-            on_part(part)
-        if not len(part.index):
-            continue
-        if results is None:
-            results = Result(*(np.empty((part.total, *rows.shape[1:]), rows.dtype) for rows in part.result))
-        for field, rows in zip(results, part.result, strict=True):
-            field[part.index] = rows
-    assert results is not None
-    return confirmed(results, ctx, problems, config, method=method, evaluator=evaluator, key=key)
+    run = {"method": method, "key": key, "evaluator": evaluator, "precision": precision}
+    parts = stream(ctx, problems, config, lanes=lanes, mesh=mesh, fixed_s=fixed_s, **run)
+    results = _solved(problems.label.shape[0], parts, on_part)
+    again = in_full_precision(ctx, problems, config, **run)
+    return confirmed(results, ctx, problems, config, method=method, evaluator=evaluator, key=key, again=again)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,13 +17,15 @@ from jax.sharding import Mesh
 
 from invjax.core.host import host_errors
 from invjax.engine import checks
+from invjax.engine.choosing import choose
 from invjax.engine.confirm import confirm, warn_withdrawn
 from invjax.engine.evaluate import white_box
 from invjax.engine.folder import PART_BYTES, RunFolder, bytes_of, make_manifest
 from invjax.engine.lanes import finish, start
 from invjax.engine.prepared import Prepared
+from invjax.engine.programs import Programs
 from invjax.engine.progress import progress_bar
-from invjax.engine.queue import Part, stream
+from invjax.engine.queue import Part, in_full_precision, stream
 from invjax.engine.saved import SavedRun, open_run
 from invjax.types import Config, Context, Evaluator, Problem, Result, Status
 
@@ -35,9 +38,10 @@ Store = Callable[[np.ndarray, Result], None]  # what to do with the answers of s
 def run_shared(
     prepared: Prepared,
     *,
-    lanes: int,
+    lanes: int | str,
     evaluator: Evaluator = white_box,
     mesh: Mesh | None = None,
+    precision: str | None = None,
     out: str | Path | None = None,
     name: str = "model",
     progress: bool | None = None,
@@ -45,7 +49,8 @@ def run_shared(
 ) -> Result:
     """A run with a folder, or one process of several.
 
-    lanes, evaluator, mesh, out, name, progress: as for :func:`solve`. watch: sees each part, as the progress bar does.
+    lanes, evaluator, mesh, precision, out, name, progress: as for :func:`solve`. watch: sees each part, as the progress
+    bar does.
 
     Returns all rows [N] on every process. With a folder, process i of P gets only its own, ``Result.rows[i::P]`` so to
     speak; the others are on disk. A single example is on every process in any case.
@@ -59,8 +64,9 @@ def run_shared(
             field[index[mine] // processes] = values[mine]
 
     folder = _run(
-        prepared, store, lanes=lanes, evaluator=evaluator, mesh=mesh, out=out, name=name, progress=progress, watch=watch
-    )
+        prepared, store, lanes=lanes, evaluator=evaluator, mesh=mesh, precision=precision, out=out, name=name,
+        progress=progress, watch=watch,
+    )  # fmt: skip
     if processes > 1:
         _wait_for_all()
     if processes > 1 and (folder is None or prepared.single):
@@ -72,10 +78,11 @@ def run_shared(
 def run_saved(
     prepared: Prepared,
     *,
-    lanes: int,
+    lanes: int | str,
     out: str | Path,
     evaluator: Evaluator = white_box,
     mesh: Mesh | None = None,
+    precision: str | None = None,
     name: str = "model",
     progress: bool | None = None,
     watch: Callable[[Part], None] | None = None,
@@ -87,8 +94,9 @@ def run_saved(
     all processes are written.
     """
     _run(
-        prepared, None, lanes=lanes, evaluator=evaluator, mesh=mesh, out=out, name=name, progress=progress, watch=watch
-    )
+        prepared, None, lanes=lanes, evaluator=evaluator, mesh=mesh, precision=precision, out=out, name=name,
+        progress=progress, watch=watch,
+    )  # fmt: skip
     if jax.process_count() > 1:
         _wait_for_all()
     return open_run(out)
@@ -98,9 +106,10 @@ def _run(
     prepared: Prepared,
     store: Store | None,
     *,
-    lanes: int,
+    lanes: int | str,
     evaluator: Evaluator,
     mesh: Mesh | None,
+    precision: str | None,
     out: str | Path | None,
     name: str,
     progress: bool | None,
@@ -108,6 +117,7 @@ def _run(
 ) -> RunFolder | None:
     """Solve this process's share, less what the folder has, and hand every answer to the folder and to ``store``."""
     ctx, problems, config, method, key, _ = prepared
+    run: dict[str, Any] = {"method": method, "key": key, "evaluator": evaluator}
     count, process, processes = problems.label.shape[0], jax.process_index(), jax.process_count()
     open_rows = np.zeros(count, bool)
     open_rows[process::processes] = True
@@ -115,6 +125,7 @@ def _run(
     folder = None
     if out is not None:
         manifest = make_manifest(ctx, problems, config, method, key, name, evaluator=evaluator)
+        manifest["precision"] = precision
         folder = RunFolder(out, manifest, process, processes)
         for index, rows in folder.parts():
             open_rows[index] = False
@@ -131,7 +142,8 @@ def _run(
         index = np.concatenate([part.index for part in waiting])
         rows = Result(*(np.concatenate(fields) for fields in zip(*(part.result for part in waiting), strict=True)))
         asked = jax.tree.map(lambda leaf: np.asarray(leaf)[index], problems)
-        rows, wrong, found = confirm(rows, ctx, asked, config, method=method, evaluator=evaluator, key=key)
+        again = in_full_precision(ctx, asked, config, precision=precision, **run)
+        rows, wrong, found = confirm(rows, ctx, asked, config, again=again, **run)
         withdrawn, total = withdrawn + wrong, total + found
         if store is not None:
             store(index, rows)
@@ -143,11 +155,14 @@ def _run(
         few = sum(len(part.index) for part in waiting) < _SETTLED
         return not few or sum(bytes_of(part.result) for part in waiting) >= PART_BYTES
 
+    fit = choose(Programs(ctx, config, key, method, evaluator, mesh, precision), problems, lanes, len(todo))
+    if folder is not None and len(todo):
+        fit = fit._replace(lanes=folder.keep_lanes(fit.lanes, chosen=isinstance(lanes, str)))
     parts = stream(
-        ctx, problems, config, method=method, key=key, lanes=lanes, evaluator=evaluator, mesh=mesh, todo=todo
+        ctx, problems, config, lanes=fit.lanes, mesh=mesh, todo=todo, precision=precision, fixed_s=fit.fixed_s, **run
     )
     try:
-        with progress_bar(progress, own, start=own - len(todo)) as on_part:
+        with progress_bar(progress, own, start=own - len(todo), lanes=fit.lanes) as on_part:
             for part in parts:
                 on_part(part)
                 if watch is not None:

@@ -14,16 +14,19 @@ from invjax.core.errors import BadArgument, check_key, warn
 from invjax.core.host import host_errors
 from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import strong, wide
+from invjax.core.precision import check_precision, products_at
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
+from invjax.engine.choosing import check_lanes, choose
 from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
 from invjax.engine.gradients import warn_without_gradient
 from invjax.engine.layout import automatic
 from invjax.engine.prepared import Prepared
+from invjax.engine.programs import Programs
 from invjax.engine.progress import progress_bar
-from invjax.engine.queue import run_queue
+from invjax.engine.queue import in_full_precision, run_queue
 from invjax.engine.shared import run_shared
 from invjax.types import (
     Array,
@@ -38,8 +41,6 @@ from invjax.types import (
     Problem,
     Result,
 )
-
-LANES = 64
 
 
 def method_of(config: Config) -> Method:
@@ -108,8 +109,9 @@ def solve(
     density: Density | None = None,
     space: Any = None,
     evaluator: Evaluator = white_box,
-    lanes: int = LANES,
+    lanes: int | str = "auto",
     mesh: Mesh | None = None,
+    precision: str | None = None,
     out: str | Path | None = None,
     name: str = "model",
     progress: bool | None = None,
@@ -135,8 +137,13 @@ def solve(
       space: a :class:`invjax.constraints.FeatureSpace` (or its compiled form) instead of bounds: what each feature may
         become. An answer that violates it is never returned, whatever the method.
       evaluator: how the network is looked at; the exact gradient by default.
-      lanes: how many examples are worked on at once. Memory grows with lanes, not with N.
+      lanes: how many examples are worked on at once, or "auto": as many as this device needs to be busy with them, in
+        rounds of equal size, as far as its memory allows (:mod:`invjax.engine.choosing`). Memory grows with lanes, not
+        with N.
       mesh: devices to spread the lanes over.
+      precision: of products of float32 numbers in the run, one of jax's names ("highest", "bfloat16", …); None leaves
+        what jax does by default: TF32 on newer GPUs, bfloat16 on TPUs. Answers are judged in full float32 in any case,
+        outside of ``jit``; a row whose answer does not hold there is solved again in it.
       out: folder in which an interrupted run keeps what it finished, and from which a second call goes on. With several
         processes nothing is gathered then: see Returns.
       name: what to call the network in that folder (its weights are hashed, its code cannot be).
@@ -161,29 +168,47 @@ def solve(
         logits, x, label, method=method, density=density, space=space, key=key, target=target, bounds=bounds,
         mask=mask, groups=groups, ids=ids,
     )  # fmt: skip
-    checks.check_lanes(lanes, mesh)
-    count = prepared.problems.label.shape[0]
+    check_lanes(lanes, mesh)
+    check_precision(precision)
+    ctx, problems, config, chosen, key, _ = prepared
+    count = problems.label.shape[0]
     traced = checks.is_traced(*prepared[:5])
     if traced and (out is not None or mesh is not None):
         name = "mesh" if out is None else "out"
         raise BadArgument(name, "be None under jit and vmap", hint="call solve outside of them")
-    if traced or (count <= lanes and out is None and mesh is None and jax.process_count() == 1):
-        with host_errors():
-            result = run_batch(*prepared.batch(), method=prepared.method, evaluator=evaluator)
-            result = confirmed(
-                result, prepared.ctx, prepared.problems, prepared.config, method=prepared.method, evaluator=evaluator,
-                key=prepared.key,
+    with host_errors():
+        if traced:
+            with products_at(precision):
+                result = run_batch(*prepared.batch(), method=chosen, evaluator=evaluator)
+        elif jax.process_count() > 1 or out is not None:
+            result = run_shared(
+                prepared, lanes=lanes, evaluator=evaluator, mesh=mesh, precision=precision, out=out, name=name,
+                progress=progress,
             )  # fmt: skip
-            if not traced:
-                warn_without_gradient(result, prepared.method.name)
-        return result.rows(0) if prepared.single else result
-
-    options = {"lanes": min(lanes, count) if mesh is None else lanes, "evaluator": evaluator, "mesh": mesh}
-    if jax.process_count() > 1 or out is not None:
-        result = run_shared(prepared, out=out, name=name, progress=progress, **options)
-    else:
-        ctx, problems, config, chosen, key, _ = prepared
-        with progress_bar(progress, count) as on_part, host_errors():
-            result = run_queue(ctx, problems, config, method=chosen, key=key, on_part=on_part, **options)
-    warn_without_gradient(result, prepared.method.name)
+        else:
+            programs = Programs(ctx, config, key, chosen, evaluator, mesh, precision)
+            fit = choose(programs, problems, lanes)
+            if count <= fit.lanes and mesh is None:
+                result = _at_once(programs, problems, fit.lanes if lanes == "auto" else count)
+            else:
+                with progress_bar(progress, count, lanes=fit.lanes) as on_part:
+                    result = run_queue(
+                        ctx, problems, config, method=chosen, key=key, lanes=fit.lanes, evaluator=evaluator,
+                        mesh=mesh, on_part=on_part, precision=precision, fixed_s=fit.fixed_s,
+                    )  # fmt: skip
+    if not traced:
+        warn_without_gradient(result, chosen.name)
     return result.rows(0) if prepared.single else result
+
+
+def _at_once(programs: Programs, problems: Problem, lanes: int) -> Result:
+    """A list in one compiled loop, filled up to ``lanes`` with rows of its own, so that few lengths are compiled."""
+    ctx, config, key, method, evaluator, _, precision = programs
+    count = problems.label.shape[0]
+    rows = problems if lanes == count else jax.tree.map(lambda leaf: leaf[np.resize(np.arange(count), lanes)], problems)
+    with products_at(precision):
+        result = run_batch(ctx, checks.with_keys(rows, key), config, method=method, evaluator=evaluator)
+    result = jax.tree.map(lambda field: field[:count], result)
+    run = {"method": method, "key": key, "evaluator": evaluator}
+    again = in_full_precision(ctx, problems, config, precision=precision, **run)
+    return confirmed(result, ctx, problems, config, again=again, **run)

@@ -223,8 +223,8 @@ def test_the_engine_calls_the_network_once(method: Any) -> None:
     assert len(compiled) == 4
     assert set(compiled) == {CANONICAL}
     # The queue's chunk is the same loop.
-    _, lanes = engine.queue._begin(ctx, config, key, problems._replace(key=None), method=chosen, mesh=None)
-    chunk = engine.queue._chunk.lower(
+    _, lanes = engine.programs._begin(ctx, config, key, problems._replace(key=None), method=chosen, mesh=None)
+    chunk = engine.programs._chunk.lower(
         ctx, config, problems, lanes, np.int32(4), np.int32(0), method=chosen, evaluator=engine.white_box, mesh=None
     )
     assert convolutions(chunk.as_text()) == 4

@@ -16,7 +16,7 @@ from invjax import Eval, Method, Outcome, Status, engine, losses
 from invjax.attacks import GSE, PGD, ForwardBackward, GSEReleased
 from invjax.engine import checks, prepare
 from invjax.engine import lanes as lanes_module
-from invjax.engine.queue import CHUNK
+from invjax.engine.pace import CHUNK
 
 pytestmark = pytest.mark.fast
 SHAPE = (6,)
