@@ -17,11 +17,12 @@ import numpy as np
 from invjax import campaign
 from invjax.campaign import ChosenImages, Pairs, Run
 from invjax.cli.options import AttackOptions
-from invjax.core.errors import BadArgument, Words, check_whole
+from invjax.core.errors import BadArgument, Words
 from invjax.core.files import check_folder, writing
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
 from invjax.data.images.source import LABEL_KEYS, to_labels
+from invjax.engine.choosing import check_lanes
 from invjax.models import load
 from invjax.report import Section, attack_section, write_report
 from invjax.report.text import text_table
@@ -41,7 +42,7 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
     """
     begin = time.perf_counter()
     config = _configured(options)
-    check_whole("lanes", options.lanes)
+    check_lanes(options.lanes, None)
     folder = check_folder(options.out)
     source = open_images(options.images, options.split, bounds=options.bounds)
     logits = _load(options)

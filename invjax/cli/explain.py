@@ -16,12 +16,13 @@ import jax
 import numpy as np
 
 from invjax.cli.options import ExplainOptions
-from invjax.core.errors import BadArgument, check_whole
+from invjax.core.errors import BadArgument
 from invjax.core.files import check_folder, write_atomic, writing
 from invjax.data.tables.csv_file import load_csv
 from invjax.data.tables.draft import unknowns
 from invjax.data.tables.load import load_tabular
 from invjax.data.tables.table import TabularData
+from invjax.engine.choosing import check_lanes
 from invjax.recourse import Explanation, TableClassifier, classifier, csv_text, explain_rows, freeze, read_people
 from invjax.recourse.classifiers import save_mlp
 from invjax.report import counterfactual_section, write_report
@@ -43,7 +44,7 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
     Raises ValueError, ImportError: before anything is written; naming the option, what it must be and what it was.
     """
     begin = time.perf_counter()
-    check_whole("lanes", options.lanes)
+    check_lanes(options.lanes, None)
     data = _data(options)
     rows, ids = _rows(options, data)
     _check_target(options, data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 
 class Meta(NamedTuple):
@@ -27,8 +27,8 @@ class DemoOptions:
     """Number of digits. Each is attacked towards the nine other classes."""
     seed: int = 0
     """Seed of the choice of digits."""
-    lanes: int = 64
-    """Number of pairs computed at once."""
+    lanes: int | Literal["auto"] = "auto"
+    """Number of pairs computed at once. "auto": as many as keep this device busy."""
     learn: bool = False
     """Also train networks on counterfactuals and measure their worst group. Takes about 40 s more."""
     no_progress: bool = False
@@ -86,8 +86,9 @@ class AttackOptions:
     """Further constants of the attack, e.g. --set steps=100 step_size=1/255."""
     seed: int = 0
     """Seed of the attack's random draws."""
-    lanes: int = 64
-    """Number of pairs computed at once. Memory grows with it, not with the number of images."""
+    lanes: int | Literal["auto"] = "auto"
+    """Number of pairs computed at once. Memory grows with it, not with the number of images. "auto": as many as keep this
+    device busy, as far as its memory allows."""
     no_progress: bool = False
     """Hide the progress bar. (It is always hidden where stderr is not a terminal.)"""
 
@@ -167,8 +168,8 @@ class ExplainOptions:
     """Write the schema that was used, to be edited and given back as --schema."""
     seed: int = 0
     """Seed of the training and of the method's random draws."""
-    lanes: int = 64
-    """Number of rows computed at once."""
+    lanes: int | Literal["auto"] = "auto"
+    """Number of rows computed at once. "auto": as many as keep this device busy."""
     no_progress: bool = False
     """Hide the progress bar. (It is always hidden where stderr is not a terminal.)"""
 

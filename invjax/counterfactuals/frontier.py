@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ from invjax.core.errors import BadArgument, Words
 from invjax.core.rows import map_rows
 from invjax.counterfactuals.scfe import SCFE, objective
 from invjax.engine import checks, prepare, run_batch
+from invjax.engine.choosing import choose
 from invjax.engine.confirm import confirmed
+from invjax.engine.programs import Programs
 from invjax.types import Array, ArrayLike, Context, LogitsFn, Method, Problem, Result, Status
 
 
@@ -49,7 +51,7 @@ def frontier(
     target: ArrayLike,
     max_changes: Sequence[int] = (1, 2, 3, 4, 5),
     method: SCFE | None = None,
-    lanes: int = 256,
+    lanes: int | Literal["auto"] = "auto",
     **problem: Any,
 ) -> Result:
     """S-CFE for every m in ``max_changes``: the fields of the Result are [N, M, ...], in the order given.
@@ -61,7 +63,7 @@ def frontier(
       logits, x, label, target: as for :func:`invjax.solve`; x [N, *S].
       max_changes: the numbers m of features that may change, each >= 1.
       method: the other constants of S-CFE.
-      lanes: how many (row, m) pairs are worked on at once.
+      lanes: how many (row, m) pairs are worked on at once, as for :func:`invjax.solve`.
       **problem: ``density``, ``space`` or ``bounds``, ``mask``, ``groups``, ``key`` of :func:`invjax.solve`.
 
     Raises:
@@ -76,7 +78,9 @@ def frontier(
     order = np.argsort(counts, kind="stable")
     made = prepare(logits, x, label, method=config, target=target, **problem)
     problems = checks.with_keys(made.problems, made.key)
-    rows = max(1, min(problems.label.shape[0], lanes // len(counts)))
+    count = problems.label.shape[0]
+    programs = Programs(made.ctx, made.config, made.key, made.method)
+    rows = max(1, min(count, choose(programs, made.problems, lanes, count * len(counts)).lanes // len(counts)))
     shared = (made.ctx, made.config, jnp.asarray(counts[order], jnp.int32))
     result = map_rows(_path, shared, problems, batch=rows, static=(made.method,))
     result = jax.tree.map(lambda field: field[:, np.argsort(order)], result)

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from invjax.core.precision import products_at
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
+from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import Lanes, advance, finish, start
 from invjax.types import Array, Config, Context, Evaluator, Method, Problem, Result
 
@@ -125,9 +126,9 @@ class Programs(NamedTuple):
     config: Config
     key: Array
     method: Method
-    evaluator: Evaluator
-    mesh: Mesh | None
-    precision: str | None
+    evaluator: Evaluator = white_box
+    mesh: Mesh | None = None
+    precision: str | None = None
 
     def _at(self) -> AbstractContextManager[Any]:
         return products_at(self.precision)

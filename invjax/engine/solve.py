@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -109,7 +109,7 @@ def solve(
     density: Density | None = None,
     space: Any = None,
     evaluator: Evaluator = white_box,
-    lanes: int | str = "auto",
+    lanes: int | Literal["auto"] = "auto",
     mesh: Mesh | None = None,
     precision: str | None = None,
     out: str | Path | None = None,

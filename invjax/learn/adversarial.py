@@ -105,7 +105,7 @@ def robust_accuracy(
     ratio: float = 2.5,
     bounds: Bounds | tuple[Any, Any] = (0.0, 1.0),
     key: Array | None = None,
-    lanes: int = 64,
+    lanes: int | str = "auto",
     confidence: float = 0.95,
 ) -> RobustAccuracy:
     """The share of x [N, *S] that is classified as y [N] and stays so under untargeted PGD of radius ``eps``.
@@ -114,7 +114,7 @@ def robust_accuracy(
     steps have length ``ratio · eps / steps``. Its first start is random if a key is given; further ones always are.
     """
     labels = np.asarray(y).astype(np.int32)
-    right = predict(model, x, batch=lanes).argmax(1) == labels
+    right = predict(model, x).argmax(1) == labels
     stays = right.copy()
     if eps > 0 and right.any():
         rows = np.flatnonzero(right)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -17,13 +17,15 @@ from invjax.recourse.plan import FUNCTIONS, Plan
 from invjax.recourse.reading import AskedRows
 from invjax.types import Result
 
+_FILLED = 64  # shorter lists are filled up to a power of two; the engine does it for longer ones
+
 
 def call_method(
     plan: Plan,
     rows: AskedRows,
     *,
     key: Any,
-    lanes: int,
+    lanes: int | Literal["auto"],
     progress: bool | None,
     mask: np.ndarray | None = None,
     least: int = 8,
@@ -47,7 +49,8 @@ def call_method(
             return face(plan.seen, x, label, target, density=plan.density, probability=wanted, **known).result
         return pcfe(plan.network, x, label, target, **known)
     count = len(todo)
-    fill = np.resize(np.arange(count), max(count, min(lanes, max(least, 8, 1 << (count - 1).bit_length()))))
+    most = _FILLED if lanes == "auto" else lanes
+    fill = np.resize(np.arange(count), max(count, min(most, max(least, 8, 1 << (count - 1).bit_length()))))
     with warnings.catch_warnings():
         # Rows without a gradient are not left alone here (invjax.recourse.completing), and the record says so.
         warnings.filterwarnings("ignore", message=".* saw no gradient but zero", category=UserWarning)

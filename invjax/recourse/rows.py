@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def explain_rows(
     time_limit: float = 30.0,
     ids: Sequence[Any] | None = None,
     key: Array | None = None,
-    lanes: int = 64,
+    lanes: int | Literal["auto"] = "auto",
     progress: bool | None = False,
 ) -> Explanation:
     """Counterfactual explanations of rows of a table, in raw units.

@@ -23,6 +23,7 @@ from invjax.cli.demo.digits import digits_section
 from invjax.cli.options import DemoOptions
 from invjax.core.errors import check_whole
 from invjax.core.files import check_folder
+from invjax.engine.choosing import check_lanes
 from invjax.models import mnist_cnn
 from invjax.report import Section, write_report
 from invjax.types import LogitsFn
@@ -90,7 +91,7 @@ def run_demo(options: DemoOptions | None = None, say: Callable[[str], None] = pr
     begin = time.perf_counter()
     options = DemoOptions() if options is None else options
     check_whole("n", options.n, 1, 1000)
-    check_whole("lanes", options.lanes)
+    check_lanes(options.lanes, None)
     folder = check_folder(options.out)
     logits = mnist_cnn()
     digits, accuracy, available = choose_digits(logits, options.n, options.seed)
