@@ -87,8 +87,8 @@ class AttackOptions:
     seed: int = 0
     """Seed of the attack's random draws."""
     lanes: int | Literal["auto"] = "auto"
-    """Number of pairs computed at once. Memory grows with it, not with the number of images. "auto": as many as keep this
-    device busy, as far as its memory allows."""
+    """Number of pairs computed at once. Memory grows with it, not with the number of images. "auto": as many as keep
+    this device busy, as far as its memory allows."""
     no_progress: bool = False
     """Hide the progress bar. (It is always hidden where stderr is not a terminal.)"""
 

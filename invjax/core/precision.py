@@ -32,7 +32,11 @@ def products_at(precision: str | None) -> AbstractContextManager[Any]:
 def products_are_rounded(precision: str | None = None) -> bool:
     """Whether float32 products lose digits on the default device, at this precision or the one that is set."""
     chosen = precision or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    return jax.default_backend() != "cpu" and chosen not in _FULL
+    return _device_rounds() and chosen not in _FULL
+
+
+def _device_rounds() -> bool:
+    return jax.default_backend() != "cpu"
 
 
 def judging() -> AbstractContextManager[Any]:

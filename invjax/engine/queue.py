@@ -166,9 +166,12 @@ def _narrow(floor: _Floor, pace: Pace, fixed_s: float, known: Callable[[int], fl
     if pace.step_s is None or fewer > lanes // 2:
         return
     saved = max(pace.step_s - fixed_s, 0.0) * (1 - fewer / lanes) * pace.mean_steps
-    compile_s = known(fewer)
-    if saved > (wide_s if compile_s is None else 0.0):
+    if _pays(saved, wide_s if known(fewer) is None else 0.0):
         floor.narrow(fewer)
+
+
+def _pays(saved_s: float, cost_s: float) -> bool:
+    return saved_s > cost_s
 
 
 def stream(

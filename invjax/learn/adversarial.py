@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +105,7 @@ def robust_accuracy(
     ratio: float = 2.5,
     bounds: Bounds | tuple[Any, Any] = (0.0, 1.0),
     key: Array | None = None,
-    lanes: int | str = "auto",
+    lanes: int | Literal["auto"] = "auto",
     confidence: float = 0.95,
 ) -> RobustAccuracy:
     """The share of x [N, *S] that is classified as y [N] and stays so under untargeted PGD of radius ``eps``.
