@@ -31,7 +31,7 @@ def _rounded(params: dict, x: jax.Array) -> jax.Array:
 
 
 TASK = nets.task(invjax.LogitsModel(nets.mlp().params, _rounded), count=40)
-METHODS = {"gse": GSE(steps=60), "pgd": PGD(eps=0.4, steps=30, norm="l2")}
+METHODS = {"gse": GSE(steps=60), "pgd": PGD(eps=1.5, steps=30, norm="l2")}
 
 
 def exactly(result: invjax.Result) -> np.ndarray:
@@ -71,7 +71,8 @@ def test_rows_that_are_solved_again_count_both_runs(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(precision_module, "_device_rounds", lambda: True)
     judged = solve("gse", lanes=40)
     more = np.asarray(judged.evaluations) - np.asarray(believed.evaluations)
-    assert (more[wrong] > 0).all() and (more[~wrong] == 0).all()
+    assert (more[wrong] > 0).all()
+    assert (more[~wrong] == 0).all()
     assert set(np.asarray(judged.status)[wrong]) <= {Status.FOUND, Status.NOT_FOUND}
 
 
@@ -85,6 +86,7 @@ def test_folders_too(tmp_path: Any, rounding: None) -> None:
 def test_the_precision_of_the_run(rounding: None) -> None:
     """It is that of the descent, and one program is compiled for each."""
     low, high = solve("pgd"), solve("pgd", precision="highest")
+    assert low.found.any()
     assert (np.asarray(low.x) != np.asarray(high.x)).any()
     with nets.compilations() as names:
         solve("pgd"), solve("pgd", precision="highest")
