@@ -61,7 +61,7 @@ class Pace:
         With e examples ending per iteration of s seconds, B lanes and a visit of h seconds, waiting for f lanes costs
         h e / f + s f / 2B an iteration: least at f = sqrt(2 B e h / s).
         """
-        few, most = max(1, self.per_device // 32), max(1, self.per_device // 2)
+        few, most = max(1, self.per_device // 32), max(1, self.per_device // 4)
         if not (self._steps and self._visits and self._done):
             return few
         per_step = self._ended / self._done

@@ -223,7 +223,7 @@ def test_pace() -> None:
         pace.ran(1e-3 * 10, 10, 5)
         pace.visited(2e-3)
     assert pace.limit == round(WAIT / 1e-3)
-    assert pace.idle == int((2 * 64 * 0.5 * 2) ** 0.5)
+    assert pace.idle == int((2 * 64 * 0.5 * 2) ** 0.5) == 11
     pace.ran(None, 10, 5)  # the consumer was slower
     assert pace.limit == round(WAIT / 1e-3)
     assert pace.mean_steps == 64 * 70 / 35

@@ -231,7 +231,7 @@ def test_queue_chunks() -> None:
         if len(part.index):
             nets.same(part.result, jax.tree.map(lambda field, part=part: field[part.index], whole))
     long = dataclasses.replace(config, step=jnp.float32(0.0), steps=jnp.int32(3 * CHUNK))
-    assert max(np.diff([0, *(p.steps for p in engine.stream(ctx, problems, long, lanes=4, **common))])) == CHUNK
+    assert next(engine.stream(ctx, problems, long, lanes=4, **common)).steps == CHUNK, "nothing is known yet"
 
 
 def test_stream_of_chosen_rows() -> None:
