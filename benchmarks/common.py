@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,10 @@ import invjax
 from invjax import losses
 from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic
-from invjax.engine import Part, Prepared, prepare, run_queue, run_shared
+from invjax.engine import Part, Prepared, prepare, run_queue, run_shared, white_box
+from invjax.engine.choosing import choose
 from invjax.engine.lanes import num_probes
+from invjax.engine.programs import Programs
 from invjax.engine.progress import progress_bar
 from invjax.types import Array, Config, LogitsFn, Result, Status
 
@@ -175,7 +177,7 @@ def timed_run(
     target: np.ndarray | None,
     *,
     method: Config,
-    lanes: int,
+    lanes: int | Literal["auto"],
     progress: bool | None,
     out: Path | None = None,
     **problem: Any,
@@ -185,13 +187,13 @@ def timed_run(
     Args:
       logits: [B, *S] -> [B, K]. x: [N, *S] inputs of the pairs. label, target: [N] (target None: untargeted).
       method: the configuration that is timed.
-      lanes: B.
+      lanes: B, or "auto": chosen as by :func:`invjax.solve`, and fewer for the last examples where that pays, compiled
+        within the run.
       progress: as in :func:`invjax.solve`.
       out: folder that keeps what has ended and from which an interrupted run resumes; the times are then those of
         this call alone.
       problem: further arguments of :func:`invjax.solve` (groups, key).
     """
-    lanes = min(lanes, len(label))
     groups = problem.pop("groups", None)
 
     def prepared(config: Config, rows: slice) -> Prepared:
@@ -201,6 +203,9 @@ def timed_run(
         )  # fmt: skip
 
     begin = time.perf_counter()
+    listed = prepared(method, slice(None))
+    programs = Programs(listed.ctx, listed.config, listed.key, listed.method, white_box, None, None)
+    lanes, fixed_s = choose(programs, listed.problems, lanes)
     first = prepared(brief(method), slice(0, lanes + 1))  # one more than the lanes, so that refilling is compiled too
     run_queue(*first[:3], method=first.method, key=first.key, lanes=lanes)
     compile_s = time.perf_counter() - begin
@@ -240,7 +245,7 @@ def timed_run(
                 show(part)
                 watch(part)
 
-            result = run_queue(*whole[:3], method=chosen, key=whole.key, lanes=lanes, on_part=on_part)
+            result = run_queue(*whole[:3], method=chosen, key=whole.key, lanes=lanes, on_part=on_part, fixed_s=fixed_s)
     over, spent = time.perf_counter(), clock.spent - spent_before
     clock.tick(3)
     asked = chosen.width or 1

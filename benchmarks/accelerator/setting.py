@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -96,22 +96,27 @@ class Setting:
         logits: LogitsFn,
         pairs: ImagePairs,
         method: Config,
-        lanes: int,
+        lanes: int | Literal["auto"],
         *,
         rounds: int = 2,
+        count: int | None = None,
         precision: str = "default",
         **problem: Any,
     ) -> dict[str, Any]:
-        """A row: the method on ``rounds`` x lanes pairs, compilation apart.
+        """A row: the method on ``count`` pairs, compilation apart.
 
-        A run that ends within ``LONG_ENOUGH`` seconds says little, and is followed by one of about ``SECONDS``.
+        Without a count, on ``rounds`` x lanes pairs. Then a run that ends within ``LONG_ENOUGH`` seconds says little,
+        and is followed by one of about ``SECONDS``.
         """
-        count = rounds * lanes
+        given = count
+        if count is None:
+            assert lanes != "auto"
+            count = rounds * lanes
         with jax.default_matmul_precision(precision):
             run = _run(logits, pairs.first(count), method, lanes, **problem)
             compile_s = run.compile_s
-            more = int(min(SECONDS / max(run.run_s, 1e-3), 64) * count) // lanes * lanes
-            if run.run_s < LONG_ENOUGH and more > count and not self.tiny:
+            more = int(min(SECONDS / max(run.run_s, 1e-3), 64) * count) // run.lanes * run.lanes
+            if given is None and run.run_s < LONG_ENOUGH and more > count and not self.tiny:
                 count, run = more, _run(logits, pairs.first(more), method, lanes, **problem)
         evaluations, forwards = np.asarray(run.result.evaluations), np.asarray(run.result.forwards)
         few = pairs.first(1)
@@ -126,7 +131,7 @@ class Setting:
         }  # fmt: skip
 
 
-def _run(logits: LogitsFn, pairs: ImagePairs, method: Config, lanes: int, **problem: Any) -> Timed:
+def _run(logits: LogitsFn, pairs: ImagePairs, method: Config, lanes: int | Literal["auto"], **problem: Any) -> Timed:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*do not hold in another batch")  # they are counted as refused
         return timed_run(
