@@ -30,6 +30,7 @@ BENCHMARKS = {
     "regression": Benchmark("regression.comparison", "this checkout against another one: ratios of times and memory"),
     "cfe": Benchmark("counterfactuals.comparison", "counterfactual methods on four tables and MNIST: quality, speed"),
     "cfe-peers": Benchmark("counterfactuals.peer_comparison", "DiCE and jax-relax on the rows and network of cfe"),
+    "scfe-torch": Benchmark("counterfactuals.scfe_torch", "S-CFE beside its authors' code under torch"),
     "cfe-certify": Benchmark("counterfactuals.certify", "S-CFE without plausibility against the certified optimum"),
     "learn": Benchmark("learn.comparison", "networks trained on counterfactuals, measured by the worst group"),
     "learn-angle": Benchmark("learn.angle", "cosines between adversarial perturbations and plausible ones"),

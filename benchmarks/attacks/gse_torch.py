@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from benchmarks.attacks.gse_cifar10 import VARIANTS
@@ -12,7 +11,7 @@ from benchmarks.attacks.side_by_side import Side, compare, ours, record_of, thei
 from benchmarks.attacks.torch_task import Task, add_task_arguments, note_load, task_of, threads
 from benchmarks.common import check_json, write_json
 from benchmarks.engine.loop_profile import profile
-from benchmarks.peers.environments import Skipped, python_with
+from benchmarks.peers.environments import Skipped, check_clone, python_with
 from benchmarks.peers.torch_network import LAYOUTS
 from benchmarks.peers.worker import Worker
 from invjax.core.errors import BadArgument, check_whole
@@ -62,17 +61,6 @@ def run(options: argparse.Namespace) -> int:
 # --- the released code ------------------------------------------------------------------------------------------------
 
 
-def check_released(path: str | None) -> Path:
-    """The folder of the authors' code. Raises BadArgument, with the files that are missing."""
-    if path is None:
-        raise BadArgument("released", "be a clone of the authors' repository", hint="--profile needs none")
-    missing = [name for name in RELEASED_FILES if not Path(path, name).is_file()]
-    if missing:
-        wanted = "be a clone of the authors' repository (wagnermoritz/GSE)"
-        raise BadArgument("released", wanted, path, hint=f"missing there: {', '.join(missing)}")
-    return Path(path).absolute()
-
-
 def lanes_of(text: str | None) -> dict[str, Any]:
     """``--lanes`` as an argument of :func:`invjax.solve`."""
     return {} if text is None else {"lanes": int(text) if text.lstrip("-").isdigit() else text}
@@ -80,7 +68,7 @@ def lanes_of(text: str | None) -> dict[str, Any]:
 
 def run_released(options: argparse.Namespace, method: Config, repeat: int) -> dict[str, Any]:
     """Both codes in turn; prints the table."""
-    folder = check_released(options.released)
+    folder = check_clone(options.released, "wagnermoritz/GSE", RELEASED_FILES)
     python = python_with("torch_python", options.torch_python, NEEDED)
     task = task_of(options)
     batch = check_whole("peer_batch", len(task.chosen.images) if options.peer_batch is None else options.peer_batch)

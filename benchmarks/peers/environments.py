@@ -84,3 +84,14 @@ def python_with(option: str, path: str | None, modules: Sequence[str], timeout: 
         wanted = f"be a Python that can import {', '.join(modules)}"
         raise BadArgument(option, wanted, str(python), hint=hint) from None
     return python
+
+
+def check_clone(path: str | None, repository: str, names: Sequence[str]) -> Path:
+    """The folder that ``--released`` names. Raises BadArgument, with the files of the repository that are missing."""
+    wanted = f"be a clone of the authors' repository, {repository}"
+    if path is None:
+        raise BadArgument("released", wanted)
+    missing = [name for name in names if not Path(path, name).is_file()]
+    if missing:
+        raise BadArgument("released", wanted, path, hint=f"missing there: {', '.join(missing)}")
+    return Path(path).absolute()

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.counterfactuals import peer_comparison as cfe_peers
+from benchmarks.counterfactuals import scfe_torch
 from benchmarks.counterfactuals.peer_comparison import (
     PEERS,
     SCRIPTS,
@@ -30,6 +32,7 @@ from benchmarks.counterfactuals.peers.exchange import (
     write_exchange,
     write_outcome,
 )
+from benchmarks.peers import worker
 from benchmarks.peers.environments import Skipped, environment
 
 
@@ -194,6 +197,48 @@ def test_command(
             cfe_peers.run(parser.parse_args([*words, *extra]))
     with pytest.raises(ValueError, match="envs must be the folder of existing environments"):
         cfe_peers.run(parser.parse_args(["--no-install"]))
+
+
+def test_scfe_torch(
+    given: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stand-in reflects every row, and says how many threads it got."""
+    (tmp_path / "run_scfe.py").write_text(
+        f"import sys, numpy as np\nsys.path[:0] = [{str(SCRIPTS)!r}, {str(worker.HERE)!r}]\n"
+        "from exchange import Outcome, read_exchange, write_outcome\nfrom serve import serve\n"
+        "given = read_exchange(sys.argv[1])\n"
+        "def run(out, threads, bandwidths, constants):\n"
+        "    x = given.test_x * np.array([-1, 1])\n"
+        "    write_outcome(out, Outcome(x, np.ones(len(x), bool), 2.0 * threads, 0.0, {}))\n"
+        "    return {'seconds': 2.0 * threads, 'm': constants['beta'] / len(bandwidths)}\n"
+        "serve({'run': run})\n"
+    )
+    monkeypatch.setattr(scfe_torch, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(scfe_torch, "NEEDED", ("numpy",))
+    monkeypatch.setattr(scfe_torch, "protocol", lambda name: given)
+    monkeypatch.setitem(scfe_torch.CONSTANTS, "trials", 2)
+    for name in scfe_torch.RELEASED_FILES:
+        (tmp_path / name).write_text("")
+    words = ["scfe-torch", "--released", str(tmp_path), "--n", "5", "--max-changes", "1", "--repeat", "2", "--tau", "0"]
+    assert main([*words, "--json", str(tmp_path / "o.json")]) == 0
+    record = json.loads((tmp_path / "o.json").read_text())
+    released = record["rows"]["the released code"]
+    assert (released["valid"], released["rows"], released["l0"], released["seconds"]) == (5, 5, 1, [2.0, 2.0])
+    assert record["peer_threads"] == 1
+    assert record["rows"]["S-CFE"]["valid"] == 5
+    assert record["rows"]["S-CFE"]["l2"] <= released["l2"]
+    assert record["rows"]["as released, ours"]["evaluations"] == 2 * 201
+    assert "the released code" in capsys.readouterr().out
+    for extra, message in (
+        (["--repeat", "0"], "--repeat must be a whole number >= 1, was 0"),
+        (["--released", str(tmp_path / "none")], "missing there: SCFE.py, Models.py"),
+        (["--max-changes", "0"], "--max-changes must be a whole number >= 1, was 0"),
+        (["--tau", "-1"], "--tau must be a weight >= 0"),
+        (["--torch-python", str(tmp_path / "none")], "--torch-python must be a Python that can import numpy"),
+    ):
+        assert main([*words, *extra]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
 
 
 def test_skips_say_why(given: Exchange, envs: Path, tmp_path: Path) -> None:

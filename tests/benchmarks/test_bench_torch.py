@@ -87,7 +87,7 @@ def test_released(stand_in: Path, pictures: Path, capsys: pytest.CaptureFixture[
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
     assert main([*files, "--repeat", "1"]) == 2
-    assert "--released must be a clone of the authors' repository; --profile needs none" in capsys.readouterr().err
+    assert "--released must be a clone of the authors' repository, wagnermoritz/GSE" in capsys.readouterr().err
 
 
 def test_attacks_peers(stand_in: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

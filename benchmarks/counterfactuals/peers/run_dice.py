@@ -25,6 +25,7 @@ import dice_ml
 import numpy as np
 import pandas as pd
 from exchange import Exchange, Outcome, arguments, network, read_exchange, sigmoid, versions_of, write_outcome
+from torch_mlp import torch_network
 
 OUTCOME = "outcome"
 DECIMALS = 4  # rounding moves a value by at most half of 1e-4, the tolerance of a changed feature
@@ -45,20 +46,6 @@ class Classifier:
     def predict(self, x: Any) -> np.ndarray:
         """[N] classes."""
         return self.predict_proba(x).argmax(-1)
-
-
-def torch_network(weights: Any) -> Any:
-    """The network in torch, [B, D] or [D] -> probability of class 1, [B, 1] or [1]."""
-    import torch
-
-    layers: list[Any] = []
-    for kernel, bias in weights:
-        layer = torch.nn.Linear(*kernel.shape)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(kernel.T.copy()))
-            layer.bias.copy_(torch.from_numpy(bias))
-        layers += [layer, torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1], torch.nn.Sigmoid())
 
 
 def explainer(exchange: Exchange, method: str, names: list[str]) -> Any:
