@@ -28,7 +28,7 @@ from invjax.engine.programs import Programs, split
 from invjax.types import Array, Config, Context, Evaluator, Method, Problem, Result
 
 _LEAST = 4  # lanes of a narrower program
-_ANEW = 64  # lanes of the rows that are solved again
+_ANEW = 64  # lanes of the rows that are solved again: always as many, so that one program is compiled
 
 
 class Part(NamedTuple):
