@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import statistics
 import sys
@@ -45,6 +46,22 @@ def device() -> str:
     """The device in words."""
     first = jax.devices()[0]
     return f"{first.platform}: {first.device_kind} x {len(jax.devices())}, {platform.machine()}"
+
+
+def threads() -> int:
+    """The cores that this process may use: XLA takes all of them, and torch gets as many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def note_load() -> float | None:
+    """The machine's load, None where it is unknown; a busy machine gets a warning in print.
+
+    torch's threads wait for each other in every operation: beside other work they were seen to be ten times slower.
+    """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    if load is not None and load > 0.5:
+        print(f"the load of this machine is {load:.1f} already: ratios of times mean something only on an idle one")
+    return load
 
 
 def write_json(path: str | Path | None, record: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from benchmarks.attacks.gse_cifar10 import VARIANTS
 from benchmarks.attacks.settings import configuration
 from benchmarks.attacks.side_by_side import Side, compare, ours, record_of, theirs
-from benchmarks.attacks.torch_task import Task, add_task_arguments, note_load, task_of, threads
-from benchmarks.common import check_json, write_json
+from benchmarks.attacks.torch_task import Task, add_task_arguments, task_of
+from benchmarks.common import check_json, note_load, threads, write_json
 from benchmarks.engine.loop_profile import profile
 from benchmarks.peers.environments import Skipped, check_clone, python_with
 from benchmarks.peers.torch_network import LAYOUTS

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.attacks.side_by_side import Answer, Side, compare, ours, theirs
-from benchmarks.attacks.torch_task import add_task_arguments, note_load, task_of, threads
-from benchmarks.common import check_json, pick, write_json
+from benchmarks.attacks.torch_task import add_task_arguments, task_of
+from benchmarks.common import check_json, note_load, pick, threads, write_json
 from benchmarks.peers.environments import Skipped, python_with
 from benchmarks.peers.worker import Worker
 from invjax.attacks import EAD, FMN, PGD, SigmaZero

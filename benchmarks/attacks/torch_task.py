@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,19 +58,3 @@ def task_of(options: argparse.Namespace) -> Task:
     if pairs.target is None:
         raise BadArgument("targets", "be all, or offsets like 1,4,7", options.targets)
     return Task(logits, read_state(options.weights), chosen, pairs, chosen.images[pairs.image], pairs.target)
-
-
-def threads() -> int:
-    """The cores that this process may use: XLA takes all of them, and torch gets as many."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def note_load() -> float | None:
-    """The machine's load, None where it is unknown; a busy machine gets a warning in print.
-
-    torch's threads wait for each other in every operation: beside other work they were seen to be ten times slower.
-    """
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    if load is not None and load > 0.5:
-        print(f"the load of this machine is {load:.1f} already: ratios of times mean something only on an idle one")
-    return load

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 import invjax
-from benchmarks.attacks.torch_task import note_load, threads
-from benchmarks.common import check_json, in_turn, write_json
+from benchmarks.common import check_json, in_turn, note_load, threads, write_json
 from benchmarks.counterfactuals.methods import WIDE
 from benchmarks.counterfactuals.peer_comparison import SCRIPTS, judge
 from benchmarks.counterfactuals.peers import exchange as files
