@@ -26,6 +26,7 @@ BENCHMARKS = {
     "engine-overhead": Benchmark("engine.overhead", "run time of an attack over that of its bare gradients"),
     "accelerator": Benchmark("accelerator.program", "a GPU or TPU: attacks, tables and training, beside torch"),
     "memory": Benchmark("engine.memory", "peak memory while long lists of PGD pairs go through 64 lanes"),
+    "on-disk": Benchmark("engine.on_disk", "runs whose list and answers are files: memory, seconds and bytes"),
     "conv-loop": Benchmark("engine.conv_loop", "an input gradient inside a compiled loop and outside, on this device"),
     "regression": Benchmark("regression.comparison", "this checkout against another one: ratios of times and memory"),
     "cfe": Benchmark("counterfactuals.comparison", "counterfactual methods on four tables and MNIST: quality, speed"),

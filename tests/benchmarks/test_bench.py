@@ -88,6 +88,13 @@ def test_memory(tmp_path: Path) -> None:
     assert rows[0]["peak_mib"] <= rows[1]["peak_mib"]
 
 
+def test_on_disk(tmp_path: Path) -> None:
+    rows = _run(tmp_path, "on-disk", "--pairs", "60", "30", "--lanes", "8", "--no-progress")["rows"]
+    assert [row["pairs"] for row in rows] == [30, 60]
+    assert all(0 < row["disk_bytes"] < 3 * 4 * 64 + 600 for row in rows)
+    assert all(row["memory_mib"] > 0 and row["write_ms"] > 0 for row in rows)
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("words", "message"),
