@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from processes import small_environment
 
 import invjax
@@ -44,8 +45,10 @@ def test_python_blocks_run(path, monkeypatch, tmp_path):
     try:
         for number, code in enumerate(found, 1):
             exec(compile(code, f"{path.name}, block {number}", "exec", dont_inherit=True), vars(page))
-    finally:  # a page may show how programs are kept
-        jax.config.update("jax_compilation_cache_dir", cache)
+    finally:
+        if jax.config.jax_compilation_cache_dir != cache:  # a page shows how programs are kept
+            jax.config.update("jax_compilation_cache_dir", cache)
+            compilation_cache.reset_cache()
 
 
 @pytest.mark.fast
