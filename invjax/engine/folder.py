@@ -219,14 +219,18 @@ class RunFolder:
         numbers = [int(path.stem.split("-")[1]) for path in self._own.glob(f"{self._stem}-*.npz")]
         self._number = max(numbers, default=-1) + 1
 
-    def keep_lanes(self, lanes: int, chosen: bool) -> int:
-        """Write the number of lanes into the manifest; one that was chosen gives way to the number that is there."""
+    def keep_lanes(self, lanes: int, chosen: bool, devices: int = 1) -> int:
+        """Write the number of lanes into the manifest; one that was chosen gives way to the number that is there.
+
+        devices: those that share the lanes. The number that is there was chosen for as many, or it is not taken.
+        """
         path = self.folder / "manifest.json"
         saved = json.loads(path.read_text())
-        if "lanes" in saved and chosen:
+        if chosen and "lanes" in saved and saved.get("devices", 1) == devices:
             return int(saved["lanes"])
-        if saved.get("lanes") != lanes:
-            write_atomic(path, json.dumps({**saved, "lanes": lanes}, indent=2).encode())
+        now = {**saved, "lanes": lanes, "devices": devices}
+        if saved != now:
+            write_atomic(path, json.dumps(now, indent=2).encode())
         return lanes
 
     def add(self, index: np.ndarray, result: Result) -> None:

@@ -157,7 +157,8 @@ def _run(
 
     fit = choose(Programs(ctx, config, key, method, evaluator, mesh, precision), problems, lanes, len(todo))
     if folder is not None and len(todo):
-        fit = fit._replace(lanes=folder.keep_lanes(fit.lanes, chosen=isinstance(lanes, str)))
+        devices = 1 if mesh is None else mesh.size
+        fit = fit._replace(lanes=folder.keep_lanes(fit.lanes, isinstance(lanes, str), devices))
     parts = stream(
         ctx, problems, config, lanes=fit.lanes, mesh=mesh, todo=todo, precision=precision, fixed_s=fit.fixed_s, **run
     )

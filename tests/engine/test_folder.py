@@ -202,6 +202,27 @@ def test_a_campaign_of_several_processes_measures_all_pairs(tmp_path: Path, monk
 
 
 @fast
+def test_resume_on_another_number_of_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes that were chosen for eight devices are chosen anew for three."""
+    prepared = engine.prepare(TASK.net, TASK.x, TASK.label, target=TASK.target, method=CONFIG)
+
+    def run(devices: int) -> Any:
+        mesh = jax.make_mesh((devices,), ("lanes",), devices=jax.devices()[:devices])
+        return engine.run_saved(prepared, out=tmp_path, lanes="auto", mesh=mesh, progress=False)
+
+    assert run(8).manifest["lanes"] % 8 == 0
+    for path in parts(tmp_path)[1:]:
+        path.unlink()
+    (path,) = parts(tmp_path)
+    with np.load(path) as file:
+        few = {name: file[name][:4] for name in file.files}
+    np.savez(path, **few)
+    resumed = run(3)
+    assert resumed.manifest["lanes"] % 3 == 0
+    nets.alike(resumed.load(), solve())
+
+
+@fast
 def test_more_processes_than_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_process(3, 4, monkeypatch)
     result = solve(tmp_path, task=nets.Task(TASK.net, *(field[:2] for field in TASK[1:])))
