@@ -22,11 +22,15 @@ from invjax.campaign import choose
 from invjax.core.errors import check_whole
 from invjax.data import open_images
 from invjax.engine import prepare, run_saved
-from invjax.engine.folder import packed
+from invjax.engine.folder import digest, packed
 from invjax.models import load
 from invjax.types import Config, LogitsFn
 
 WIDTH = 64  # numbers of a random row
+COLUMNS = {
+    "list_mib": ".1f", "memory_mib": ".1f", "check_s": ".2f", "hash_s": ".2f", "run_s": ".1f", "write_ms": ".3f",
+    "disk_bytes": ".0f", "statuses_s": ".3f",
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +119,8 @@ def measure(options: argparse.Namespace, count: int) -> dict[str, float]:
                 progress=False if options.no_progress else None,
             )  # fmt: skip
             ended = time.perf_counter()
+        digest(prepared.problems)
+        hashed = time.perf_counter()
         found = sum(int(part.found.sum()) for _, part in run.parts("status"))
         read = time.perf_counter()
         index, answers = next(run.parts())
@@ -122,7 +128,7 @@ def measure(options: argparse.Namespace, count: int) -> dict[str, float]:
         packed({"index": index, **answers._asdict()})
         return {
             "pairs": count, "found": found, "list_mib": x.nbytes / 2**20, "memory_mib": most[0],
-            "check_s": checked - begin, "run_s": ended - checked, "statuses_s": read - ended,
+            "check_s": checked - begin, "run_s": ended - checked, "hash_s": hashed - ended, "statuses_s": read - hashed,
             "disk_bytes": sum(path.stat().st_size for path in (folder / "run").rglob("*.npz")) / count,
             "write_ms": 1e3 * (time.perf_counter() - before) / len(index),
         }  # fmt: skip
@@ -136,15 +142,10 @@ def run(options: argparse.Namespace) -> int:
     check_whole("lanes", options.lanes)
     rows = []
     measure(options, min(options.lanes, *options.pairs))  # compiled
-    print(
-        "    pairs  list, MiB  memory, MiB  check, s   run, s  write, ms a pair  disk, bytes a pair  read statuses, s"
-    )
+    print(f"{'pairs':>9}  {'  '.join(f'{name:>{len(form) + 8}}' for name, form in COLUMNS.items())}")
     for count in sorted(options.pairs):
-        row = measure(options, count)
-        rows.append(row)
-        print(
-            f"{count:9d}  {row['list_mib']:9.1f}  {row['memory_mib']:11.1f}  {row['check_s']:8.2f}  {row['run_s']:7.1f}"
-            f"  {row['write_ms']:16.3f}  {row['disk_bytes']:18.0f}  {row['statuses_s']:14.3f}"
-        )
+        rows.append(measure(options, count))
+        cells = (f"{rows[-1][name]:{len(form) + 8}{form}}" for name, form in COLUMNS.items())
+        print(f"{count:9d}  {'  '.join(cells)}", flush=True)
     write_json(options.json, {"lanes": options.lanes, "rows": rows})
     return 0
