@@ -80,7 +80,7 @@ def python_with(option: str, path: str | None, modules: Sequence[str], timeout: 
     try:
         call([python, "-c", "import " + ", ".join(modules)], "importing", timeout)
     except Skipped as why:
-        hint = f"{str(why).removeprefix('importing failed: ')}; {option.replace('_', '-')} names another one"
+        hint = f"{str(why).removeprefix('importing failed: ')}; install it there, or name another one"
         wanted = f"be a Python that can import {', '.join(modules)}"
         raise BadArgument(option, wanted, str(python), hint=hint) from None
     return python
