@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 from pathlib import Path
@@ -135,3 +136,15 @@ def test_in_turn() -> None:
     sides = {name: lambda name=name: calls.append(name) or len(calls) for name in "abc"}
     assert in_turn(sides, 3) == {"a": [1, 6, 7], "b": [2, 5, 8], "c": [3, 4, 9]}
     assert "".join(calls) == "abccbaabc"
+
+
+@pytest.mark.fast
+def test_scripts_of_peers_import_nothing_of_ours() -> None:
+    """They run in environments that have no invjax, and find each other by their folder."""
+    scripts = [path for path in worker.HERE.glob("*.py") if path.stem not in ("__init__", "environments", "worker")]
+    assert {"serve", "gse_released", "run_attacks", "torch_gradients"} <= {path.stem for path in scripts}
+    for path in scripts:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"invjax", "benchmarks", "jax"}, path.name
