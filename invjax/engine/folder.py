@@ -97,6 +97,13 @@ def packed(arrays: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
+def as_folder(name: str, value: Any) -> Path:
+    """``value`` as a path. Raises BadArgument about ``name`` for anything else."""
+    if not isinstance(value, str | os.PathLike):
+        raise BadArgument(name, "be the path of a folder", value)
+    return Path(value)
+
+
 def bytes_of(result: Result) -> int:
     """What its arrays take."""
     return sum(field.nbytes for field in result)
@@ -205,7 +212,7 @@ class RunFolder:
         self, folder: str | Path, manifest: dict, process: int = 0, processes: int = 1, every: float = 10.0
     ) -> None:
         """Open or create ``folder``. every: seconds between part files; with 0 the run waits for each to be written."""
-        self.folder, self.every = Path(folder), every
+        self.folder, self.every = as_folder("out", folder), every
         self.examples = int(manifest["examples"])
         self._stem = f"p{process}"
         self._own = self.folder if processes == 1 else self.folder / self._stem

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check_choice
-from invjax.engine.folder import each_part, part_paths, read_index, read_part
+from invjax.engine.folder import as_folder, each_part, part_paths, read_index, read_part
 from invjax.types import Result
 
-_SAME = ("method", "evaluator", "config", "model", "weights", "inputs", "examples")
+_SAME = ("method", "evaluator", "config", "precision", "model", "weights", "inputs", "examples")
 
 
 def open_run(folder: str | Path, *more: str | Path) -> SavedRun:
@@ -25,13 +25,14 @@ def open_run(folder: str | Path, *more: str | Path) -> SavedRun:
     Raises:
       ValueError: one is not the folder of a run, or not of the same one.
     """
-    manifests = [_manifest(Path(one)) for one in (folder, *more)]
-    for one, manifest in zip(more, manifests[1:], strict=True):
+    folders = [as_folder("folder", one) for one in (folder, *more)]
+    manifests = [_manifest(one) for one in folders]
+    for one, manifest in zip(folders[1:], manifests[1:], strict=True):
         differs = [name for name in _SAME if manifest.get(name) != manifests[0].get(name)]
         if differs:
             why = f"{str(one)!r} holds a run with another {', '.join(differs)}"
             raise BadArgument("folder", "be followed by folders of the same run", hint=why)
-    return SavedRun([Path(one) for one in (folder, *more)], manifests[0])
+    return SavedRun(folders, manifests[0])
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from invjax.engine import checks
 from invjax.engine.choosing import choose
 from invjax.engine.confirm import confirm, warn_withdrawn
 from invjax.engine.evaluate import white_box
-from invjax.engine.folder import PART_BYTES, RunFolder, bytes_of, make_manifest
+from invjax.engine.folder import PART_BYTES, RunFolder, as_folder, bytes_of, make_manifest
 from invjax.engine.lanes import finish, start
 from invjax.engine.prepared import Prepared
 from invjax.engine.programs import Programs
@@ -93,6 +93,7 @@ def run_saved(
     (``numpy.load(file, mmap_mode="r")``), of which the rows in the lanes alone are copied. When it returns, all rows of
     all processes are written.
     """
+    out = as_folder("out", out)
     _run(
         prepared, None, lanes=lanes, evaluator=evaluator, mesh=mesh, precision=precision, out=out, name=name,
         progress=progress, watch=watch,

@@ -285,6 +285,16 @@ def test_folders_of_machines_that_share_no_disk(tmp_path: Path, monkeypatch: pyt
 
 
 @fast
+def test_what_is_no_folder_is_refused_before_the_run() -> None:
+    prepared = engine.prepare(TASK.net, TASK.x, TASK.label, method=CONFIG)
+    for call in (lambda: solve(3), lambda: engine.run_saved(prepared, out=None, lanes=4)):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"^out must be the path of a folder, was "):
+            call()
+    with pytest.raises(ValueError, match=r"^folder must be the path of a folder, was 3"):
+        invjax.open_run(3)  # type: ignore[arg-type]
+
+
+@fast
 def test_parts_are_written_before_they_grow_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast device ends more in ten seconds than should wait in memory."""
     monkeypatch.setattr(shared_module, "RunFolder", folder_module.RunFolder)
