@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.attacks.gse_cifar10 import VARIANTS
 from benchmarks.attacks.settings import configuration
-from benchmarks.attacks.side_by_side import Side, compare, ours, record_of, theirs
+from benchmarks.attacks.side_by_side import Side, compare, lanes_used, ours, record_of, theirs
 from benchmarks.attacks.torch_task import Task, add_task_arguments, task_of
 from benchmarks.common import check_json, note_load, threads, write_json
 from benchmarks.engine.loop_profile import profile
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--variant", choices=list(VARIANTS), default="fast", help="which GSE of ours")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a constant of ours")
-    parser.add_argument("--lanes", help="examples that ours works on at once (default: that of invjax.solve)")
+    parser.add_argument("--lanes", default="auto", help="examples that ours works on at once (default: auto)")
     parser.add_argument("--repeat", type=int, help="times that each side is measured (default: 3; with --profile 5)")
     parser.add_argument("--profile", action="store_true", help="time the engine's loop beside bare gradients instead")
     parser.add_argument("--batch", default="24,64", help="with --profile: batches, separated by commas")
@@ -61,9 +61,9 @@ def run(options: argparse.Namespace) -> int:
 # --- the released code ------------------------------------------------------------------------------------------------
 
 
-def lanes_of(text: str | None) -> dict[str, Any]:
+def lanes_of(text: str) -> int | str:
     """``--lanes`` as an argument of :func:`invjax.solve`."""
-    return {} if text is None else {"lanes": int(text) if text.lstrip("-").isdigit() else text}
+    return int(text) if text.lstrip("-").isdigit() else text
 
 
 def run_released(options: argparse.Namespace, method: Config, repeat: int) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def run_released(options: argparse.Namespace, method: Config, repeat: int) -> di
     task = task_of(options)
     batch = check_whole("peer_batch", len(task.chosen.images) if options.peer_batch is None else options.peer_batch)
     count, load = len(task.x), note_load()
-    mine = ours(task, method, **lanes_of(options.lanes))
+    mine = ours(task, method, lanes=lanes_of(options.lanes))
     with Worker(python, "gse_released.py", task.write, threads(), folder, timeout=options.timeout) as worker:
         check = worker.ask("check")
         layouts = worker.ask("choose", batch=batch)["seconds"]
@@ -84,7 +84,8 @@ def run_released(options: argparse.Namespace, method: Config, repeat: int) -> di
             f"examples in a call"
         )
         first_s = mine().seconds
-        print(f"the first call of ours, compilation included: {first_s:.1f} s", flush=True)
+        lanes = lanes_used(task, method, lanes_of(options.lanes))
+        print(f"ours works on {lanes} at once; its first call, compilation included: {first_s:.1f} s", flush=True)
         peers = {
             "as-released": theirs(worker, "run", layout=LAYOUTS[0], frozen=False, batch=batch),
             "best": theirs(worker, "run", layout=faster, frozen=True, batch=batch),
@@ -96,7 +97,7 @@ def run_released(options: argparse.Namespace, method: Config, repeat: int) -> di
     _print(rows, count)
     return {
         "pairs": count, "image_index": task.chosen.index.tolist(), "targets": list(task.pairs.offsets),
-        "load": load, "peer_batch": batch, "layouts": layouts, "torch": check, "first_s": first_s, "rows": rows,
+        "load": load, "lanes": lanes, "peer_batch": batch, "layouts": layouts, "torch": check, "first_s": first_s, "rows": rows,
     }  # fmt: skip
 
 

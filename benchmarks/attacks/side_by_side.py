@@ -14,6 +14,9 @@ import invjax
 from benchmarks.attacks.torch_task import Task
 from benchmarks.common import in_turn
 from benchmarks.peers.worker import Worker
+from invjax.engine import prepare
+from invjax.engine.choosing import choose
+from invjax.engine.programs import Programs
 from invjax.metrics.attack import measure, summarize
 from invjax.types import Config, Status
 
@@ -45,6 +48,13 @@ def ours(task: Task, method: Config, *, targeted: bool = True, **options: Any) -
         return Answer(seconds, delta, found, float(result.evaluations.mean()), float(result.forwards.mean()))
 
     return run
+
+
+def lanes_used(task: Task, method: Config, lanes: int | str) -> int:
+    """How many examples :func:`ours` works on at once; what ``"auto"`` has chosen is remembered by the engine."""
+    prepared = prepare(task.logits, task.x, task.pairs.label, target=task.target, method=method)
+    programs = Programs(prepared.ctx, prepared.config, prepared.key, prepared.method)
+    return choose(programs, prepared.problems, lanes).lanes
 
 
 def theirs(worker: Worker, what: str, **values: Any) -> Side:

@@ -73,6 +73,7 @@ def test_released(stand_in: Path, pictures: Path, capsys: pytest.CaptureFixture[
     assert own["per_example_s"] > 0
     assert 1 <= own["evaluations"] <= 8
     assert record["image_index"] == [0, 1]
+    assert record["lanes"] == 4
     out = capsys.readouterr().out
     assert "channels last" in out
     assert "at its best" in out
