@@ -97,7 +97,8 @@ def run_released(options: argparse.Namespace, method: Config, repeat: int) -> di
     _print(rows, count)
     return {
         "pairs": count, "image_index": task.chosen.index.tolist(), "targets": list(task.pairs.offsets),
-        "load": load, "lanes": lanes, "peer_batch": batch, "layouts": layouts, "torch": check, "first_s": first_s, "rows": rows,
+        "load": load, "lanes": lanes, "peer_batch": batch, "layouts": layouts, "torch": check,
+        "first_s": first_s, "rows": rows,
     }  # fmt: skip
 
 
