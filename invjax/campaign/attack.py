@@ -86,6 +86,7 @@ def attack_pairs(
     """Solve all pairs and measure the answers. ``options`` go to :func:`invjax.solve` (lanes, progress, out, key …).
 
     With ``out`` a run that was interrupted, or killed, resumes when it is called again: :mod:`invjax.engine.folder`.
+    Each of several processes then measures all pairs, which it reads from there when they are solved.
     """
     begin = time.perf_counter()
     x = images[pairs.image]

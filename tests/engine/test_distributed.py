@@ -145,7 +145,8 @@ def test_two_processes(tmp_path: Path) -> None:
 
     def one_is_dead_and_the_other_waits(processes: list[subprocess.Popen]) -> bool:
         end, counts = time.monotonic() + 150, [0]
-        while time.monotonic() < end and processes[0].poll() is None:
+        while time.monotonic() < end:
+            ended = processes[0].poll()
             if (run / "manifest.json").exists():
                 saved = invjax.open_run(run)
                 for index, rows in saved.parts():
@@ -153,7 +154,9 @@ def test_two_processes(tmp_path: Path) -> None:
                 counts.append(len(saved.saved))
                 assert counts[-1] >= counts[-2]
                 if processes[1].poll() is not None and set(range(0, 13, 2)) <= set(saved.saved.tolist()):
-                    return processes[1].poll() == -signal.SIGKILL
+                    return processes[1].poll() == -signal.SIGKILL and ended != 0
+            if ended is not None:
+                break
             time.sleep(0.05)
         return False
 
