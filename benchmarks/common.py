@@ -123,7 +123,7 @@ def bare_forward(logits: LogitsFn, x: Array) -> Array:
 
 
 class Clock:
-    """Times the bare network between the chunks of a run: on the same machine, under the same load."""
+    """Times the bare network before and after a run. While a run goes on, the device has no time to spare for it."""
 
     def __init__(self, logits: LogitsFn, x: np.ndarray, label: np.ndarray, target: np.ndarray | None, lanes: int):
         self.lanes = lanes
@@ -172,7 +172,7 @@ class Timed(NamedTuple):
 
     result: Result
     compile_s: float  # first call: tracing, compilation and one iteration
-    run_s: float  # wall time of the run, without the clock's own calls
+    run_s: float  # wall time of the run
     bare_s: float  # time of one bare batched value-and-gradient at the same lanes
     step_s: float  # time that the network alone needs for one iteration: its gradients and forward passes
     steps: int  # iterations of the run with all lanes; those of fewer lanes count as the share of one
@@ -234,24 +234,20 @@ def timed_run(
     probes = num_probes(first.method, ctx, config, problems)
 
     clock = Clock(logits, x, label, target, lanes)
-    clock.tick(3)
+    clock.tick(5)
     last: list[Part] = []
-    spent_before, begin = clock.spent, time.perf_counter()
-    ticked = begin
+    begin = time.perf_counter()
     counted = {"evaluations": 0, "forwards": 0}
     believed: list[tuple[np.ndarray, np.ndarray]] = []  # rows FOUND in the loop, and their evaluations
 
     def watch(part: Part) -> None:
-        nonlocal ticked, parted
+        nonlocal parted
         last[:] = [part]
         if len(part.index):
             found = (part.result.status == Status.FOUND).reshape(len(part.index), -1).any(1)
             believed.append((part.index[found], part.result.evaluations[found]))
         for name in counted if len(part.index) else ():
             counted[name] += int(getattr(part.result, name).sum())
-        if time.perf_counter() - ticked > 2.0:  # the clock takes a few per cent of the run at most
-            clock.tick()
-            ticked = time.perf_counter()
         parted = time.perf_counter()
 
     whole = prepared(method, slice(None))
@@ -267,15 +263,15 @@ def timed_run(
                 watch(part)
 
             result = run_queue(*whole[:3], method=chosen, key=whole.key, lanes=lanes, on_part=on_part, fixed_s=fixed_s)
-    over, spent = time.perf_counter(), clock.spent - spent_before
-    clock.tick(3)
+    over = time.perf_counter()
+    clock.tick(5)
     asked = chosen.width or 1
     step_s = asked * (clock.gradient_s if chosen.needs_grad else clock.forward_s) + probes * clock.forward_s
     issued = last[0].issued if last else 0
     occupancy = sum(counted.values()) / (issued * (asked + probes)) if issued else float("nan")
     return Timed(
-        result, compile_s, over - begin - spent, clock.gradient_s, step_s, -(-issued // lanes), lanes, occupancy,
-        parted - started - spent, over - parted, refused(result, believed),
+        result, compile_s, over - begin, clock.gradient_s, step_s, -(-issued // lanes), lanes, occupancy,
+        parted - started, over - parted, refused(result, believed),
     )  # fmt: skip
 
 

@@ -150,6 +150,20 @@ class Programs(NamedTuple):
                 evaluator=self.evaluator, mesh=self.mesh,
             )  # fmt: skip
 
+    def loop(self, problems: Problem, lanes: Lanes) -> Callable[[Problem, Lanes, int, int], tuple[Lanes, Array]]:
+        """:meth:`chunk` for lanes of these shapes, compiled. Any thread may call it: its own settings do not matter."""
+        one = jax.ShapeDtypeStruct((), np.int32)
+        with self._at():
+            compiled = _chunk.lower(
+                self.ctx, self.config, problems, lanes, one, one, method=self.method, evaluator=self.evaluator,
+                mesh=self.mesh,
+            ).compile()  # fmt: skip
+
+        def call(problems: Problem, lanes: Lanes, limit: int, floor: int) -> tuple[Lanes, Array]:
+            return compiled(self.ctx, self.config, problems, lanes, np.int32(limit), np.int32(floor))
+
+        return call
+
     def collect(self, problems: Problem, lanes: Lanes, piece: np.ndarray) -> Result:
         """Results of some lanes, on their way to the host."""
         with self._at():

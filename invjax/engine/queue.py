@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import jax
@@ -21,10 +22,12 @@ from invjax.core.errors import BadArgument, Words
 from invjax.core.precision import products_are_rounded
 from invjax.engine import checks
 from invjax.engine.confirm import confirmed
+from invjax.engine.crews import Crews, Ran, first, num_crews
 from invjax.engine.evaluate import white_box
 from invjax.engine.layout import automatic_mesh
 from invjax.engine.pace import Pace
 from invjax.engine.programs import Programs, split
+from invjax.engine.waiting import Waiting
 from invjax.types import Array, Config, Context, Evaluator, Method, Problem, Result
 
 _LEAST = 4  # lanes of a narrower program
@@ -42,60 +45,27 @@ class Part(NamedTuple):
     issued: int  # lane evaluations so far: steps x lanes per device
 
 
-def _gather(problems: Problem, index: np.ndarray) -> Problem:
-    """Rows of the host's list as a batch."""
-    return jax.tree.map(lambda field: np.ascontiguousarray(np.asarray(field)[index]), problems)
+class _Piece(NamedTuple):
+    """Rows that have ended, on their way to the host."""
 
-
-class _Waiting:
-    """The rows of the list that no lane has begun: the next of them wait on the device, the ones after are on the way.
-
-    A window is as long as the lanes; its last rows repeat where the list ends.
-    """
-
-    def __init__(self, programs: Programs, problems: Problem, queue: np.ndarray, length: int) -> None:
-        self._programs, self._problems, self.queue, self._length = programs, problems, queue, length
-        self.head = self._end = 0
-        self._next = self._put(0)
-        self._turn()
-
-    def _put(self, begin: int) -> Problem | None:
-        if begin >= len(self.queue):
-            return None
-        return self._programs.put(self.rows(self._length, begin))
-
-    def rows(self, count: int, begin: int = 0) -> Problem:
-        """``count`` rows of the list on the host, from ``begin`` on; the last ones repeat where it ends."""
-        return _gather(self._problems, np.resize(self.queue[begin : begin + count], count))
-
-    def _turn(self) -> None:
-        assert self._next is not None
-        self.window, self._next = self._next, self._put(self._end + self._length)
-        self._end += self._length
-
-    def __len__(self) -> int:
-        return len(self.queue) - self.head
-
-    def take(self, count: int) -> tuple[np.ndarray, int]:
-        """Up to ``count`` rows, and where in ``window`` the first of them stands."""
-        if self.head == self._end and len(self):
-            self._turn()
-        place = self.head - (self._end - self._length)
-        rows = self.queue[self.head : min(self.head + count, self._end)]
-        self.head += len(rows)
-        return rows, place
+    index: np.ndarray  # [n] rows of the list
+    own: np.ndarray  # [n] where they stand in ``result``
+    result: Result
 
 
 class _Floor:
-    """The lanes of a run, and which row of the list each of them works on."""
+    """The lanes of a crew, and which row of the list each of them works on."""
 
-    def __init__(self, programs: Programs, waiting: _Waiting, lanes: int) -> None:
+    def __init__(self, programs: Programs, waiting: Waiting, lanes: int, chunk: int | None) -> None:
         self.programs, self.waiting = programs, waiting
         self.devices = 1 if programs.mesh is None else programs.mesh.size
         # The host's own copy: begun lanes may share memory with these rows, and lanes are donated.
         self.problems, self.state = programs.begin(waiting.rows(lanes))
         self.owner = np.full(lanes, -1)  # row of the list; -1: none
         self._hold(lanes)
+        self.pace = Pace(self.per_device, chunk)
+        self._turned = self._began = self._called = time.perf_counter()  # when the device had ended, when it was asked
+        self._new = False
 
     def _hold(self, lanes: int) -> None:
         self.per_device = lanes // self.devices
@@ -115,20 +85,42 @@ class _Floor:
                     self.waiting.window, self.problems, self.state, piece.ravel(), source.astype(np.int32)
                 )
 
-    def run(self, limit: int, floor: int) -> Array:
-        """Iterate; the number of iterations of each device. Nothing is waited for."""
-        self.state, taken = self.programs.chunk(self.problems, self.state, limit, floor)
-        return taken
+    def run(self, crews: Crews, least: int) -> Future[Ran]:
+        """Iterate while more than ``least`` lanes are active. Nothing is waited for."""
+        self._began = time.perf_counter()
+        self.pace.visited(self._began - self._turned)
+        future = crews.run(self.problems, self.state, self.pace.limit, least)
+        self._called = time.perf_counter()
+        name = _loop(self.programs, self.problems, len(self.owner))
+        self._new = name not in _first_call
+        if self._new:
+            _first_call[name] = self._called - self._began
+        return future
 
-    def ended(self) -> list[tuple[np.ndarray, np.ndarray, Result]]:
-        """The rows that have ended, in pieces: their numbers, where they stand in the result, and the result."""
+    def turn(self, ran: Ran, asked: float) -> tuple[np.ndarray, list[_Piece]]:
+        """The iterations of each device, and what has ended in them. asked: when waiting for them began."""
+        self.state, taken = ran.lanes, np.asarray(ran.taken)
+        now = time.perf_counter()
+        if ran.began is not None and ran.ended is not None:
+            seconds, self._turned = ran.ended - ran.began, ran.ended
+        else:
+            # Where the consumer of the parts took longer than the device, nobody knows how long the device took.
+            whole = now - self._began
+            seen = not self._new and (now - asked > 0.1 * whole or asked - self._called < 0.1 * whole)
+            seconds, self._turned = whole if seen else None, now
+        pending = self.ended()
+        self.pace.ran(seconds, int(taken.max()), sum(len(piece.index) for piece in pending) // self.devices)
+        return taken, pending
+
+    def ended(self) -> list[_Piece]:
+        """The rows that have ended, in pieces."""
         slots = np.flatnonzero((self.owner >= 0) & ~np.asarray(self.state.active))
         found = []
         for piece in split(slots, self.per_device, self.length, self.devices) if len(slots) else ():
             result = self.programs.collect(self.problems, self.state, piece.ravel())
             own = np.flatnonzero(piece.ravel() < self.per_device)
             lane = (piece + self.per_device * np.arange(self.devices)[:, None]).ravel()[own]
-            found.append((self.owner[lane], own, result))
+            found.append(_Piece(self.owner[lane], own, result))
         self.owner[slots] = -1
         return found
 
@@ -155,13 +147,13 @@ def _loop(programs: Programs, problems: Problem, lanes: int) -> int:
     return hash((*statics, structure, problems.x.shape[1:], str(problems.x.dtype), lanes))
 
 
-def _narrow(floor: _Floor, pace: Pace, fixed_s: float, known: Callable[[int], float | None], wide_s: float) -> None:
+def _narrow(floor: _Floor, fixed_s: float, known: Callable[[int], float | None], wide_s: float) -> None:
     """Fewer lanes for the last examples, where that saves more than compiling takes.
 
     An iteration of s seconds costs (s - fixed) / B a lane. The last examples are expected to need as many iterations
     again as an example needs on average. wide_s: seconds that the wide program took to compile.
     """
-    lanes = len(floor.owner)
+    pace, lanes = floor.pace, len(floor.owner)
     fewer = max(_LEAST, 1 << (floor.busy - 1).bit_length())
     if pace.step_s is None or fewer > lanes // 2:
         return
@@ -205,57 +197,51 @@ def stream(
         return
 
     programs = Programs(ctx, config, key, method, evaluator, mesh, precision)
-    waiting = _Waiting(programs, problems, queue, lanes)
-    floor = _Floor(programs, waiting, lanes)
-    pace = Pace(floor.per_device, chunk)
-    loop = _loop(programs, problems, lanes)
-    pending: list[tuple[np.ndarray, np.ndarray, Result]] = []
-    turned = time.perf_counter()
-    while True:
-        floor.fill()
-        least = floor.per_device - pace.idle
-        if not len(waiting):
-            least = 0
-            if fixed_s is not None and mesh is None:
-                _narrow(
-                    floor, pace, fixed_s, lambda fewer: _first_call.get(_loop(programs, problems, fewer)),
-                    _first_call.get(loop, 0.0),
-                )  # fmt: skip
-                least = floor.busy // 2
-        begin = time.perf_counter()
-        pace.visited(begin - turned)
-        taken = floor.run(pace.limit, least)
-        called = time.perf_counter()
-        current = _loop(programs, problems, len(floor.owner))
-        new = current not in _first_call
-        if new:
-            _first_call[current] = called - begin
-        yield from _parts(pending, done, total, steps, issued)  # the device is at work meanwhile
-        asked = time.perf_counter()
-        ran = np.asarray(taken)
-        turned = time.perf_counter()
-        pending = floor.ended()
-        ended = sum(len(index) for index, _, _ in pending)
-        # Where the consumer of the parts took longer than the device, nobody knows how long the device took.
-        seen = not new and (turned - asked > 0.1 * (turned - begin) or asked - called < 0.1 * (turned - begin))
-        pace.ran(turned - begin if seen else None, int(ran.max()), ended // floor.devices)
-        steps, issued, done = steps + int(ran.sum()), issued + int(ran.sum()) * floor.per_device, done + ended
-        if done == total:
-            break
-    yield from _parts(pending, done, total, steps, issued)
+    with Crews(programs, num_crews(programs, problems, lanes)) as crews:
+        lanes = -(-lanes // crews.count)  # of a crew
+        waiting = Waiting(programs, problems, queue, lanes)
+        wide = _loop(programs, problems, lanes)
+
+        def dispatch(floor: _Floor) -> Future[Ran]:
+            """New rows for the lanes that are free, and the loop runs on."""
+            floor.fill()
+            least = floor.per_device - floor.pace.idle
+            if not len(waiting):
+                least = 0
+                if fixed_s is not None and mesh is None:
+                    _narrow(
+                        floor, fixed_s, lambda fewer: _first_call.get(_loop(programs, problems, fewer)),
+                        _first_call.get(wide, 0.0),
+                    )  # fmt: skip
+                    least = floor.busy // 2
+            return floor.run(crews, least)
+
+        running: dict[Future[Ran], _Floor] = {}
+        for _ in range(crews.count):
+            if len(waiting):
+                floor = _Floor(programs, waiting, lanes, chunk)
+                running[dispatch(floor)] = floor
+        while running:
+            asked = time.perf_counter()
+            future = first(running)
+            floor = running.pop(future)
+            ran, pending = floor.turn(future.result(), asked)
+            steps, issued = steps + int(ran.sum()), issued + int(ran.sum()) * floor.per_device
+            done += sum(len(piece.index) for piece in pending)
+            if floor.busy or len(waiting):
+                running[dispatch(floor)] = floor
+            yield from _parts(pending, done, total, steps, issued)  # the device is at work meanwhile
 
 
-def _parts(
-    pending: list[tuple[np.ndarray, np.ndarray, Result]], done: int, total: int, steps: int, issued: int
-) -> Iterator[Part]:
+def _parts(pending: list[_Piece], done: int, total: int, steps: int, issued: int) -> Iterator[Part]:
     """What has ended as one Part, or a Part of nothing for those who watch; none before the first iteration."""
     if not steps:
         return
     if not pending:
         yield Part(np.empty(0, int), _empty(), done, total, steps, issued)
         return
-    index = np.concatenate([index for index, _, _ in pending])
-    pieces = [[np.asarray(field)[own] for field in result] for _, own, result in pending]
+    index = np.concatenate([piece.index for piece in pending])
+    pieces = [[np.asarray(field)[piece.own] for field in piece.result] for piece in pending]
     yield Part(index, Result(*map(np.concatenate, zip(*pieces, strict=True))), done, total, steps, issued)
 
 
