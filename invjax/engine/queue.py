@@ -234,9 +234,7 @@ def stream(
 
 
 def _parts(pending: list[_Piece], done: int, total: int, steps: int, issued: int) -> Iterator[Part]:
-    """What has ended as one Part, or a Part of nothing for those who watch; none before the first iteration."""
-    if not steps:
-        return
+    """What has ended as one Part, or a Part of nothing for those who watch."""
     if not pending:
         yield Part(np.empty(0, int), _empty(), done, total, steps, issued)
         return
