@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from invjax.core.errors import BadArgument
 from invjax.core.mixing import ROWS, look, lowered, traits
 from invjax.engine import checks
+from invjax.engine.crews import cores, num_crews
 from invjax.engine.lanes import num_probes
 from invjax.engine.programs import Programs
 from invjax.types import Problem
@@ -43,6 +44,7 @@ class Device(NamedTuple):
 
 
 _CPU = Device(2e10, 5e-8, 1e-4, 16)  # two cores; more of them are faster, and then the measured call says so
+_CREW = 8  # lanes of each core's crew
 _ACCELERATOR = Device(2e13, 5e-11, 1e-3, 64)
 
 
@@ -98,16 +100,15 @@ def choose_lanes(programs: Programs, problems: Problem, count: int) -> Choice:
 
 
 def _device() -> Device:
-    return _CPU if jax.default_backend() == "cpu" else _ACCELERATOR
+    if jax.default_backend() != "cpu":
+        return _ACCELERATOR
+    return _CPU._replace(least=max(_CPU.least, _CREW * cores()))
 
 
 def _cost(programs: Programs, problems: Problem, share: int) -> Cost | None:
     """What an iteration costs; None where nothing is known of it, and for a short list that ends at once."""
     logits, shape, dtype = programs.ctx.logits, problems.x.shape[1:], problems.x.dtype
-    name = _name((programs.ctx, programs.config), programs.method, shape, dtype)
-    if name not in _work:
-        _work[name] = _count(programs, problems)
-    work = _work[name]
+    work = _work_of(programs, problems)
     if work is None:
         return None
     device = _device()
@@ -122,6 +123,20 @@ def _cost(programs: Programs, problems: Problem, share: int) -> Cost | None:
     if jax.default_backend() == "cpu":  # eight rows keep a CPU busy; an accelerator they do not
         return Cost(device.call_s, work.passes * min(call / ROWS, counted) + entries)
     return Cost(max(device.call_s, 3 * call), work.passes * counted + entries)
+
+
+def crews_pay(programs: Programs, problems: Problem, lanes: int) -> bool:
+    """Whether a list of as many problems as lanes is better split among crews than taken by one loop.
+
+    So it is where the network alone takes more than a second: the queue compiles more, if little.
+    """
+    if num_crews(programs, problems, lanes) == 1:
+        return False
+    try:
+        work = _work_of(programs, problems)
+    except Exception:  # the loop will say it better
+        return False
+    return work is not None and lanes * _STEPS * work.passes * work.flops / _device().flops >= _SHORT
 
 
 class _Work(NamedTuple):
@@ -139,6 +154,14 @@ _calls: dict[int, float] = {}  # seconds of eight rows
 def _name(tree: Any, *more: Any) -> int:
     shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", ""))) for leaf in jax.tree.leaves(tree))
     return hash((jax.tree.structure(tree), shapes, *map(str, more), jax.default_backend()))
+
+
+def _work_of(programs: Programs, problems: Problem) -> _Work | None:
+    x = problems.x
+    name = _name((programs.ctx, programs.config), programs.method, x.shape[1:], x.dtype)
+    if name not in _work:
+        _work[name] = _count(programs, problems)
+    return _work[name]
 
 
 def _count(programs: Programs, problems: Problem) -> _Work | None:

@@ -18,7 +18,7 @@ from invjax.core.precision import check_precision, products_at
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
-from invjax.engine.choosing import check_lanes, choose
+from invjax.engine.choosing import check_lanes, choose, crews_pay
 from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
 from invjax.engine.gradients import warn_without_gradient
@@ -157,7 +157,8 @@ def solve(
       all N are on disk when it returns: :func:`open_run` reads them.
 
     Under ``jit`` or ``vmap`` everything runs as one compiled loop (``run_batch``); so does a list not longer than
-    ``lanes``. Longer lists, a mesh or a folder go through the refilling queue (``run_queue``).
+    ``lanes``, unless several loops at once pay (:mod:`invjax.engine.crews`). Longer lists, a mesh or a folder go
+    through the refilling queue (``run_queue``).
 
     On CPU the first call installs a process-wide lowering rule for convolutions (:mod:`invjax.cpu.convolutions`).
 
@@ -188,7 +189,7 @@ def solve(
         else:
             programs = Programs(ctx, config, key, chosen, evaluator, mesh, precision)
             fit = choose(programs, problems, lanes)
-            if count <= fit.lanes and mesh is None:
+            if count <= fit.lanes and mesh is None and not crews_pay(programs, problems, fit.lanes):
                 result = _at_once(programs, problems, fit.lanes if lanes == "auto" else count)
             else:
                 with progress_bar(progress, count, lanes=fit.lanes) as on_part:

@@ -197,6 +197,12 @@ def image_task() -> nets.Task:
     return nets.task(invjax.LogitsModel(params, _image_net), (16, 16, 1), count=3)
 
 
+def forms(compiled: Any, operation: str) -> list[tuple[str, str]]:
+    """Shape and layout of what each ``operation`` gives, with its window or its order of axes."""
+    found = re.findall(rf" = (\S+) {operation}\([^)]*\), ((?:window|dimensions)=\{{[^}}]*\}})", compiled.as_text())
+    return sorted(found)
+
+
 def convolutions(text: str) -> int:
     """Convolutions in StableHLO text; a function called twice is counted once, as it stands."""
     return len(re.findall(r"stablehlo\.convolution", text))
@@ -219,9 +225,13 @@ def test_the_engine_calls_the_network_once(method: Any) -> None:
     whole = engine.run_batch.lower(ctx, problems, config, method=chosen)
     assert convolutions(bare.as_text()) == 4  # two forward, two backward
     assert convolutions(whole.as_text()) == 4
-    compiled = labels(whole.compile())
+    loop, once = whole.compile(), bare.compile()
+    compiled = labels(loop)
     assert len(compiled) == 4
     assert set(compiled) == {CANONICAL}
+    # In the body of the loop XLA finds what it finds in a program of one call, and adds nothing around it.
+    for operation in ("convolution", "transpose"):
+        assert forms(loop, operation) == forms(once, operation)
     # The queue's chunk is the same loop.
     _, lanes = engine.programs._begin(ctx, config, key, problems._replace(key=None), method=chosen, mesh=None)
     chunk = engine.programs._chunk.lower(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,19 @@ from test_engine import Descent
 import invjax
 from invjax import BadArgument, engine, models
 from invjax.attacks import PGD
-from invjax.engine import choosing
+from invjax.engine import choosing, crews
 from invjax.engine import queue as queue_module
 from invjax.engine.pace import CHUNK, WAIT, Pace
 from invjax.engine.programs import Programs
 
 pytestmark = pytest.mark.fast
 ATTACK = PGD(eps=0.2, steps=20)
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (choosing, crews):
+        monkeypatch.setattr(module, "cores", lambda: 2)
 
 
 def programs_of(network: Any, count: int, method: Any = ATTACK, shape: tuple[int, ...] = nets.SMALL) -> Any:
@@ -51,6 +58,31 @@ def test_a_network_that_keeps_a_cpu_busy_gets_few_lanes_in_equal_rounds(
 ) -> None:
     heavy(monkeypatch, 4e-3)
     assert choose(nets.mlp(), count) == lanes
+
+
+def test_each_core_gets_a_crew_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    heavy(monkeypatch, 4e-3)
+    monkeypatch.setattr(choosing, "cores", lambda: 16)
+    assert [choose(nets.mlp(), count) for count in (100, 128, 300)] == [100, 128, 112]
+
+
+@pytest.mark.parametrize(("work", "lanes", "crews"), [(1e8, 16, True), (1e6, 16, False), (1e8, 7, False)])
+def test_a_list_that_fits_into_the_lanes_is_split_where_it_takes_long(
+    work: float, lanes: int, crews: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heavy(monkeypatch, 4e-3)
+    monkeypatch.setattr(choosing, "_count", lambda programs, problems: choosing._Work(3, work))
+    ran = []
+
+    def watched(*given: Any, **more: Any) -> Any:
+        ran.append(more["lanes"])
+        return engine.run_queue(*given, **more)
+
+    monkeypatch.setattr(sys.modules["invjax.engine.solve"], "run_queue", watched)
+    task = nets.task(nets.mlp(), count=lanes)
+    answers = [invjax.solve(task.net, task.x, task.label, method=ATTACK, lanes=given) for given in ("auto", 64)]
+    assert ran == [lanes, lanes] * crews
+    assert all((answer.status == answers[0].status).all() for answer in answers)
 
 
 def test_rows_of_a_small_network_are_worked_on_together() -> None:
