@@ -24,6 +24,7 @@ BENCHMARKS = {
     "gse-torch": Benchmark("attacks.gse_torch", "GSE beside its authors' code under torch, or the loop beside XLA"),
     "attacks-peers": Benchmark("attacks.peer_comparison", "our attacks beside adv-lib's and Foolbox's at equal steps"),
     "engine-overhead": Benchmark("engine.overhead", "run time of an attack over that of its bare gradients"),
+    "lanes": Benchmark("engine.lanes", "the lanes that lanes=auto chooses beside fixed numbers, on this device"),
     "accelerator": Benchmark("accelerator.program", "a GPU or TPU: attacks, tables and training, beside torch"),
     "memory": Benchmark("engine.memory", "peak memory while long lists of PGD pairs go through 64 lanes"),
     "on-disk": Benchmark("engine.on_disk", "runs whose list and answers are files: memory, seconds and bytes"),

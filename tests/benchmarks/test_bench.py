@@ -88,6 +88,13 @@ def test_memory(tmp_path: Path) -> None:
     assert rows[0]["peak_mib"] <= rows[1]["peak_mib"]
 
 
+def test_lanes(tmp_path: Path) -> None:
+    rows = _run(tmp_path, "lanes", "--n", "2", "--lanes", "4", "--repeat", "1")["rows"]
+    assert [row["lanes"] for row in rows] == ["4", "auto: 8", "4", "auto: 20"]
+    assert all(row["found"] > 0.5 for row in rows)
+    assert min(row["of the best"] for row in rows) == 1
+
+
 def test_on_disk(tmp_path: Path) -> None:
     rows = _run(tmp_path, "on-disk", "--pairs", "60", "30", "--lanes", "8", "--no-progress")["rows"]
     assert [row["pairs"] for row in rows] == [30, 60]
