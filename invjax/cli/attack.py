@@ -22,6 +22,7 @@ from invjax.core.files import check_folder, writing
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
 from invjax.data.images.source import LABEL_KEYS, to_labels
+from invjax.engine import open_run
 from invjax.engine.choosing import check_lanes
 from invjax.models import load
 from invjax.report import Section, attack_section, write_report
@@ -59,6 +60,7 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
         key=jax.random.key(options.seed), out=folder / "run", name=options.model,
         progress=False if options.no_progress else None,
     )  # fmt: skip
+    say(f"{open_run(folder / 'run').manifest.get('lanes', '?')} pairs at once")
     say(f"\n{text_table(campaign.table_rows([run]), 'case')}\n")
     with writing(folder):
         campaign.write_results(folder, run, chosen, pairs)
