@@ -132,6 +132,16 @@ def test_black_boxes_are_not_asked() -> None:
     assert not asked
 
 
+def test_a_loop_compiled_for_its_memory_is_not_narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue would see a first call that compiles nothing, and take narrower programs for free."""
+    programs, problems = programs_of(nets.mlp(), 1000)
+    many = choosing.choose(programs, problems, "auto")
+    assert many.lanes > choosing.FEW
+    assert many.fixed_s is None
+    heavy(monkeypatch, 4e-3)
+    assert choosing.choose(programs, problems, "auto").fixed_s is not None
+
+
 def test_memory_halves_the_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     programs, problems = programs_of(nets.mlp(), 1000)
     free = choosing.choose(programs, problems, "auto").lanes
