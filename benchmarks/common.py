@@ -22,8 +22,10 @@ import invjax
 from invjax import losses
 from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic
+from invjax.core.mixing import look
 from invjax.engine import Part, Prepared, prepare, run_queue, run_shared, white_box
 from invjax.engine.choosing import choose
+from invjax.engine.confirm import asked_at_once
 from invjax.engine.lanes import num_probes
 from invjax.engine.programs import Programs
 from invjax.engine.progress import progress_bar
@@ -180,6 +182,7 @@ class Timed(NamedTuple):
     occupancy: float  # evaluations and forward passes of unfinished lanes / all that were computed
     loop_s: float  # of run_s: from the first dispatch until the last example has ended
     second_look_s: float  # of run_s: asking for the answers again and handing them over; with ``out`` part of loop_s
+    again_s: float  # of second_look_s: solving the refused rows again in full precision
     refused: int  # answers that were FOUND in the loop and did not hold at the second look
 
     @property
@@ -227,8 +230,10 @@ def timed_run(
     first = prepared(brief(method), slice(0, lanes + 1))  # one more than the lanes, so that refilling is compiled too
     run_queue(*first[:3], method=first.method, key=first.key, lanes=lanes)
     again = in_full_precision(*first[:3], method=first.method, key=first.key)
-    if again is not None:  # the rows that are solved again have a program of their own
+    if again is not None:  # rows that are solved again have a program of their own; many answers are asked at once
         again(np.arange(1))
+        rows = np.resize(np.arange(len(x)), asked_at_once(len(x), x[0].size))
+        jax.block_until_ready(look(logits, x[rows]))
     compile_s = time.perf_counter() - begin
     ctx, problems, config = first.batch()
     probes = num_probes(first.method, ctx, config, problems)
@@ -264,6 +269,11 @@ def timed_run(
 
             result = run_queue(*whole[:3], method=chosen, key=whole.key, lanes=lanes, on_part=on_part, fixed_s=fixed_s)
     over = time.perf_counter()
+    lost, again_s = refused(result, believed), 0.0
+    again = in_full_precision(*whole[:3], method=chosen, key=whole.key)
+    if again is not None and len(lost):
+        again(lost)  # once more, alone, to time it
+        again_s = time.perf_counter() - over
     clock.tick(5)
     asked = chosen.width or 1
     step_s = asked * (clock.gradient_s if chosen.needs_grad else clock.forward_s) + probes * clock.forward_s
@@ -271,15 +281,15 @@ def timed_run(
     occupancy = sum(counted.values()) / (issued * (asked + probes)) if issued else float("nan")
     return Timed(
         result, compile_s, over - begin, clock.gradient_s, step_s, -(-issued // lanes), lanes, occupancy,
-        parted - started, over - parted, refused(result, believed),
+        parted - started, over - parted, again_s, len(lost),
     )  # fmt: skip
 
 
-def refused(result: Result, believed: list[tuple[np.ndarray, np.ndarray]]) -> int:
-    """How many of the rows that were FOUND are not any more, or had to be solved again, which counts evaluations."""
+def refused(result: Result, believed: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Rows that were FOUND and are not any more, or had to be solved again, which counts evaluations."""
     if not believed:
-        return 0
+        return np.empty(0, int)
     rows, evaluations = map(np.concatenate, zip(*believed, strict=True))
     held = np.asarray(result.status)[rows] == Status.FOUND
     lost = ~held.any(axis=tuple(range(1, held.ndim)))  # of a set of answers: all
-    return int(np.sum(lost | (np.asarray(result.evaluations)[rows] != evaluations)))
+    return rows[lost | (np.asarray(result.evaluations)[rows] != evaluations)]

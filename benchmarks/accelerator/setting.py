@@ -127,7 +127,7 @@ class Setting:
             "found": float(np.mean(run.result.found)), "refused": run.refused, "overhead": run.overhead,
             "occupancy": run.occupancy, "ms/gradient": 1e3 * run.bare_s / run.lanes,
             "of peak": float(flops / run.run_s / peak), "run s": run.run_s, "loop s": run.loop_s,
-            "second look s": run.second_look_s, "compile s": compile_s,
+            "second look s": run.second_look_s, "again s": run.again_s, "compile s": compile_s,
         }  # fmt: skip
 
 

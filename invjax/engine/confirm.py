@@ -34,6 +34,12 @@ _MANY, _SMALL = 64, 128  # so many answers, each of at most so many features on 
 _FLOAT32 = 2e-5  # of the largest logit: what batches in float32 differ by
 
 
+def asked_at_once(answers: int, features: int) -> int:
+    """Rows of each question about so many answers of so many features."""
+    small = features <= _SMALL or jax.default_backend() != "cpu"
+    return _MANY if answers >= _MANY and small else ROWS
+
+
 def confirmed(result: Result, ctx: Context, problems: Problem, config: Config = None, **how: Any) -> Result:
     """As :func:`confirm`, with a warning in the place of the numbers. how: its other arguments."""
     result, withdrawn, total = confirm(result, ctx, problems, config, **how)
@@ -179,8 +185,7 @@ class _Again:
 
         strict: up to that of float32, which other batches differ by.
         """
-        small = x[0].size <= _SMALL or jax.default_backend() != "cpu"
-        size = _MANY if len(rows) >= _MANY and small else ROWS
+        size = asked_at_once(len(rows), x[0].size)
         outs: list[tuple[int, Array]] = []
         for begin in range(0, len(rows), size - 1):
             some = rows[begin : begin + size - 1]

@@ -31,7 +31,7 @@ from invjax.engine.waiting import Waiting
 from invjax.types import Array, Config, Context, Evaluator, Method, Problem, Result
 
 _LEAST = 4  # lanes of a narrower program
-_ANEW = 64  # lanes of the rows that are solved again: always as many, so that one program is compiled
+_ANEW = 64  # lanes of the rows that are solved again: as many for few rows too, so that one program is compiled
 
 
 class Part(NamedTuple):
@@ -279,8 +279,7 @@ def in_full_precision(
 
     def again(rows: np.ndarray) -> Result:
         own = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], problems._replace(key=None))
-        lanes = min(len(rows), _ANEW)
-        parts = stream(ctx, own, config, method=method, key=key, lanes=lanes, evaluator=evaluator, precision="highest")
+        parts = stream(ctx, own, config, method=method, key=key, lanes=_ANEW, evaluator=evaluator, precision="highest")
         return _solved(len(rows), parts)
 
     return again

@@ -14,6 +14,8 @@ import invjax
 from invjax import BadArgument, Status
 from invjax.attacks import GSE, PGD
 from invjax.core import precision as precision_module
+from invjax.engine.queue import in_full_precision
+from invjax.engine.solve import prepare
 
 pytestmark = pytest.mark.fast
 
@@ -74,6 +76,18 @@ def test_rows_that_are_solved_again_count_both_runs(monkeypatch: pytest.MonkeyPa
     assert (more[wrong] > 0).all()
     assert (more[~wrong] == 0).all()
     assert set(np.asarray(judged.status)[wrong]) <= {Status.FOUND, Status.NOT_FOUND}
+
+
+def test_one_program_solves_any_number_of_rows_again(rounding: None) -> None:
+    """Compiling it takes longer than the rows do: one row or all of them, it is the same program."""
+    prepared = prepare(TASK.net, TASK.x, TASK.label, method=METHODS["gse"], target=TASK.target)
+    again = in_full_precision(*prepared[:3], method=prepared.method, key=prepared.key)
+    assert again is not None
+    alone = again(np.array([7]))
+    with nets.compilations() as names:
+        some = again(np.array([3, 7, 20, 31, 39]))
+    assert names == []
+    np.testing.assert_array_equal(alone.x[0], some.x[1])
 
 
 def test_folders_too(tmp_path: Any, rounding: None) -> None:
