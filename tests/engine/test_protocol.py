@@ -216,6 +216,15 @@ def test_queue(name: str) -> None:
     nets.same(queue(pick(base(), short), name, 8), keep(result, short))  # three lanes without work
 
 
+@pytest.mark.parametrize("name", ["gse", "sigma-zero"])
+def test_other_numbers_of_lanes(name: str) -> None:
+    """Not bit for bit: XLA adds the products of a larger batch in another order, and a sparse descent ranks by them."""
+    many = nets.task(nets.mlp(hidden=64), count=200, seed=8)
+    whole = solve(many, name, lanes=200)
+    for lanes in (3, 64):
+        nets.alike(queue(many, name, lanes), whole)
+
+
 @kinds
 def test_batch_equals_queue_at_the_same_lanes(name: str) -> None:
     nets.same(queue(base(), name, COUNT), batch(name))
