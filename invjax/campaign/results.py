@@ -13,6 +13,7 @@ from invjax.campaign.images import ChosenImages
 from invjax.campaign.pairs import Pairs
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic
+from invjax.core.unpack import Unreadable, read_npy
 from invjax.data.images.source import read_npz
 from invjax.types import UNTARGETED, Status
 
@@ -31,9 +32,10 @@ def read_integers(path: str | Path, name: str, keys: tuple[str, ...]) -> np.ndar
         values = next(iter(arrays.values()))
     else:
         try:
-            values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_text(path)
-        except (OSError, EOFError, ValueError) as error:
-            raise BadArgument(name, "be a .npy, .npz or text file of integers", str(path)) from error
+            values = read_npy(path) if path.suffix == ".npy" else _read_text(path)
+        except (OSError, ValueError) as error:
+            reason = str(error) if isinstance(error, Unreadable) else None
+            raise BadArgument(name, "be a .npy, .npz or text file of integers", str(path), hint=reason) from error
     if not np.issubdtype(values.dtype, np.integer):
         raise BadArgument(name, "be integers", Words(values.dtype))
     return values

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +19,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic
+from invjax.core.unpack import Unreadable, read_npz
 
 Module = TypeVar("Module")
 INPUT = "input."  # entries that describe the input rather than a weight
@@ -48,13 +47,9 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise BadArgument("path", "be an existing .npz file", hint=f"there is no file {path}")
     try:
-        # Opened here, because np.load leaves a file open that it cannot read.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadArgument("path", "be a readable .npz file", hint=f"{path} is truncated or corrupt: {error}") from error
-    except TypeError as error:  # the content of an .npy file is a bare array, not a context manager
-        raise BadArgument("path", "be an .npz file of named arrays", hint=f"{path} holds a single array") from error
+        return read_npz(path)
+    except Unreadable as error:
+        raise BadArgument("path", "be a readable .npz file of named arrays", hint=f"{path}: {error}") from error
 
 
 def weights_of(module: Any) -> dict[str, Any]:

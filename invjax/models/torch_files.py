@@ -1,40 +1,27 @@
-"""Reading torch weight files without torch, and without running code that a file asks for.
+"""Weight files: of torch, read without torch and without running code that a file asks for; safetensors; npz.
 
-A ``.pth`` of torch >= 1.6 is a zip of raw storages and one pickle that arranges them. An older file is five pickles, of
-which the fourth arranges the storages that follow the last. A pickle may call any function. This reader knows only the
-few that rebuild tensors in dictionaries and refuses a file that calls another.
+A ``.pth`` of torch >= 1.6 is a zip of raw storages and one pickle that arranges them
+(:mod:`invjax.models.torch_pickle`). An older file is five pickles, of which the fourth arranges the storages that
+follow the last.
 """
 
 from __future__ import annotations
 
 import io
-import math
+import mmap
 import os
-import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.unpack import Budget, Unreadable, one_line, read_member
 from invjax.models.params_file import load_arrays
+from invjax.models.torch_pickle import DTYPES, RefusedPickle, WeightsUnpickler
 
-DTYPES: dict[str, Any] = {
-    "FloatStorage": np.float32,
-    "DoubleStorage": np.float64,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": jnp.bfloat16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the beginning of a file of torch < 1.6
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights of a checkpoint
 
@@ -73,68 +60,6 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
         raise BadArgument("path", "be a complete .safetensors file", hint=hint) from error
 
 
-class _Storage(NamedTuple):
-    data: np.ndarray  # [numel]
-
-
-class RefusedPickle(Exception):
-    """The pickle asks for something that a weights file does not need."""
-
-
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
-    """``torch._utils._rebuild_tensor_v2``: a strided view, copied out of its storage after a bounds check."""
-    numbers = (offset, *size, *stride)
-    if not isinstance(storage, _Storage) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise RefusedPickle("a tensor that is not made of a storage and non-negative sizes")
-    if len(size) != len(stride):
-        raise RefusedPickle("a tensor with unequal numbers of sizes and strides")
-    data = storage.data
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if math.prod(size) and (last >= data.size or math.prod(size) > data.size):
-        raise RefusedPickle(f"a tensor of shape {tuple(size)} that does not fit its storage of {data.size} numbers")
-    if not math.prod(size):
-        return np.empty(size, data.dtype)
-    view = np.lib.stride_tricks.as_strided(data[offset:], tuple(size), tuple(s * data.itemsize for s in stride))
-    return view.copy()
-
-
-def _rebuild_parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", name): name for name in DTYPES},
-}
-
-
-class WeightsUnpickler(pickle.Unpickler):
-    """Knows ``ALLOWED`` and storages, nothing else. fetch: (key, kind, count) of a storage -> its numbers."""
-
-    def __init__(self, file: Any, fetch: Callable[[str, str, int], np.ndarray] | None = None) -> None:
-        super().__init__(file)
-        self.fetch = fetch
-        self.storages: dict[str, _Storage] = {}
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        try:
-            return ALLOWED[module_name, global_name]
-        except KeyError:
-            raise RefusedPickle(f"{module_name}.{global_name}") from None
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        match pid:
-            # The old format has a sixth entry: a view of a storage within another one, or None.
-            case ("storage", str(kind), str(key), _, int(count), *views) if kind in DTYPES and views in ([], [None]):
-                if key not in self.storages and self.fetch is not None:
-                    self.storages[key] = _Storage(self.fetch(key, kind, count))
-                if key in self.storages and self.storages[key].data.size == count:
-                    return self.storages[key]
-        raise RefusedPickle(f"a stored object that is no tensor: {str(pid)[:80]}")
-
-
 def _torch(path: Path) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         old = file.read(1) == b"\x80"  # the first byte of a pickle
@@ -144,7 +69,8 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
         wanted = "hold nothing but tensors in dictionaries (save model.state_dict())"
         raise BadArgument("path", wanted, hint=f"{path} has {error}") from error
     except Exception as error:  # a damaged pickle can raise anything
-        hint = f"{path} is truncated or corrupt: {error}"
+        damage = "" if isinstance(error, Unreadable) else "truncated or corrupt: "
+        hint = f"{path}: {damage}{one_line(error)}"
         raise BadArgument("path", "be a complete file of torch.save", hint=hint) from error
     return _tensors(found, path)
 
@@ -153,7 +79,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         # torch never compresses. Without compression a small file cannot unpack to one that fills the memory.
         raise RefusedPickle(f"a compressed member {name}")
-    return archive.read(name)
+    return read_member(archive, name)
 
 
 def _zip(path: Path) -> Any:
@@ -172,13 +98,18 @@ def _zip(path: Path) -> Any:
                 raise RefusedPickle(f"a storage {key} of {len(raw)} bytes instead of {count * dtype.itemsize}")
             return np.frombuffer(raw, dtype)
 
-        return WeightsUnpickler(io.BytesIO(_member(archive, pickles[0])), fetch).load()
+        content = io.BytesIO(_member(archive, pickles[0]))
+        return WeightsUnpickler(content, fetch, Budget(path.stat().st_size)).load()
 
 
 def _legacy(path: Path) -> Any:
     """The object in a file of torch < 1.6. It holds pickles of a magic number, the protocol, the machine, the object
     and the order of its storages, and then for each storage its count (int64) and its numbers."""
-    with open(path, "rb") as file:
+    with (
+        open(path, "rb") as raw_file,
+        # A map reads no further than its end. A file would allocate whatever size a damaged pickle asks for.
+        mmap.mmap(raw_file.fileno(), 0, access=mmap.ACCESS_READ) as file,
+    ):
         if WeightsUnpickler(file).load() != LEGACY_MAGIC or WeightsUnpickler(file).load() != LEGACY_PROTOCOL:
             raise RefusedPickle("a pickle that torch.save did not write")
         machine = WeightsUnpickler(file).load()
@@ -195,9 +126,9 @@ def _legacy(path: Path) -> Any:
                 raise RefusedPickle(f"a storage {key} of {count} numbers, more than the file holds")
             return np.zeros(count, DTYPES[kind])
 
-        WeightsUnpickler(file, note).load()
+        WeightsUnpickler(file, note, Budget(path.stat().st_size)).load()
         order = WeightsUnpickler(file).load()
-        if not isinstance(order, list) or sorted(order) != sorted(sizes):
+        if not isinstance(order, list) or not all(type(key) is str for key in order) or sorted(order) != sorted(sizes):
             raise RefusedPickle("storages that do not belong to its tensors")
         data: dict[str, np.ndarray] = {}
         for key in order:
@@ -208,7 +139,7 @@ def _legacy(path: Path) -> Any:
                 raise RefusedPickle(f"a storage {key} without its {count} numbers")
             data[key] = np.frombuffer(raw, dtype)
         file.seek(begin)
-        return WeightsUnpickler(file, lambda key, kind, count: data[key]).load()
+        return WeightsUnpickler(file, lambda key, kind, count: data[key], Budget(path.stat().st_size)).load()
 
 
 def _tensors(found: Any, path: Path) -> dict[str, np.ndarray]:
@@ -220,6 +151,6 @@ def _tensors(found: Any, path: Path) -> dict[str, np.ndarray]:
         raise BadArgument("path", "hold a state dict", hint=f"{path} holds {type(found).__name__}")
     for key, value in found.items():
         if not isinstance(key, str) or not isinstance(value, np.ndarray):
-            hint = f"in {path} entry {key!r} is {type(value).__name__}"
+            hint = f"in {path} entry {repr(key)[:80]} is {type(value).__name__}"
             raise BadArgument("path", "hold a state dict (names and tensors)", hint=hint)
     return dict(found)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from invjax.core import unpack
 from invjax.core.errors import BadArgument, Words, check_choice
 from invjax.data.folder import data_folder
 from invjax.data.images.source import ImageData
@@ -57,13 +56,8 @@ def missing(given: str | Path | None) -> BadArgument:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """A gzipped idx file of bytes: two zeros, 8 for bytes, the number of axes, their lengths, the bytes."""
+    """A gzipped idx file of bytes. Raises BadArgument with the name of the file."""
     try:
-        raw = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
+        return unpack.read_idx(path)
+    except unpack.Unreadable as error:
         raise BadArgument(path.name, "be a readable gzipped idx file", hint=str(error)) from error
-    axes = raw[3] if raw[:3] == b"\0\0\x08" else 0
-    shape = np.frombuffer(raw, ">i4", axes, 4).astype(int) if len(raw) >= 4 + 4 * axes else np.zeros(0, int)
-    if not axes or len(raw) - 4 - 4 * axes != shape.prod():
-        raise BadArgument(path.name, "be a whole idx file of bytes")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)

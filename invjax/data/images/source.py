@@ -7,14 +7,13 @@ Floating-point images are taken as they are and must lie in the data range alrea
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from invjax.core import unpack
 from invjax.core.errors import BadArgument, Words, check_entries, of_shape
 from invjax.types import Bounds
 
@@ -75,11 +74,6 @@ def to_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.ndarra
 def read_npz(path: Path, name: str, keys: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     """The arrays ``keys`` of an npz as far as it has them; all for None. Raises BadArgument about ``name``."""
     try:
-        with open(path, "rb") as file:
-            if file.read(2) != b"PK":
-                raise ValueError("not an .npz archive")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files if keys is None or key in keys}
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        return unpack.read_npz(path, keys)
+    except unpack.Unreadable as error:
         raise BadArgument(name, "be a readable .npz file", str(path), hint=str(error)) from error

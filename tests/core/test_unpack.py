@@ -1,0 +1,120 @@
+"""Files of strangers: whatever a header promises is compared with the file before memory is taken for it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from invjax.campaign.results import read_integers
+from invjax.core.unpack import Budget, Unreadable, read_idx, read_member, read_npy, read_npz
+from invjax.data import load_images
+from invjax.models.params_file import load_arrays
+
+pytestmark = pytest.mark.fast
+HUGE = (10**7, 2**12, 2**11)  # float32: 300 TiB
+
+
+def header(shape, dtype="<f4"):
+    """The bytes of an npy without its numbers."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def packed(path, members, kind=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("shape", [HUGE, (2**32, 2**32), (2**64,), (-1,), (3, -2)])
+def test_a_header_that_asks_for_more_than_the_file_holds(tmp_path, shape):
+    path = packed(tmp_path / "a.npz", {"images.npy": header(shape) + bytes(12)})
+    for read in (read_npz, load_arrays, load_images):
+        with pytest.raises(ValueError, match=r"images (takes .*, of which the file has 12 bytes|has the shape .*-)"):
+            read(path)
+    (tmp_path / "a.npy").write_bytes(header(shape, "<i8") + bytes(12))
+    with pytest.raises(Unreadable, match=r"a.npy (takes|has the shape)"):
+        read_npy(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match=r"targets must be a .npy, .npz or text file .*a.npy (takes|has)"):
+        read_integers(tmp_path / "a.npy", "targets", ())
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"\0\0\x08\x02" + struct.pack(">2I", 2**31, 2**32 - 1)))
+    with pytest.raises(Unreadable, match=r"would take .* TiB"):
+        read_idx(tmp_path / "a.gz")
+
+
+def test_what_unpacks_to_too_much(tmp_path, monkeypatch):
+    """A few KiB of zeros that become MiB, at a limit of 1 MiB, and at one that allows them."""
+    zeros = np.zeros(2**22, np.uint8)  # 4 MiB in 4 KiB
+    np.savez_compressed(tmp_path / "a.npz", images=zeros.reshape(1, 2**11, 2**11))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"\0\0\x08\x01" + struct.pack(">I", zeros.size) + zeros.tobytes()))
+    readers = {"a.npz": read_npz, "a.gz": read_idx}
+    monkeypatch.setenv("INVJAX_UNPACK_GIB", str(2**-10))
+    for name, read in readers.items():
+        with pytest.raises(Unreadable, match=r"would take 4.0 MiB.*INVJAX_UNPACK_GIB, a number of GiB, allows more"):
+            read(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive, pytest.raises(Unreadable, match=r"images.npy would take"):
+        read_member(archive, "images.npy")
+    with pytest.raises(ValueError, match=r"images must be a readable .npz file, .*a.npz'; images.npy would take"):
+        load_images(tmp_path / "a.npz")
+    monkeypatch.setenv("INVJAX_UNPACK_GIB", "0.01")
+    assert read_npz(tmp_path / "a.npz")["images"].size == read_idx(tmp_path / "a.gz").size == zeros.size
+    monkeypatch.delenv("INVJAX_UNPACK_GIB")
+    Budget(0).take(2**30, "anything")  # as is documented
+    Budget(2**30).take(2**35, "a large file")
+    with pytest.raises(Unreadable, match=r"would take 2.0 GiB"):
+        Budget(2**23).take(2**31, "8 MiB")
+    for wrong in ("x", "0", "-1", "nan"):
+        monkeypatch.setenv("INVJAX_UNPACK_GIB", wrong)
+        with pytest.raises(ValueError, match="INVJAX_UNPACK_GIB must be a number > 0"):
+            load_arrays(tmp_path / "a.npz")
+
+
+def test_a_zip_that_says_less_than_it_holds(tmp_path):
+    """The sizes of a zip's directory are its author's word: no more than that is unpacked."""
+    path = packed(tmp_path / "a.zip", {"x": bytes(2**20)})
+    path.write_bytes(path.read_bytes().replace(struct.pack("<I", 2**20), struct.pack("<I", 9)))
+    with zipfile.ZipFile(path) as archive, pytest.raises(Unreadable, match="truncated or corrupt: Bad CRC"):
+        read_member(archive, "x")
+
+
+def marked(path, at, value):
+    """The zip with a field of its only member changed in both of its headers; ``at``: from the local one."""
+    raw = bytearray(path.read_bytes())
+    for start, shift in ((raw.index(b"PK\3\4"), 0), (raw.index(b"PK\1\2"), 2)):
+        raw[start + at + shift : start + at + shift + 2] = struct.pack("<H", value)
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (6, 1, "locked with a password"),
+        (8, 9, "packed by Deflate64"),
+        (8, 1, "packed by method 1,"),
+        (8, 93, "packed by Zstandard"),
+    ],
+)
+def test_zips_that_python_cannot_unpack(tmp_path, at, value, message):
+    path = marked(packed(tmp_path / "a.npz", {"images.npy": header((3,)) + bytes(12)}), at, value)
+    with pytest.raises(ValueError, match=rf"a.npz: images.npy is {message}"):
+        load_arrays(path)
+
+
+def test_members_that_are_no_arrays(tmp_path):
+    path = packed(tmp_path / "a.npz", {"a.npy": header((3,)) + bytes(12), "b.txt": b"words"})
+    assert read_npz(path, ("a",))["a"].tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match=r"b.txt is no array"):
+        load_arrays(path)
+    path = packed(tmp_path / "b.npz", {"a.npy": b"\x93NUMPY\1\0" + struct.pack("<H", 9000) + b"(" * 9000})
+    with pytest.raises(ValueError, match="truncated or corrupt"):
+        load_arrays(path)
+    with pytest.raises(ValueError, match="File name too long"):
+        read_npz(tmp_path / ("n" * 300 + ".npz"))
