@@ -46,6 +46,12 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "label too large": ({"label": changed(TASK.label, 2, 4)}, r"label must lie in \[0, 4\), .* was 4 at index 2"),
     "label negative": ({"label": changed(TASK.label, 1, -1)}, r"label must lie in \[0, 4\), .* was -1 at index 1"),
     "labels as floats": ({"label": TASK.label.astype(float)}, "label must be integer class indices, was float64"),
+    "labels as text": (
+        {"label": TASK.label.astype(str)}, rf"label must be integer class indices, was '{TASK.label[0]}' at index 0",
+    ),
+    "labels beyond 32 bits": (
+        {"label": changed(TASK.label.astype(np.int64), 2, 2**32 + 1)}, "label must lie in .*, was 4294967297 at ind",
+    ),
     "labels as bool": ({"label": TASK.label > 1}, "label must be integer class indices, was bool"),
     "too few labels": ({"label": TASK.label[:3]}, r"label must have .* shape \(4,\), was of shape \(3,\)"),
     "one-hot labels": ({"label": np.eye(4, dtype=int)}, r"label must have one entry.* was of shape \(4, 4\)"),

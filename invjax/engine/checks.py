@@ -14,6 +14,8 @@ import numpy as np
 from jax.core import Tracer
 
 from invjax.core.errors import BadArgument, Words, check_entries, check_key, check_whole, of_shape
+from invjax.core.images import check_floats
+from invjax.core.labels import whole_numbers
 from invjax.core.logits import num_classes
 from invjax.core.mixing import check_network
 from invjax.types import UNTARGETED, Array, LogitsFn, Problem
@@ -40,7 +42,9 @@ def check_lanes(lanes: Any, mesh: Any) -> None:
 
 def _per_example(name: str, value: Any, count: int, what: str = "integers") -> np.ndarray | Array:
     """Integers [N], one per example; of a single example also []."""
-    value = value if is_traced(value) else np.asarray(value)
+    value = value if is_traced(value) else _array(name, value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OSUMm":
+        value = whole_numbers(name, value, f"be {what}")  # names the first entry that is none
     if not jnp.issubdtype(value.dtype, jnp.integer):
         raise BadArgument(name, f"be {what}", value.dtype)
     if value.shape != (count,) and (value.shape, count) != ((), 1):
@@ -161,8 +165,7 @@ def make_problems(
     if x.ndim < 2 or x.shape[0] == 0 or 0 in x.shape:
         raise BadArgument("x", "hold at least one example, [N, *S] with N >= 1", of_shape(x.shape))
     count, shape = x.shape[0], x.shape[1:]
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise BadArgument("x", f"be floating point in the data range {bounds!r}", x.dtype)
+    check_floats(x.dtype, "x", (0.0, 1.0) if bounds is None and space is None else bounds)
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     x = x if x.dtype == dtype else x.astype(dtype)
     if space is not None and jnp.finfo(dtype).bits < 32:

@@ -25,13 +25,13 @@ from invjax.core.balls import within_ball
 from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
 from invjax.core.errors import check_key
 from invjax.engine import solve
-from invjax.learn.evaluate import predict
+from invjax.learn.evaluate import judged
 from invjax.learn.step import scaled
 from invjax.learn.train import Trained, fit
 from invjax.losses import log_odds
 from invjax.metrics.group import wilson_interval
 from invjax.models import as_logits
-from invjax.types import UNTARGETED, Array, Bounds
+from invjax.types import UNTARGETED, Array, Bounds, Status
 
 
 @config
@@ -112,9 +112,11 @@ def robust_accuracy(
 
     Like every attack, it gives an upper bound of the true robust accuracy. steps, restarts, ratio: of the attack, whose
     steps have length ``ratio · eps / steps``. Its first start is random if a key is given; further ones always are.
+    An example whose logits hold NaN is not right, and one at which the attack met NaN (``Status.NONFINITE``) is not
+    robust: neither was judged.
     """
-    labels = np.asarray(y).astype(np.int32)
-    right = predict(model, x).argmax(1) == labels
+    said, labels = judged(model, x, y)
+    right = said == labels
     stays = right.copy()
     if eps > 0 and right.any():
         rows = np.flatnonzero(right)
@@ -131,7 +133,7 @@ def robust_accuracy(
             as_logits(model), inputs, labels[rows], method=attack, bounds=Bounds(*bounds),
             key=key, lanes=lanes, progress=False,
         )  # fmt: skip
-        stays[rows] = ~np.asarray(result.found)
+        stays[rows] = ~np.isin(np.asarray(result.status), (Status.FOUND, Status.NONFINITE))
     low, high = wilson_interval(stays.sum(), len(stays), confidence)
     return RobustAccuracy(float(right.mean()), float(stays.mean()), float(low), float(high), stays)
 

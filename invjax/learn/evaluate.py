@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
-from invjax.core.errors import BadArgument, of_shape
-from invjax.core.logits import as_logits
+from invjax.core.errors import BadArgument
+from invjax.core.images import are_pixels
+from invjax.core.labels import check_indices, classes_of
+from invjax.core.logits import as_logits, num_classes
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import Picked, map_rows
+from invjax.learn.examples import one_row
 from invjax.learn.step import scaled
 from invjax.metrics.group import Empty, GroupAccuracies, group_accuracies
 from invjax.types import Array, LogitsFn
@@ -27,7 +31,25 @@ def predict(model: Any, x: Any, *, batch: int = 256) -> np.ndarray:
     """
     if not len(x):
         raise BadArgument("x", "hold at least one example")
+    are_pixels(one_row(x).dtype)
     return map_rows(_logits, as_logits(model), Picked(x, np.arange(len(x))), batch=batch)
+
+
+def judged(model: Any, x: Any, y: Any, *, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """The classes that ``model`` gives x, and y as checked labels: [N], [N]. A row of NaN has no class, -1.
+
+    Raises BadArgument: y are no classes of the model, or the model gives no logits [B, K].
+    """
+    if not len(x):
+        raise BadArgument("x", "hold at least one example")
+    network, row = as_logits(model), one_row(x)
+    dtype = np.float32 if are_pixels(row.dtype) else jax.dtypes.canonicalize_dtype(row.dtype)
+    try:
+        classes = num_classes(network, row.shape[1:], dtype)
+    except BadArgument as error:
+        raise error.renamed("model") from error.__cause__
+    labels = check_indices("y", y, len(x), classes)
+    return classes_of(predict(network, x, batch=batch)), labels
 
 
 def evaluate(
@@ -44,13 +66,12 @@ def evaluate(
 ) -> GroupAccuracies:
     """Accuracies of ``model`` on x [N, *S] with classes y [N], by ``groups`` [N] (None puts all into one group).
 
-    The other arguments are those of :func:`invjax.metrics.group_accuracies`.
+    An example whose logits hold NaN counts as wrong: a network that diverged is right on nothing. y are whole numbers
+    0 … K-1; anything else is refused. The other arguments are those of :func:`invjax.metrics.group_accuracies`.
     """
-    labels = np.asarray(y)
-    if labels.shape != (len(x),):
-        raise BadArgument("y", f"be classes [{len(x)}], one per example", of_shape(labels.shape))
+    said, labels = judged(model, x, y, batch=batch)
     return group_accuracies(
-        predict(model, x, batch=batch).argmax(1) == labels,
+        said == labels,
         np.zeros(len(labels), int) if groups is None else groups,
         num_groups=num_groups,
         train_groups=train_groups,

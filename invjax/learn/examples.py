@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check, check_whole
+from invjax.core.images import are_pixels
+from invjax.core.labels import check_indices
 from invjax.learn.step import Batch
 
 
@@ -28,22 +29,28 @@ class Examples(NamedTuple):
 
 def check_examples(x: Any, y: Any, groups: Any, weights: Any, sampling: Any) -> Examples:
     """The lists of ``fit`` in one form. Raises ValueError about the list that does not fit."""
-    labels = np.asarray(y)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not len(labels) or labels.min() < 0:
-        raise BadArgument("y", "be classes [N], integers >= 0", Words(f"{labels.dtype} {labels.shape}"))
+    labels = check_indices("y", y, None, strict=True)
     count = len(labels)
+    if not count:
+        raise BadArgument("y", "hold at least one class")
     if len(x) != count:
         raise BadArgument("x", f"hold one input per label, {count}", len(x))
-    dtype = np.asarray(x[:1]).dtype
-    if dtype != np.uint8 and not jnp.issubdtype(dtype, jnp.floating):
-        raise BadArgument("x", "be floats in the data range, or uint8", dtype)
-    member = np.zeros(count, np.int32) if groups is None else np.asarray(groups)
-    if member.shape != (count,) or not np.issubdtype(member.dtype, np.integer) or member.min() < 0:
-        was = Words(f"{member.dtype} {member.shape}")
-        raise BadArgument("groups", f"be integers >= 0 of shape ({count},)", was)
+    are_pixels(one_row(x).dtype)
+    member = np.zeros(count, np.int32)
+    if groups is not None:
+        member = check_indices("groups", groups, count, what="groups", strict=True)
     weight = np.ones(count) if weights is None else _factors("weights", weights, count)
     drawn = None if sampling is None else _factors("sampling", sampling, count)
-    return Examples(x, labels.astype(np.int32), member.astype(np.int32), weight.astype(np.float32), drawn)
+    return Examples(x, labels, member, weight.astype(np.float32), drawn)
+
+
+def one_row(x: Any) -> np.ndarray:
+    """The first of the inputs [N, *S], as [1, *S]. Raises BadArgument for inputs that are no such list."""
+    try:
+        return np.asarray(x[np.arange(1)])
+    except (TypeError, IndexError) as error:
+        wanted = "be an array, or give rows for an array of indices"
+        raise BadArgument("x", wanted, Words(f"a {type(x).__name__}")) from error
 
 
 def total_steps(steps: int | None, epochs: float | None, count: int, batch: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.labels import check_finite
 from invjax.learn.evaluate import predict
 from invjax.types import Array, ArrayLike
 
@@ -48,12 +49,13 @@ def last_layer(model: nnx.Module, example: Any) -> LastLayer:
     """Find the last linear layer. example: a few inputs [B, *S], on which the search runs.
 
     Raises:
-      ValueError: no ``nnx.Linear`` gives the logits.
+      ValueError: no ``nnx.Linear`` gives the logits, or they hold NaN.
     """
     if not isinstance(model, nnx.Module):
         raise BadArgument("model", "be an nnx.Module", Words(type(model).__name__))
     few = np.asarray(example)
     logits = predict(model, few)
+    check_finite("model", logits)
     # A shift of its bias identifies the layer: only that of the last one comes out of the network unchanged.
     shift = np.arange(1, logits.shape[1] + 1, dtype=np.float32) * (np.abs(logits).max() + 1) / logits.shape[1]
     for path, node in nnx.iter_graph(model):
@@ -74,8 +76,10 @@ def feature_network(model: nnx.Module, layer: LastLayer) -> nnx.Module:
 
 
 def penultimate(model: nnx.Module, x: Any, layer: LastLayer, *, batch: int = 256) -> np.ndarray:
-    """φ(x), the inputs of the last layer: [N, *S] -> [N, D] float32."""
-    return predict(feature_network(model, layer), x, batch=batch)
+    """φ(x), the inputs of the last layer: [N, *S] -> [N, D] float32. Raises BadArgument where they hold NaN."""
+    features = predict(feature_network(model, layer), x, batch=batch)
+    check_finite("model", features, "features")
+    return features
 
 
 def with_last_layer(model: nnx.Module, layer: LastLayer, kernel: ArrayLike, bias: ArrayLike) -> nnx.Module:

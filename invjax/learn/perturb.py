@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from invjax.core.errors import BadArgument, check_choice, check_key, check_whole, of_shape
+from invjax.core.errors import BadArgument, check, check_choice, check_key, check_whole
 from invjax.core.files import write_atomic
+from invjax.core.images import are_pixels
+from invjax.core.labels import NO_CLASS, check_indices, classes_of
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.images.source import to_range
 from invjax.engine import solve, white_box
@@ -74,12 +76,11 @@ def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: j
     name, *rest = (policy,) if isinstance(policy, str) else policy
     if name not in POLICIES or len(rest) != (name == "fixed"):
         raise BadArgument("target_policy", "be 'other', 'all', 'next' or ('fixed', class)", policy)
-    y = np.asarray(label, np.int32)
+    y = check_indices("label", label, None, classes)
     if name == "next":
         return (y + 1) % classes
     if name == "fixed":
-        if not 0 <= int(rest[0]) < classes:
-            raise BadArgument("target_policy", f"be of a class in [0, {classes})", policy)
+        check("target_policy", rest[0], lambda k: k == int(k) and 0 <= k < classes, f"of a class in [0, {classes})")
         return np.full_like(y, int(rest[0]))
     key = check_key(key)
     if name == "all":
@@ -128,13 +129,13 @@ def make_perturbed_dataset(
     """
     check_choice("failures", failures, FAILURES)
     shard = check_whole("shard", shard)
-    label = np.asarray(y, np.int32)
-    if label.ndim != 1 or len(label) != len(x) or not len(label):
-        raise BadArgument("y", f"be classes [{len(x)}], one per example, and not empty", of_shape(label.shape))
+    if not len(x):
+        raise BadArgument("x", "hold at least one example")
     key = check_key(key)
     first = _floats(x, slice(0, 1), bounds)
     network = as_logits_fn(logits)
     classes = num_classes(network, first.shape[1:], first.dtype)
+    label = check_indices("y", y, len(x), classes, of="logits")
     target_key, method_key = jax.random.split(key)
     target = draw_targets(target_policy, label, classes, target_key)
     folder = None
@@ -192,7 +193,7 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
 def _floats(x: Any, rows: Any, bounds: Any) -> np.ndarray:
     """Some rows as float32 in the data range."""
     part = np.asarray(x[rows])
-    return to_range(part, Bounds(*bounds)) if part.dtype == np.uint8 else part.astype(np.float32)
+    return to_range(part, Bounds(*bounds)) if are_pixels(part.dtype) else part.astype(np.float32)
 
 
 def _one_shard(
@@ -219,8 +220,9 @@ def _one_shard(
             keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows[moves])
             delta[moves] = np.clip(np.asarray(generator(*part, keys), x.dtype), *bounds) - part[0]
             seen = seen_through(options.get("evaluator", white_box), network)
-            classes = predict(seen, part[0] + delta[moves]).argmax(1)
-            status[moves] = np.where(classes == part[2], Status.FOUND, Status.NOT_FOUND)
+            said = classes_of(predict(seen, part[0] + delta[moves]))
+            missed = np.where(said == NO_CLASS, Status.NONFINITE, Status.NOT_FOUND)
+            status[moves] = np.where(said == part[2], Status.FOUND, missed)
     return {"delta": delta, "status": status, "evaluations": evaluations, "rows": rows}
 
 

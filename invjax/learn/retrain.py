@@ -21,8 +21,9 @@ import numpy as np
 from flax import nnx
 
 from invjax import prox, solvers
-from invjax.core.errors import BadArgument, check, check_key, check_whole
-from invjax.learn.last_layer import last_layer, penultimate, with_last_layer
+from invjax.core.errors import BadArgument, check, check_key, check_whole, of_shape
+from invjax.core.labels import check_finite, check_indices
+from invjax.learn.last_layer import LastLayer, last_layer, penultimate, with_last_layer
 from invjax.learn.rules import start_of
 from invjax.learn.step import cross_entropy
 from invjax.metrics.group import group_accuracies
@@ -144,15 +145,11 @@ def dfr(
     for name, values in (("C", () if C is None else (C,)), ("grid", grid)):
         if not all(value > 0 for value in values) or (name == "grid" and not values):
             raise BadArgument(name, "be positive", values if name == "grid" else C)
-    labels = np.asarray(y).astype(np.int32)
-    member = labels if groups is None else np.asarray(groups)
-    for name, values in (("y", labels), ("groups", member)):
-        if len(values) != len(x):
-            raise BadArgument(name, f"hold one number per example, {len(x)}", len(values))
+    layer, labels = _layer_and_labels(model, x, y)
+    member = labels if groups is None else check_indices("groups", groups, len(x), num_groups, what="groups")
     start_of(member, num_groups, "error")
     if C is None and np.bincount(member).min() < 2:
         raise BadArgument("groups", "have at least 2 examples each, so that C can be chosen on half of them")
-    layer = last_layer(model, x[np.arange(min(8, len(x)))])
     features = penultimate(model, x, layer, batch=batch)
     mean, std = features.mean(0), features.std(0)
     std = np.where(std > 1e-8, std, 1.0)  # a dead feature stays 0
@@ -196,9 +193,23 @@ def _balanced(member: np.ndarray, rows: np.ndarray, rng: np.random.Generator) ->
     return np.concatenate([rng.permutation(one)[:least] for one in each])
 
 
+def _layer_and_labels(model: nnx.Module, x: Any, y: Any) -> tuple[LastLayer, np.ndarray]:
+    """The last layer of the network, and y as checked labels [N]."""
+    check_indices("y", y, len(x))  # before the search for the layer
+    layer = last_layer(model, x[np.arange(min(8, len(x)))])
+    return layer, check_indices("y", y, len(x), layer.kernel.shape[1])
+
+
 def afr_weights(logits: Any, y: Any, gamma: float) -> np.ndarray:
-    """``μ_i ∝ exp(−γ p_i) / n_{y_i}`` with p_i = softmax(logits_i)_{y_i}, summing to 1: [N, K], [N] -> [N]."""
-    scores, labels = np.asarray(logits, np.float64), np.asarray(y)
+    """``μ_i ∝ exp(−γ p_i) / n_{y_i}`` with p_i = softmax(logits_i)_{y_i}, summing to 1: [N, K], [N] -> [N].
+
+    Raises BadArgument: logits that are not [N, K] or hold NaN, or y that are no classes of them.
+    """
+    scores = np.asarray(logits, np.float64)
+    if scores.ndim != 2:
+        raise BadArgument("logits", "be [N, K]", of_shape(scores.shape))
+    check_finite("logits", scores)
+    labels = check_indices("y", y, len(scores), scores.shape[1])
     scores = scores - scores.max(1, keepdims=True)
     p = np.exp(scores[np.arange(len(labels)), labels]) / np.exp(scores).sum(1)
     mu = np.exp(-gamma * p) / np.bincount(labels)[labels]
@@ -244,10 +255,7 @@ def afr(
     """
     for name, value in (("gamma", gamma), ("penalty", penalty)):
         check(name, value, lambda number: number >= 0, "at least 0")
-    labels = np.asarray(y).astype(np.int32)
-    if len(x) != len(labels):
-        raise BadArgument("y", f"hold one class per example, {len(x)}", len(labels))
-    layer = last_layer(model, x[np.arange(min(8, len(x)))])
+    layer, labels = _layer_and_labels(model, x, y)
     features = penultimate(model, x, layer, batch=batch)
     mu = afr_weights(features @ layer.kernel + layer.bias, labels, gamma)
     start = np.concatenate([layer.kernel, layer.bias[None]])

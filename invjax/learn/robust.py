@@ -19,7 +19,8 @@ import numpy as np
 from flax import nnx
 
 from invjax.core.errors import BadArgument, Words, check, check_choice
-from invjax.learn.evaluate import predict
+from invjax.core.labels import NO_CLASS
+from invjax.learn.evaluate import judged
 from invjax.learn.rules import GroupDRO, start_of
 from invjax.learn.train import fit
 from invjax.metrics.group import Empty
@@ -85,8 +86,9 @@ def group_dro(
 
 
 def errors_of(model: Any, x: Any, y: Any, *, batch: int = 256) -> np.ndarray:
-    """[N] bool, True where ``model`` is wrong: JTT's identification set."""
-    return predict(model, x, batch=batch).argmax(1) != np.asarray(y)
+    """[N] bool, True where ``model`` is wrong: JTT's identification set. Logits that hold NaN are wrong."""
+    said, labels = judged(model, x, y, batch=batch)
+    return said != labels
 
 
 def jtt(
@@ -113,12 +115,17 @@ def jtt(
         ``optimiser`` (60 epochs on WaterBirds with a strong weight decay, so that rare examples are not memorised).
 
     Raises:
-      ValueError: a wrong argument, or a first network that makes no error, so that there is nothing to upweight.
+      ValueError: a wrong argument, or a first network that diverged, or that makes no error, so that there is nothing
+        to upweight.
     """
     check("upweight", upweight, lambda value: value > 0, "positive")
     check_choice("how", how, ("sampling", "weights"))
     first = fit(net, x, y, key=key, **identification).model
-    wrong = errors_of(first, x, y)
+    said, labels = judged(first, x, y)
+    if (said == NO_CLASS).any():
+        was = Words(f"NaN for {(said == NO_CLASS).sum()} of {len(said)} examples")
+        raise BadArgument("identification", "train a network with finite logits", was, hint="a smaller rate may help")
+    wrong = said != labels
     if not wrong.any():
         was = Words(f"right on all {len(wrong)} examples")
         raise BadArgument("identification", "leave errors", was, hint="stop it earlier")

@@ -17,6 +17,7 @@ import numpy as np
 
 from invjax.core.config import STATIC, config, require, require_at_least
 from invjax.core.errors import BadArgument, Words, check_choice
+from invjax.core.labels import check_indices
 from invjax.core.numerics import safe_divide
 from invjax.metrics.group import EMPTY, group_counts
 from invjax.types import Array, ArrayLike
@@ -87,6 +88,10 @@ class GroupDRO:
         require(self, "start", lambda v: np.ndim(v) == 1 and np.min(v) >= 0 < np.sum(v), "weights [G] >= 0, not all 0")
         require(self, "counts", lambda v: np.shape(v) == np.shape(self.start), "one number per group")
 
+    def check_groups(self, groups: np.ndarray) -> None:
+        """Raise BadArgument about ``groups`` [N] where one is beyond the table, which has no weight for it."""
+        check_indices("groups", groups, len(groups), len(np.asarray(self.start)), what="groups", of="the rule")
+
     def init(self) -> Array:
         start = jnp.asarray(self.start, jnp.float32)
         return jnp.log(start / start.sum())
@@ -101,7 +106,7 @@ class GroupDRO:
             driven = safe_divide(driven, driven.sum())
         state = jax.nn.log_softmax(state + self.eta * driven.astype(state.dtype))
         share = safe_divide(jnp.exp(state).astype(losses.dtype), mass)
-        return weights * share[groups], state
+        return weights * share.at[groups].get(mode="fill", fill_value=jnp.nan), state  # NaN beyond the table
 
     def report(self, state: Array) -> dict[str, Array]:
         return {"group_weights": jnp.exp(state)}

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from invjax.core.images import are_pixels, from_pixels
+from invjax.core.labels import classes_of
 from invjax.core.numerics import at_least_float32
 from invjax.learn.optimiser import norm_of
 from invjax.learn.parts import Graphs, States
@@ -74,8 +76,8 @@ def cross_entropy(logits: Array, y: Array) -> Array:
 
 
 def scaled(x: Array) -> Array:
-    """uint8 pixels become float32 in [0, 1]; floats stay."""
-    return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+    """uint8 pixels become float32 in [0, 1]; floats stay. Raises BadArgument for any other type."""
+    return from_pixels(x) if are_pixels(x.dtype) else x
 
 
 def narrow(tree: Any, precision: str) -> Any:
@@ -116,7 +118,7 @@ def train_step(
         constant = jax.lax.stop_gradient(losses)
         shares, rule = numbers.rule.weigh(progress.rule, constant, batch.group, batch.weight)
         value = jnp.sum(shares * losses)
-        right = jnp.mean((jnp.argmax(logits, -1) == batch.y).astype(jnp.float32))
+        right = jnp.mean((classes_of(logits) == batch.y).astype(jnp.float32))
         rest = nnx.state(module, nnx.Not(nnx.Param))
         # Running statistics keep their own type, whatever the network computes in.
         rest = jax.tree.map(lambda new, old: new.astype(old.dtype), rest, states.rest)

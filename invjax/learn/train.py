@@ -26,20 +26,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import dtypes
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from invjax.core.config import typed
 from invjax.core.errors import BadArgument, check_choice, check_key, check_whole
+from invjax.core.images import are_pixels
+from invjax.core.labels import check_indices
 from invjax.core.numerics import strong
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine.folder import describe, digest
 from invjax.learn.checkpoint import Checkpoints, fingerprint
-from invjax.learn.examples import Examples, check_examples, total_steps
+from invjax.learn.examples import Examples, check_examples, one_row, total_steps
 from invjax.learn.optimiser import Optax, Optimiser, as_optimiser
 from invjax.learn.order import Order
-from invjax.learn.parts import Freeze, States, split_module, trained
+from invjax.learn.parts import Freeze, Graphs, States, split_module, trained
 from invjax.learn.rules import ERM, Rule
-from invjax.learn.step import PRECISIONS, Augment, Choices, Loss, Numbers, Progress, cross_entropy, train_step
+from invjax.learn.step import PRECISIONS, Augment, Choices, Loss, Numbers, Progress, cross_entropy, narrow, train_step
 from invjax.types import Array
 
 AHEAD = 4  # steps that may be queued on the device; more would pile up batches in its memory
@@ -89,7 +92,7 @@ def fit(
         inputs, see :class:`invjax.models.Normalised`.
       x: [N, *S] floats in the data range, or uint8 pixels, which become [0, 1]. Instead of an array, anything will do
         that has a length and gives rows for an array of indices (files that are read on demand).
-      y: [N] int, classes.
+      y: [N] classes, whole numbers 0 … K-1.
       key: one PRNG key, from which the order, augmentation, adversary and dropout are drawn.
       steps: number of steps.
       epochs: number of passes instead, ``steps = ceil(epochs · N / batch)``. Give exactly one of the two.
@@ -99,7 +102,7 @@ def fit(
       weights: [N] >= 0, factors of the losses, used as they are (a mean of 1 keeps the meaning of the rate). None: 1.
       sampling: [N] >= 0. Examples are drawn with replacement, with probability proportional to it. None takes each in
         turn.
-      groups: [N] int, for a rule that reads them.
+      groups: [N] int >= 0, for a rule that reads them; those of GroupDRO lie in its table.
       rule: how losses become one number; None is :class:`invjax.learn.ERM`.
       adversary: a pytree ``(logits, x, y, key) -> x'`` that moves the inputs before each step, such as
         :class:`invjax.learn.Adversary`; it sees the network in evaluation mode.
@@ -139,11 +142,14 @@ def fit(
     for part in told_parts:
         if check := getattr(part, "check", None):
             check()
+    if check_groups := getattr(told_parts[1], "check_groups", None):
+        check_groups(examples.group)
     install_canonical_convolutions()  # for loops inside a step: an adversary's, a network's own
 
     key = check_key(key)
     streams = jax.random.split(key, 3)
     graphs, states = split_module(model, streams[0], batch_norm, freeze)
+    _check_classes(graphs, states, examples, precision)
     numeric: tuple[Any, Any, Any] = strong(tuple(map(typed, told_parts)), jnp.float32)  # 1 and 1.0 are one program
     numbers = Numbers(*numeric, total=jnp.asarray(total, jnp.int32), key=streams[1])
     progress = Progress(jnp.zeros((), jnp.int32), states, numbers.optimiser.init(states.weights), numbers.rule.init())
@@ -177,6 +183,20 @@ def fit(
         if saved is not None:
             saved.close()
     return Trained(trained(model, progress.states), history)
+
+
+def _check_classes(graphs: Graphs, states: States, examples: Examples, precision: str) -> None:
+    """Raise BadArgument about y beyond the K classes of the network, whose loss would be NaN."""
+    row = one_row(examples.x)
+    x = jax.ShapeDtypeStruct(row.shape, np.float32 if are_pixels(row.dtype) else dtypes.canonicalize_dtype(row.dtype))
+
+    def forward(states: States, x: Array) -> Array:
+        weights, frozen = (narrow(part, precision) for part in states[:2])
+        return nnx.merge(graphs.evaluation, weights, frozen, states.rest)(narrow(x, precision))
+
+    out = jax.eval_shape(forward, states, x)
+    if len(getattr(out, "shape", ())) == 2 and out.shape[1] > 1:  # of one output a loss makes what it likes
+        check_indices("y", examples.y, len(examples.y), out.shape[1])
 
 
 def _reports(

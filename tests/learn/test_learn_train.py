@@ -408,7 +408,7 @@ def test_random_numbers_come_from_the_key() -> None:
         ({"y": Y.astype(float)}, "y must be classes"),
         ({"y": Y - 1}, "y must be classes"),
         ({"x": X.astype(np.int64)}, "x must be floats"),
-        ({"groups": [0, 1]}, "groups must be integers"),
+        ({"groups": [0, 1]}, r"groups must be group indices of shape \(96,\)"),
         ({"weights": -np.ones(96)}, "weights must be 96 finite numbers"),
         ({"sampling": np.zeros(96)}, "sampling must be 96 finite numbers"),
         ({"precision": "float16"}, "precision must be one of"),
