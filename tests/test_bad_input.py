@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,12 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax import attacks
-from invjax.attacks import FGSM, GSE, PGD, GSEReleased, SparseRS
+from invjax import BadArgument, attacks, counterfactuals
+from invjax.attacks import FGSM, GSE, PGD, SAIF, GSEReleased, SparseRS
+from invjax.core.config import config as config_class
+from invjax.core.config import kind_of, typed
+from invjax.counterfactuals import SCFE
+from invjax.learn import ERM, Adversary, GroupDRO, Optimiser
 
 pytestmark = pytest.mark.fast
 
@@ -227,6 +232,86 @@ def test_attack_names() -> None:
         attacks.make("pgd", epsilon=1)
     with pytest.raises(ValueError, match=r"GSE.variant must be chosen by class, GSEReleased\(\), was 'released'"):
         GSE("released")  # type: ignore[arg-type]
+
+
+def configurations() -> list[Any]:
+    """One of every class that ``config`` has made, with its default constants."""
+    adversaries = [Adversary(), Optimiser(), ERM(), GroupDRO(np.ones(2), np.ones(2))]
+    made = [make() for registry in (attacks.REGISTRY, counterfactuals.REGISTRY) for make in registry.values()]
+    return list({type(one): one for one in [*made, *adversaries]}.values())
+
+
+# By the kind of a field: what is none, whatever its range. Floats are finite unless the field is declared OPEN.
+WRONG: dict[Any, tuple[Any, ...]] = {
+    float: (NAN, "x", None, True, [], np.ones(3), 1j, 1e39, 2**1100, jnp.float32(NAN)),
+    int: (NAN, INF, "x", None, True, [], np.ones(3), 1j, 1.5, 2**31, 2**63, 2**1100, -(2**40), jnp.float32(1.5)),
+    bool: (NAN, 2, "x", None, [], np.ones(3), 0.5),
+    str: (NAN, 2, "x", None, [], np.ones(3)),
+}
+
+
+@pytest.mark.parametrize("config", configurations(), ids=lambda config: type(config).__name__)
+def test_every_constant_is_of_its_kind(config: Any) -> None:
+    """The annotation of a field says what it holds; one line names the field, and no program is made."""
+    config.check()
+    for field in dataclasses.fields(config):
+        kind, others = kind_of(field)
+        wrong = list(WRONG.get(kind, ()))
+        if kind is float and not (field.metadata.get("open") or field.default == INF):
+            wrong += [INF, -INF]
+        for value in wrong:
+            array = isinstance(value, list | np.ndarray | jax.Array)
+            if (value is None and "None" in others) or (array and others - {"None"}):
+                continue
+            with pytest.raises(BadArgument, match=rf"^({type(config).__name__}\.\w+|variant) must ") as caught:
+                dataclasses.replace(config, **{field.name: value}).check()
+            assert "\n" not in str(caught.value)
+            assert len(str(caught.value)) < 400
+
+
+def test_numbers_keep_the_kind_of_their_field() -> None:
+    """Whole floats are counts, whole numbers are floats, 0 and 1 are truth values: the same program."""
+    config = typed(PGD(eps=1, steps=np.float64(4), random_start=1, restarts=np.int64(2)))  # type: ignore[arg-type]
+    assert [type(value) for value in (config.eps, config.steps, config.random_start)] == [float, int, bool]
+    assert typed(PGD(eps=jnp.asarray(0.1, jnp.bfloat16), steps=jnp.int32(4))).steps == 4
+    whole_box = SAIF(eps=INF, steps=4), PGD(eps=INF, step_size=0.1, steps=4), SCFE(gamma_max=INF)
+    for method in whole_box:
+        method.check()
+    for ball in (PGD(eps=INF), PGD(eps=INF, step_size=0.1, restarts=2)):
+        with pytest.raises(BadArgument, match=r"PGD.eps must be finite where step_size or a random start follows"):
+            ball.check()
+
+
+def test_no_point_that_is_not_finite_is_found() -> None:
+    """A network that ignores the pixel of a broken method: the clean input, and a status that says so."""
+
+    class State(NamedTuple):
+        count: Any
+        status: Any
+
+    def tell(ctx: Any, problem: Any, config: Any, state: State, ev: Any) -> State:
+        status = jnp.where(state.count == 0, invjax.Status.PENDING, invjax.Status.FOUND).astype(jnp.int32)
+        return State(state.count + 1, status)
+
+    def outcome(ctx: Any, problem: Any, config: Any, state: State) -> invjax.Outcome:
+        return invjax.Outcome(problem.x.at[0, 0].set(NAN), state.status, problem.x.at[0, 0].set(INF * 0))
+
+    @config_class
+    class Broken:
+        method: ClassVar[invjax.Method]
+
+    Broken.method = invjax.Method(
+        "broken",
+        lambda ctx, problem, config: State(jnp.int32(0), jnp.int32(0)),
+        lambda ctx, problem, config, state: problem.x,
+        lambda ctx, problem, config, state, point, logits: logits[0],
+        tell,
+        result=outcome,
+    )
+    result = invjax.solve(TASK.net, TASK.x, TASK.label, method=Broken())
+    assert (np.asarray(result.status) == invjax.Status.NONFINITE).all()
+    np.testing.assert_array_equal(result.x, TASK.x)
+    np.testing.assert_array_equal(result.attempt, TASK.x)
 
 
 def test_nothing_is_written_for_a_bad_call(tmp_path: Path) -> None:

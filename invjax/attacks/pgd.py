@@ -13,6 +13,7 @@ means less the more features there are: the field takes 3 at ImageNet's size.
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from invjax import losses, projections
 from invjax.attacks.parts.coordinates import scale, to_data, to_units
 from invjax.core.balls import rounded_down, within_ball
-from invjax.core.config import STATIC, config, require, require_at_least, require_choice
+from invjax.core.config import OPEN, STATIC, config, require, require_at_least, require_choice
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Problem, Status
@@ -41,6 +42,7 @@ class PGD:
 
     Fields:
       eps: radius of the ball, data units, >= 0; None: 8/255 (linf) or 0.5 (l2) of the width of the bounds.
+        Infinite: the bounds alone, with a step_size and without random starts.
       step_size: length of a step in the same norm, data units, > 0; None: 2.5 eps / steps.
       steps: steps per start, >= 1.
       restarts: starts, >= 1; the first one is x unless ``random_start``, the others are random.
@@ -53,7 +55,7 @@ class PGD:
     Evaluations per example: 1 (the clean input) + at most restarts·(steps + 1), less one for a deterministic start.
     """
 
-    eps: float | None = None
+    eps: float | None = field(default=None, metadata=OPEN)
     step_size: float | None = None
     steps: int = 40
     restarts: int = 1
@@ -69,6 +71,8 @@ class PGD:
         require(self, "eps", lambda v: v is None or v >= 0, "a radius >= 0")
         require(self, "step_size", lambda v: v is None or v > 0, "above 0")
         require_at_least(self, 1, "steps", "restarts")
+        if self.eps is not None and (self.step_size is None or self.random_start is True or self.restarts > 1):
+            require(self, "eps", lambda v: v != math.inf, "finite where step_size or a random start follows from it")
         require_choice(self, "norm", tuple(BALLS))
         require_choice(self, "loss", tuple(losses.LOSSES))
 

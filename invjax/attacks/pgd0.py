@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
 from invjax.attacks.parts.units import check_unit, grouping_of, need_image
-from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
+from invjax.core.config import OPEN, STATIC, config, require_above, require_at_least, require_choice
 from invjax.core.groups import Grouping, group_gains
 from invjax.core.numerics import replace_if, safe_divide, safe_sqrt, uniform
 from invjax.core.ranks import largest
@@ -53,7 +53,7 @@ class PGD0:
     """
 
     k: int = 5
-    eps: float = 1.0
+    eps: float = field(default=1.0, metadata=OPEN)
     step_size: float = 120000 / 255
     steps: int = 100
     restarts: int = 5

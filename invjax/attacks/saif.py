@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from invjax import losses, projections
 from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data
 from invjax.attacks.parts.units import UNITS, need_image
-from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
+from invjax.core.config import OPEN, STATIC, config, require_above, require_at_least, require_choice
 from invjax.solvers import frank_wolfe
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
@@ -47,7 +47,7 @@ class SAIF:
     """
 
     k: int = 50
-    eps: float = 1.0
+    eps: float = field(default=1.0, metadata=OPEN)
     steps: int = 200
     halvings: int = 1
     kappa: float = 0.0

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.attacks.parts.coordinates import room, scale, to_data
 from invjax.attacks.parts.units import UNITS, grouping_of, need_image
-from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
+from invjax.core.config import OPEN, STATIC, config, require_above, require_at_least, require_choice
 from invjax.core.groups import Grouping
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.core.ranks import largest
@@ -59,7 +59,7 @@ class SparsePGD:
     """
 
     k: int = 20
-    eps: float = 1.0
+    eps: float = field(default=1.0, metadata=OPEN)
     step_size: float = 0.25
     mask_step_size: float = 0.25
     steps: int = 300

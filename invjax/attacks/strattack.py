@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from invjax import losses, prox
 from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data, to_units
 from invjax.attacks.parts.units import Layout, layout, overlapping, patch_side
-from invjax.core.config import STATIC, config, require, require_above, require_at_least
+from invjax.core.config import OPEN, STATIC, config, require, require_above, require_at_least
 from invjax.core.numerics import safe_norm, select
 from invjax.core.ranks import largest
 from invjax.solvers import admm, search
@@ -71,7 +71,7 @@ class StrAttack:
     l2_weight: float = 1.0
     rho: float = 1.0
     inertia: float = 5.0
-    eps: float = 1.0
+    eps: float = field(default=1.0, metadata=OPEN)
     kappa: float = 0.0
     retrain_trials: int = 8
     retrain_weight: float = 5.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 
 from invjax import attacks
 from invjax.campaign.pairs import Pairs
+from invjax.core.config import kind_of
 from invjax.core.errors import BadArgument
 from invjax.engine import open_run, solve
 from invjax.metrics import best_average_worst, measure
@@ -36,9 +36,8 @@ def configure(name: str, constants: Mapping[str, str | float]) -> Config:
 
     Raises BadArgument for an unknown attack or constant, or a value that is not of the constant's kind or range.
     """
-    default = attacks.make(name)
-    kinds = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
-    values = {key: _value(key, value, kinds[key]) if key in kinds else value for key, value in constants.items()}
+    fields = {field.name: field for field in dataclasses.fields(attacks.make(name))}
+    values = {key: _value(value, fields[key]) if key in fields else value for key, value in constants.items()}
     try:
         config = attacks.make(name, **values)
     except BadArgument as error:
@@ -48,12 +47,13 @@ def configure(name: str, constants: Mapping[str, str | float]) -> Config:
     return config
 
 
-def _value(name: str, given: str | float, default: Any) -> Any:
-    """``given`` as the kind of value that the default is."""
-    text = str(given).strip()
-    if isinstance(default, str):
-        return text
-    if isinstance(default, bool):
+def _value(given: str | float, field: dataclasses.Field[Any]) -> Any:
+    """``given`` as the kind of value that the field holds."""
+    name, text = field.name, str(given).strip()
+    kind, others = kind_of(field)
+    if kind is str or (text == "None" and "None" in others):
+        return text if kind is str else None
+    if kind is bool:
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
         raise BadArgument(name, "be true or false", text)
@@ -62,10 +62,8 @@ def _value(name: str, given: str | float, default: Any) -> Any:
         number = float(above) / float(below) if below else float(above)
     except (ValueError, ZeroDivisionError):
         raise BadArgument(name, "be a number", text) from None
-    if not math.isfinite(number):
-        raise BadArgument(name, "be finite", text)
-    if isinstance(default, int):
-        if number != int(number):
+    if kind is int:
+        if not number.is_integer():
             raise BadArgument(name, "be a whole number", text)
         return int(number)
     return number

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from invjax.core.balls import rounded_down
-from invjax.core.errors import BadArgument, check
+from invjax.core.errors import MOST, BadArgument, check
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,16 +23,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Metadata of a field that shapes the program (a function, a name, an int of a shape): a new value compiles anew.
 STATIC = {"static": True}
+# Metadata of a float that may be infinite. Others are finite, unless their default is infinite.
+OPEN = {"open": True}
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def config(cls: C) -> C:
     """Make ``cls`` a frozen dataclass and a pytree: a new value of a leaf never compiles, of a static field it does.
 
+    Its ``check()``, which the class may define for the ranges of its constants, also asks the kind that each field is
+    declared with: a ``float`` is a finite number (:data:`OPEN`: or infinite), an ``int`` is whole and fits into 32
+    bits, a ``bool`` is True or False, a ``str`` is text. Fields of other types are the class's own matter.
+
     A class attribute ``RENAMED: ClassVar = {"old": "new"}`` names constants that were called otherwise: the old name
     is an error that gives the new one.
     """
-    made = jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+    made: Any = jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+    ranges = getattr(made, "check", None)
+
+    def check(self: Any) -> None:
+        if ranges is not None:
+            ranges(self)
+        typed(self)
+
+    made.check = check
     if renamed := getattr(made, "RENAMED", None):
         made.__init__ = refuse_old_names(renamed, f"{made.__name__}.")(made.__init__)
     return made
@@ -85,24 +102,81 @@ def inwards(owner: Any, dtype: Any) -> Any:
 
 
 def typed(owner: Any) -> Any:
-    """``owner`` with each number in the type of its field's default: ``eps=1`` is ``eps=1.0``, not another program.
+    """``owner`` with each number in the type of its field: ``eps=1`` is ``eps=1.0``, not another program.
 
-    Raises ValueError where a count is not a whole number. Arrays and traced values pass as they are.
+    Raises BadArgument for a value of another kind. Arrays [] and traced values pass as they are.
     """
     if not dataclasses.is_dataclass(owner) or isinstance(owner, type):
         return owner
     changed: dict[str, Any] = {}
-    for field in dataclasses.fields(owner):
-        value, kind = getattr(owner, field.name), type(field.default)
-        if field.default is None and str(field.type).startswith("float"):  # "float | None"
-            kind = float
-        if kind is float and isinstance(value, int | np.integer) and not isinstance(value, bool):
-            changed[field.name] = float(value)
-        elif kind is int and isinstance(value, float | np.floating):
-            if not float(value).is_integer():
-                raise BadArgument(f"{type(owner).__name__}.{field.name}", "be a whole number", value)
-            changed[field.name] = int(value)
+    for one in dataclasses.fields(owner):
+        value = getattr(owner, one.name)
+        if (kept := _of_its_kind(type(owner).__name__, one, value)) is not value:
+            changed[one.name] = kept
     return dataclasses.replace(owner, **changed) if changed else owner
+
+
+def kind_of(one: dataclasses.Field[Any]) -> tuple[type | None, set[str]]:
+    """What a field holds, float, int, bool or str (None: anything else), and what else it may: None, arrays."""
+    text = one.type.__name__ if isinstance(one.type, type) else str(one.type)
+    first, *others = text.split(" | ")
+    return (None if _KINDS.keys() & others else _KINDS.get(first)), set(others)
+
+
+_KINDS = {kind.__name__: kind for kind in (float, int, bool, str)}
+_REAL = (jnp.floating, jnp.integer, jnp.bool_)
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _of_its_kind(owner: str, one: dataclasses.Field[Any], value: Any) -> Any:
+    """The value of a field in the field's kind. Raises BadArgument where it is of another, or beyond 32 bits."""
+    kind, others = kind_of(one)
+    optional, arrays = "None" in others, bool(others - {"None"})
+    if kind is None or isinstance(value, Tracer) or (optional and value is None):
+        return value
+    if arrays and not isinstance(value, int | float | complex | str):  # their shapes and values are the class's matter
+        return value
+
+    def refuse(wanted: str) -> BadArgument:
+        return BadArgument(f"{owner}.{one.name}", f"be {'None or ' if optional else ''}{wanted}", value)
+
+    if kind is str:
+        if not isinstance(value, str):
+            raise refuse("text")
+        return value
+    number = _number(value)
+    if kind is bool:
+        if number not in (0, 1):
+            raise refuse("True or False")
+        return bool(number)
+    if kind is int:
+        static = one.metadata.get("static", False)
+        if number is None or isinstance(value, bool | np.bool_) or not _whole(number):
+            raise refuse("a whole number")
+        if abs(number) > MOST:
+            raise refuse(f"a whole number up to {MOST}")
+        counted = isinstance(value, int) or (not static and isinstance(number, int))
+        return value if counted else int(number)
+    unbounded = one.metadata.get("open", False) or one.default in (math.inf, -math.inf)
+    if number is None or isinstance(value, bool | np.bool_) or number != number:
+        raise refuse("a number" if unbounded else "a finite number")
+    if abs(number) > _LARGEST and not (unbounded and abs(number) == math.inf):
+        infinite = abs(number) == math.inf
+        raise refuse("a finite number" if infinite else f"a number up to {_LARGEST:.4g}, the largest of float32")
+    return float(number) if isinstance(value, int | np.integer) else value
+
+
+def _whole(number: float | int) -> bool:
+    return isinstance(number, int) or number.is_integer()
+
+
+def _number(value: Any) -> float | int | None:
+    """A real number, also as an array [], as Python's own; None for anything else."""
+    if isinstance(value, int | float):
+        return value
+    if getattr(value, "shape", None) == () and any(jnp.issubdtype(value.dtype, kind) for kind in _REAL):
+        return value.item()
+    return None
 
 
 def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str, constants: dict[str, Any]) -> Any:

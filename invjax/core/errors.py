@@ -6,7 +6,6 @@ option: nobody ever parses a message.
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -63,10 +62,20 @@ def _again(kind: type[BadArgument], name: str, wanted: str, was: Any, index: Any
 
 
 def _shown(value: Any) -> str:
-    """Words and dtypes as they stand, NumPy's scalars as Python's (``0.5``, not ``np.float32(0.5)``), else repr."""
+    """Words and dtypes as they stand, NumPy's scalars as Python's (``0.5``, not ``np.float32(0.5)``), else repr.
+
+    In one line, however large the value is.
+    """
     if isinstance(value, Words | np.dtype):
         return str(value)
-    return repr(value.item() if isinstance(value, np.generic) else value)
+    try:
+        text = " ".join(repr(value.item() if isinstance(value, np.generic) else value).split())
+    except Exception:  # of an object that cannot be shown, or an int of more digits than Python prints
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]} … {text[-15:]}"
+
+
+_LONGEST = 200  # characters of a value in a message
 
 
 def _plain_index(index: Any) -> Any:
@@ -85,6 +94,17 @@ def check_entries(name: str, values: np.ndarray, bad: np.ndarray, wanted: str) -
         raise BadArgument(name, wanted, values[tuple(index)], tuple(index) if len(index) > 1 else index[0])
 
 
+def check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise BadArgument unless ``value`` (None: nothing) broadcasts to ``shape``."""
+    given = () if value is None else np.shape(value)
+    try:
+        fits = np.broadcast_shapes(given, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise BadArgument(name, f"be a number or of shape {shape}", of_shape(given))
+
+
 def check(name: str, value: Any, ok: Callable[[Any], bool], what: str) -> Any:
     """``value``, if it fulfils ``ok``; what cannot be compared (None, text, an array) does not.
 
@@ -92,7 +112,7 @@ def check(name: str, value: Any, ok: Callable[[Any], bool], what: str) -> Any:
     """
     try:
         good = bool(ok(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         good = False
     if not good:
         raise BadArgument(name, f"be {what}", value)
@@ -100,11 +120,28 @@ def check(name: str, value: Any, ok: Callable[[Any], bool], what: str) -> Any:
 
 
 def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """``value`` as an int, if it is a whole number from ``least`` to ``most``; truth values are none."""
-    whole = isinstance(value, int | np.integer | float | np.floating) and not isinstance(value, bool)
-    if whole and math.isfinite(value) and value == int(value) and least <= value and (most is None or value <= most):
+    """``value`` as an int, if it is a whole number from ``least`` to ``most``; truth values are none.
+
+    most: by default the largest int32, which counts become on a device.
+    """
+    whole = isinstance(value, int | np.integer) or (isinstance(value, float | np.floating) and value.is_integer())
+    if whole and not isinstance(value, bool) and least <= value <= (MOST if most is None else most):
         return int(value)
+    most = MOST if most is None and whole and value > MOST else most
     raise BadArgument(name, f"be a whole number {f'>= {least}' if most is None else f'from {least} to {most}'}", value)
+
+
+MOST = 2**31 - 1  # the largest int32
+
+
+def check_seed(name: str, value: Any, bits: int = 64, least: int = 0) -> int:
+    """``value`` as an int, if it is a whole number that NumPy's generators take; truth values are none.
+
+    bits: 32 for its old RandomState. A key of jax has 32 too, and a sign (least: -(2**31)); it would drop the others.
+    """
+    if not isinstance(value, int | np.integer):
+        raise BadArgument(name, "be a whole number", value)
+    return check_whole(name, value, least, 2**bits - 1)
 
 
 def check_number(
@@ -115,7 +152,7 @@ def check_number(
     what: read after "must be": "a number > 0".
     """
     number = isinstance(value, int | np.integer | float | np.floating) and not isinstance(value, bool)
-    if number and math.isfinite(value) and (ok is None or ok(float(value))):
+    if number and abs(value) <= sys.float_info.max and (ok is None or ok(float(value))):
         return float(value)
     raise BadArgument(name, f"be {what}", value)
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from invjax import constraints
 from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.core.errors import check_whole
 from invjax.core.numerics import select, uniform
 from invjax.counterfactuals.parts import proximity, sets, weighted
 from invjax.counterfactuals.parts.proximity import MadL1, Proximity
@@ -80,7 +81,7 @@ class DiCE(Standardised):
 
     def check(self) -> None:
         weighted.check_validity(self)
-        require(self, "answers", lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1")
+        check_whole("DiCE.answers", self.answers)
         require_above(self, 0, "gamma", "step_size")
         require_at_least(self, 0, "closeness", "spread", "min_steps", "tolerance", "restorations")
         require_at_least(self, 1, "steps")

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from invjax import constraints
 from invjax.core.config import STATIC, config, require, require_above, require_at_least
+from invjax.core.errors import check_whole
 from invjax.core.numerics import uniform
 from invjax.counterfactuals.parts import proximity, sets, weighted
 from invjax.counterfactuals.parts.proximity import MadL1, Proximity
@@ -79,8 +80,7 @@ class DiCEGenetic(Standardised):
 
     def check(self) -> None:
         weighted.check_validity(self)
-        least = max(2, self.answers)
-        require(self, "answers", lambda v: isinstance(v, int) and v >= 1, "a whole number >= 1")
+        least = max(2, check_whole("DiCEGenetic.answers", self.answers))
         require(self, "population", lambda v: isinstance(v, int) and v >= least, f"a whole number >= {least}")
         require_at_least(self, 0, "closeness", "spread", "beta", "tolerance")
         require_at_least(self, 1, "generations", "patience")

@@ -75,14 +75,15 @@ def frontier(
     counts = np.asarray(max_changes)
     if counts.ndim != 1 or not len(counts) or counts.dtype.kind not in "iu" or counts.min() < 1:
         raise BadArgument("max_changes", "be whole numbers >= 1", max_changes)
-    order = np.argsort(counts, kind="stable")
     made = prepare(logits, x, label, method=config, target=target, **problem)
     problems = checks.with_keys(made.problems, made.key)
     count = problems.label.shape[0]
+    # More changes than there are features are no other question, and the counts are an axis of the program.
+    asked, place = np.unique(np.minimum(counts, made.problems.x[0].size), return_inverse=True)
     programs = Programs(made.ctx, made.config, made.key, made.method)
-    rows = max(1, min(count, choose(programs, made.problems, lanes, count * len(counts)).lanes // len(counts)))
-    shared = (made.ctx, made.config, jnp.asarray(counts[order], jnp.int32))
+    rows = max(1, min(count, choose(programs, made.problems, lanes, count * len(asked)).lanes // len(asked)))
+    shared = (made.ctx, made.config, jnp.asarray(asked, jnp.int32))
     result = map_rows(_path, shared, problems, batch=rows, static=(made.method,))
-    result = jax.tree.map(lambda field: field[:, np.argsort(order)], result)
+    result = jax.tree.map(lambda field: field[:, place], result)
     result = confirmed(result, made.ctx, made.problems, made.config)
     return result.rows(0) if made.single else result

@@ -16,7 +16,7 @@ reproduced where they change an answer (``docs/scfe_released.md`` lists them, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax import losses, projections, prox
-from invjax.core.config import STATIC, config, require, require_at_least, require_choice
-from invjax.core.errors import BadArgument, Words
+from invjax.core.config import OPEN, STATIC, config, require, require_at_least, require_choice
+from invjax.core.errors import BadArgument, Words, check_shape
 from invjax.core.numerics import select
 from invjax.penalties import elementwise
 from invjax.solvers import search
@@ -70,10 +70,10 @@ class SCFEReleased:
     trials: int = 10
     step_size: float = 0.5
     kappa: float = 0.0
-    lower: Any = None
-    upper: Any = None
-    range_lower: Any = 0.0
-    range_upper: Any = 1.0
+    lower: float | ArrayLike | None = None
+    upper: float | ArrayLike | None = None
+    range_lower: float | ArrayLike = field(default=0.0, metadata=OPEN)
+    range_upper: float | ArrayLike = field(default=1.0, metadata=OPEN)
     penalty: str = field(default="l0", metadata=STATIC)
     schedule: str = field(default="released", metadata=STATIC)
 
@@ -90,11 +90,27 @@ class SCFEReleased:
         require_choice(self, "penalty", PENALTIES)
         require_choice(self, "schedule", SCHEDULES)
         for name in ("lower", "upper"):
-            require(self, name, lambda v: v is None or bool(np.isfinite(np.asarray(v)).all()), "None or finite")
+            require(self, name, lambda v: v is None or _numbers(v, np.isfinite), "None or finite numbers of float32")
+        for name in ("range_lower", "range_upper"):
+            require(self, name, lambda v: _numbers(v, lambda one: one == one), "numbers")
         for low, high in (("lower", "upper"), ("range_lower", "range_upper")):
             a, b = getattr(self, low), getattr(self, high)
             if a is not None and b is not None and not np.all(np.asarray(a) <= np.asarray(b)):
                 raise BadArgument(f"SCFEReleased.{low}", f"be at most {high} everywhere", Words(f"{a!r} and {b!r}"))
+
+
+def _numbers(value: Any, each: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether these are real numbers which obey ``each`` in float32."""
+    if isinstance(value, int) and abs(value) > _MOST:
+        return False
+    values = np.asarray(value)
+    if values.dtype.kind not in "iuf" and values.dtype != jnp.bfloat16:
+        return False
+    with np.errstate(over="ignore"):
+        return bool(each(values.astype(np.float32)).all())
+
+
+_MOST = int(np.finfo(np.float32).max)
 
 
 class SCFEReleasedState(NamedTuple):
@@ -164,6 +180,8 @@ def _hinge(logits: Array, label: Array, target: Array, kappa: ArrayLike) -> Arra
 
 def _init(ctx: Context, problem: Problem, config: SCFEReleased) -> SCFEReleasedState:
     x = problem.x
+    for name in ("lower", "upper", "range_lower", "range_upper"):
+        check_shape(f"SCFEReleased.{name}", getattr(config, name), x.shape)
     zero, one = jnp.zeros_like(x), jnp.ones((), x.dtype)
     pull = zero
     if isinstance(ctx.density, Anchored):

@@ -214,6 +214,12 @@ def finish(method: Method, ctx: Context, config: Config, problems: Problem, lane
         kept = jax.vmap(jax.vmap(satisfied, (None, 0)) if several else satisfied)(problems.x, outcome.x)
         status = jnp.where((status == Status.FOUND) & ~kept, Status.NOT_FOUND, status)
         status = jnp.where(of_each(_permitted(ctx, problems)), status, Status.INFEASIBLE).astype(jnp.int32)
+    # A network may ignore the very feature that is not finite.
+    each = tuple(range(status.ndim, outcome.x.ndim))
+    status = jnp.where((status == Status.FOUND) & ~jnp.isfinite(outcome.x).all(each), Status.NONFINITE, status)
     clean = of_each(problems.x)
+    attempt = select(
+        jnp.isfinite(outcome.attempt).all(each), outcome.attempt, jnp.broadcast_to(clean, outcome.attempt.shape)
+    )
     x = select(status == Status.FOUND, outcome.x, jnp.broadcast_to(clean, outcome.x.shape))
-    return Result(x, x - clean, status, lanes.evaluations, lanes.forwards, outcome.attempt)
+    return Result(x, x - clean, status, lanes.evaluations, lanes.forwards, attempt)

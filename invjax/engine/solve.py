@@ -45,12 +45,12 @@ from invjax.types import (
 
 def method_of(config: Config) -> Method:
     """The method that a configuration belongs to, its constants checked."""
+    check = getattr(config, "check", None)
+    if check is not None and not isinstance(config, type) and not checks.is_traced(config):
+        check()  # first: the method itself may depend on a constant
     method = getattr(config, "method", None)
     if isinstance(config, type) or not isinstance(method, Method):
         raise BadArgument("method", "be a method's configuration, e.g. PGD()", config)
-    check = getattr(config, "check", None)
-    if check is not None and not checks.is_traced(config):
-        check()
     return method
 
 

@@ -62,11 +62,15 @@ def call_method(
     return jax.tree.map(lambda field: np.asarray(field)[:count], result)
 
 
-def check_frontier(plan: Plan, most: int) -> None:
-    """Raise ValueError unless ``most`` is 0 or the plan is S-CFE with a differentiable model."""
-    check_whole("frontier", most, 0)
+def check_frontier(plan: Plan, most: int) -> int:
+    """``most``, at most the number of features. Raises ValueError unless it is 0 or the plan fits.
+
+    It fits if it is S-CFE with a differentiable model.
+    """
+    most = min(check_whole("frontier", most, 0), len(plan.data.space.features))
     if most and not (isinstance(plan.config, SCFE) and plan.evaluator is white_box):
         raise BadArgument("frontier", "be left out", hint="it needs the method s-cfe and a model with a gradient")
+    return most
 
 
 def frontier_of(plan: Plan, rows: AskedRows, most: int) -> Iterator[tuple[int, Result]]:

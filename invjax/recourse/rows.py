@@ -99,7 +99,8 @@ def explain_rows(
         has it is ALREADY_TARGET. For methods with this constant.
       answers: up to so many answers for each row. Each further one leaves alone the feature that each answer before it
         moved most. The measures are of the first. Not for "face" and "pcfe".
-      frontier: M > 0 also finds the best answers with 1, …, M changed features (S-CFE with a differentiable model).
+      frontier: M > 0 also finds the best answers with 1, …, M changed features, or as many as there are (S-CFE with a
+        differentiable model).
       certify: also prove for each row how few changed features suffice, or that no allowed change leads to the class
         (a MILP; small ReLU networks and logistic regression only). time_limit: seconds for each of these proofs.
       ids: names of the rows; by default their positions in the table, or in ``rows``.
@@ -112,7 +113,7 @@ def explain_rows(
         data, model, method, max_changes=max_changes, plausibility=plausibility, tau=tau, density=density,
         evaluator=evaluator, probability=probability,
     )  # fmt: skip
-    check_frontier(plan, frontier)
+    frontier = check_frontier(plan, frontier)
     check_answers(plan, answers)
     if certify:
         check_certify(plan)

@@ -227,6 +227,13 @@ def test_frontier_statuses_and_bad_input() -> None:
     assert (np.asarray(path.status)[[0, 3]] == Status.FOUND).all()
     one = frontier(task.net, x[3], label[3], target=target[3], **common)
     nets.same(one, path.rows(3))
+    # More changes than there are features: no other question, and no memory for each of the counts.
+    common["max_changes"] = [2, D, 100_000]
+    more = frontier(task.net, x, label, target=target, **common)
+    common["max_changes"] = [2, D]
+    fewer = frontier(task.net, x, label, target=target, **common)
+    nets.same(more.rows((slice(None), [0, 1, 1])), more)
+    nets.same(more.rows((slice(None), [0, 2])), fewer)
     for wrong in ([], [0, 1], [1.5], 3, [[1, 2]]):
         with pytest.raises(ValueError, match="max_changes must be whole numbers >= 1"):
             frontier(task.net, x, label, target=target, bounds=BOX, max_changes=wrong)  # type: ignore[arg-type]
