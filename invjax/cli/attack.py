@@ -17,7 +17,7 @@ import numpy as np
 from invjax import campaign
 from invjax.campaign import ChosenImages, Pairs, Run
 from invjax.cli.options import AttackOptions
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, check_seed
 from invjax.core.files import check_folder, writing
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
@@ -44,6 +44,7 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
     begin = time.perf_counter()
     config = _configured(options)
     check_lanes(options.lanes, None)
+    check_seed("seed", options.seed, 32, -(2**31))
     folder = check_folder(options.out)
     source = open_images(options.images, options.split, bounds=options.bounds)
     logits = _load(options)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from invjax.cli.options import ExplainOptions
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check_seed
 from invjax.core.files import check_folder, write_atomic, writing
 from invjax.data.tables.csv_file import load_csv
 from invjax.data.tables.draft import unknowns
@@ -45,6 +45,7 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
     """
     begin = time.perf_counter()
     check_lanes(options.lanes, None)
+    check_seed("seed", options.seed, 32, -(2**31))
     data = _data(options)
     rows, ids = _rows(options, data)
     _check_target(options, data)

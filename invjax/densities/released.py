@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from invjax.core.config import refuse_old_names
-from invjax.core.errors import BadArgument, check_whole
+from invjax.core.errors import BadArgument, check_seed, check_whole
 from invjax.core.ranks import largest
 from invjax.densities.common import Points, check_points
 from invjax.types import Array, ArrayLike
@@ -128,7 +128,7 @@ def fit_released_gmm(
     """
     check_whole("components", components, least=2)
     check_whole("steps", steps)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed("seed", seed))
     counts = np.unique(np.linspace(0.5 * components, 1.5 * components, 10).astype(int))
     data = check_points(x, y, int(counts[-1]), "to fit a mixture")
     fits = []

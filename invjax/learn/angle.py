@@ -30,7 +30,7 @@ import jax
 import numpy as np
 
 from invjax.attacks import PGD
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, check_seed, of_shape
 from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
 from invjax.types import Bounds, Density, LogitsFn
@@ -144,7 +144,8 @@ def other_targets(label: Any, target: Any, classes: int, seed: int = 0) -> np.nd
         raise BadArgument("classes", "be at least 3 for another target", classes)
     if np.any(y == t):
         raise BadArgument("target", "differ from label", t[y == t][0], np.argmax(y == t))
-    draw = np.random.default_rng(seed).integers(classes - 2, size=y.shape)  # a position among the other classes
+    generator = np.random.default_rng(check_seed("seed", seed))
+    draw = generator.integers(classes - 2, size=y.shape)  # a position among the other classes
     draw = draw + (draw >= np.minimum(y, t))
     return (draw + (draw >= np.maximum(y, t))).astype(np.int32)
 
@@ -183,7 +184,7 @@ def directions(
         raise BadArgument("attack", "be in the l2 norm", Words(f"in {attack.norm}"))
     if len(points) < 2:
         raise BadArgument("x", "hold at least 2 examples", len(points))
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([check_seed("seed", seed, 32), 1])
 
     def moved(method: Any, aim: np.ndarray, q: Any) -> tuple[np.ndarray, float]:
         found = solve(

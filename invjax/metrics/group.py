@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import special
 
-from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_whole, of_shape
+from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_seed, check_whole, of_shape
 
 Empty = Literal["error", "skip"]
 EMPTY: tuple[Empty, ...] = ("error", "skip")
@@ -137,7 +137,7 @@ def bootstrap_worst(
     k, n = k[n > 0], n[n > 0]
     if not n.size:
         raise BadArgument("count", "have a group with examples", hint="all were 0")
-    draws = np.random.default_rng(seed).binomial(n, k / n, (resamples, len(n))) / n
+    draws = np.random.default_rng(check_seed("seed", seed)).binomial(n, k / n, (resamples, len(n))) / n
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     low, high = np.quantile(draws.min(axis=1), tails, method="inverted_cdf")
     return float(low), float(high)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import check_whole
+from invjax.core.errors import check_seed, check_whole
 from invjax.metrics.group import check_confidence
 
 
@@ -51,7 +51,7 @@ def bootstrap_mean(
     known = [one for one in known if one.size]
     if not known:
         return Mean(np.nan, np.nan, np.nan, 0)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed("seed", seed))
     drawn = np.stack([one[rng.integers(len(one), size=(resamples, len(one)))].mean(1) for one in known])  # [C, R]
     chosen = rng.integers(len(known), size=drawn.shape)
     means = drawn[chosen, rng.integers(resamples, size=drawn.shape)].mean(

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, check_number, check_whole, of_shape
+from invjax.core.errors import BadArgument, Words, check_number, check_seed, check_whole, of_shape
 from invjax.metrics.rows import PredictFn, changed_features, column_features, judge
 from invjax.types import Result, Status
 
@@ -122,7 +122,7 @@ def input_stability(
     rows = np.asarray(x)
     wanted = np.broadcast_to(np.asarray(target), (len(rows),))
     first = explain(rows, wanted)
-    draws = np.random.default_rng(seed)
+    draws = np.random.default_rng(check_seed("seed", seed))
     pairs = []
     for _ in range(repeats):
         noise = draws.normal(0.0, sd, rows.shape)

@@ -25,7 +25,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from invjax.core.errors import BadArgument, Words, check_whole, of_shape
+from invjax.core.errors import BadArgument, Words, check_seed, check_whole, of_shape
 from invjax.core.rows import map_rows
 from invjax.models.cnn import SmallCNN
 from invjax.models.mlp import MLP
@@ -122,7 +122,7 @@ def train(
     graph, weights = nnx.split(net)
     memory = optimiser.init(weights)
     step = make_step(graph, optimiser)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_seed("seed", seed))
     for epoch in range(epochs):
         start, losses = time.perf_counter(), []
         order = generator.permutation(len(data.images))
@@ -170,6 +170,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train, write the weights (rounded to float16) and the record, and return the record."""
     for name in ("epochs", "batch", "hidden"):
         check_whole(name, getattr(options, name))
+    check_seed("seed", options.seed, 32)
     out = Path(options.out)
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise BadArgument("out", "be an .npz in an existing folder", str(out))

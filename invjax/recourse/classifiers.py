@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from invjax.core.errors import BadArgument, check_choice
+from invjax.core.errors import BadArgument, check_choice, check_seed
 from invjax.core.logits import num_classes
 from invjax.data.tables.table import TabularData
 from invjax.engine.blackbox import surrogate
@@ -74,6 +74,7 @@ def classifier(
       scikit-learn is missing (extra ``data``).
     """
     check_choice("gradient", gradient, GRADIENTS)
+    check_seed("seed", seed, 32, 0 if name == "forest" else -(2**31))
     own: Any = name
     if isinstance(name, str) and ":" in name:
         own = own_model(imported(name))

@@ -16,7 +16,7 @@ import numpy as np
 
 from invjax.constraints import FeatureSpace, Relation
 from invjax.constraints.table import columns
-from invjax.core.errors import BadArgument, Words, check_choice
+from invjax.core.errors import BadArgument, Words, check_choice, check_seed
 from invjax.data.tables.table import TabularData, from_space
 from invjax.recourse.answers import Explanation
 from invjax.recourse.asking import as_series, known_features
@@ -178,6 +178,7 @@ def from_predictor(
     data = from_space("the table", frame, index, names, space, (rows, rows))
     data = freeze(data, immutable)
     check_choice("gradient", gradient, GRADIENTS)
+    check_seed("seed", seed, 32, -(2**31))
     predictor = table_predictor(model, data, classes=classes, threshold=threshold, dtypes=dict(frame.dtypes.items()))
     chosen = tested(of_rows(data, predictor, gradient, seed), data)
     wanted = _named(target, own, names)

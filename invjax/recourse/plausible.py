@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
-from invjax.core.errors import BadArgument, check
+from invjax.core.errors import BadArgument, check, check_seed
 from invjax.data.tables.table import TabularData
 from invjax.densities import KDE, Hinge, fit_kde, hinge
 
@@ -46,7 +46,7 @@ def training_rows(data: TabularData, most: int = _MOST_ROWS, seed: int = 0) -> n
     Raises ValueError: a class has fewer than two such rows.
     """
     rows = data.train[np.isfinite(data.x[data.train]).all(1)]
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_seed("seed", seed))
     kept = []
     for k, name in enumerate(data.classes):
         own = rows[data.label[rows] == k]

@@ -21,7 +21,7 @@ from invjax.cli.demo.attacks import attacks_section, choose_digits
 from invjax.cli.demo.counterfactuals import housing_section, plane_section
 from invjax.cli.demo.digits import digits_section
 from invjax.cli.options import DemoOptions
-from invjax.core.errors import check_whole
+from invjax.core.errors import check_seed, check_whole
 from invjax.core.files import check_folder
 from invjax.engine.choosing import check_lanes
 from invjax.models import mnist_cnn
@@ -91,6 +91,7 @@ def run_demo(options: DemoOptions | None = None, say: Callable[[str], None] = pr
     begin = time.perf_counter()
     options = DemoOptions() if options is None else options
     check_whole("n", options.n, 1, 1000)
+    check_seed("seed", options.seed, 32)
     check_lanes(options.lanes, None)
     folder = check_folder(options.out)
     logits = mnist_cnn()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import check_choice
+from invjax.core.errors import check_choice, check_seed
 
 _KINDS = ("photos", "textures", "procedural")
 FAMILIES = ("land", "water")
@@ -51,7 +51,7 @@ def backgrounds(kind: str = "auto", seed: int = 0) -> Backgrounds:
       BadArgument: another kind. ImportError: the package that brings the pictures is missing (extra ``data``).
     """
     check_choice("background", kind, ("auto", *_KINDS))
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([check_seed("seed", seed), 2])
     if kind != "procedural":
         try:
             scenes = _photographs(("sklearn", "skimage") if kind == "textures" else ("sklearn",))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, check
+from invjax.core.errors import BadArgument, check, check_seed
 from invjax.data.grouped.group_data import GroupData, group_data
 
 
@@ -48,7 +48,7 @@ def digits_spurious(
     except ImportError as error:
         raise ImportError("the digits come with scikit-learn: pip install 'invjax[data]'") from error
     pixels, digits = load_digits(return_X_y=True)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed("seed", seed))
     y = (digits >= 5).astype(np.int32)
     part = np.zeros(len(y), np.int32)
     s = np.zeros(len(y), np.int32)

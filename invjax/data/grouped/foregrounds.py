@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import check_choice
+from invjax.core.errors import check_choice, check_seed
 from invjax.data.images.fashion_mnist import fashion_folder, missing, read_idx
 from invjax.data.images.mnist import mnist_digits
 
@@ -60,7 +60,7 @@ def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int
             assert data.labels is not None
             grey = np.round(255 * data.images[..., 0]).astype(np.uint8)
             return Foregrounds("digits", _by_class(grey, data.labels, _DIGITS))
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([check_seed("seed", seed), 1])
     return Foregrounds("silhouettes", (_birds(_SILHOUETTES, False, rng), _birds(_SILHOUETTES, True, rng)))
 
 

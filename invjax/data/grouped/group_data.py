@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, check_choice
+from invjax.core.errors import BadArgument, Words, check_choice, check_seed
 from invjax.data.images.files import ImageFiles
 from invjax.data.images.source import to_labels, to_range
 from invjax.types import Bounds
@@ -119,7 +119,7 @@ class GroupData:
             wanted = f"be from {least}, the groups of {split}, to {len(rows)}, its examples"
             raise BadArgument("count", wanted, count)
         shares = equal_shares(count, sizes) if equal else proportional_shares(count, sizes)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(check_seed("seed", seed))
         drawn = [rng.permutation(one)[:share] for one, share in zip(members, shares, strict=True)]
         others = np.flatnonzero(self.part != self._index(split))
         return self.take(np.sort(np.concatenate([others, *drawn])))

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, check, check_choice
+from invjax.core.errors import BadArgument, check, check_choice, check_seed
 from invjax.data.folder import data_folder
 from invjax.data.grouped.group_data import GroupData, group_data
 from invjax.data.images.mnist import mnist_digits
@@ -98,7 +98,7 @@ def spuco_mnist(
     strengths = (_strengths(strength, size, "strength"), _strengths(val_strength, size, "val_strength"), None)
     source = mnist_source() if digits is None else digits
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed("seed", seed))
     class_of = np.full(10, -1)
     for k, one in enumerate(lists):
         class_of[list(one)] = k

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, check
+from invjax.core.errors import BadArgument, check, check_seed
 from invjax.data.grouped.backgrounds import FAMILIES, backgrounds, crop, resize
 from invjax.data.grouped.foregrounds import Foregrounds, foregrounds
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data, proportional_shares
@@ -66,7 +66,7 @@ def synthbirds(
     check("contrast", contrast, lambda strength: 0 <= strength <= 1, "in [0, 1]")
     check("scale", scale, lambda share: 0 < share <= 1, "in (0, 1]")
     things, places = foregrounds(foreground, fashion, seed), backgrounds(background, seed)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed("seed", seed))
     counts = np.stack([proportional_shares(count, _WATERBIRDS_TRAIN), *[np.full(4, held_out)] * 2])  # [split, group]
     part, group = (np.repeat(index.reshape(-1), counts.reshape(-1)) for index in np.indices(counts.shape))
     y, place = group // 2, group % 2

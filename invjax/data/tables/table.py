@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace, Relation
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check_seed
 
 Table = dict[str, np.ndarray]
 
@@ -107,7 +107,7 @@ def from_space(
 
 def shuffled_split(count: int, test: int, seed: int = _SHUFFLE_SEED) -> tuple[np.ndarray, np.ndarray]:
     """(train, test) row indices: numpy's ``RandomState(seed).permutation``, the last ``test`` of them for testing."""
-    order = np.random.RandomState(seed).permutation(count).astype(np.int64)
+    order = np.random.RandomState(check_seed("seed", seed, 32)).permutation(count).astype(np.int64)
     return order[: count - test], order[count - test :]
 
 

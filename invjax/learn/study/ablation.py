@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.errors import check_seed
 from invjax.core.files import write_atomic
 from invjax.engine.folder import describe, digest, open_folder
 from invjax.learn.study.methods import run_method
@@ -56,7 +57,7 @@ def ablation(
     if folder is not None:
         open_folder(folder, manifest_of(task, policy), "runs")
     cells: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for seed in seeds:
+    for seed in [check_seed("seeds", seed, 32) for seed in seeds]:
         own = None if folder is None else folder / f"seed-{seed}"
         study = Study(task, seed, policy, own)
         for name in names:
