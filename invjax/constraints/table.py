@@ -12,6 +12,7 @@ import numpy as np
 from invjax.constraints.features import Feature
 from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.text import as_names
 
 Table = Any  # dict name -> [N] array, a pandas DataFrame, or a [N, F] array
 
@@ -40,6 +41,8 @@ def columns(table: Table, names: Sequence[str] | None = None) -> dict[str, np.nd
     for name, column in found.items():
         if column.ndim != 1:
             raise BadArgument(f"column {name!r} of the table", "be one-dimensional", of_shape(column.shape))
+        if column.dtype.kind == "S":
+            found[name] = np.array(as_names(column.tolist(), f"column {name!r} of the table"))
     lengths = {name: len(column) for name, column in found.items()}
     if len(set(lengths.values())) > 1:
         raise BadArgument("columns of the table", "be of one length", lengths)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check_choice, check_seed
+from invjax.core.text import as_names
 from invjax.data.images.files import ImageFiles
 from invjax.data.images.source import to_labels, to_range
 from invjax.types import Bounds
@@ -125,8 +126,12 @@ class GroupData:
         return self.take(np.sort(np.concatenate([others, *drawn])))
 
     def images(self, index: Any = slice(None), bounds: Bounds = Bounds()) -> np.ndarray:  # noqa: B008 -- a tuple
-        """float32 [n, H, W, C] of some rows, 8-bit pixels mapped onto ``bounds`` (:func:`~invjax.data.load_images`)."""
-        return to_range(np.asarray(self.x[np.arange(len(self))[index].reshape(-1)]), bounds)
+        """float32 [n, H, W, C] of some rows, mapped onto ``bounds``: from 0 … 255 where uint8, else from [0, 1]."""
+        pixels = np.asarray(self.x[np.arange(len(self))[index].reshape(-1)])
+        if pixels.dtype == np.uint8:
+            return to_range(pixels, bounds)
+        lower, upper = (np.asarray(side, np.float32) for side in bounds)
+        return lower + (upper - lower) * to_range(pixels, Bounds())
 
     def decode(self, skip_bad: bool = False) -> GroupData:
         """The same with all files read into one array.
@@ -178,6 +183,7 @@ def group_data(
     count = len(x)
     if count < 1:
         raise BadArgument("x", "hold at least one example", hint=f"{name} has none")
+    classes, attributes = as_names(classes, "classes"), as_names(attributes, "attributes")
     columns = {"y": (y, classes), "attribute": (attribute, attributes), "part": (part, SPLITS)}
     if group is None:
         group = np.asarray(attribute) + len(attributes) * np.asarray(y)
@@ -207,9 +213,9 @@ def group_data(
         name,
         x,
         **checked,
-        classes=tuple(classes),
-        attributes=tuple(attributes),
-        groups=tuple(groups or ()),
+        classes=classes,
+        attributes=attributes,
+        groups=as_names(groups or (), "groups"),
         mask=mask,
         table=further,
         skipped=tuple(skipped),

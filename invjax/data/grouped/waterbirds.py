@@ -12,15 +12,20 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.files import write_atomic, writing
+from invjax.core.unpack import Unreadable
 from invjax.data.folder import data_folder
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data
-from invjax.data.images.files import MARGIN, ImageFiles, Store, pillow
+from invjax.data.images.files import MARGIN, ImageFiles, MaskFiles, Store, is_companion
+from invjax.data.images.pixels import pillow
 
 CLASSES = ("landbird", "waterbird")
 PLACES = ("land", "water")
@@ -52,11 +57,13 @@ def waterbirds(
         file shows only when it is read: ``decode(skip_bad=True)``.)
 
     Raises:
-      BadArgument: no such source; columns missing; a row with an unknown split, class or place, or without its file.
+      BadArgument: no such source; columns missing; a row with an unknown split, class or place, without its file, or
+        whose file is not inside the folder (also through a link; the folder itself may be one).
     """
     store = _open_waterbirds(data_folder() / "waterbirds" if source is None else Path(source))
     table = _read_metadata(store)
     names = table["img_filename"].tolist()
+    _stay_inside(store, names, f"{_METADATA} of {store}")
     missing = set(store.missing(names))
     if missing and not skip_missing:
         shown = ", ".join(repr(name) for name in names if name in missing)[:300]
@@ -85,22 +92,33 @@ def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
     Args:
       data: of :func:`waterbirds`, not decoded yet.
       folder: a folder of the source that holds for the image ``a/b.jpg`` the mask ``a/b.png``, as in CUB's
-        segmentations.
+        segmentations. It may be a link. A mask may be grey or of one colour, from 0 to 255 or just 0 and 1
+        (:func:`~invjax.data.images.pixels.mask_levels`).
 
     Raises:
-      BadArgument: a mask is missing or cannot be decoded, or ``data`` has no files.
+      BadArgument: a mask is missing or cannot be decoded, or it is not known what its colours mean; or ``data`` has no
+        files.
     """
     if not isinstance(data.x, ImageFiles):
         raise BadArgument("data", "be files that are not decoded yet", Words("an array"))
-    names = [f"{folder}/{name.rpartition('.')[0]}.png" for name in map(str, data.x.names)]
-    if missing := data.x.store.missing(names):
+    store, names = data.x.store, [f"{name.rpartition('.')[0]}.png" for name in map(str, data.x.names)]
+    if missing := store.missing([f"{folder}/{name}" for name in names]):
         raise BadArgument(
             "data", "have a mask for each image", hint=f"{len(missing)} are missing, the first is {missing[0]!r}"
         )
-    mask = ImageFiles(data.x.store, names, data.x.size, data.x.margin)[:][..., 0] >= 128
+    masks = store.below(folder)
+    _stay_inside(masks, names, f"masks of {masks}")
+    mask = MaskFiles(masks, names, data.x.size, data.x.margin)[:][..., 0] >= 128
     if mask.shape != data.x.shape[:3]:
         raise BadArgument("masks", f"be as large as the images, {data.x.shape[1:3]}", mask.shape[1:])
     return dataclasses.replace(data, mask=mask)
+
+
+def _stay_inside(store: Store, names: Sequence[str], where: str) -> None:
+    """Raise BadArgument where a name leads out of the store: a list of files must not read others."""
+    if outside := store.outside(names):
+        hint = f"{len(outside)} are not, the first is {outside[0][:100]!r}"
+        raise BadArgument(where, "be files inside this folder", hint=hint)
 
 
 def _open_waterbirds(path: Path) -> Store:
@@ -110,6 +128,7 @@ def _open_waterbirds(path: Path) -> Store:
     """
     if path.is_dir() and not (path / _METADATA).is_file():
         inside = sorted(p for p in path.iterdir() if (p / _METADATA).is_file() or p.suffix == ".zip")
+        inside = [p for p in inside if not is_companion(p.name)]
         if len(inside) != 1:
             found = ", ".join(p.name for p in inside) or "neither"
             hint = f"{str(path)!r} has {found}"
@@ -127,12 +146,24 @@ def _open_waterbirds(path: Path) -> Store:
 def save_waterbirds(data: GroupData, folder: str | Path) -> Path:
     """Write a group-labelled set as a WaterBirds folder: PNG images, ``metadata.csv``, masks in ``segmentations/``.
 
-    Columns that ``data.table`` lacks are numbered or left empty. Returns the folder, which must be new or empty.
+    :func:`waterbirds` reads it back: the same classes, places, splits and groups by their numbers (their names are
+    WaterBirds' then), pixels rounded to 8 bits, grey ones as RGB, and the masks exactly. Columns that ``data.table``
+    lacks are numbered or left empty. ``metadata.csv`` comes last, so a folder that has it is whole.
+
+    Returns the folder, which must be new or empty.
+
+    Raises:
+      BadArgument: a set that could not be read back, because it has more than two classes or attributes, groups of its
+        own, or other channels than 1 or 3; or the folder cannot be written. What was written is removed then.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
+    if os.path.exists(folder) and (not os.path.isdir(folder) or any(folder.iterdir())):
         raise BadArgument("folder", "be new or empty", str(folder))
-    image = pillow()
+    if max(data.y.max(), data.attribute.max()) > 1 or (data.group != 2 * data.y + data.attribute).any():
+        hint = f"this one has {len(data.classes)} classes, {len(data.attributes)} attributes, {len(data.groups)} groups"
+        raise BadArgument("data", "have two classes, two attributes and the groups 2 y + attribute", hint=hint)
+    if data.x.shape[3] not in (1, 3):
+        raise BadArgument("data", "have images of 1 or 3 channels", data.x.shape[3])
     numbers = np.arange(len(data))
     names = [f"{SPLITS[data.part[n]]}/{n:06d}.png" for n in numbers]
     columns = {
@@ -143,22 +174,30 @@ def save_waterbirds(data: GroupData, folder: str | Path) -> Path:
         "place": data.attribute,
         "place_filename": data.table.get("place_filename", [""] * len(data)),
     }
-    for n, name in enumerate(names):
-        pixels = np.asarray(data.x[n])
-        pixels = pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
-        _save(image, np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, folder / name)
-        if data.mask is not None:
-            _save(image, np.where(data.mask[n], 255, 0).astype(np.uint8), folder / "segmentations" / name)
-    with open(folder / _METADATA, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(zip(*(columns[key] for key in COLUMNS), strict=True))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(zip(*(columns[key] for key in COLUMNS), strict=True))
+    with writing(folder, "folder"):
+        try:
+            for n, name in enumerate(names):
+                pixels = np.asarray(data.x[n])
+                pixels = pixels if pixels.dtype == np.uint8 else np.round(255 * pixels).astype(np.uint8)
+                _save(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, folder / name)
+                if data.mask is not None:
+                    _save(np.where(data.mask[n], 255, 0).astype(np.uint8), folder / "segmentations" / name)
+            write_atomic(folder / _METADATA, text.getvalue().encode())
+        except BaseException:
+            for inside in (*SPLITS, "segmentations"):
+                shutil.rmtree(folder / inside, ignore_errors=True)
+            raise
     return folder
 
 
-def _save(image: object, pixels: np.ndarray, path: Path) -> None:
+def _save(pixels: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.fromarray(pixels).save(path)  # type: ignore[attr-defined]
+    with open(path, "xb") as file:
+        pillow().fromarray(pixels).save(file, "png")
 
 
 def _read_metadata(store: Store) -> dict[str, np.ndarray]:
@@ -166,7 +205,7 @@ def _read_metadata(store: Store) -> dict[str, np.ndarray]:
     where = f"{_METADATA} of {store}"
     try:
         text = store.read(_METADATA).decode("utf-8-sig")
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, Unreadable, UnicodeDecodeError) as error:
         raise BadArgument(where, "be readable text", hint=str(error)) from error
     reader = csv.reader(io.StringIO(text))
     header = next(reader, [])

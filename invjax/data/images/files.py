@@ -7,12 +7,11 @@ A file is resized to a square, of which the middle is cut out, as in the protoco
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,36 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument
+from invjax.core.unpack import Unreadable, read_member
+from invjax.data.images.pixels import mask_levels, open_picture, pillow, rgb
 
 MARGIN = 256 / 224
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
-_UNREADABLE = (OSError, EOFError, KeyError, SyntaxError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
+_COMPANIONS = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave beside pictures
+_UNREADABLE = (OSError, EOFError, KeyError, SyntaxError, ValueError, struct.error, zlib.error)
 _REASONS = {"UnidentifiedImageError": "not an image", "FileNotFoundError": "no such file"}  # else the error's words
 
 
+def is_companion(name: str) -> bool:
+    """Whether a file is none of the set's own, but what a file manager wrote beside one: ``._x.jpg``, ``__MACOSX/…``"""
+    *folders, file = name.split("/")
+    return "__MACOSX" in folders or file.startswith("._") or file in _COMPANIONS
+
+
 class Store:
-    """The files below a folder, or below a folder inside a zip; names are relative to it and have forward slashes."""
+    """The files below a folder, or below a folder inside a zip; names are relative to it and have forward slashes.
+
+    Links to folders are followed, because data are often kept elsewhere. Names that come out of a file of the set, and
+    not from :meth:`names`, must not lead out of the folder: :meth:`outside`.
+    """
 
     def __init__(self, root: str | os.PathLike, prefix: str = ""):
         """root: an existing folder or zip. prefix: the folder inside the zip, ending in "/" unless it is empty."""
         self.root, self.prefix = Path(root), prefix
         self._zip: tuple[int, zipfile.ZipFile] | None = None
-        if self.root.is_file():
+        if os.path.isfile(self.root):
             self._open()
-        elif not self.root.is_dir():
+        elif not os.path.isdir(self.root):
             raise BadArgument("source", "be an existing folder or zip", str(root))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -48,27 +60,51 @@ class Store:
     @property
     def zipped(self) -> bool:
         """Whether the files are in a zip."""
-        return not self.root.is_dir()
+        return not os.path.isdir(self.root)
 
     def names(self) -> list[str]:
-        """The names of all files, sorted."""
+        """The names of all files, sorted, without the companions that file managers write."""
         if self.zipped:
             cut = len(self.prefix)
-            inside = (info for info in self._open().infolist() if not info.is_dir())
-            return sorted(info.filename[cut:] for info in inside if info.filename.startswith(self.prefix))
-        found = (Path(folder, name) for folder, _, names in os.walk(self.root) for name in names)
-        return sorted(path.relative_to(self.root).as_posix() for path in found)
+            inside = (info.filename for info in self._open().infolist() if not info.is_dir())
+            found = [name[cut:] for name in inside if name.startswith(self.prefix)]
+        else:
+            try:
+                found = list(_walk(str(self.root), "", ()))
+            except OSError as error:
+                raise BadArgument("source", "be a folder that can be read", str(self.root), hint=str(error)) from error
+        return sorted(name for name in found if not is_companion(name))
+
+    def outside(self, names: Iterable[str]) -> list[str]:
+        """Those of the ``names`` that lead out of the folder: absolute ones, by "..", or through a link."""
+        root = os.path.realpath(self.root)
+        stays: dict[str, bool] = {}  # folder -> whether it is inside
+
+        def is_inside(path: str) -> bool:
+            return os.path.commonpath([root, os.path.realpath(path)]) == root
+
+        def leaves(name: str) -> bool:
+            if Path(name).is_absolute() or Path(name).drive or ".." in Path(name).parts or "\0" in name:
+                return True
+            if self.zipped:
+                return False
+            folder, path = os.path.dirname(name), os.path.join(root, name)
+            if folder not in stays:
+                stays[folder] = is_inside(os.path.join(root, folder))
+            return not stays[folder] or (os.path.islink(path) and not is_inside(path))
+
+        return [name for name in names if leaves(name)]
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """The ``names`` of which there is no file."""
         if self.zipped:
             have = set(self.names())
             return [name for name in names if name not in have]
-        return [name for name in names if not (self.root / name).is_file()]
+        return [name for name in names if not os.path.isfile(self.root / name)]
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file."""
-        return self._open().read(self.prefix + name) if self.zipped else (self.root / name).read_bytes()
+        """The bytes of a file. Raises OSError, or Unreadable about a zip: locked, damaged, or too large."""
+        return read_member(self._open(), self.prefix + name) if self.zipped else (self.root / name).read_bytes()
 
     def below(self, folder: str) -> Store:
         """The store of a folder in this one; "" is itself."""
@@ -83,6 +119,19 @@ class Store:
             except (OSError, zipfile.BadZipFile) as error:
                 raise BadArgument("source", "be a folder or a zip", str(self.root), hint=str(error)) from error
         return self._zip[1]
+
+
+def _walk(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+    """The files below a folder, through links; one that leads back to a folder above it is not entered again."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, real))
+            else:
+                yield f"{prefix}{entry.name}"
 
 
 class ImageFiles:
@@ -121,7 +170,7 @@ class ImageFiles:
 
     def take(self, rows: Any) -> ImageFiles:
         """The files of some rows, still unread."""
-        taken = ImageFiles(self.store, self.names[rows], self.size, self.margin)
+        taken = type(self)(self.store, self.names[rows], self.size, self.margin)
         taken._side = self._side
         return taken
 
@@ -173,14 +222,16 @@ class ImageFiles:
     def _attempt(self, name: str) -> np.ndarray | str:
         try:
             return self._decode(name)
-        except (*_UNREADABLE, pillow().DecompressionBombError) as error:
+        except Unreadable as error:
+            return str(error)
+        except (*_UNREADABLE, pillow().DecompressionBombError, pillow().DecompressionBombWarning) as error:
             kind = type(error).__name__
             return _REASONS.get(kind) or " ".join(f"{kind} {error}".split())
 
     def _decode(self, name: str) -> np.ndarray:
         image = pillow()
-        with image.open(io.BytesIO(self.store.read(name))) as opened:
-            picture = opened.convert("RGB")
+        with open_picture(self.store.read(name)) as opened:
+            picture = self.converted(opened)
         if self.size is not None:
             side = max(self.size, round(self.size * self.margin))
             start = round((side - self.size) / 2)
@@ -188,11 +239,13 @@ class ImageFiles:
             picture = picture.crop((start, start, start + self.size, start + self.size))
         return np.asarray(picture)
 
+    def converted(self, picture: Any) -> Any:
+        """What is kept of a picture, in RGB, before it is resized."""
+        return rgb(picture)
 
-def pillow() -> Any:
-    """The module ``PIL.Image``."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("image files need pillow: pip install 'invjax[data]'") from error
-    return Image
+
+class MaskFiles(ImageFiles):
+    """The same for masks: [N, H, W, 3], 255 on the object and 0 elsewhere, and between them at soft edges."""
+
+    def converted(self, picture: Any) -> Any:
+        return pillow().fromarray(mask_levels(picture)).convert("RGB")

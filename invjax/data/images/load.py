@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, check_whole
+from invjax.core.text import as_names
 from invjax.data.folder import find
 from invjax.data.images.source import (
     IMAGE_KEYS,
@@ -17,6 +18,7 @@ from invjax.data.images.source import (
     TFDS,
     ImageData,
     ImageSource,
+    check_shape,
     read_npz,
     to_labels,
     to_range,
@@ -76,18 +78,17 @@ def _limits(bounds: Any) -> Bounds:
 
 def _open_npz(path: Path, bounds: Bounds) -> ImageSource:
     found = find(path)
-    if not found.is_file():
+    if not os.path.isfile(found):
         raise BadArgument("images", f"be an existing .npz file or {TFDS}NAME", str(path))
     arrays = read_npz(found, "images", (*IMAGE_KEYS, *LABEL_KEYS, *NAME_KEYS))
     pixels = _pick(arrays, IMAGE_KEYS)
     if pixels is None:
         raise BadArgument("images", "be an npz with an array 'images' or 'x'", str(path))
-    if pixels.ndim not in (3, 4) or 0 in pixels.shape:
-        to_range(pixels, bounds)  # says what is wrong
+    check_shape(pixels.shape)
     labels, names = _pick(arrays, LABEL_KEYS), _pick(arrays, NAME_KEYS)
     if labels is not None:
         labels = to_labels(labels, len(pixels))
-    classes = None if names is None else tuple(str(name) for name in names.tolist())
+    classes = None if names is None else as_names(np.atleast_1d(names).tolist())
 
     def read(start: int, stop: int) -> ImageData:
         return ImageData(

@@ -41,12 +41,8 @@ class ImageSource(NamedTuple):
 
 def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.ndarray:
     """[N, H, W, C] float32 in the data range, of [N, H, W, C] or [N, H, W] pixels; a checked copy."""
-    if images.ndim not in (3, 4) or 0 in images.shape:
-        raise BadArgument(name, "be [N, H, W, C] or [N, H, W] with N >= 1", of_shape(images.shape))
-    if images.ndim == 3:
-        images = images[..., None]
-    elif images.shape[1] in (1, 3) and images.shape[3] not in (1, 2, 3, 4):
-        raise BadArgument(name, "have the channel last, [N, H, W, C]", of_shape(images.shape))
+    check_shape(images.shape, name)
+    images = images[..., None] if images.ndim == 3 else images
     lower, upper = (np.asarray(side, np.float32) for side in bounds)
     if images.dtype == np.uint8:
         return lower + (upper - lower) * (images.astype(np.float32) / np.float32(255))
@@ -60,6 +56,17 @@ def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.nda
         was = Words(f"in [{least:g}, {most:g}]")
         raise BadArgument(name, f"lie in the bounds [{lower:g}, {upper:g}]", was, hint=hint)
     return images
+
+
+def check_shape(shape: tuple[int, ...], name: str = "images") -> None:
+    """Raise BadArgument unless images of this shape are [N, H, W, C] or [N, H, W], and cannot be one picture."""
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise BadArgument(name, "be [N, H, W, C] or [N, H, W] with N >= 1", of_shape(shape))
+    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[1] > shape[2]:
+        hint = "one picture is images[None], and grey ones that are so narrow are images[..., None]"
+        raise BadArgument(name, "be [N, H, W, C] where it might be one picture [H, W, C]", of_shape(shape), hint=hint)
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 2, 3, 4):
+        raise BadArgument(name, "have the channel last, [N, H, W, C]", of_shape(shape))
 
 
 def to_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace, Relation
 from invjax.core.errors import BadArgument, check_seed
+from invjax.core.text import as_names
 
 Table = dict[str, np.ndarray]
 
@@ -101,7 +102,7 @@ def from_space(
     """TabularData of a space that is complete."""
     rows: Table = {feature: np.asarray(table[feature]) for feature in space.names}
     return TabularData(
-        name, rows, np.asarray(label, np.int32), tuple(map(str, classes)), space, space.encode(rows), *split
+        name, rows, np.asarray(label, np.int32), as_names(classes, "classes"), space, space.encode(rows), *split
     )
 
 

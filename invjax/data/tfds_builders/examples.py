@@ -8,7 +8,8 @@ from typing import Any
 
 from invjax.core.errors import BadArgument
 from invjax.data.grouped.group_data import SPLITS, GroupData
-from invjax.data.images.files import ImageFiles, pillow
+from invjax.data.images.files import ImageFiles
+from invjax.data.images.pixels import open_picture, rgb
 
 
 def features(tfds: Any, classes: tuple[str, ...], attributes: tuple[str, ...], groups: tuple[str, ...]) -> Any:
@@ -47,15 +48,14 @@ def _examples(data: GroupData) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _rgb(encoded: bytes, name: str) -> bytes:
-    """The file itself if it is RGB, else (grey, palette, CMYK) the same picture in RGB, without loss, as PNG."""
-    image = pillow()
+    """The file itself if it is RGB, else (grey, palette, CMYK) the same picture in 8-bit RGB, as PNG."""
     try:
-        with image.open(io.BytesIO(encoded)) as opened:
+        with open_picture(encoded) as opened:
             opened.load()  # a truncated file must not get into the set
             if opened.mode == "RGB":
                 return encoded
             out = io.BytesIO()
-            opened.convert("RGB").save(out, "png")
+            rgb(opened).save(out, "png")
     except (OSError, SyntaxError, ValueError) as error:
         raise BadArgument(name, "be a readable image", hint=str(error)) from error
     return out.getvalue()
