@@ -27,9 +27,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.attribution.saliency import check_examples
+from invjax.attribution.saliency import check_examples, one_label
 from invjax.attribution.split import Split, split
 from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.images import check_floats
+from invjax.core.labels import check_indices, classes_of, no_class
 from invjax.core.logits import num_classes
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import BATCH, map_rows
@@ -48,9 +50,11 @@ def grad_cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
         model: a :class:`~invjax.attribution.Split`, or a model that :func:`~invjax.attribution.split` can divide.
         x: [H, W, C] in the data range.
         label: [] int, any class of interest; None takes the class predicted for x. If no channel supports the class,
-            the map is 0.
+            the map is 0. It is NaN where the network predicts no class (its logits hold NaN), and where a traced label,
+            which cannot be checked, is no class.
 
-    Raises ValueError: x is no image, the model cannot be split, or the features are not [B, h, w, F].
+    Raises ValueError: x is no image of floats, the label is no class, the model cannot be split, or the features are
+    not [B, h, w, F].
     """
     return _one(model, x, label, "grad_cam")
 
@@ -110,7 +114,9 @@ def _maps(halves: Split, x: Array, label: Array | None, kind: Kind) -> tuple[Arr
     if features.ndim != 4:
         raise BadArgument("features", "be [B, h, w, F]", of_shape(features.shape))
     z, pull = jax.vjp(lambda a: halves.head(a), features)
-    classes = jnp.argmax(z, axis=-1) if label is None else label
+    if label is not None and not checks.is_traced(label):
+        check_indices("label", label, len(z), z.shape[-1], of="the model")
+    classes = classes_of(z) if label is None else label
     (slope,) = pull(jax.nn.one_hot(classes, z.shape[-1], dtype=z.dtype))
     slope, features = at_least_float32(slope), at_least_float32(features)
     mean = jnp.mean(slope, axis=(1, 2), keepdims=True)
@@ -118,6 +124,8 @@ def _maps(halves: Split, x: Array, label: Array | None, kind: Kind) -> tuple[Arr
         plane = jax.nn.relu(jnp.sum(mean * features, axis=-1))
     else:
         plane = jnp.sum(mean * features, axis=-1) * (slope.shape[1] * slope.shape[2])
+    none = no_class(classes, z.shape[-1])[:, None, None]
+    plane = jnp.where(none, jnp.full_like(plane, jnp.nan), plane)
     maps = jax.vmap(lambda m: scale_map(_resize(scale_map(m), x.shape[1:3])))(plane)
     largest = jnp.max(jnp.abs(slope), axis=(1, 2, 3))
     uneven = jnp.max(jnp.abs(slope - mean), axis=(1, 2, 3)) / jnp.where(largest > 0, largest, jnp.ones_like(largest))
@@ -125,8 +133,10 @@ def _maps(halves: Split, x: Array, label: Array | None, kind: Kind) -> tuple[Arr
 
 
 def _one(model: Any, x: Array, label: ArrayLike | None, kind: Kind) -> Array:
-    own = None if label is None else jnp.asarray(label, jnp.int32)[None]
-    return _maps(split(model), jnp.asarray(x)[None], own, kind)[0][0]
+    point = jnp.asarray(x)
+    check_floats(point.dtype)
+    own = None if label is None else one_label("label", label)
+    return _maps(split(model), point[None], own, kind)[0][0]
 
 
 def _many(model: Any, x: Any, label: Any, kind: Kind, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, check_choice, of_shape
+from invjax.core.images import check_floats
+from invjax.core.labels import check_indices, no_class, whole_numbers
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.rows import BATCH, map_rows
 from invjax.engine import checks
@@ -40,12 +42,16 @@ def saliency_batch(logits: LogitsFn, x: Array, label: Array, target: Array, indi
     """The maps (1) of a batch: x [B, *S], label and target [B] int -> [B, *S]. Traceable.
 
     It takes one forward pass and two backward passes, whatever the number of classes. A target of UNTARGETED stands for
-    the strongest class at x that is not the label.
+    the strongest class at x that is not the label. A map is NaN where the logits hold NaN, and where a traced label or
+    target, which cannot be checked, is no class.
 
-    Raises ValueError: an unknown indicator.
+    Raises ValueError: an unknown indicator, or a label or target that is not a class.
     """
     check_choice("indicator", indicator, INDICATORS)
     z, pull = jax.vjp(lambda points: logits(points), x)
+    total = z.shape[-1]
+    if not checks.is_traced(label, target):
+        check_targets(target, check_indices("label", label, len(z), total, of="logits"), total)
     goal = jax.vmap(wanted)(z, label, target)
 
     def gradient(classes: Array) -> Array:
@@ -53,10 +59,13 @@ def saliency_batch(logits: LogitsFn, x: Array, label: Array, target: Array, indi
 
     towards, away = gradient(goal), gradient(label)
     product = towards * jnp.abs(away)
+    none = jnp.isnan(z).any(-1) | no_class(label, total) | no_class(goal, total)
+    product = jnp.where(none.reshape(-1, *(1,) * (product.ndim - 1)), jnp.full_like(product, jnp.nan), product)
     if indicator == "none":
         return product
     rises, falls = towards >= 0, away <= 0
-    return jnp.where(rises | falls if indicator == "or" else rises & falls, product, jnp.zeros_like(product))
+    kept = rises | falls if indicator == "or" else rises & falls
+    return jnp.where(kept | jnp.isnan(product), product, jnp.zeros_like(product))
 
 
 def saliency_map(
@@ -71,11 +80,12 @@ def saliency_map(
         target: [] int, t; UNTARGETED takes the strongest class at x that is not the label.
         indicator: s of (2), static.
 
-    Raises ValueError: an unknown indicator.
+    Raises ValueError: as :func:`saliency_batch`, or an x that is not floating point.
     """
-    function = as_logits_fn(logits)
-    own, aim = (jnp.asarray(value, jnp.int32)[None] for value in (label, target))
-    return saliency_batch(function, jnp.asarray(x)[None], own, aim, indicator)[0]
+    function, point = as_logits_fn(logits), jnp.asarray(x)
+    check_floats(point.dtype)
+    own, aim = one_label("label", label), one_label("target", target)
+    return saliency_batch(function, point[None], own, aim, indicator)[0]
 
 
 def saliency_maps(
@@ -99,9 +109,20 @@ def check_targets(target: Any, label: np.ndarray, classes: int) -> np.ndarray:
     if target is None:
         return np.full(len(label), UNTARGETED, np.int32)
     aim = np.asarray(target)
-    given = np.where(aim == UNTARGETED, label, aim) if aim.shape == label.shape else aim
-    checks.check_labels("target", given, len(label), classes)
-    return aim.astype(np.int32)
+    open_ = aim == UNTARGETED if aim.shape == label.shape and aim.dtype.kind in "iu" else np.zeros(label.shape, bool)
+    checked = checks.check_labels("target", np.where(open_, label, aim) if open_.any() else aim, len(label), classes)
+    return np.where(open_, UNTARGETED, checked).astype(np.int32)
+
+
+def one_label(name: str, value: Any) -> Array:
+    """A class of one example, [1] int32, which must be a whole number; a traced one cannot be looked at."""
+    if checks.is_traced(value):
+        return jnp.asarray(value, jnp.int32)[None]
+    whole = whole_numbers(name, np.asarray(value).reshape(-1), "be a class index")
+    if whole.shape != (1,):
+        raise BadArgument(name, "be one class index", of_shape(np.shape(value)))
+    kept = np.clip(whole, -2, np.iinfo(np.int32).max)  # what 32 bits do not hold is no class either
+    return jnp.asarray(kept, jnp.int32)
 
 
 def check_examples(x: Any) -> np.ndarray:
@@ -109,6 +130,5 @@ def check_examples(x: Any) -> np.ndarray:
     rows = np.asarray(x)
     if rows.ndim < 2 or 0 in rows.shape:
         raise BadArgument("x", "hold at least one example, [N, *S] with N >= 1", of_shape(rows.shape))
-    if not jnp.issubdtype(rows.dtype, jnp.floating):
-        raise BadArgument("x", "be floating point in the data range", rows.dtype)
+    check_floats(rows.dtype)
     return rows.astype(jax.dtypes.canonicalize_dtype(rows.dtype), copy=False)

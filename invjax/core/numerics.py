@@ -65,6 +65,15 @@ def replace_if(needed: Array, make: Callable[[Tree], Array], argument: Tree, oth
     return jax.lax.while_loop(lambda carry: carry[0], turn, (needed, otherwise))[1]
 
 
+def as_floats(a: ArrayLike) -> Array:
+    """``a`` as it is where it holds floats; whole numbers and truth values as jax's default float.
+
+    Constants take the type of the points they meet. Of whole numbers they would be rounded: a deviation of 0.25 to 0.
+    """
+    array = jnp.asarray(a)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+
+
 def at_least_float32(a: Array) -> Array:
     """``a`` in its own dtype, or float32 if that is narrower: logits of a bfloat16 network before the loss."""
     return a.astype(wide(a.dtype))

@@ -23,6 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from invjax.core.errors import BadArgument, Words, check, check_choice, check_whole, of_shape
+from invjax.core.labels import check_flags, check_status
 from invjax.types import Status
 
 Case = Literal["best", "average", "worst"]
@@ -127,7 +128,7 @@ def measure(
         connectivity: see :func:`num_clusters`.
         atol: see :func:`changed_pixels`.
     """
-    r, state = np.asarray(delta), np.asarray(status)
+    r, state = np.asarray(delta), check_status("status", status)
     if r.ndim == 4 and state.ndim == 1:
         r, state = r[:, None], state[:, None]
     if r.ndim != 5 or state.shape != r.shape[:2]:
@@ -175,10 +176,10 @@ def best_average_worst(
         ``{"asr": {"best": , "average": , "worst": }, name: {...}, ...}``; ASR as a fraction.
     """
     check_choice("convention", convention, CONVENTIONS)
-    won = np.asarray(success, bool)
+    won = check_flags("success", success)
     if won.ndim != 2:
         raise BadArgument("success", "be [N images, T targets]", of_shape(won.shape))
-    counted = np.ones_like(won) if already is None else ~np.asarray(already, bool)
+    counted = np.ones_like(won) if already is None else ~check_flags("already", already)
     if counted.shape != won.shape:
         raise BadArgument("already", f"have the shape {won.shape} of success", of_shape(counted.shape))
     won = won & counted
@@ -302,4 +303,6 @@ def _images(delta: Any) -> np.ndarray:
 def _support(delta: Any, atol: float) -> np.ndarray:
     """The changed pixels, [..., H, W] bool. A NaN counts as a change, as in ``core.windows.changed``."""
     check("atol", atol, lambda a: a >= 0, "a number >= 0")
-    return ~np.all(np.abs(_images(delta)) <= atol, axis=-1)
+    r = _images(delta)
+    size = np.abs(r.astype(np.float64) if r.dtype.kind == "i" else r)  # the least integer has no absolute value
+    return ~np.all(size <= atol, axis=-1)

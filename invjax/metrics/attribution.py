@@ -37,7 +37,9 @@ import numpy as np
 
 from invjax.attribution.saliency import Indicator, check_examples, check_targets, saliency_batch
 from invjax.core.errors import BadArgument, Words, check_choice, of_shape
+from invjax.core.labels import check_status
 from invjax.core.logits import as_logits_fn, num_classes
+from invjax.core.numerics import as_floats
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.engine import checks
 from invjax.metrics.attack import CONVENTIONS, Convention
@@ -74,7 +76,7 @@ def saliency_threshold(saliency: Array, percentile: ArrayLike, threshold: Thresh
     Raises ValueError: an unknown threshold.
     """
     check_choice("threshold", threshold, THRESHOLDS)
-    flat = saliency.reshape(-1)
+    flat = as_floats(saliency).reshape(-1)
     share = jnp.asarray(percentile, flat.dtype)
     if threshold == "plain":
         ordered = jnp.sort(flat)
@@ -113,6 +115,7 @@ def interpretability_score(
     """
     if delta.shape != saliency.shape:
         raise BadArgument("saliency", f"have the shape of delta, {delta.shape}", of_shape(saliency.shape))
+    delta, saliency = as_floats(delta), as_floats(saliency)
     largest = jnp.max(jnp.abs(delta))
     good = (largest > 0) & jnp.isfinite(largest) & jnp.all(jnp.isfinite(saliency))
     r = jnp.where(good, delta, jnp.ones_like(delta)) / jnp.where(
@@ -177,7 +180,7 @@ def interpretability(
     Raises ValueError: a shape that does not fit, a label or target that is not a class, an unknown choice.
     """
     check_choice("threshold", threshold, THRESHOLDS)
-    asked, state, r = _percentiles(percentiles), np.asarray(status), np.asarray(delta)
+    asked, state, r = _percentiles(percentiles), check_status("status", status), np.asarray(delta)
     function = as_logits_fn(logits)
     rows = check_examples(x)
     classes = num_classes(function, rows.shape[1:], rows.dtype)
@@ -243,10 +246,10 @@ def curve_rows(curves: Mapping[str, Curve]) -> list[dict[str, str]]:
 def counted(status: Any, convention: Convention) -> np.ndarray:
     """[*] bool: which attempts enter a mean. status: [*] of Status.
 
-    Raises ValueError: an unknown convention.
+    Raises ValueError: an unknown convention, or what is no status.
     """
     check_choice("convention", convention, CONVENTIONS)
-    state = np.asarray(status)
+    state = check_status("status", status)
     return state == Status.FOUND if convention == "successes_only" else state != Status.ALREADY_TARGET
 
 

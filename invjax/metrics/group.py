@@ -28,6 +28,7 @@ import numpy as np
 from scipy import special
 
 from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_seed, check_whole, of_shape
+from invjax.core.labels import check_flags, whole_numbers
 
 Empty = Literal["error", "skip"]
 EMPTY: tuple[Empty, ...] = ("error", "skip")
@@ -170,13 +171,11 @@ def group_accuracies(
       ValueError: a wrong argument, an empty list, a group without examples under "error".
     """
     check_choice("empty", empty, EMPTY)
-    right, g = np.asarray(correct), _integers("groups", groups)
+    right, g = check_flags("correct", correct), _integers("groups", groups)
     if right.shape != g.shape:
         raise BadArgument("correct", f"have the shape of groups, {g.shape}", of_shape(right.shape))
     if not g.size:
         raise BadArgument("groups", "not be empty")
-    if right.dtype != np.bool_ and not np.all((right == 0) | (right == 1)):
-        raise BadArgument("correct", "be bool, or 0 and 1", Words("other values"))
     n = group_counts(g, num_groups)
     if empty == "error" and not n.all():
         missing = Words(f"without any of {np.flatnonzero(n == 0).tolist()}")
@@ -211,13 +210,14 @@ def group_accuracies(
 
 def _integers(name: str, values: Any) -> np.ndarray:
     """A list of indices [N]. Raises BadArgument about ``name`` for anything else."""
+    wanted = "be a list of integers [N]"
     array = np.asarray(values)
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise BadArgument(name, "be a list of integers [N]", Words(f"{array.dtype} {array.shape}"))
-    array = array.astype(np.int64)
-    if array.size and array.min() < 0:
-        raise BadArgument(name, "be at least 0", int(array.min()), int(array.argmin()))
-    return array
+    whole = whole_numbers(name, values, wanted)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iuO"):
+        raise BadArgument(name, wanted, Words(f"{array.dtype} {array.shape}"))
+    if whole.size and whole.min() < 0:
+        raise BadArgument(name, "be at least 0", int(whole.min()), int(whole.argmin()))
+    return whole.astype(np.int64)
 
 
 def check_confidence(confidence: float) -> None:
