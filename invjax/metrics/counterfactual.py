@@ -34,6 +34,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from invjax.core.errors import BadArgument, Words, check_number, of_shape
+from invjax.core.labels import check_indices
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
 from invjax.metrics.rows import (
     Answers,
@@ -45,6 +46,7 @@ from invjax.metrics.rows import (
     judge,
     raw_table,
     reaches,
+    targets_of,
 )
 
 NAN = float("nan")
@@ -100,7 +102,8 @@ def measure_counterfactuals(
       counterfactuals: a :class:`~invjax.types.Result` for these rows, or an array [N, *S], in which a row that equals x
         or is not finite counts as unanswered. Of sets [N, P, *S] the nearest valid member is measured.
       target: wanted class, an int or [N] ints.
-      predict: [n, *S] -> [n] class indices (or [n, K] scores, of which the largest counts).
+      predict: [n, *S] -> [n] class indices (or [n, K] scores, of which the largest counts). A row of NaN has no class.
+        Probabilities [n] are refused; give ``np.stack([1 - p, p], axis=1)``.
       space: the FeatureSpace; without one every coordinate is a feature.
       table: the N factual rows in raw units; together with ``space`` it gives ``violations`` and ``valid_decoded``.
       train_x: [M, *S], train_y: [M] class indices: for ``lof_*``, ``ynn``, ``l1_mad``, and the rank.
@@ -249,7 +252,7 @@ def nearest_accepted_row(x: Any, target: Any, train_x: Any, train_y: Any, predic
     """
     train = np.asarray(train_x)
     rows = np.asarray(x, np.result_type(np.asarray(x), train))
-    wanted, classes = np.broadcast_to(np.asarray(target), (len(rows),)), np.asarray(train_y)
+    wanted, classes = targets_of(target, len(rows)), check_indices("train_y", train_y, len(train))
     said = judge(predict, train)
     best = rows.copy()
     for label in np.unique(wanted):
@@ -273,10 +276,7 @@ def _training(train_x: Any, train_y: Any, shape: tuple[int, ...]) -> tuple[np.nd
         raise BadArgument("train_x", f"be [M, {', '.join(map(str, shape))}] with M >= 1", of_shape(train.shape))
     if train_y is None:
         return train, None
-    classes = np.asarray(train_y)
-    if classes.shape != (len(train),):
-        raise BadArgument("train_y", f"be of shape ({len(train)},), one class per row", of_shape(classes.shape))
-    return train, classes
+    return train, check_indices("train_y", train_y, len(train))
 
 
 def _per_class(

@@ -22,6 +22,8 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from invjax.core.errors import check_whole
+from invjax.core.labels import check_indices
+from invjax.core.numerics import as_floats
 from invjax.metrics.rows import flat
 from invjax.types import HeldOut
 
@@ -78,12 +80,14 @@ def density_rank(
     Without them, or if the class has none, the rank is NaN. A density built from the rows evaluates each row without
     itself (``held_out_log_prob``), because a counterfactual has no kernel of its own either.
     """
-    queries, wanted = np.asarray(points), np.asarray(target)
+    queries = np.asarray(points)
+    wanted = check_indices("target", target, len(queries))
     values = _log_prob(density, queries, wanted)
     ranks = np.full(len(queries), NAN)
     if train is None or classes is None:
         return values, ranks
-    rows, labels = np.asarray(train), np.asarray(classes)
+    rows = np.asarray(train)
+    labels = check_indices("classes", classes, len(rows))
     for label in np.unique(wanted):
         own = rows[labels == label]
         if len(own):
@@ -99,13 +103,13 @@ def density_rank(
 def _log_prob(density: Any, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if len(points) == 0:
         return np.zeros(0)
-    wanted = jnp.asarray(labels, jnp.int32)
+    points, wanted = as_floats(points), jnp.asarray(labels, jnp.int32)
     if (
         len(jax.tree.leaves(density)) == 1 and jax.tree.leaves(density)[0] is density
     ):  # not a pytree, but any object with log_prob
-        values = jax.lax.map(lambda one: density.log_prob(*one), (jnp.asarray(points), wanted), batch_size=BATCH)
+        values = jax.lax.map(lambda one: density.log_prob(*one), (points, wanted), batch_size=BATCH)
     else:
-        values = _mapped(density, jnp.asarray(points), wanted)
+        values = _mapped(density, points, wanted)
     return np.asarray(values, np.float64)
 
 

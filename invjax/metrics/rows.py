@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.core.errors import BadArgument, check_number, of_shape
+from invjax.core.labels import NO_CLASS, check_indices, check_status, classes_of, whole_numbers
 from invjax.types import Result, Status
 
 PredictFn = Callable[[np.ndarray], Any]  # [n, *S] -> [n] class indices, or [n, K] scores
 
 
 _ROUNDING = 1e-5  # of logits, in float32
+_TWO_COLUMNS = "probabilities p of class 1 become scores by np.stack([1 - p, p], axis=1)"
 
 
 class Answers(NamedTuple):
@@ -41,8 +43,9 @@ def answers(
     rows = np.asarray(x)
     if rows.ndim < 2:
         raise BadArgument("x", "be rows [N, *S]", of_shape(rows.shape))
+    target = targets_of(target, len(rows))
     check_number("tolerance", tolerance, lambda value: value >= 0, "a number >= 0 in model units")
-    status = np.asarray(counterfactuals.status) if isinstance(counterfactuals, Result) else None
+    status = check_status("status", counterfactuals.status) if isinstance(counterfactuals, Result) else None
     cf = np.asarray(counterfactuals.x if isinstance(counterfactuals, Result) else counterfactuals)
     if cf.ndim == rows.ndim + 1 and cf.shape[:1] + cf.shape[2:] == rows.shape and cf.shape[1] > 0:
         return _nearest_of_sets(rows, cf, status, target, predict, tolerance, probability)
@@ -55,18 +58,18 @@ def _nearest_of_sets(
     rows: np.ndarray,
     cf: np.ndarray,
     status: np.ndarray | None,
-    target: Any,
+    target: np.ndarray,
     predict: PredictFn,
     tolerance: float,
     probability: float | None,
 ) -> Answers:
     """Judge sets [N, P, *S] and keep one answer of each."""
     count, each = cf.shape[:2]
-    wanted = np.repeat(np.broadcast_to(np.asarray(target), (count,)), each)
+    wanted = np.repeat(target, each)
     many = np.repeat(rows, each, axis=0)
     state = None if status is None else status.reshape(-1)
     all_ = _judged(many, cf.reshape(many.shape), state, wanted, predict, tolerance, probability)
-    distance = np.square((all_.cf - all_.x).reshape(count, each, -1).astype(np.float64)).sum(2)
+    distance = np.square(flat(all_.cf) - flat(all_.x)).sum(1).reshape(count, each)
     order = np.where(all_.valid.reshape(count, each), distance, np.inf)
     order = np.where(np.isfinite(order).any(1, keepdims=True), order, ~all_.answered.reshape(count, each))
     return Answers(*(field[np.arange(count) * each + order.argmin(1)] for field in all_))
@@ -76,19 +79,18 @@ def _judged(
     rows: np.ndarray,
     cf: np.ndarray,
     status: np.ndarray | None,
-    target: Any,
+    wanted: np.ndarray,
     predict: PredictFn,
     tolerance: float,
     probability: float | None,
 ) -> Answers:
-    wanted = np.asarray(target)
-    if wanted.shape not in ((), (len(rows),)) or not np.issubdtype(wanted.dtype, np.integer) or (wanted < 0).any():
-        raise BadArgument("target", f"be a class index or [{len(rows)}] of them", target)
-    wanted = np.broadcast_to(wanted.astype(np.int64), (len(rows),))
     axes = tuple(range(1, rows.ndim))
     finite = np.isfinite(cf).all(axis=axes)
     whole = np.isfinite(rows).all(axis=axes)  # a factual row with a missing cell counts as unanswered
-    moved = np.abs(np.where(np.isfinite(cf), cf, 0) - np.where(np.isfinite(rows), rows, 0)).max(axis=axes) > tolerance
+    old, new = (np.where(np.isfinite(a), a, 0) for a in (rows, cf))
+    if not all(np.issubdtype(a.dtype, np.floating) for a in (old, new)):
+        old, new = old.astype(np.float64), new.astype(np.float64)  # differences of uint8 wrap around
+    moved = np.abs(new - old).max(axis=axes) > tolerance
     answered = finite & whole & (moved if status is None else status == Status.FOUND)
     factual = np.where(np.isfinite(rows), rows, 0)
     cf = np.where(answered.reshape(-1, *(1,) * len(axes)), cf, factual)
@@ -108,23 +110,41 @@ def _where(
     return found
 
 
+def targets_of(target: Any, count: int) -> np.ndarray:
+    """Wanted classes [N] int64, from one class index or N of them. Raises BadArgument about what is none."""
+    given = np.asarray(target)
+    values = np.broadcast_to(given, (count,)) if given.ndim == 0 else target
+    return check_indices("target", values, count, strict=True).astype(np.int64)
+
+
 def flat(rows: Any) -> np.ndarray:
     """[n, *S] -> [n, D] float64, also where n is 0."""
     array = np.asarray(rows)
     return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float64)
 
 
-def judge(predict: PredictFn, rows: np.ndarray) -> np.ndarray:
-    """[n] int64 classes of rows [n, *S]: ``predict`` gives [n] class indices, or [n, K] scores."""
+def judge(predict: PredictFn, rows: np.ndarray, target: np.ndarray | None = None) -> np.ndarray:
+    """[n] int64 classes of rows [n, *S]: ``predict`` gives [n] class indices, or [n, K] scores.
+
+    A row of NaN has no class, -1, which is never a target. Numbers [n] that are not whole are the probabilities of one
+    class, not classes: they are refused. target: [n], which must be classes where there are scores.
+    """
     if len(rows) == 0:
         return np.zeros(0, np.int64)
     said = np.asarray(predict(rows))
     if said.ndim == 2 and len(said) == len(rows) and said.shape[1] > 1:
-        # A row of NaN has no class; -1 is never a target.
-        return np.where(np.isfinite(said).all(1), np.nan_to_num(said).argmax(1), -1)
+        if target is not None:
+            check_indices("target", target, len(rows), said.shape[1], of="predict")
+        return classes_of(said.astype(np.float64, copy=False)).astype(np.int64)
+    wanted = f"return classes [{len(rows)}] as whole numbers, or scores [{len(rows)}, K]"
     if said.shape != (len(rows),):
-        raise BadArgument("predict", f"return {len(rows)} classes or [{len(rows)}, K] scores", of_shape(said.shape))
-    return said.astype(np.int64)
+        raise BadArgument("predict", wanted, of_shape(said.shape), hint=_TWO_COLUMNS)
+    unknown = np.isnan(said) if said.dtype.kind == "f" else np.zeros(len(said), bool)
+    try:
+        return whole_numbers("predict", np.where(unknown, NO_CLASS, said), wanted).astype(np.int64)
+    except BadArgument as error:
+        hint = _TWO_COLUMNS if said.dtype.kind == "f" else None
+        raise BadArgument("predict", wanted, error.was, error.index, hint=hint) from None
 
 
 def reaches(predict: PredictFn, rows: np.ndarray, target: np.ndarray, probability: float | None = None) -> np.ndarray:
@@ -133,11 +153,11 @@ def reaches(predict: PredictFn, rows: np.ndarray, target: np.ndarray, probabilit
     probability: needs a ``predict`` that gives logits [n, K]; a row of NaN has no probability.
     """
     if probability is None or not len(rows):
-        return judge(predict, rows) == target
+        return judge(predict, rows, target) == target
     logits = np.asarray(predict(rows), np.float64)
     if logits.ndim != 2 or len(logits) != len(rows) or logits.shape[1] < 2:
         raise BadArgument("predict", f"return logits [{len(rows)}, K] with a probability", of_shape(logits.shape))
-    own = np.arange(logits.shape[1]) == np.asarray(target)[:, None]
+    own = np.arange(logits.shape[1]) == check_indices("target", target, len(rows), logits.shape[1])[:, None]
     others = np.logaddexp.reduce(np.where(own, -np.inf, logits), axis=1)
     return logits[own] - others >= math.log(probability / (1 - probability)) - _ROUNDING
 

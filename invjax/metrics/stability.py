@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check_number, check_seed, check_whole, of_shape
-from invjax.metrics.rows import PredictFn, changed_features, column_features, judge
+from invjax.core.labels import check_flags
+from invjax.metrics.rows import PredictFn, changed_features, column_features, reaches, targets_of
 from invjax.types import Result, Status
 
 NAN = float("nan")
@@ -120,7 +121,7 @@ def input_stability(
     check_number("sd", sd, lambda value: value > 0, "a number > 0 in model units")
     check_whole("repeats", repeats)
     rows = np.asarray(x)
-    wanted = np.broadcast_to(np.asarray(target), (len(rows),))
+    wanted = targets_of(target, len(rows))
     first = explain(rows, wanted)
     draws = np.random.default_rng(check_seed("seed", seed))
     pairs = []
@@ -164,7 +165,7 @@ def protected_flips(
     if feature not in names or not space.features[names.index(feature)].levels:
         raise BadArgument("feature", "be a feature with levels of space", feature)
     rows = np.asarray(space.encode(table))
-    wanted = np.broadcast_to(np.asarray(target), (len(rows),))
+    wanted = targets_of(target, len(rows))
     first = explain(rows, wanted)
     flips = {}
     for level in space.features[names.index(feature)].levels:
@@ -181,8 +182,8 @@ def protected_flips(
 def retrained_validity(counterfactuals: Any, target: Any, predicts: Sequence[PredictFn]) -> np.ndarray:
     """[M, n] bool: whether each counterfactual [n, *S] has its target under each of M retrained predict functions."""
     rows = np.asarray(counterfactuals)
-    wanted = np.broadcast_to(np.asarray(target), (len(rows),))
-    return np.asarray([judge(predict, rows) == wanted for predict in predicts], bool).reshape(len(predicts), len(rows))
+    wanted = targets_of(target, len(rows))
+    return np.asarray([reaches(predict, rows, wanted) for predict in predicts], bool).reshape(len(predicts), len(rows))
 
 
 class Diversity(NamedTuple):
@@ -207,7 +208,7 @@ def diversity(sets: Any, valid: Any = None, *, tolerance: float = 1e-4) -> Diver
     if valid is not None:
         if np.shape(valid) != use.shape:
             raise BadArgument("valid", f"be of shape {use.shape}", of_shape(np.shape(valid)))
-        use &= np.asarray(valid, bool)
+        use &= check_flags("valid", valid)
     values = np.full((3, len(rows)), NAN)
     for n in range(len(rows)):
         points = rows[n][use[n]]

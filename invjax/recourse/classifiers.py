@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from invjax.core.errors import BadArgument, check_choice, check_seed
+from invjax.core.labels import classes_of
 from invjax.core.logits import num_classes
 from invjax.data.tables.table import TabularData
 from invjax.engine.blackbox import surrogate
@@ -23,7 +24,6 @@ from invjax.models.blackbox import black_box, distill, with_surrogate
 from invjax.models.registry import imported, own_model
 from invjax.recourse.fitted import TablePredictor, is_fitted, table_predictor
 from invjax.recourse.gradients import differences
-from invjax.recourse.judging import classes_of
 from invjax.recourse.raw import logits_of_table, model_of_table, rows_of
 from invjax.types import Array, Evaluator, LogitsFn
 

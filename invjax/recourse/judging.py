@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import FeatureSpace
+from invjax.core.labels import classes_of
 from invjax.recourse.raw import logits_of, logits_of_table, own_probability, table_of
 from invjax.recourse.wording import Change, changes, costs, read, sentence
 from invjax.types import LogitsFn
@@ -48,12 +49,6 @@ class Judged(NamedTuple):
 def predictor(model: LogitsFn) -> Callable[[np.ndarray], np.ndarray]:
     """x [n, D] -> [n] classes, -1 where the logits are not numbers."""
     return lambda x: classes_of(logits_of(model, np.asarray(x)))
-
-
-def classes_of(logits: np.ndarray) -> np.ndarray:
-    """[n] int64; -1 for a row with NaN."""
-    broken = np.isnan(logits).any(1)
-    return np.where(broken, -1, np.where(np.isnan(logits), 0, logits).argmax(1))
 
 
 def share_of(logits: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -12,8 +12,9 @@ import numpy as np
 from invjax.constraints import FeatureSpace
 from invjax.constraints.table import columns
 from invjax.core.errors import BadArgument, Words
+from invjax.core.labels import classes_of
 from invjax.data.tables.table import Table, TabularData
-from invjax.recourse.judging import classes_of, share_of, there
+from invjax.recourse.judging import share_of, there
 from invjax.recourse.plan import Plan
 from invjax.recourse.raw import logits_of_table
 from invjax.types import Status

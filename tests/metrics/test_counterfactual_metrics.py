@@ -372,7 +372,7 @@ def test_wrong_arguments(case, space):
     for change, message in (
         ({"train_x": None}, "train_x must be given"),
         ({"train_x": train[:, :2]}, r"train_x must be \[M, 4\]"),
-        ({"train_y": labels[:3]}, "train_y must be of shape"),
+        ({"train_y": labels[:3]}, "train_y must be classes of shape"),
         ({"tolerance": -1}, "tolerance must be"),
         ({"space": space, "table": {}}, "space must have the 4 columns"),
         ({"predict": lambda rows: np.zeros((len(rows), 1))}, "predict must return"),
@@ -383,9 +383,9 @@ def test_wrong_arguments(case, space):
     for arguments, message in (
         ((x[0], cf, 1), "x must be rows"),
         ((x, cf[:5], 1), "counterfactuals must be of the shape of x"),
-        ((x, cf, 0.5), "target must be a class index"),
-        ((x, cf, [1, 0]), "target must be a class index"),
-        ((x, cf, -1), "target must be a class index"),
+        ((x, cf, 0.5), r"target must be classes .*, was 0.5 at index 0"),
+        ((x, cf, [1, 0]), "target must be classes of shape"),
+        ((x, cf, -1), r"target must be classes .*, was -1 at index 0"),
     ):
         with pytest.raises(ValueError, match=message):
             metrics.measure_counterfactuals(*arguments, **good)
