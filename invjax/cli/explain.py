@@ -79,7 +79,7 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
     _print(explanation, say)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "counterfactuals.csv", csv_text(explanation).encode())
+        write_atomic(folder / "counterfactuals.csv", csv_text(explanation, options.keep_formulas).encode())
         write_atomic(folder / "summary.json", _json(explanation, chosen, [*notes, *unknown], seconds).encode())
         if chosen.weights is not None:
             save_mlp(chosen.weights, folder / "model.npz")

@@ -166,6 +166,9 @@ class ExplainOptions:
     """Seconds allowed for each proof."""
     save_schema: Annotated[Path | None, Meta("FILE.json")] = None
     """Write the schema that was used, to be edited and given back as --schema."""
+    keep_formulas: bool = False
+    """Write text that begins with =, +, - or @ into counterfactuals.csv as it is. By default it gets an apostrophe in
+    front, so that a spreadsheet shows it and does not run it."""
     seed: int = 0
     """Seed of the training and of the method's random draws."""
     lanes: int | Literal["auto"] = "auto"

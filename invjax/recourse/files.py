@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from invjax.constraints import Feature
 from invjax.constraints.table import numbers
 from invjax.core.errors import BadArgument, Words
+from invjax.core.text import inert
 from invjax.data.tables.cells import read_cells
 from invjax.data.tables.table import Table, TabularData
 from invjax.recourse.answers import Explanation
@@ -24,30 +26,34 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def csv_text(explanation: Explanation) -> str:
+def csv_text(explanation: Explanation, formulas: bool = False) -> str:
     """The text of counterfactuals.csv: a row per answer with :data:`COLUMNS` and each feature's NAME (from), NAME (to).
 
     A person has at least one row, with the answer 1; NAME (to) is empty where there is no answer. Numbers have all
     their digits, in the notation of the table's own file.
+
+    formulas: leave text that begins with ``=``, ``+``, ``-`` or ``@`` as it is. By default it gets an apostrophe in
+    front (:func:`invjax.core.text.inert`), so that a spreadsheet shows a stranger's ``=cmd()`` and does not run it.
+    Numbers never get one, and our own readers take it off.
     """
+    safe = str if formulas else inert
     names = list(explanation.table)
     features = {} if explanation.space is None else {feature.name: feature for feature in explanation.space.features}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"{name} ({side})" for name in names for side in ("from", "to"))])
+    writer.writerow([*COLUMNS, *(safe(f"{name} ({side})") for name in names for side in ("from", "to"))])
     for n in range(len(explanation.people)):
         for number, person, table in explanation.answers(n):
             found = person.status == Status.FOUND
             cells: list[Any] = []
             for name in names:
-                old, new = (_cell(side[name][n], features.get(name)) for side in (explanation.factual, table))
+                old, new = (_cell(side[name][n], features.get(name), safe) for side in (explanation.factual, table))
                 cells += [old, new if found else ""]
             measures = (person.cost, person.before, person.after if found else math.nan)
             shown = ["" if math.isnan(value) else f"{value:.6g}" for value in measures]
-            writer.writerow(
-                [person.id, number, person.status.name.lower(), person.reason, person.predicted, person.target,
-                 len(person.changes), *shown, person.proof, *cells]
-            )  # fmt: skip
+            said = (str(person.id), number, person.status.name.lower(), person.reason, person.predicted, person.target)
+            words = [safe(word) if isinstance(word, str) else word for word in said]
+            writer.writerow([*words, len(person.changes), *shown, safe(person.proof), *cells])
     return text.getvalue()
 
 
@@ -82,8 +88,10 @@ def read_people(path: str | Path, data: TabularData, delimiter: str | None = Non
     return table, cells.columns["id"] if named else [str(n) for n in range(len(cells.lines))]
 
 
-def _cell(value: Any, feature: Feature | None) -> Any:
+def _cell(value: Any, feature: Feature | None, safe: Callable[[str], str]) -> Any:
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and math.isnan(value):
         return ""
+    if isinstance(value, str):
+        return safe(value)
     return value if feature is None else feature.shown(value)

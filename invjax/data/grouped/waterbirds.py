@@ -21,6 +21,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic, writing
+from invjax.core.text import inert, restored
 from invjax.core.unpack import Unreadable
 from invjax.data.folder import data_folder
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data
@@ -177,7 +178,7 @@ def save_waterbirds(data: GroupData, folder: str | Path) -> Path:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    writer.writerows(zip(*(columns[key] for key in COLUMNS), strict=True))
+    writer.writerows([inert(str(cell)) for cell in row] for row in zip(*(columns[key] for key in COLUMNS), strict=True))
     with writing(folder, "folder"):
         try:
             for n, name in enumerate(names):
@@ -211,7 +212,7 @@ def _read_metadata(store: Store) -> dict[str, np.ndarray]:
     header = next(reader, [])
     if lacking := [name for name in _NEEDED if name not in header]:
         raise BadArgument(where, f"have the columns {', '.join(_NEEDED)}", hint=f"lacks {', '.join(lacking)}")
-    rows = [row for row in reader if row]
+    rows = [list(map(restored, row)) for row in reader if row]
     if not rows:
         raise BadArgument(where, "list at least one image")
     for k, row in enumerate(rows):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.text import restored
 
 _TAB = ("\\t", "tab")  # as a shell can write it
 
@@ -35,6 +36,8 @@ class Cells(NamedTuple):
 def read_cells(path: Path, delimiter: str | None = None) -> Cells:
     """The text of a CSV file (UTF-8, quotes allowed); blank lines are skipped.
 
+    The apostrophe that keeps a spreadsheet from running a cell (:func:`invjax.core.text.inert`) is taken off again.
+
     delimiter: one character, or the word "tab"; None takes whichever of ``, ; tab`` is most frequent in the first line.
     Raises BadArgument where it is not readable or has no rows, where a column has no name of its own, or where a row is
     not as long as the header.
@@ -48,7 +51,8 @@ def read_cells(path: Path, delimiter: str | None = None) -> Cells:
             first = file.readline()
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter or max(",;\t", key=first.count), skipinitialspace=True)
-            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+            rows = ((reader.line_num, [restored(cell).strip() for cell in row]) for row in reader)
+            lines = [(line, row) for line, row in rows if any(row)]
     except UnicodeDecodeError as error:
         raise BadArgument("path", "be a readable CSV file, in UTF-8", str(path), hint=str(error)) from error
     except (OSError, csv.Error) as error:
