@@ -68,10 +68,11 @@ def certify(
       * ``"optimal"``: no valid point is better than the answer;
       * ``"gap"``: a better point exists, or any point where the method has no valid answer (`x`, `optimum`);
       * ``"infeasible"``: the method found nothing and provably no valid point exists, or the row breaks its schema;
-      * ``"unknown"``: the time ended before any of these was proven;
+      * ``"unknown"``: the time ended before any of these was proven, or a proof failed its check on the network;
       * ``"already"``: the row itself has the wanted class, so there is nothing to prove.
 
-      Proofs hold up to the solver's tolerance of 1e-6.
+      Proofs hold up to the solver's tolerance of 1e-6. A valid answer has the wanted class, also with κ = 0: a tie is
+      none.
     """
     rows = Rows.of(model, x, label, target, bounds, mask, space)
     points, claimed = _claims(result, rows)
@@ -93,21 +94,21 @@ def certify(
     best[np.isfinite(found)] = points[np.isfinite(found)]
     bound[status == "infeasible"] = np.inf
     optimum[status == "already"] = found[status == "already"] = 0.0
-    for i, exact in zip(order, answers(jobs, workers), strict=True):
+    for i, job, exact in zip(order, jobs, answers(jobs, workers), strict=True):
         seconds[i] = exact.seconds
         # An answer that misses the margin by rounding may lie as much below the optimum.
         bound[i] = min(exact.bound, found[i])
         if exact.objective < found[i]:
             optimum[i], best[i] = exact.objective, exact.x
-        status[i] = _verdict(float(found[i]), exact.objective, float(bound[i]))
+        status[i] = _verdict(float(found[i]), exact.objective, float(bound[i]), job.question.unit())
     excess = np.where(np.isfinite(found) & np.isfinite(bound), found, 0.0) - np.where(np.isfinite(bound), bound, 0.0)
     gap = np.where(np.isfinite(found), np.maximum(excess, 0.0) / np.maximum(bound, 1e-9), np.inf)
     gap = np.where((status == "optimal") | (status == "already"), np.minimum(gap, 0.0), gap)
     return Certificate(status, found, optimum, bound, gap, best.reshape(rows.shape), seconds)
 
 
-def _verdict(found: float, best: float, bound: float) -> str:
-    close = 1e-4 * abs(found) + 1e-5 if np.isfinite(found) else 0.0
+def _verdict(found: float, best: float, bound: float, unit: float) -> str:
+    close = 1e-4 * abs(found) + 1e-5 * unit if np.isfinite(found) else 0.0
     if not np.isfinite(found):
         return "infeasible" if bound == np.inf else "gap" if np.isfinite(best) else "unknown"
     if found - bound <= close:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from invjax.counterfactuals.milp.program import Program
+from invjax.counterfactuals.milp.program import TOLERANCE, Program
 from invjax.types import ArrayLike
 
 OBJECTIVES = ("l1", "l0", "linf", "mad_l1")
@@ -53,14 +53,28 @@ class Domain(NamedTuple):
 
     def value(self, point: np.ndarray, objective: str, mad: np.ndarray | None = None) -> float:
         """What ``point`` costs by (1)."""
+        return float(self.values(point, objective, mad))
+
+    def values(self, points: np.ndarray, objective: str, mad: np.ndarray | None = None) -> np.ndarray:
+        """[N] (or [], for one) what points [N, D] cost by (1)."""
         weights, category = self.weights(mad if objective == "mad_l1" else None), self.category[self.feature]
-        far = point != self.x if objective == "l0" else np.abs(point - self.x)
-        paid = np.where(category, self.move * point, weights[self.feature] * far)
-        return float(paid.max() if objective == "linf" else paid.sum())
+        far = points != self.x if objective == "l0" else np.abs(points - self.x)
+        paid = np.where(category, self.move * points, weights[self.feature] * far)
+        return paid.max(-1) if objective == "linf" else paid.sum(-1)
+
+    def reach(self) -> np.ndarray:
+        """[D] how far each column can move."""
+        return np.maximum(np.maximum(self.upper - self.x, self.x - self.lower), 0.0)
+
+    def dearest(self, objective: str, mad: np.ndarray | None = None) -> float:
+        """What the change of one feature costs at the most: the unit of an objective's tolerances, where below 1."""
+        weights = self.weights(mad if objective == "mad_l1" else None)[self.feature]
+        paid = weights * ((self.reach() > 0) if objective == "l0" else self.reach())
+        return float(np.where(self.category[self.feature], self.move, paid).max(initial=0.0))
 
     def allows(self, point: np.ndarray, tolerance: float = 1e-6, max_changes: int | None = None) -> bool:
-        """Whether ``point`` is in the domain, each rule with ``tolerance`` relative to 1 + its numbers' size."""
-        room = tolerance * (1 + np.abs(self.x))
+        """Whether ``point`` is in the domain, each rule with ``tolerance`` relative to its numbers' size (or range)."""
+        room = tolerance * np.minimum(1 + np.abs(self.x), self.upper - self.lower + np.abs(self.x))
         inside = np.all(point >= self.lower - room) and np.all(point <= self.upper + room)
         grid = self.step > 0
         turns = (point - self.x)[grid] / self.step[grid]
@@ -83,7 +97,8 @@ class Domain(NamedTuple):
         answer = np.where(self.step > 0, self.x + turns * self.step, point)
         answer = np.where(self.category[self.feature], np.round(point), answer)
         answer = np.clip(answer, self.lower, self.upper)
-        return np.where(np.abs(answer - self.x) <= 1e-9 * (1 + np.abs(self.x)), self.x, answer)
+        stays = 1e-9 * np.minimum(1 + np.abs(self.x), self.upper - self.lower + 1e-6 * np.abs(self.x))
+        return np.where(np.abs(answer - self.x) <= stays, self.x, answer)
 
 
 def box_domain(x: ArrayLike, lower: ArrayLike = 0.0, upper: ArrayLike = 1.0, mask: ArrayLike | None = None) -> Domain:
@@ -191,15 +206,16 @@ def _distances(
     one_hot = domain.category[domain.feature]
     numbers, levels = np.flatnonzero(~one_hot), np.flatnonzero(one_hot & (domain.move > 0))
     weight, start = weights[domain.feature[numbers]], domain.x[numbers]
+    reach = domain.reach()[numbers]
+    dearest = max((weight * reach).max(initial=0.0), domain.move[levels].max(initial=0.0))
     if objective == "linf":
-        largest = program.variables(0.0, np.inf)
+        largest = program.variables(0.0, dearest * (1 + TOLERANCE))
         ones = np.repeat(largest, len(numbers))
         program.rows([(ones, 1.0), (x[numbers], -weight)], lower=-weight * start)
         program.rows([(ones, 1.0), (x[numbers], weight)], lower=weight * start)
         program.rows([(np.repeat(largest, len(levels)), 1.0), (x[levels], -domain.move[levels])], lower=0.0)
         return {int(largest[0]): 1.0}
-    reach = np.maximum(np.maximum(domain.upper[numbers] - start, start - domain.lower[numbers]), 0.0)
-    far = program.variables(np.zeros(len(numbers)), reach + 1e-6)
+    far = program.variables(np.zeros(len(numbers)), reach * (1 + TOLERANCE))
     program.rows([(far, 1.0), (x[numbers], -1.0)], lower=-start)
     program.rows([(far, 1.0), (x[numbers], 1.0)], lower=start)
     paid = dict(zip(far.tolist(), weight.tolist(), strict=True))

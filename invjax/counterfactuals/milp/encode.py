@@ -54,7 +54,7 @@ def encode(
         entering, binary = hidden(program, entering, layer, box)
         active.append(binary)
     weight, bias = layers[-1]
-    logits = program.variables(boxes[-1].lower - TOLERANCE, boxes[-1].upper + TOLERANCE)
+    logits = program.variables(*_loose(boxes[-1]))
     program.rows([(logits, 1.0), (entering, -weight.T)], bias, bias)
     return Encoded(logits, active, ask_margin(program, logits, boxes[-1], label, target, kappa))
 
@@ -68,25 +68,26 @@ def ask_margin(program: Program, logits: np.ndarray, box: Box, label: int, targe
     others = logits[keep]
     chosen = program.variables(np.zeros(len(others)), 1.0, whole=True)
     program.total(chosen, 1.0, 1.0, 1.0)
-    least = box.lower[keep] - box.upper[label] - TOLERANCE  # what the difference is at the least
+    low, high = _loose(box)
+    least = low[keep] - high[label]  # what the difference is at the least
     slack = np.maximum(kappa - least, 0.0)
     terms = [(others, 1.0), (np.repeat(logits[label], len(others)), -1.0), (chosen, -slack)]
     return program.rows(terms, lower=kappa - slack)
 
 
 def tightened(
-    layers: Layers, domain: Domain, method: str = "lp", seconds: float | None = None, **placed: object
+    layers: Layers, domain: Domain, method: str = "lp", until: float = np.inf, exact: float = np.inf, **placed: object
 ) -> list[Box]:
     """Bounds of every layer's z over the domain: intervals, then a program per neuron of either sign.
 
-    method: "ibp" intervals alone; "lp" the triangle relaxation; "milp" the layers before exactly, for `seconds` in all
-    (what is left is relaxed). placed: of :func:`invjax.counterfactuals.milp.domain.place`: an objective with a limit
-    (`most`), which cuts off all that is worse than an answer already known.
+    method: "ibp" intervals alone; "lp" the triangle relaxation; "milp" the layers before exactly. until, exact: the
+    times of ``time.monotonic`` after which intervals stay as they are, and after which programs are relaxed. placed: of
+    :func:`invjax.counterfactuals.milp.domain.place`: an objective with a limit (`most`), which cuts off all that is
+    worse than an answer already known.
     """
     boxes = interval(layers, domain.lower, domain.upper)
     if method == "ibp" or len(layers) == 1:
         return boxes
-    until = None if seconds is None else time.monotonic() + seconds
     program = Program()
     entering = place(program, domain, **placed)  # type: ignore[arg-type]
     # The first layer's intervals are exact over a box; other rules of the domain make a program worth its time.
@@ -96,23 +97,28 @@ def tightened(
         refined = _refine(boxes[depth], interval(layers[depth:], *_range(program, entering))[0])
         if depth or not plain:
             unsure = np.flatnonzero((refined.lower < 0) & (refined.upper > 0)) if not last else np.arange(len(bias))
+            # Looser by the solver's own tolerance, of the numbers that it adds up: a bound must hold.
+            room = TOLERANCE * (np.maximum(*np.abs(_range(program, entering))) @ np.abs(weight) + np.abs(bias))
             for neuron in unsure:
                 for side, sign in ((refined.lower, 1.0), (refined.upper, -1.0)):
                     cost = dict(zip(entering.tolist(), (sign * weight[:, neuron]).tolist(), strict=True))
-                    left = None if until is None else until - time.monotonic()
-                    whole = method == "milp" and depth > 0 and (left is None or left > 0)
-                    found = program.solve(cost=cost, relaxed=not whole, seconds=left if whole else None)
+                    whole = method == "milp" and depth > 0 and time.monotonic() < exact
+                    found = program.solve(cost=cost, relaxed=not whole, until=min(exact, until) if whole else until)
                     if found.status == "infeasible":
                         continue  # the whole program will say so
                     if np.isfinite(found.bound):
-                        reached = sign * found.bound + bias[neuron]
-                        # Looser by the solver's own tolerance: a bound must hold.
-                        limit = reached - sign * (TOLERANCE * (1 + abs(reached)))
+                        limit = sign * found.bound + bias[neuron] - sign * room[neuron]
                         side[neuron] = max(side[neuron], limit) if sign > 0 else min(side[neuron], limit)
         boxes[depth] = refined
         if not last:
             entering, _ = hidden(program, entering, (weight, bias), refined)
     return boxes
+
+
+def _loose(box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The sides of a box, looser by the solver's tolerance."""
+    room = TOLERANCE * np.maximum(np.abs(box.lower), np.abs(box.upper))
+    return box.lower - room, box.upper + room
 
 
 def _range(program: Program, variables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,6 +144,6 @@ def inside_piece(
         program.rows([(x, (sign * matrix).T)], lower=-sign * shift)
     matrix, shift = affine[-1]
     box = interval([(matrix, shift)], domain.lower, domain.upper)[0]
-    logits = program.variables(box.lower - TOLERANCE, box.upper + TOLERANCE)
+    logits = program.variables(*_loose(box))
     program.rows([(logits, 1.0), (x, -matrix.T)], shift, shift)
     return ask_margin(program, logits, box, label, target, kappa)

@@ -13,6 +13,7 @@ import numpy as np
 from invjax.counterfactuals.milp.domain import place, within
 from invjax.counterfactuals.milp.encode import encode, tightened
 from invjax.counterfactuals.milp.lof import LofRows
+from invjax.counterfactuals.milp.points import cheaper
 from invjax.counterfactuals.milp.polytopes import first_answer
 from invjax.counterfactuals.milp.program import TOLERANCE, Program
 from invjax.counterfactuals.milp.question import Exact, Question, Written, search
@@ -36,10 +37,7 @@ def solve(
     row = question.domain.x
     if question.valid(row):
         return Exact(row.copy(), question.value(row), 0.0, "optimal", time.monotonic() - begun)
-    best, value = None, np.inf
-    for point in (start, first_answer(question, min(until, begun + 0.1 * time_limit))):
-        if point is not None and question.valid(point) and question.value(point) < value:
-            best, value = point, question.value(point)
+    best, value = question.cheapest(start, first_answer(question, begun + 0.1 * time_limit))
 
     counting = question.objective == "l0" and question.domain.counting
     # Fewer changes are at least one fewer; of real costs also the known answer itself is left in.
@@ -48,7 +46,8 @@ def solve(
     if most >= 1 or not counting:
         options = {"objective": question.objective, "mad": question.mad, "max_changes": question.max_changes}
         small = within(question.domain, question.objective, most, question.mad)
-        boxes = tightened(question.layers, small, tighten, 0.2 * time_limit, **options, most=most)
+        soon, later = begun + 0.2 * time_limit, begun + 0.5 * time_limit
+        boxes = tightened(question.layers, small, tighten, later, soon, **options, most=most)
 
         def write(kappa: float, most: float, among: set[int]) -> Written:
             program = Program()
@@ -58,14 +57,20 @@ def solve(
             return Written(program, x, net.margin, lof)
 
         point, bound = search(question, write, most, until, mip_gap)
-        if point is not None and question.value(point) < value:
-            best, value = point, question.value(point)
+        best, value = question.cheapest(best, point)
         if counting and np.isfinite(bound):
             bound = np.ceil(bound - 1e-4)
         # Nothing is cheaper than what the program was asked for: so the known answer bounds it, as does 0.
         bound = max(min(bound, value), 0.0)
+    # The solver's word is not taken for it: a point of the network that is cheaper than its bound refutes it.
+    close = 10 * TOLERANCE * question.unit()
+    refuting = cheaper(question, bound - close, best)
+    if refuting is not None:
+        best, value = question.cheapest(best, refuting)
+        bound = 0.0
     seconds = time.monotonic() - begun
     if best is None:
-        return Exact(row.copy(), np.inf, float(bound), "infeasible" if bound == np.inf else "time_limit", seconds)
-    optimal = value - bound <= mip_gap * abs(value) + 10 * TOLERANCE
+        late = "time_limit" if time.monotonic() >= until else "unproven"
+        return Exact(row.copy(), np.inf, float(bound), "infeasible" if bound == np.inf else late, seconds)
+    optimal = value - bound <= mip_gap * abs(value) + close
     return Exact(best, float(value), float(bound), "optimal" if optimal else "feasible", seconds)

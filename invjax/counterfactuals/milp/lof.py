@@ -96,6 +96,7 @@ class LofRows:
         self.low, self.high, self.whole = low[x], high[x], np.concatenate(program.whole)[x]
         self.chosen = program.variables(np.zeros(len(model.points)), self._possible(), whole=True)
         program.total(self.chosen, 1.0, model.neighbours, model.neighbours)
+        self.apart = APART * min(1.0, float(self._size(np.ptp(model.points, axis=0))))  # in small units
         threshold = model.threshold - APART
         if model.neighbours == 1:
             self._nearest(threshold, among)
@@ -170,8 +171,8 @@ class LofRows:
         for m in sorted(among):
             least = self._below(model.points[m])
             ones = np.ones((1, least.size))
-            terms = [(far, np.ones((1, far.size))), (least, -ones), (self.chosen[[m]], np.array([[-APART]]))]
-            program.rows(terms, upper=-APART)
+            terms = [(far, np.ones((1, far.size))), (least, -ones), (self.chosen[[m]], np.array([[-self.apart]]))]
+            program.rows(terms, upper=-self.apart)
 
     def _neighbours(self, threshold: float, among: set[int]) -> None:
         """(1) for k > 1: S = Σ reach over the chosen, w_n = z_n S, and Σ lrd_n w_n <= k² θ."""
@@ -194,12 +195,12 @@ class LofRows:
         program.total(product, model.lrd, upper=model.neighbours**2 * threshold)
         for m in sorted(among):
             least = self._below(model.points[m])
-            room = float(most.max()) + APART
+            room = float(most.max()) + self.apart
             terms = [(least, np.ones((1, least.size))), (cut, np.array([[-1.0]])), (chosen[[m]], np.array([[room]]))]
-            program.rows(terms, lower=APART)
+            program.rows(terms, lower=self.apart)
 
     def violated(self, values: np.ndarray, point: np.ndarray) -> set[int]:
         """Points nearer to ``point`` than a chosen one, which the program did not know: what (3) lacks."""
         distance = self.model.distances(point)
         chosen = values[self.chosen] > 0.5
-        return set(np.flatnonzero((distance < distance[chosen].max() + APART) & ~chosen).tolist())
+        return set(np.flatnonzero((distance < distance[chosen].max() + self.apart) & ~chosen).tolist())

@@ -17,12 +17,12 @@ import numpy as np
 from invjax.counterfactuals.milp.domain import place, within
 from invjax.counterfactuals.milp.encode import inside_piece
 from invjax.counterfactuals.milp.lof import LofRows
-from invjax.counterfactuals.milp.network import margin, pre_activations
+from invjax.counterfactuals.milp.network import pre_activations
+from invjax.counterfactuals.milp.points import near_misses
 from invjax.counterfactuals.milp.program import TOLERANCE, Program
 from invjax.counterfactuals.milp.question import Exact, Question, Written, search
 
-SAMPLES = 512  # points drawn by `first_answer`
-PIECES = 6  # polytopes it tries
+PIECES = 6  # polytopes that `first_answer` tries
 
 
 def patterns(question: Question, points: np.ndarray) -> list[list[np.ndarray]]:
@@ -74,52 +74,16 @@ def search_polytopes(
 
 
 def first_answer(question: Question, until: float) -> np.ndarray | None:
-    """Some good answer, quickly: random points of the box (or plausible ones), pulled to the row, then their polytopes.
+    """Some good answer, quickly: drawn points that have the wanted class, pulled to the row, then their polytopes.
 
-    Points that have the wanted class are moved along the segment to the row up to the decision boundary, and the
-    pieces of the nearest ones are solved exactly. The same question always makes the same draws.
+    The pieces of the nearest ones are solved exactly. The same question always makes the same draws.
     """
-    domain, random = question.domain, np.random.default_rng(0)
-    points = domain.lower + random.random((SAMPLES, domain.x.size)) * (domain.upper - domain.lower)
-    if domain.x.size > 2:  # few changes at a time too
-        stays = random.random(points.shape) > random.random((SAMPLES, 1))
-        points = np.where(stays & ~domain.category[domain.feature], domain.x, points)
-    if question.lof is not None:
-        points = np.concatenate([question.lof.points, points])
-    points = _one_hot(question, np.clip(points, domain.lower, domain.upper), random)
-
-    def wins(points: np.ndarray) -> np.ndarray:
-        return margin(question.layers, points, question.label, question.target) >= question.kappa
-
-    points = points[wins(points)]
-    if not len(points):
-        return None
-    low, high = np.zeros(len(points)), np.ones(len(points))
-    numbers = ~domain.category[domain.feature]
-    for _ in range(20 if question.lof is None else 0):
-        middle = (low + high) / 2
-        there = np.where(numbers, domain.x + middle[:, None] * (points - domain.x), points)
-        inside = wins(there)
-        low, high = np.where(inside, low, middle), np.where(inside, middle, high)
-    points = np.where(numbers, domain.x + high[:, None] * (points - domain.x), points)
-    cost = np.array([domain.value(point, question.objective, question.mad) for point in points])
-    best, value = None, np.inf
-    for pattern in patterns(question, points[np.argsort(cost, kind="stable")[: 4 * PIECES]])[:PIECES]:
+    points = near_misses(question)
+    best, value = question.cheapest(*[question.finish(point) for point in points[:PIECES]])
+    for pattern in patterns(question, points[: 4 * PIECES])[:PIECES]:
         if time.monotonic() > until:
             break
         point = in_piece(question, pattern, value, until)
         if point is not None and question.value(point) < value - TOLERANCE:
             best, value = point, question.value(point)
     return best
-
-
-def _one_hot(question: Question, points: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Random levels for the categories, of those that are allowed."""
-    domain, points = question.domain, points.copy()
-    for f in np.flatnonzero(domain.category):
-        columns = np.flatnonzero(domain.feature == f)
-        allowed = columns[domain.upper[columns] > 0.5]
-        points[:, columns] = 0.0
-        if allowed.size:
-            points[np.arange(len(points)), random.choice(allowed, len(points))] = 1.0
-    return points

@@ -19,8 +19,11 @@ import numpy as np
 from invjax.core.errors import BadArgument, check_choice
 from invjax.counterfactuals.milp.domain import OBJECTIVES, Domain
 from invjax.counterfactuals.milp.lof import LofModel, LofRows
-from invjax.counterfactuals.milp.network import Layers, margin
+from invjax.counterfactuals.milp.network import Layers, margin, rounding
 from invjax.counterfactuals.milp.program import TOLERANCE, Program, Solution
+
+RAISES = 10  # times that the margin is raised a little where an answer depends on the solver's tolerance
+SPARE = 0.5  # seconds after the time limit in which a solution may still become an answer
 
 
 class Exact(NamedTuple):
@@ -31,6 +34,7 @@ class Exact(NamedTuple):
     bound: float  # nothing valid costs less (infinity: nothing valid exists), up to the solver's 1e-6
     # "optimal"; "feasible": found, but not proven best; "infeasible": proven; "time_limit": nothing was found in time;
     # "none": no live polytope has an answer.
+    # "unproven": there was time, and the solver neither found anything nor proved that there is nothing.
     status: str
     seconds: float
 
@@ -79,12 +83,31 @@ class Question(NamedTuple):
         """The cost of a point."""
         return self.domain.value(point, self.objective, self.mad)
 
+    def unit(self) -> float:
+        """The unit of absolute tolerances of the cost: 1, or what one feature can cost at the most if that is less."""
+        return min(1.0, self.domain.dearest(self.objective, self.mad))
+
+    def missing(self, point: np.ndarray, tolerance: float = 0.0) -> float:
+        """By how much the margin at a point is too small; at most 0 where it is enough.
+
+        Of κ it may miss ``tolerance``, but the wanted class must win: a tie is none. Without a tolerance it must win
+        also where the network is evaluated in ``dtype``.
+        """
+        least = np.finfo(np.float64).tiny if tolerance else rounding(self.layers, point, self.dtype)
+        return max(self.kappa - tolerance, least) - float(margin(self.layers, point, self.label, self.target))
+
     def valid(self, point: np.ndarray, tolerance: float = 0.0) -> bool:
         """Whether the point answers (1): the margin and θ within ``tolerance``, the domain within its rounding."""
         if not self.domain.allows(point, max(tolerance, TOLERANCE), self.max_changes):
             return False
-        wins = float(margin(self.layers, point, self.label, self.target)) >= self.kappa - tolerance
+        wins = self.missing(point, tolerance) <= 0
         return wins and (self.lof is None or self.lof.factor(point) <= self.lof.threshold * (1 + tolerance))
+
+    def cheapest(self, *points: np.ndarray | None) -> tuple[np.ndarray | None, float]:
+        """Of some points (None: none) the valid one that costs least, and its cost; infinity where there is none."""
+        costs = [(self.value(point), i) for i, point in enumerate(points) if point is not None and self.valid(point)]
+        cost, i = min(costs, default=(np.inf, None))
+        return (None if i is None else points[i]), cost
 
     def finish(self, point: np.ndarray) -> np.ndarray:
         """The point as the caller will have it: cleaned, and rounded to ``dtype`` inside of the box."""
@@ -104,22 +127,23 @@ class Written(NamedTuple):
     lof: LofRows | None
 
 
-def polished(question: Question, written: Written, solution: Solution) -> np.ndarray | None:
+def polished(question: Question, written: Written, solution: Solution, until: float = np.inf) -> np.ndarray | None:
     """The solver's point as an answer that is valid in float64, or None.
 
     All whole variables are fixed, so what is left is linear: no neuron can be half on, no feature change by 1e-7.
+    It may end ``SPARE`` seconds after ``until``: what was found at the last moment is not given up.
     """
+    last = max(until, time.monotonic() + SPARE)
     program, rows = written.program, written.margin
     bases = np.concatenate(program.row_lower)[rows]
     extra = 0.0
     for _ in range(6):
-        again = program.solve(
-            fixed=solution.values, raised={int(r): b + extra for r, b in zip(rows, bases, strict=True)}
-        )
+        raised = {int(r): b + extra for r, b in zip(rows, bases, strict=True)}
+        again = program.solve(fixed=solution.values, raised=raised, until=last)
         if again.values is None:
             return None
         point = question.finish(again.values[written.x])
-        missing = question.kappa - float(margin(question.layers, point, question.label, question.target))
+        missing = question.missing(point)
         if missing <= 0:
             return point if question.valid(point) else None
         extra += 2 * missing + 1e-9
@@ -134,18 +158,15 @@ def search(
     write(kappa, most, among) -> the program with the margin κ, the objective at most `most`, and the LOF comparisons
     `among` -> (answer or None, lower bound: infinity where the program has no answer).
     """
-    kappa, among, bound = question.kappa, set[int](), -np.inf
+    kappa, among, bound, raises = question.kappa, set[int](), -np.inf, 0
     while True:
         written = write(kappa, most, among)
-        left = until - time.monotonic()
-        if left <= 0:
-            return None, bound
-        solution = written.program.solve(seconds=left, gap=gap)
+        solution = written.program.solve(until=until, gap=gap)
         if kappa == question.kappa:  # such a program is a relaxation, so its bound holds
             bound = max(bound, solution.bound)
         if solution.values is None:
             return None, bound
-        point = polished(question, written, solution)
+        point = polished(question, written, solution, until)
         if point is not None:
             return point, bound
         lacking: set[int] = set()
@@ -153,7 +174,8 @@ def search(
             lacking = written.lof.violated(solution.values, solution.values[written.x]) - among
         if lacking:
             among |= lacking
-        elif kappa > question.kappa + 1e-4:
+        elif raises == RAISES:
             return None, bound
-        else:  # the answer depended on the solver's tolerance: ask for a little more
-            kappa += 1e-5
+        else:  # the answer depended on the solver's tolerance, or on rounding: ask for a little more
+            raises += 1
+            kappa += max(1e-5, rounding(question.layers, solution.values[written.x], question.dtype))

@@ -92,11 +92,14 @@ def exact_counterfactual(
         * lof: a fitted :class:`LofModel` (:func:`lof_model`), whose θ x' must keep; None.
         * method: "mip" (the default), exact; "polytopes", the best within the activation patterns of ``references``
           [M, D] (by default the points of ``lof``), which is quick and near the data but proves nothing.
-        * time_limit: seconds; 60. mip_gap: relative gap that counts as optimal; 1e-6.
+        * time_limit: seconds; 60. All programs share them: half goes to the bounds of the neurons at the most. The end
+          is late by the half second in which a solution becomes an answer, and by a step of the solver (of some
+          hundred neurons: another second). mip_gap: relative gap that counts as optimal; 1e-6.
         * tighten: "ibp", "lp" (the default) or "milp", how hard to work for the bounds of the neurons.
 
     Returns:
-      :class:`Exact`; all comparisons up to the solver's tolerance of 1e-6 (the answer itself is valid in float64).
+      :class:`Exact`; all comparisons up to the solver's tolerance of 1e-6 (the answer itself is valid in float64). A
+      tie is no answer, also with κ = 0. A bound is kept only if no drawn point of the network is valid below it.
 
     Raises:
       ValueError: naming the argument, what it must be and what it was.
@@ -133,8 +136,9 @@ def mip_counterfactuals(
       workers: processes that share the rows; 0 works in this one.
       options: the options there; time_limit is that of each row.
 
-    Status: FOUND; NOT_FOUND (the time ended, or no live polytope has an answer); INFEASIBLE (proven, or the row breaks
-    its own schema); ALREADY_TARGET; NONFINITE (a NaN in the row).
+    Status: FOUND (the wanted class wins in float64 and in x's dtype; a tie is no win, also with κ = 0); NOT_FOUND (the
+    time ended, a proof failed its check, or no live polytope has an answer); INFEASIBLE (proven, or the row breaks its
+    own schema); ALREADY_TARGET; NONFINITE (a NaN in the row).
     """
     rows = Rows.of(model, x, label, target, bounds, mask, space)
     good = np.array([rows.status(i) is None for i in range(rows.count)], bool)
@@ -194,7 +198,11 @@ def _domain(row: np.ndarray, bounds: Any, mask: Any, schema: Schema | None) -> D
         return schema.domain(row)
     try:
         lower, upper = bounds
+        if np.any(np.asarray(lower, np.float64) > np.asarray(upper, np.float64)):
+            raise BadArgument("bounds", "have lower <= upper everywhere", bounds)
         return box_domain(row, lower, upper, mask)
+    except BadArgument:
+        raise
     except (TypeError, ValueError) as error:
         raise BadArgument("bounds", f"be (lower, upper), scalars or [{row.size}]", bounds) from error
 
