@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ _COLUMNS = ("index", "label", "target", "status", "evaluations", "pixels", "clus
 def read_integers(path: str | Path, name: str, keys: tuple[str, ...]) -> np.ndarray:
     """Integers of a ``.npy``, of one of the ``keys`` of an ``.npz``, or of a text file. ValueError naming ``name``."""
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadArgument(name, "be an existing file", str(path))
     if path.suffix == ".npz":
         arrays = read_npz(path, name, keys)

@@ -6,6 +6,7 @@ command is given again. The engine writes and reads it: :mod:`invjax.engine.fold
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -119,7 +120,7 @@ def _configured(options: AttackOptions) -> Config:
 
 
 def _load(options: AttackOptions) -> LogitsFn:
-    if options.weights is not None and not Path(options.weights).is_file():
+    if options.weights is not None and not os.path.isfile(options.weights):
         raise BadArgument("weights", "be an existing file", str(options.weights))
     mean, std = (None if side is None else np.asarray(side, np.float32) for side in (options.mean, options.std))
     try:
@@ -171,7 +172,7 @@ def _labelled(
 def _pairs(options: AttackOptions, chosen: ChosenImages, count: int, classes: int) -> Pairs:
     if options.targets in ("all", "untargeted") or re.fullmatch(r"-?\d+(,-?\d+)*", options.targets):
         return campaign.make_pairs(chosen.labels, classes, options.targets)
-    if not Path(options.targets).is_file():
+    if not os.path.isfile(options.targets):
         raise BadArgument("targets", "be all, untargeted, offsets like 1,4,7 or a file", options.targets)
     wanted = campaign.read_integers(options.targets, "targets", ("targets", "target"))
     if len(wanted) != count:

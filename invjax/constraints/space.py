@@ -19,6 +19,8 @@ from invjax.constraints.notation import Notation
 from invjax.constraints.schema import Schema
 from invjax.constraints.table import Table, columns, infer_features, numbers
 from invjax.core.errors import BadArgument, Words
+from invjax.core.files import write_atomic
+from invjax.core.unpack import Unreadable, one_line, read_json
 from invjax.types import Result
 
 
@@ -106,7 +108,10 @@ class FeatureSpace(Schema):
         return frame
 
     def to_json(self, path: str | os.PathLike[str], notes: Iterable[str] = ()) -> None:
-        """Write the schema as JSON. notes: sentences for whoever edits the file; reading leaves them out."""
+        """Write the schema as JSON. notes: sentences for whoever edits the file; reading leaves them out.
+
+        Raises BadArgument about a schema that would not be read back as it is, before anything is written; OSError.
+        """
         features = []
         for feature, center, scale in zip(self.features, self.center.tolist(), self.scale.tolist(), strict=True):
             entry = {field.name: getattr(feature, field.name) for field in dataclasses.fields(feature)}
@@ -120,8 +125,16 @@ class FeatureSpace(Schema):
         content: dict[str, Any] = {"invjax_feature_space": 2, "features": features, "relations": relations}
         if said := list(notes):
             content = {"notes": said, **content}
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
+        try:
+            text = json.dumps(content, indent=1, allow_nan=False, default=_plain)
+            same = self._of(json.loads(text)) == self
+        except (TypeError, ValueError) as error:
+            raise BadArgument("space", "hold what JSON can hold", hint=one_line(error)) from error
+        if not same:
+            raise BadArgument(
+                "space", "be read back as it is", hint="its levels are neither text, numbers nor truth values"
+            )
+        write_atomic(path, text.encode())
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> FeatureSpace:
@@ -130,18 +143,24 @@ class FeatureSpace(Schema):
         A feature brings its own center and scale, so that one can be deleted or moved by hand. The first form of the
         file had two lists beside the features instead, and is still read.
         """
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        wanted = "be a feature space as to_json writes it"
         try:
-            content = json.loads(text)
-            entries = [dict(entry) for entry in content["features"]]
-            units = [_units(entries, side, content.get(side)) for side in ("center", "scale")]
-            features = [_feature(entry) for entry in entries]
-            relations = [Relation(**entry) for entry in content.get("relations", ())]
-            return cls(features, relations, *units)
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-            wanted = "be a feature space as to_json writes it"
-            raise BadArgument("path", wanted, os.fspath(path), hint=repr(error)) from None
+            return cls._of(read_json(path))
+        except Unreadable as error:
+            raise BadArgument("path", wanted, os.fspath(path), hint=str(error)) from None
+        except BadArgument:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BadArgument("path", wanted, os.fspath(path), hint=repr(error)[:200]) from None
+
+    @classmethod
+    def _of(cls, content: Any) -> FeatureSpace:
+        """The schema that a JSON file holds."""
+        entries = [dict(entry) for entry in content["features"]]
+        units = [_units(entries, side, content.get(side)) for side in ("center", "scale")]
+        features = [_feature(entry) for entry in entries]
+        relations = [Relation(**entry) for entry in content.get("relations", ())]
+        return cls(features, relations, *units)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FeatureSpace):
@@ -153,6 +172,13 @@ class FeatureSpace(Schema):
 
     def __repr__(self) -> str:
         return f"FeatureSpace({len(self.features)} features, {len(self.relations)} relations, {self.width} columns)"
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy, which JSON does not know, as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is none of its types")
 
 
 def _finite(value: float) -> float | None:

@@ -31,7 +31,8 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 def check_folder(path: str | os.PathLike[str], name: str = "out") -> Path:
     """``path`` as a folder that exists or can be made; nothing is made. Raises BadArgument about ``name``."""
     folder = Path(path)
-    nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    with writing(path, name):  # a name that is too long
+        nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         why = "is not a folder" if not nearest.is_dir() else "cannot be written"
         raise BadArgument(name, "be a folder that can be written", str(path), hint=f"{str(nearest)!r} {why}")

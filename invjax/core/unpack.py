@@ -10,6 +10,7 @@ here. They raise :class:`Unreadable`, whose text is one line.
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import os
 import struct
@@ -137,6 +138,12 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
         _check_header(file, os.path.getsize(path), Path(path).name)
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file in UTF-8, however deep it is nested and however long its numbers are."""
+    with unpacking():
+        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
 
 
 def _check_header(file: Any, size: int, name: str) -> None:

@@ -12,11 +12,11 @@ def data_folder() -> Path:
     It need not exist. A relative path that is not found from the working folder is looked for in it.
     """
     if chosen := os.environ.get("INVJAX_DATA"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "invjax"
+        return Path(os.path.expanduser(chosen))
+    return Path(os.path.expanduser(os.environ.get("XDG_DATA_HOME") or "~/.local/share")) / "invjax"
 
 
 def find(path: str | os.PathLike[str], below: str = "") -> Path:
     """``path``, or a relative one that is not there as a path of the data folder (of its folder ``below``)."""
-    path = Path(path).expanduser()
-    return path if path.exists() or path.is_absolute() else data_folder() / below / path
+    path = Path(os.path.expanduser(path))
+    return path if os.path.exists(path) or path.is_absolute() else data_folder() / below / path

@@ -26,15 +26,25 @@ INPUT = "input."  # entries that describe the input rather than a weight
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an npz, whole or not at all."""
+    """Write an npz, whole or not at all, which :func:`load_arrays` reads. bfloat16 and float8 become float32."""
     path, content = Path(path), io.BytesIO()
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise BadArgument("path", "lie in an existing folder", hint=f"there is no {path.parent}")
-    np.savez_compressed(content, **dict(arrays))  # type: ignore[arg-type]
+    np.savez_compressed(content, **{name: _storable(name, array) for name, array in arrays.items()})
     try:
         write_atomic(path, content.getvalue())
     except OSError as error:
         raise BadArgument("path", "be writable", hint=f"{path}: {error}") from error
+
+
+def _storable(name: str, array: np.ndarray) -> Any:
+    """The array in a type that an npz gives back: bfloat16 and float8, whose names are lost in it, as float32."""
+    array = np.asarray(array)
+    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(np.float32)
+    if array.dtype.kind in "OV":
+        raise BadArgument("arrays", "hold numbers or text", hint=f"{name} is of the type {array.dtype}")
+    return array
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -44,7 +54,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       ValueError: the file is missing, truncated, corrupt, no npz, or holds pickled objects.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadArgument("path", "be an existing .npz file", hint=f"there is no file {path}")
     try:
         return read_npz(path)
@@ -93,6 +103,8 @@ def with_weights(module: Module, arrays: Mapping[str, np.ndarray]) -> Module:
         raise BadArgument("weights", f"be those of {type(module).__name__}", hint=hint)
     if shapes := [f"{n}: {given[n].shape} for {wanted[n].shape}" for n in wanted if given[n].shape != wanted[n].shape]:
         raise BadArgument("weights", f"have the shapes of {type(module).__name__}", hint=f"wrong: {', '.join(shapes)}")
+    if kinds := [f"{n}: {given[n].dtype}" for n in wanted if not _is_real(given[n].dtype)]:
+        raise BadArgument("weights", "be real numbers", hint=f"these are not: {', '.join(kinds)}")
     graph, random, state = nnx.split(module, nnx.RngState, ...)
     nested: dict[str, Any] = {}
     for name, old in wanted.items():
@@ -103,6 +115,10 @@ def with_weights(module: Module, arrays: Mapping[str, np.ndarray]) -> Module:
         node[last] = jnp.asarray(np.asarray(given[name], old.dtype))
     nnx.replace_by_pure_dict(state, nested)
     return nnx.merge(graph, jax.tree.map(_concrete, random), state)
+
+
+def _is_real(dtype: Any) -> bool:
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
 def _concrete(leaf: Any) -> Any:

@@ -60,8 +60,11 @@ def _own(name: str, build: Callable[[Mapping[str, np.ndarray]], tuple[object, in
         try:
             abstract, classes = build(arrays)
             net = with_weights(abstract, arrays)
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            if not isinstance(error, KeyError | BadArgument):  # a number where a matrix belongs
+                shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+                reason = f"its arrays have other shapes: {shapes[:150]}"
             wanted = f"be a file of a {name!r} model, written by invjax.models.train"
             raise BadArgument("weights", wanted, hint=f"{weights}: {reason}") from error
         return Loaded(net, classes, arrays.get("input.mean"), arrays.get("input.std"))

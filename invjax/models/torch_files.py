@@ -39,7 +39,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       ImportError: safetensors is not installed.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadArgument("path", "be an existing weights file", hint=f"there is no file {path}")
     readers = {".safetensors": _safetensors, ".pth": _torch, ".pt": _torch, ".th": _torch, ".npz": load_arrays}
     if path.suffix not in readers:
@@ -55,8 +55,11 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
         raise ImportError("reading .safetensors needs safetensors: pip install 'invjax[weights]'") from None
     try:
         return load_file(path)
-    except (SafetensorError, OSError, KeyError) as error:
-        hint = f"{path} is truncated or corrupt: {error}"
+    except (AttributeError, KeyError) as error:  # float8, float4: NumPy has no such type
+        hint = f"{path} has others ({one_line(error)}): save them as float32 or bfloat16"
+        raise BadArgument("path", "hold numbers of types that NumPy knows", hint=hint) from error
+    except (SafetensorError, OSError) as error:
+        hint = f"{path} is truncated or corrupt: {one_line(error)}"
         raise BadArgument("path", "be a complete .safetensors file", hint=hint) from error
 
 

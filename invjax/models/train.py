@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import platform
 import sys
 import time
@@ -26,6 +27,7 @@ import optax
 from flax import nnx
 
 from invjax.core.errors import BadArgument, Words, check_seed, check_whole, of_shape
+from invjax.core.files import write_atomic
 from invjax.core.rows import map_rows
 from invjax.models.cnn import SmallCNN
 from invjax.models.mlp import MLP
@@ -172,7 +174,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         check_whole(name, getattr(options, name))
     check_seed("seed", options.seed, 32)
     out = Path(options.out)
-    if out.suffix != ".npz" or not out.parent.is_dir():
+    if out.suffix != ".npz" or not os.path.isdir(out.parent):
         raise BadArgument("out", "be an .npz in an existing folder", str(out))
     data = read_images(options.images)
     if options.test:
@@ -214,7 +216,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "weights_sha256": _sha256(out),
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "optax": optax.__version__},
     }
-    out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    write_atomic(out.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
     return record
 
 

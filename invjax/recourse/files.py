@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def read_people(path: str | Path, data: TabularData, delimiter: str | None = Non
     Raises ValueError: the file cannot be read, or lacks a feature's column.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadArgument("people", "be an existing CSV file", str(path))
     try:
         cells = read_cells(path, delimiter)

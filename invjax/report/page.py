@@ -76,7 +76,7 @@ def write_report(
     """
     page = render(sections, title=title, subtitle=subtitle, footer=footer)
     target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(target):
         raise BadArgument("path", "name a file", hint=f"{str(target)!r} is a folder")
     with writing(target, "path", "file"):
         target.parent.mkdir(parents=True, exist_ok=True)

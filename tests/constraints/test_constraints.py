@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,17 @@ def test_json_round_trip(tmp_path: Path) -> None:
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(ValueError, match=r"bad\.json"):
             FeatureSpace.from_json(tmp_path / "bad.json")
+
+
+def test_a_schema_that_json_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    transitions = {("x", "y"): np.float32(2)}
+    features = [Feature("a", "category", levels=("x", "y"), transitions=transitions), Feature("b", upper=np.float64(3))]
+    FeatureSpace(features).to_json(tmp_path / "numpy.json")
+    assert FeatureSpace.from_json(tmp_path / "numpy.json") == FeatureSpace(features)
+    for levels in ((date(2020, 1, 2), "x"), ((1, 2), (3, 4))):
+        with pytest.raises(ValueError, match=r"space must (hold what JSON can hold|be read back as it is)"):
+            FeatureSpace([Feature("a", "category", levels=levels)]).to_json(tmp_path / "bad.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["numpy.json"]
 
 
 def test_infer() -> None:

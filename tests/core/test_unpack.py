@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 
 from invjax.campaign.results import read_integers
+from invjax.constraints import FeatureSpace
+from invjax.core.errors import BadArgument
+from invjax.core.files import check_folder
 from invjax.core.unpack import Budget, Unreadable, read_idx, read_member, read_npy, read_npz
-from invjax.data import load_images
-from invjax.models.params_file import load_arrays
+from invjax.data import load_csv, load_images, load_tabular
+from invjax.data.grouped.waterbirds import waterbirds
+from invjax.data.images.fashion_mnist import fashion_mnist
+from invjax.models import load, load_state_dict
+from invjax.models.params_file import load_arrays, save_arrays
+from invjax.report import write_report
 
 pytestmark = pytest.mark.fast
 HUGE = (10**7, 2**12, 2**11)  # float32: 300 TiB
@@ -118,3 +125,55 @@ def test_members_that_are_no_arrays(tmp_path):
         load_arrays(path)
     with pytest.raises(ValueError, match="File name too long"):
         read_npz(tmp_path / ("n" * 300 + ".npz"))
+
+
+LONG = "n" * 300
+READERS = {
+    "weights": load_state_dict,
+    "safetensors": lambda path: load_state_dict(f"{path}.safetensors"),
+    "npz": load_arrays,
+    "model": lambda path: load("cnn", path),
+    "schema": FeatureSpace.from_json,
+    "csv": lambda path: load_csv(path, "y"),
+    "images": load_images,
+    "tables": lambda path: load_tabular("wine", path),
+    "waterbirds": waterbirds,
+    "fashion": fashion_mnist,
+    "integers": lambda path: read_integers(path, "targets", ()),
+    "save": lambda path: save_arrays(f"{path}/w.npz", {}),
+    "out": check_folder,
+    "report": lambda path: write_report(path, []),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_name_of_300_characters(read):
+    with pytest.raises(BadArgument, match=r"must (be|lie|end)") as caught:
+        read(LONG)
+    assert LONG[:50] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"[" * 200_000, "maximum recursion depth"),
+        (b'{"features":' * 100_000, "maximum recursion depth"),
+        (b'{"features":[{"name":"a","lower":' + b"9" * 5000 + b"}]}", "limit .4300 digits."),
+        (b'{"features":[{"name":"a","scale":' + b"9" * 400 + b"}]}", "int too large"),
+        (b'{"features":[{"name":"a","center":"x"}]}', "could not convert"),
+        (b'{"features":[{"name":"a","transitions":[[1]]}]}', "not enough values"),
+        (b'{"features":"abc"}', "ValueError"),
+        (b"\xff{", "utf-8"),
+        (b"{", "Expecting"),
+    ],
+)
+def test_json_that_is_no_schema(tmp_path, text, reason):
+    (tmp_path / "s.json").write_bytes(text)
+    (tmp_path / "t.csv").write_text("a,y\n1,0\n2,1\n")
+    for name, read in (
+        ("path", FeatureSpace.from_json),
+        ("schema", lambda path: load_csv(tmp_path / "t.csv", "y", path)),
+    ):
+        with pytest.raises(BadArgument, match=rf"^{name} must be a feature space .*, was .*s.json'; .*{reason}"):
+            read(tmp_path / "s.json")

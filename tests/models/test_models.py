@@ -338,6 +338,42 @@ def test_weights_round_trip(tmp_path, net, x):
     assert [p.name for p in tmp_path.iterdir()] == ["w.npz"]
 
 
+def test_types_that_an_npz_loses(tmp_path):
+    half = np.array([0.5, -3.0], jnp.bfloat16)
+    save_arrays(tmp_path / "w.npz", {"a": half, "b": half.astype(jnp.float8_e4m3fn), "c": half.astype(np.float16)})
+    found = load_arrays(tmp_path / "w.npz")
+    assert {name: (array.dtype, array.tolist()) for name, array in found.items()} == {
+        "a": (np.float32, [0.5, -3.0]), "b": (np.float32, [0.5, -3.0]), "c": (np.float16, [0.5, -3.0]),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="arrays must hold numbers or text; a is of the type object"):
+        save_arrays(tmp_path / "v.npz", {"a": np.array([{}])})
+    assert not (tmp_path / "v.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("dense2.kernel", np.float32(1), r"its arrays have other shapes: .*dense2.kernel \(\)"),
+        ("conv1.kernel", np.float32(1), r"its arrays have other shapes: conv1.kernel \(\)"),
+        ("input.shape", np.int32(28), r"its arrays have other shapes: .*"),
+        ("conv1.bias", np.float32(1), r"weights must have the shapes of SmallCNN; wrong: conv1.bias: \(\) for"),
+        (
+            "conv1.bias",
+            np.zeros(8, np.complex64),
+            r"be real numbers; these are not: conv1.bias: complex64",
+        ),
+        ("conv1.bias", np.zeros(8, "V2"), r"these are not: conv1.bias: \|V2"),
+        ("conv1.bias", np.full(8, "x"), r"these are not: conv1.bias: <U1"),
+    ],
+)
+def test_weights_that_are_none(tmp_path, name, change, message):
+    arrays = load_arrays(SHIPPED / "mnist_cnn.npz")
+    arrays[name] = np.resize(change, arrays[name].shape) if np.ndim(change) else change
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(ValueError, match=rf"weights must be a file of a 'cnn' model.*{message}"):
+        load("cnn", tmp_path / "w.npz")
+
+
 def test_files_that_do_not_fit(tmp_path, net):
     arrays = {k: np.asarray(v) for k, v in weights_of(net).items()}
     with pytest.raises(ValueError, match=r"missing: \['head.bias'\], unknown: \['tail.bias'\]"):

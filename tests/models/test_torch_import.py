@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import struct
 import zipfile
@@ -226,6 +227,15 @@ def test_file_without_safetensors_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
     with pytest.raises(ImportError, match=r"invjax\[weights\]"):
         load_state_dict(SAFE)
+
+
+def test_types_that_numpy_lacks(tmp_path):
+    pytest.importorskip("safetensors")
+    entry = {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}
+    head = json.dumps({"conv1.weight": entry}).encode()
+    path = _write(tmp_path / "w.safetensors", struct.pack("<Q", len(head)) + head + bytes(4))
+    with pytest.raises(ValueError, match=r"path must hold numbers of types that NumPy knows; .*float8_e4m3fn"):
+        load_state_dict(path)
 
 
 def test_huge_header_of_safetensors(tmp_path):

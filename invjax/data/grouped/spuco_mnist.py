@@ -24,6 +24,7 @@ colours are pure hues, which differ by up to .075 in a channel from matplotlib's
 from __future__ import annotations
 
 import colorsys
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -147,7 +148,7 @@ def mnist_source() -> Digits:
     """
     folder = data_folder() / "mnist"
     train, test = folder / "mnist_train.npz", next(iter(sorted(folder.glob("mnist_test*.npz"))), None)
-    if not train.is_file() or test is None:
+    if not os.path.isfile(train) or test is None:
         data = mnist_digits()
         assert data.labels is not None
         return Digits(np.round(255 * data.images[..., 0]).astype(np.uint8), data.labels, None)

@@ -127,7 +127,7 @@ def _open_waterbirds(path: Path) -> Store:
 
     Raises BadArgument where there is none, or more than one.
     """
-    if path.is_dir() and not (path / _METADATA).is_file():
+    if os.path.isdir(path) and not os.path.isfile(path / _METADATA):
         inside = sorted(p for p in path.iterdir() if (p / _METADATA).is_file() or p.suffix == ".zip")
         inside = [p for p in inside if not is_companion(p.name)]
         if len(inside) != 1:

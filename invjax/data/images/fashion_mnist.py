@@ -32,7 +32,7 @@ def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> Ima
     if found is None:
         raise missing(folder)
     paths = [found / f"{_FILES[split]}-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")]
-    if lacking := [path.name for path in paths if not path.is_file()]:
+    if lacking := [path.name for path in paths if not os.path.isfile(path)]:
         raise BadArgument("fashion", f"be a folder with {lacking[0]}", str(found))
     images, labels = map(read_idx, paths)
     return ImageData((images[..., None] / 255).astype(np.float32), labels.astype(np.int32), Bounds(0.0, 1.0), _NAMES)
@@ -43,7 +43,7 @@ def fashion_folder(given: str | Path | None = None) -> Path | None:
     shares = os.environ.get("XDG_DATA_DIRS", "/usr/local/share:/usr/share").split(":")
     places = [data_folder(), *(Path(share) / "datasets" for share in shares if share)]
     for folder in [place / "fashion-mnist" for place in places] if given is None else [Path(given)]:
-        if (folder / "train-images-idx3-ubyte.gz").is_file() and (folder / "train-labels-idx1-ubyte.gz").is_file():
+        if all(os.path.isfile(folder / f"train-{part}-ubyte.gz") for part in ("images-idx3", "labels-idx1")):
             return folder
     return None
 

@@ -57,13 +57,13 @@ def _builder(name: str, folder: Path) -> Any:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(f"images tfds:{name} need tensorflow_datasets: pip install 'invjax[data]'") from error
-    if os.path.sep in name or Path(name).is_dir():
+    if os.path.sep in name or os.path.isdir(name):
         try:
             return tfds.builder_from_directory(name)
         except (FileNotFoundError, OSError, ValueError) as error:
             raise BadArgument("images", "be the folder of a prepared data set", name, hint=_line(error)) from error
     try:
-        return tfds.builder(name, data_dir=str(folder) if folder.is_dir() else None)
+        return tfds.builder(name, data_dir=str(folder) if os.path.isdir(folder) else None)
     except ValueError as error:  # DatasetNotFoundError lists all names there are: one line of it is enough
         raise BadArgument("images", "name a data set of tensorflow_datasets", name, hint=_line(error)) from error
 

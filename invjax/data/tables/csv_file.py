@@ -9,6 +9,7 @@ and give it back as ``schema``. What was left out, and what was not read as it s
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -71,7 +72,7 @@ def load_csv(
     if schema is not None and (drop or categories):
         raise BadArgument("drop and categories", "be left out with a schema", hint="it names the features to use")
     found = find(path, "tabular")
-    if not found.is_file():
+    if not os.path.isfile(found):
         raise BadArgument("path", "be an existing CSV file", str(path))
     cells = read_cells(found, delimiter)
     _require_columns(cells, [label], "label")
@@ -115,8 +116,6 @@ def load_csv(
 def _read_schema(path: str | Path) -> FeatureSpace:
     try:
         return FeatureSpace.from_json(path)
-    except OSError as error:
-        raise BadArgument("schema", "be a FeatureSpace or the JSON file of one", str(path), hint=str(error)) from error
     except BadArgument as error:
         raise (error.renamed("schema") if error.name == "path" else error) from None
 

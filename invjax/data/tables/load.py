@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
       ImportError: the package is missing (extra ``data``).
     """
     check_choice("name", name, LOADERS)
-    if root is not None and not Path(root).is_dir():
+    if root is not None and not os.path.isdir(root):
         raise BadArgument("root", "be an existing folder", str(root))
     data = LOADERS[name](data_folder() / "tabular" if root is None else Path(root))
     return data._replace(desired=data.classes[1])

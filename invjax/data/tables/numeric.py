@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def housing(root: Path) -> TabularData:
     Label 1: the median price MEDV is at least its median over all 506 rows. (D. Harrison, D. L. Rubinfeld, 1978.)
     """
     path = root / "boston_housing_mlxtend.csv"
-    if not path.is_file():
+    if not os.path.isfile(path):
         try:
             path = resources.files("mlxtend.data") / "data" / "boston_housing.csv"  # without importing mlxtend
         except ImportError as error:
@@ -68,7 +69,7 @@ def wine_quality(root: Path) -> TabularData:
     (P. Cortez et al., 2009.)
     """
     path = root / "winequality-red.csv"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadArgument("root", "hold winequality-red.csv (UCI, Wine Quality)", str(root))
     values = _numbers(path, len(_WINE_QUALITY))
     table = {name: values[:, j] for j, name in enumerate(_WINE_QUALITY[:-1])}

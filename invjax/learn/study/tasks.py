@@ -7,6 +7,7 @@ their target.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -230,7 +231,7 @@ def load_task(
     birds, large = name == "waterbirds", name == "waterbirds" and model == "resnet50"
     if source is not None and not birds:
         raise BadArgument("source", "be left out for any data but waterbirds", Words(f"{str(source)!r} with {name}"))
-    if large and not (weights is not None and Path(weights).is_file()):
+    if large and not (weights is not None and os.path.isfile(weights)):
         was = None if weights is None else str(weights)
         raise BadArgument("weights", "be the file of ImageNet's weights for resnet50", was)
     for argument, value in (("weights", weights), ("size", size)):
