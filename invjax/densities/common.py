@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.labels import check_indices, count_classes
+from invjax.core.numerics import as_floats, at_least_float32, wide
 from invjax.core.rows import map_rows
 from invjax.types import Array, ArrayLike, Density, HeldOut
 
@@ -22,7 +24,7 @@ class Points(NamedTuple):
     x: np.ndarray  # [M, D] float64, flattened
     y: np.ndarray  # [M] int32
     counts: np.ndarray  # [K] points of each class
-    dtype: Any  # of the leaves to make: that of the given x, as far as jax is set to hold it
+    dtype: Any  # of the leaves to make: that of the given x, at least float32, as far as jax is set to hold it
     shape: tuple[int, ...]  # [*S] of one given point
 
     @property
@@ -56,30 +58,32 @@ def check_points(x: Any, y: Any, least: int = 1, why: str = "") -> Points:
         [M], or a class has fewer than ``least`` points. why: the reason for that number, for the message.
     """
     given = np.asarray(x)
-    if given.ndim < 1 or given.size == 0 or given.dtype.kind not in "fiub":
+    real = jnp.issubdtype(given.dtype, jnp.floating)  # bfloat16 too
+    if given.ndim < 1 or given.size == 0 or not (real or given.dtype.kind in "iub"):
         raise BadArgument("x", "be numbers of shape [M, *S], M > 0", _described(given))
     flat = given.reshape(len(given), -1).astype(np.float64)
     if broken := np.count_nonzero(~np.isfinite(flat).all(1)):
         raise BadArgument("x", "be finite", hint=f"{broken} of its {len(flat)} points hold NaN or infinity")
-    labels = np.asarray(y)
-    whole = labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels))))
-    if labels.shape != given.shape[:1] or not whole or labels.min() < 0:
-        least_most = f" from {labels.min()} to {labels.max()}" if labels.size else ""
-        wanted = f"be classes 0, 1, … as whole numbers of shape ({len(given)},), one per point of x"
-        raise BadArgument("y", wanted, Words(_described(labels) + least_most))
-    labels = labels.astype(np.int32)
-    if int(labels.max()) >= max(1000, 10 * len(labels)):
-        raise BadArgument("y", "be classes 0 … K-1", hint=f"the largest is {labels.max()} for {len(labels)} points")
+    labels = check_indices("y", y, len(given))
+    count_classes("y", labels)
     counts = np.bincount(labels)
     if few := [f"class {label} has {count}" for label, count in enumerate(counts) if count < least]:
         wanted = f"have at least {least} points of each class" + (f" ({why})" if why else "")
         raise BadArgument("y", wanted, hint=", ".join(few))
-    dtype = jnp.result_type(given) if given.dtype.kind == "f" else jnp.result_type(float)
+    dtype = wide(given.dtype) if real else jnp.result_type(float)
     return Points(flat, labels, counts, jax.dtypes.canonicalize_dtype(dtype), given.shape[1:])
 
 
 def _described(array: np.ndarray) -> Words:
     return Words(f"{array.dtype} of shape {array.shape}")
+
+
+def point(x: ArrayLike) -> Array:
+    """One point as the floats that a density computes in: at least 32 bits, and floats where it has whole numbers.
+
+    A density's constants take the type of the point. None of them is ever rounded to whole numbers or to 16 bits.
+    """
+    return at_least_float32(as_floats(x))
 
 
 def deviations(x: np.ndarray, constant: float = 1.0) -> np.ndarray:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.numerics import as_floats, wide
 from invjax.core.rows import map_rows
 from invjax.densities.common import deviations
 from invjax.types import Array, ArrayLike, Density
@@ -41,9 +42,11 @@ class FeatureDensity:
         return self.density.log_prob(self.standard(x), label)
 
     def standard(self, x: Array) -> Array:
-        """z(x) [D] of one point [*S], in the dtype of x."""
-        seen = self.features(x[None])[0].reshape(-1).astype(x.dtype)
-        return (seen - self.mean.astype(x.dtype)) / self.scale.astype(x.dtype)
+        """z(x) [D] of one point [*S], in the dtype of x, at least float32."""
+        x = as_floats(x)
+        dtype = wide(x.dtype)
+        seen = self.features(x[None])[0].reshape(-1).astype(dtype)
+        return (seen - self.mean.astype(dtype)) / self.scale.astype(dtype)
 
 
 def fit_features(
@@ -74,14 +77,15 @@ def fit_features(
         ``fit`` raises.
     """
     points = np.asarray(x)
-    if points.ndim < 2 or not len(points) or not np.issubdtype(points.dtype, np.floating):
+    if points.ndim < 2 or not len(points) or not jnp.issubdtype(points.dtype, jnp.floating):
         raise BadArgument("x", "be floats of shape [M, *S], M > 0", Words(f"{points.dtype} of shape {points.shape}"))
     flat = map_rows(_call, features, points, batch=batch).reshape(len(points), -1).astype(np.float64)
     if not np.isfinite(flat).all():
         raise BadArgument("features", "give finite numbers for all of x")
     mean, scale = flat.mean(0), deviations(flat) * np.sqrt(flat.shape[1])
-    dtype = jax.dtypes.canonicalize_dtype(points.dtype)
-    density = fit(((flat - mean) / scale).astype(points.dtype), y, **options)
+    kept = wide(points.dtype)
+    dtype = jax.dtypes.canonicalize_dtype(kept)
+    density = fit(((flat - mean) / scale).astype(kept), y, **options)
     return FeatureDensity(features, jnp.asarray(mean, dtype), jnp.asarray(scale, dtype), density)
 
 

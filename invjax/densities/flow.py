@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import check, check_key, check_whole
-from invjax.densities.common import check_points, deviations, leaf
+from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
 
@@ -41,6 +41,7 @@ class Flow:
 
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; []."""
+        x = point(x)
         dtype = x.dtype
         scale = self.scale.astype(dtype)[label]
         z = (x.reshape(-1) - self.mean.astype(dtype)[label]) / scale

@@ -16,7 +16,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from invjax.core.errors import BadArgument, check, check_choice, check_key, check_whole
-from invjax.densities.common import check_points, deviations, leaf
+from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.em import fit_classes
 from invjax.types import Array, ArrayLike
 
@@ -39,6 +39,7 @@ class GMM:
         With full covariances batched points meet the factors of all classes in one matrix product; if they were
         gathered by class, each lane would copy C D² numbers.
         """
+        x = point(x)
         dtype = x.dtype
         z = x.reshape(-1) - self.center.astype(dtype)
         mean, factor = self.mean.astype(dtype), self.factor.astype(dtype)

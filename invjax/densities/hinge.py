@@ -17,7 +17,7 @@ import numpy as np
 
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import check
-from invjax.densities.common import check_points, own_log_prob
+from invjax.densities.common import check_points, own_log_prob, point
 from invjax.types import Array, ArrayLike, Density
 
 
@@ -31,7 +31,8 @@ class Hinge:
 
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S], class ``label`` [] int32; [], at most 0."""
-        short = self.density.log_prob(x, label) - self.threshold.astype(x.dtype)[label]
+        value = self.density.log_prob(point(x), label)
+        short = value - self.threshold.astype(value.dtype)[label]
         return jnp.minimum(short, jnp.zeros_like(short))
 
 

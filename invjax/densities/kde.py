@@ -18,7 +18,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, check_whole
 from invjax.densities.bandwidth import leave_one_out
-from invjax.densities.common import check_points, evaluate, leaf
+from invjax.densities.common import check_points, evaluate, leaf, point
 from invjax.densities.reference import FAR, Reference, kth_smallest
 from invjax.types import Array, ArrayLike
 
@@ -78,6 +78,7 @@ def fit_kde(
 
 def _log_prob(kde: KDE, x: Array, label: Array, skip: Array | None) -> Array:
     """Formula (1) without the kernel of index ``skip``; -1 and None leave out none."""
+    x = point(x)
     reference, h = kde.reference, kde.bandwidth.astype(x.dtype)[label]
     points = reference.points.astype(x.dtype)
     half = 0.5 * jnp.square(points).sum(1)  # constant in a loop: computed once before it

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import check_whole
-from invjax.densities.common import check_points, evaluate, leaf
+from invjax.densities.common import check_points, evaluate, leaf, point
 from invjax.densities.reference import FAR, Reference, kth_smallest, neighbours_of
 from invjax.types import Array, ArrayLike
 
@@ -41,6 +41,7 @@ class KNN:
 
     def gravity_point(self, x: Array, label: Array) -> Array:
         """g(x) [*S] of formula (1): the centroid that pulls x [*S] into class ``label``."""
+        x = point(x)
         z = _gravity(self, self.reference.local(x, label), label, None)
         return (z + self.reference.centers.astype(x.dtype)[label]).reshape(x.shape)
 
@@ -86,5 +87,5 @@ def _gravity(knn: KNN, z: Array, label: Array, skip: Array | None) -> Array:
 
 
 def _log_prob(knn: KNN, x: Array, label: Array, skip: Array | None) -> Array:
-    z = knn.reference.local(x, label)
+    z = knn.reference.local(point(x), label)
     return -jnp.square(z - _gravity(knn, z, label, skip)).sum()

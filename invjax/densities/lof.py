@@ -22,7 +22,7 @@ import numpy as np
 
 from invjax.core.errors import check, check_whole
 from invjax.core.numerics import safe_sqrt
-from invjax.densities.common import check_points, evaluate, leaf
+from invjax.densities.common import check_points, evaluate, leaf, point
 from invjax.densities.reference import FAR, Reference, kth_smallest, neighbours_of
 from invjax.types import Array, ArrayLike
 
@@ -49,6 +49,7 @@ class LOF:
         It is ``-score_samples`` of scikit-learn's LocalOutlierFactor(n_neighbors=k, novelty=True) fitted to the class
         (where distances tie, all the tied count). A point of the fit is then its own neighbour.
         """
+        x = point(x)
         square = _squares(self, x, label, None)
         near = (square <= kth_smallest(square, self.k)).astype(x.dtype)
         reach = jnp.maximum(self.distance.astype(x.dtype), safe_sqrt(square))
@@ -94,6 +95,7 @@ def _squares(lof: LOF, x: Array, label: Array, skip: Array | None) -> Array:
 
 
 def _log_prob(lof: LOF, x: Array, label: Array, skip: Array | None) -> Array:
+    x = point(x)
     square = _squares(lof, x, label, skip)
     outer, inner = kth_smallest(square, min(lof.k + 1, square.size)), square.min()
     # Where all are equally far the ramp has no length; a little of the outer radius (and of 1) stands in.

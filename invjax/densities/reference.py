@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.labels import check_indices
 from invjax.densities.common import Points, leaf, matches
 from invjax.types import Array, ArrayLike
 
@@ -41,7 +42,7 @@ class Reference:
         )
 
     def local(self, x: Array, label: Array) -> Array:
-        """``x − center[label]`` [D] of one point [*S], in the dtype of x."""
+        """``x − center[label]`` [D] of one point [*S] of floats, in the dtype of x."""
         return x.reshape(-1) - self.centers.astype(x.dtype)[label]
 
     def squares(self, z: Array) -> Array:
@@ -59,8 +60,11 @@ class Reference:
         return own if skip is None else own & (jnp.arange(len(self.classes)) != skip)
 
     def find(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points x [N, *S] and classes y [N] as arrays, and the reference point that each is: [N] int32, or -1."""
-        y = np.asarray(y, np.int32)
+        """Points x [N, *S] and classes y [N] as arrays, and the reference point that each is: [N] int32, or -1.
+
+        Raises BadArgument about y that are no classes of the density.
+        """
+        y = check_indices("y", y, len(np.asarray(x)), len(self.centers), of="the density")
         centers, points = np.asarray(self.centers), np.asarray(self.points)
         x = np.asarray(x, centers.dtype)
         # The same subtraction as in `of`: a point of the fit is found again bit for bit.

@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, check_seed, check_whole
 from invjax.core.ranks import largest
-from invjax.densities.common import Points, check_points
+from invjax.densities.common import Points, check_points, point
 from invjax.types import Array, ArrayLike
 
 _COARSE = (0.01, 1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)  # bandwidths tried first, data units
@@ -38,6 +38,7 @@ class ReleasedKDE(NamedTuple):
 
     def log_prob(self, x: Array, label: ArrayLike) -> Array:
         """[] for one point x [*S] and its class []. No density in more than one dimension: see the normaliser."""
+        x = point(x)
         h, count = jnp.asarray(self.bandwidth, x.dtype)[label], jnp.asarray(self.count, x.dtype)[label]
         square = _squares(x, self.points)
         exponent = jnp.where(self.labels == label, -square / (2 * h * h), jnp.full_like(square, -jnp.inf))
@@ -53,6 +54,7 @@ class ReleasedGMM(NamedTuple):
 
     def log_prob(self, x: Array, label: ArrayLike) -> Array:
         """[] for one point x [*S] and its class []."""
+        x = point(x)
         mean, variance = (jnp.asarray(a, x.dtype)[label] for a in (self.mean, self.variance))
         terms = jnp.square(x - mean) / variance + jnp.log(2 * np.pi * variance).astype(x.dtype)
         log_weight = jnp.asarray(self.log_weight, x.dtype)[label]
@@ -69,6 +71,7 @@ class ReleasedGravity(NamedTuple):
 
     def anchor(self, x: Array, label: ArrayLike) -> Array:
         """[*S] the point g of the factual x [*S] in the class ``label``."""
+        x = point(x)
         square = _squares(x, self.points)
         near = largest(jnp.where(self.labels == label, -square, -jnp.inf), self.k) & (self.labels == label)
         share = jnp.where(near, jnp.asarray(self.weight, x.dtype), jnp.zeros_like(square))
@@ -76,6 +79,7 @@ class ReleasedGravity(NamedTuple):
 
     def log_prob(self, x: Array, label: ArrayLike) -> Array:
         """``−‖x − g(x)‖²`` [], g refreshed at x: for other methods; the released one keeps g of the factual."""
+        x = point(x)
         return -jnp.sum(jnp.square(x - jax.lax.stop_gradient(self.anchor(x, label))))
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, check, check_key, check_whole, of_shape
-from invjax.densities.common import check_points, deviations, leaf
+from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
 
@@ -38,6 +38,7 @@ class VAE:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; []."""
         from invjax.densities.vae_net import terms
 
+        x = point(x)
         weights = jax.tree.map(lambda leaf: leaf.astype(x.dtype), self.weights)
         scale = self.scale.astype(x.dtype)
         z = ((x.reshape(-1) - self.mean.astype(x.dtype)) / scale)[None]
