@@ -63,13 +63,17 @@ def _own(name: str, build: Callable[[Mapping[str, np.ndarray]], tuple[object, in
         except (KeyError, IndexError, TypeError, ValueError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             if not isinstance(error, KeyError | BadArgument):  # a number where a matrix belongs
-                shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+                shapes = ", ".join(f"{name} {array.shape}" for name, array in sorted(arrays.items(), key=_axes))
                 reason = f"its arrays have other shapes: {shapes[:150]}"
             wanted = f"be a file of a {name!r} model, written by invjax.models.train"
             raise BadArgument("weights", wanted, hint=f"{weights}: {reason}") from error
         return Loaded(net, classes, arrays.get("input.mean"), arrays.get("input.std"))
 
     return loader
+
+
+def _axes(item: tuple[str, np.ndarray]) -> int:
+    return item[1].ndim
 
 
 def _build_cnn(arrays: Mapping[str, np.ndarray]) -> tuple[object, int]:
