@@ -81,14 +81,14 @@ def cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> np.nda
     """CAM (1) of a list, like :func:`grad_cams`.
 
     Raises ValueError: as :func:`grad_cams`, or a head that is not global average pooling and one linear layer. Such a
-    head is recognised by ∂Z_c/∂A, which is then constant over the plane.
+    head is recognised by ∂Z_c/∂A, which is then constant over the plane and the same for all A.
     """
     maps, uneven = _many(model, x, label, "cam", batch)
     if np.any(uneven > UNEVEN):
         raise BadArgument(
             "model",
             "end in global average pooling and one linear layer, so that the gradient of a logit is constant over the "
-            "plane, for CAM",
+            "plane and the same for all features, for CAM",
             Words(f"a model whose gradient varies by {uneven.max():.2g} of its size"),
             hint="grad_cams takes any head",
         )
@@ -118,18 +118,39 @@ def _maps(halves: Split, x: Array, label: Array | None, kind: Kind) -> tuple[Arr
         check_indices("label", label, len(z), z.shape[-1], of="the model")
     classes = classes_of(z) if label is None else label
     (slope,) = pull(jax.nn.one_hot(classes, z.shape[-1], dtype=z.dtype))
-    slope, features = at_least_float32(slope), at_least_float32(features)
+    given, slope, features = features, at_least_float32(slope), at_least_float32(features)
     mean = jnp.mean(slope, axis=(1, 2), keepdims=True)
+    uneven = jnp.max(jnp.abs(slope - mean), axis=(1, 2, 3))
     if kind == "grad_cam":
         plane = jax.nn.relu(jnp.sum(mean * features, axis=-1))
     else:
         plane = jnp.sum(mean * features, axis=-1) * (slope.shape[1] * slope.shape[2])
+        uneven = jnp.maximum(uneven, _bend(halves, given, classes, slope))
     none = no_class(classes, z.shape[-1])[:, None, None]
     plane = jnp.where(none, jnp.full_like(plane, jnp.nan), plane)
     maps = jax.vmap(lambda m: scale_map(_resize(scale_map(m), x.shape[1:3])))(plane)
     largest = jnp.max(jnp.abs(slope), axis=(1, 2, 3))
-    uneven = jnp.max(jnp.abs(slope - mean), axis=(1, 2, 3)) / jnp.where(largest > 0, largest, jnp.ones_like(largest))
-    return maps, uneven
+    return maps, uneven / jnp.where(largest > 0, largest, jnp.ones_like(largest))
+
+
+def _bend(halves: Split, features: Array, classes: Array, slope: Array) -> Array:
+    """By how much ∂Z_c/∂A differs at other features than A, [B]: 0 for a linear head.
+
+    The others are the channels of A in other proportions, and -A. A head that begins with max(0, ·) has no slope there;
+    where A has no negative entry, it may be linear all the same.
+    """
+    channel = jnp.arange(features.shape[-1])
+    proportions = jnp.where(channel % 3 == 0, 4.0, jnp.where(channel % 3 == 1, 0.25, 1.0)).astype(features.dtype)
+
+    def differs(at: Array) -> tuple[Array, Array]:
+        z, pull = jax.vjp(lambda a: halves.head(a), at)
+        (there,) = pull(jax.nn.one_hot(classes, z.shape[-1], dtype=z.dtype))
+        there = at_least_float32(there)
+        return jnp.max(jnp.abs(there - slope), axis=(1, 2, 3)), jnp.any(there != 0, axis=(1, 2, 3))
+
+    scaled, (mirrored, moves) = differs(features * proportions)[0], differs(-features)
+    rectified = ~moves & jnp.all(features >= 0, axis=(1, 2, 3))
+    return jnp.maximum(scaled, jnp.where(rectified, jnp.zeros_like(mirrored), mirrored))
 
 
 def _one(model: Any, x: Array, label: ArrayLike | None, kind: Kind) -> Array:

@@ -21,6 +21,7 @@ pulls the worst group down to it: here such a group is an error, or left out by 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -51,10 +52,14 @@ class GroupAccuracies(NamedTuple):
     train_weighted: float  # groups count as in training; NaN without training counts
 
     def to_dict(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Plain numbers for a log or a JSON file. names: of the groups; the default is "0", "1", …"""
+        """Plain numbers for a log or a JSON file.
+
+        names: of the groups; the default is "0", "1", …; names of several groups get the group's number, "cat (2)".
+        """
         names = [str(g) for g in range(len(self.count))] if names is None else list(names)
         if len(names) != len(self.count):
             raise BadArgument("names", f"be {len(self.count)}, one per group", hint=f"they were {len(names)}")
+        names = _distinct(names)
         groups = {
             name: {
                 "accuracy": _plain(self.accuracy[g]),
@@ -73,6 +78,13 @@ class GroupAccuracies(NamedTuple):
             "train_weighted": _plain(self.train_weighted),
             "groups": groups,
         }
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, those that occur more than once with their position: "cat (2)"."""
+    seen = Counter(names)
+    marked = [f"{name} ({at})" if seen[name] > 1 else name for at, name in enumerate(names)]
+    return marked if len(set(marked)) == len(marked) else _distinct(marked)
 
 
 def _plain(value: float) -> float | None:

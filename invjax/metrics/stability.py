@@ -167,14 +167,13 @@ def protected_flips(
     rows = np.asarray(space.encode(table))
     wanted = targets_of(target, len(rows))
     first = explain(rows, wanted)
-    flips = {}
+    flips, own = {}, column_features(space, rows.shape[1]) == names.index(feature)
     for level in space.features[names.index(feature)].levels:
-        column = np.asarray(table[feature])
         other = np.asarray(space.encode({**table, feature: np.full(len(rows), level, np.asarray(level).dtype)}))
         pairs = compare_counterfactuals(
             rows, first, other, explain(other, wanted), space=space, tolerance=tolerance, ignore=(feature,)
         )
-        flipped = np.asarray([str(cell) != str(level) for cell in column.tolist()])
+        flipped = (rows != other)[:, own].any(1)  # as the space reads the cells: 1, 1.0, True and "1" may be one level
         flips[level] = Pairs(*(np.where(flipped, values, NAN) for values in pairs[:4]), both=pairs.both & flipped)
     return flips
 

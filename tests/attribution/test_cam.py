@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -261,3 +262,28 @@ def _features(params: dict, x: jax.Array) -> jax.Array:
 def test_bad_arguments(small: SmallCNN, images: np.ndarray, call, message: str):
     with pytest.raises(ValueError, match=message):
         call(small, images)
+
+
+def _pooled(wide: int, rectify: bool, params: dict, a: jax.Array) -> jax.Array:
+    hidden = jax.nn.relu(a.mean((1, 2))) if rectify else a.mean((1, 2))
+    return jax.nn.relu(hidden @ params["in"]) @ params["out"] if wide else hidden @ params["out"]
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_cam_refuses_a_hidden_layer(channels: int, rectify: bool):
+    """Behind pooling the gradient of a logit is even over the plane whatever follows; it must also not depend on A.
+
+    One channel that is never negative and no bias is the hard case: there the hidden layer is linear.
+    """
+    draw = np.random.default_rng(channels)
+    x = draw.random((3, 4, 5, channels)).astype(np.float32)
+    params = {"in": draw.normal(size=(channels, 8)), "out": draw.normal(size=(8, 3))}
+    hidden = explain.Split(params, _features, functools.partial(_pooled, 8, rectify))
+    if channels == 1 and rectify:
+        assert explain.cams(hidden, x, [0, 1, 2]).shape == (3, 4, 5)  # linear wherever it can be asked
+    else:
+        with pytest.raises(ValueError, match="model must end in global average pooling and one linear layer"):
+            explain.cams(hidden, x, [0, 1, 2])
+    linear = explain.Split({"out": params["out"][:channels]}, _features, functools.partial(_pooled, 0, rectify))
+    assert explain.cams(linear, x, [0, 1, 2]).shape == (3, 4, 5)

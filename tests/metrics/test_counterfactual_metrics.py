@@ -483,6 +483,20 @@ def test_protected_flips(space):
         metrics.protected_flips(unfair, table, 1, space=space, feature="age")
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.float64, bool, str])
+def test_protected_flips_compares_numbers_as_numbers(kind):
+    """1, 1.0, True and "1" are one level for the space, so they are one here: nobody is compared with himself."""
+    levels = FeatureSpace([Feature("sex", "category", levels=(0, 1)), Feature("x", lower=0, upper=10)])
+
+    def unfair(rows, target):
+        return rows + np.stack([0 * rows[:, 0], 0 * rows[:, 0], 1 + rows[:, 1]], axis=1)  # one more step for level 1
+
+    table = {"sex": np.array([0, 0, 1, 1]).astype(kind), "x": np.array([1.0, 2.0, 3.0, 4.0])}
+    flips = metrics.protected_flips(unfair, table, 1, space=levels, feature="sex")
+    assert flips[1].both.tolist() == [True, True, False, False]
+    assert (flips[1].means()["absolute"], flips[0].means()["absolute"]) == (1.0, 1.0)
+
+
 def test_diversity():
     rng = np.random.default_rng(6)
     sets = rng.normal(size=(5, 4, 3))

@@ -129,6 +129,15 @@ def test_plain_numbers() -> None:
         group.group_accuracies(correct, groups, num_groups=3, empty="skip").to_dict(["a"])
 
 
+def test_groups_of_one_name_are_all_kept() -> None:
+    found = group.group_accuracies([1, 0, 1, 0], [0, 1, 2, 3])
+    got = found.to_dict(["cat", "dog", "cat", "cat (0)"])
+    assert list(got["groups"]) == ["cat (0) (0)", "dog", "cat (2)", "cat (0) (3)"]
+    assert [one["correct"] for one in got["groups"].values()] == [1, 0, 1, 0]
+    assert got["worst_group"] == "dog"
+    assert found.to_dict(["dog", "cat", "bird", "cat"])["worst_group"] == "cat (1)"
+
+
 def test_group_index() -> None:
     np.testing.assert_array_equal(group.group_index([0, 0, 1, 1], [0, 1, 0, 1]), [0, 1, 2, 3])
     np.testing.assert_array_equal(group.group_index([0, 1], [0, 0], attributes=3), [0, 3])

@@ -20,7 +20,7 @@ from flax import nnx
 from invjax.models import MLP, ConvBN, LogitsModel, ResNet20, SmallCNN, as_logits, load, mnist_cnn
 from invjax.models.params_file import load_arrays, save_arrays, weights_of, with_weights
 from invjax.models.registry import SHIPPED
-from invjax.models.train import Images, accuracy, main, read_images, shifted
+from invjax.models.train import Images, accuracy, held_out, main, read_images, shifted
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHAPE = (8, 8, 3)
@@ -463,6 +463,24 @@ def test_training_script(stripes, tmp_path, capsys, name, kind, shift):
     assert "accuracy" in capsys.readouterr().out
     model = load(kind, out, 2)
     assert accuracy(model, read_images(stripes)) > 0.95
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("order", ["in turns", "sorted", "rare"])
+def test_a_tenth_of_each_class_is_held_out(order):
+    """Every tenth of ten classes in turns had been all of one class, which training then never saw."""
+    labels = {
+        "in turns": np.arange(200) % 10,
+        "sorted": np.arange(200) // 20,
+        "rare": np.repeat([0, 1, 2], [30, 2, 1]),
+    }
+    held = held_out(labels[order], seed=3)
+    np.testing.assert_array_equal(held, held_out(labels[order], seed=3))
+    assert np.any(held != held_out(labels[order], seed=4))
+    expected = [3, 1, 0] if order == "rare" else [2] * 10
+    assert np.bincount(labels[order][held], minlength=len(expected)).tolist() == expected
+    with pytest.raises(ValueError, match="images must hold two images of a class"):
+        held_out(np.arange(4))
 
 
 def test_training_script_errors(stripes, tmp_path, capsys):
