@@ -192,9 +192,9 @@ def test_refused() -> None:
     evaluations = np.array([5, 5, 12, 9, 7])
     result = Result(*(np.zeros(5),) * 6)._replace(status=status, evaluations=evaluations)
     believed = [(np.array([2, 0]), np.array([5, 5])), (np.array([4, 1]), np.array([7, 5]))]
-    assert refused(result, believed) == 2
-    assert refused(result, []) == 0
-    assert refused(result, [(np.empty(0, int), np.empty(0, int))]) == 0
+    assert refused(result, believed).tolist() == [2, 1]
+    assert len(refused(result, [])) == 0
+    assert len(refused(result, [(np.empty(0, int), np.empty(0, int))])) == 0
 
 
 def test_flops() -> None:
