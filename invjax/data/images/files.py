@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument
-from invjax.core.unpack import Unreadable, read_member
+from invjax.core.unpack import Unreadable, read_member, unpacking
 from invjax.data.images.pixels import mask_levels, open_picture, pillow, rgb
 
 MARGIN = 256 / 224
@@ -115,8 +115,9 @@ class Store:
     def _open(self) -> zipfile.ZipFile:
         if self._zip is None or self._zip[0] != os.getpid():  # a forked process must not share the file's position
             try:
-                self._zip = os.getpid(), zipfile.ZipFile(self.root)
-            except (OSError, zipfile.BadZipFile) as error:
+                with unpacking():
+                    self._zip = os.getpid(), zipfile.ZipFile(self.root)
+            except Unreadable as error:
                 raise BadArgument("source", "be a folder or a zip", str(self.root), hint=str(error)) from error
         return self._zip[1]
 
