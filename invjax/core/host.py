@@ -10,7 +10,9 @@ import contextlib
 import itertools
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any
 
@@ -19,6 +21,7 @@ import jax
 _KEPT = 16  # errors that wait for someone to raise them
 _numbers = itertools.count()
 _raised: dict[int, Exception] = {}
+_threads = threading.local()
 
 
 class HostError(RuntimeError):
@@ -52,6 +55,43 @@ def host_errors() -> Iterator[None]:
         if original is None:
             raise
         raise original from original.__cause__
+
+
+@contextlib.contextmanager
+def own_work() -> Iterator[None]:
+    """:func:`host_errors` for a whole call of the library; also a decorator (``@own_work()``).
+
+    A person's guards over transfers and infinities watch their own code, so both are off inside: the library moves
+    NumPy's arrays to the device where it wants them, and "nothing found yet" is an infinite score.
+    """
+    with jax.transfer_guard("allow"), _infinities_allowed(), host_errors():
+        yield
+
+
+def own_thread() -> None:
+    """The initialiser of a thread that moves arrays: no guard of the person's watches it."""
+    _threads.guard = jax.transfer_guard("allow")  # left with the thread; a context that nobody holds is left at once
+    _threads.guard.__enter__()
+
+
+@contextlib.contextmanager
+def _infinities_allowed() -> Iterator[None]:
+    """``jax_debug_infs`` off, where it is on."""
+    if not jax.config.jax_debug_infs:  # type: ignore[attr-defined]
+        yield
+        return
+    with ThreadPoolExecutor(1) as other:  # which knows no context of this thread
+        everywhere = other.submit(lambda: jax.config.jax_debug_infs).result()  # type: ignore[attr-defined]
+    if not everywhere:
+        with jax.debug_infs(False):
+            yield
+        return
+    # Not by the context: after it jax would not look at this thread's programs any more.
+    jax.config.update("jax_debug_infs", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_debug_infs", True)
 
 
 def _foreign(record: logging.LogRecord) -> bool:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from invjax.core.errors import check_whole
-from invjax.core.host import host_errors
+from invjax.core.host import own_work
 
 BATCH = 64  # rows at once: at 224 pixels and with ResNet50 some 8 GB of activations, so give less there
 
@@ -35,7 +35,7 @@ def _run_each(fn: Callable[..., Any], static: tuple[Any, ...], shared: Any, *row
     return jax.vmap(lambda *row: fn(shared, *row, *static))(*rows)
 
 
-@host_errors()
+@own_work()
 def map_rows(
     fn: Callable[..., Any],
     shared: Any,

@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, check, check_choice, check_number, check_whole, of_shape
+from invjax.core.host import own_work
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import map_rows
 from invjax.counterfactuals.parts.query import CHUNK, Query, make_query
@@ -93,6 +94,7 @@ def shortest(edges: Edges, weight: np.ndarray, sources: np.ndarray, count: int) 
 
 
 @refuse_old_names({"alpha": "quantile", "epsilon": "eps"})
+@own_work()
 def face(
     model: LogitsFn,
     x: ArrayLike,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.host import own_work
 from invjax.core.rows import map_rows
 from invjax.counterfactuals.scfe import SCFE, objective
 from invjax.engine import checks, prepare, run_batch
@@ -43,6 +44,7 @@ def _path(shared: tuple[Context, SCFE, Array], problems: Problem, method: Method
     return jax.tree.map(lambda field: field.swapaxes(0, 1), picked)
 
 
+@own_work()
 def frontier(
     logits: LogitsFn,
     x: ArrayLike,

@@ -27,6 +27,7 @@ from invjax import losses
 from invjax.constraints import actions
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, check_choice, check_number, check_whole
+from invjax.core.host import own_work
 from invjax.core.logits import num_classes
 from invjax.core.numerics import at_least_float32, select
 from invjax.core.rows import map_rows
@@ -196,6 +197,7 @@ def _descend(
 
 
 @refuse_old_names({"alpha": "quantile", "rounds": "linearisations", "tol": "tolerance", "iterations": "inner_steps"})
+@own_work()
 def pcfe(
     model: LogitsFn,
     x: ArrayLike,

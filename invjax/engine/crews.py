@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from invjax.core.host import own_thread
 from invjax.core.mixing import traits
 from invjax.engine.lanes import Lanes
 from invjax.engine.programs import Programs
@@ -60,7 +61,7 @@ class Crews:
 
     def __init__(self, programs: Programs, count: int) -> None:
         self.count, self._programs = count, programs
-        self._threads = ThreadPoolExecutor(count, "crew") if count > 1 else None
+        self._threads = ThreadPoolExecutor(count, "crew", own_thread) if count > 1 else None
 
     def run(self, problems: Problem, lanes: Lanes, limit: int, floor: int) -> Future[Ran]:
         """Iterate, without waiting for it; ``lanes`` are donated.

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.host import own_work
 from invjax.core.precision import products_are_rounded
 from invjax.engine import checks
 from invjax.engine.confirm import confirmed
@@ -285,6 +286,7 @@ def in_full_precision(
     return again
 
 
+@own_work()
 def run_queue(
     ctx: Context,
     problems: Problem,

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from invjax.core.host import host_errors
+from invjax.core.host import own_work
 from invjax.engine import checks
 from invjax.engine.choosing import choose
 from invjax.engine.confirm import confirm, warn_withdrawn
@@ -34,7 +34,7 @@ _LONG_MS = 30 * 24 * 3600 * 1000  # a month: a dead process is noticed by its si
 Store = Callable[[np.ndarray, Result], None]  # what to do with the answers of some rows [n]
 
 
-@host_errors()
+@own_work()
 def run_shared(
     prepared: Prepared,
     *,
@@ -74,7 +74,7 @@ def run_shared(
     return results
 
 
-@host_errors()
+@own_work()
 def run_saved(
     prepared: Prepared,
     *,

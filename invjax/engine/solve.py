@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from invjax.core.config import inwards, typed
 from invjax.core.errors import BadArgument, check_key, warn
-from invjax.core.host import host_errors
+from invjax.core.host import own_work
 from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import strong, wide
 from invjax.core.precision import check_precision, products_at
@@ -54,6 +54,7 @@ def method_of(config: Config) -> Method:
     return method
 
 
+@own_work()
 def prepare(
     logits: LogitsFn,
     x: ArrayLike,
@@ -93,7 +94,7 @@ def _advise(config: Config, problems: Problem, space: Any) -> None:
         warn(text)
 
 
-@host_errors()
+@own_work()
 def solve(
     logits: LogitsFn,
     x: ArrayLike,
@@ -177,26 +178,25 @@ def solve(
     if traced and (out is not None or mesh is not None):
         name = "mesh" if out is None else "out"
         raise BadArgument(name, "be None under jit and vmap", hint="call solve outside of them")
-    with host_errors():
-        if traced:
-            with products_at(precision):
-                result = run_batch(*prepared.batch(), method=chosen, evaluator=evaluator)
-        elif jax.process_count() > 1 or out is not None:
-            result = run_shared(
-                prepared, lanes=lanes, evaluator=evaluator, mesh=mesh, precision=precision, out=out, name=name,
-                progress=progress,
-            )  # fmt: skip
+    if traced:
+        with products_at(precision):
+            result = run_batch(*prepared.batch(), method=chosen, evaluator=evaluator)
+    elif jax.process_count() > 1 or out is not None:
+        result = run_shared(
+            prepared, lanes=lanes, evaluator=evaluator, mesh=mesh, precision=precision, out=out, name=name,
+            progress=progress,
+        )  # fmt: skip
+    else:
+        programs = Programs(ctx, config, key, chosen, evaluator, mesh, precision)
+        fit = choose(programs, problems, lanes)
+        if count <= fit.lanes and mesh is None and not crews_pay(programs, problems, fit.lanes):
+            result = _at_once(programs, problems, fit.lanes if lanes == "auto" else count)
         else:
-            programs = Programs(ctx, config, key, chosen, evaluator, mesh, precision)
-            fit = choose(programs, problems, lanes)
-            if count <= fit.lanes and mesh is None and not crews_pay(programs, problems, fit.lanes):
-                result = _at_once(programs, problems, fit.lanes if lanes == "auto" else count)
-            else:
-                with progress_bar(progress, count, lanes=fit.lanes) as on_part:
-                    result = run_queue(
-                        ctx, problems, config, method=chosen, key=key, lanes=fit.lanes, evaluator=evaluator,
-                        mesh=mesh, on_part=on_part, precision=precision, fixed_s=fit.fixed_s,
-                    )  # fmt: skip
+            with progress_bar(progress, count, lanes=fit.lanes) as on_part:
+                result = run_queue(
+                    ctx, problems, config, method=chosen, key=key, lanes=fit.lanes, evaluator=evaluator,
+                    mesh=mesh, on_part=on_part, precision=precision, fixed_s=fit.fixed_s,
+                )  # fmt: skip
     if not traced:
         warn_without_gradient(result, chosen.name)
     return result.rows(0) if prepared.single else result

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.core.errors import BadArgument, Words, check_whole
+from invjax.core.host import own_work
 from invjax.core.numerics import lifted
 from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
@@ -48,6 +49,7 @@ def _run(
     return finish(method, ctx, config, problems, lanes), rows
 
 
+@own_work()
 def trace(
     logits: Any,
     x: ArrayLike,

@@ -31,6 +31,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from invjax.core.config import typed
 from invjax.core.errors import BadArgument, check_choice, check_key, check_whole
+from invjax.core.host import own_work
 from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices
 from invjax.core.numerics import strong
@@ -59,6 +60,7 @@ class Trained(NamedTuple):
     history: list[dict[str, Any]]  # one record per report
 
 
+@own_work()
 def fit(
     model: nnx.Module,
     x: Any,

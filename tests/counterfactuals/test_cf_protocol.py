@@ -90,6 +90,15 @@ def test_contract(name: str) -> None:
 
 
 @every
+def test_under_jax_s_guards(name: str) -> None:
+    """Implicit transfers, infinities and NaN are errors in the user's own code, not in a call of the library's."""
+    expected = batch(name)
+    with jax.transfer_guard("disallow"), jax.debug_infs(True), jax.debug_nans(True):
+        result = solve(name)
+    nets.same(result, expected)
+
+
+@every
 def test_already_there(name: str) -> None:
     """One evaluation, nothing changed; the others bit for bit as before."""
     label, target = task().label.copy(), task().target.copy()

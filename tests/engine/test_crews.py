@@ -66,8 +66,13 @@ def test_three_crews_answer_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         return timed(*given)
 
     monkeypatch.setattr(crews, "_timed", watched)
-    with nets.compilations() as names:
-        together = engine.run_queue(*made[:3], lanes=12, **run)
+    guard = jax.config.jax_transfer_guard  # type: ignore[attr-defined]
+    jax.config.update("jax_transfer_guard", "disallow")  # in their threads, too
+    try:
+        with nets.compilations() as names:
+            together = engine.run_queue(*made[:3], lanes=12, **run)
+    finally:
+        jax.config.update("jax_transfer_guard", guard)
     assert len(met) == 3
     assert not names, "lanes of four are known"
     for one, other in zip(alone, together, strict=True):

@@ -280,6 +280,36 @@ def test_new_numbers_do_not_compile(name: str) -> None:
 
 
 @main
+def test_under_jax_s_guards(name: str) -> None:
+    """Implicit transfers, infinities and NaN are errors in the user's own code, not in a call of the library's."""
+    task, expected = base(), batch(name)
+    with jax.transfer_guard("disallow"), jax.debug_infs(True), jax.debug_nans(True):
+        result = solve(task, name, lanes=COUNT)
+    nets.same(result, expected)
+
+
+@fast
+def test_guards_are_as_they_were() -> None:
+    """Also those that are set for all threads."""
+    values = {"jax_debug_infs": True, "jax_transfer_guard": "disallow"}
+    before = {name: getattr(jax.config, name) for name in values}
+    task, large, broken = base(), jnp.full((), 1e9), jax.jit(lambda x: jnp.exp(x))
+    try:
+        for name, value in values.items():
+            jax.config.update(name, value)
+        solve(task, "pgd", lanes=4)
+        assert {name: getattr(jax.config, name) for name in values} == values
+        with pytest.raises(FloatingPointError):
+            broken(large)
+        with pytest.raises(Exception, match="Disallowed host-to-device"):
+            jnp.sin(np.float32(2))
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert jnp.sin(np.float32(0)) == 0
+
+
+@main
 def test_already_target(name: str) -> None:
     """The clean input has the wanted class: nothing changes, one evaluation; the others do not notice."""
     done = np.array([0, 7])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.core.errors import BadArgument, of_shape
+from invjax.core.host import own_work
 from invjax.counterfactuals.milp.question import Question
 from invjax.counterfactuals.milp.rows import Rows, answers
 from invjax.types import ArrayLike, Result, Status
@@ -32,6 +33,7 @@ class Certificate(NamedTuple):
         return f"Certificate({said or 'empty'}{more})"
 
 
+@own_work()
 def certify(
     model: Any,
     x: ArrayLike,
