@@ -20,9 +20,10 @@ from invjax import LogitsModel
 from invjax.attacks import FGSM, GSE
 from invjax.campaign import choose
 from invjax.core.errors import check_whole
+from invjax.core.identity import digest
 from invjax.data import open_images
 from invjax.engine import prepare, run_saved
-from invjax.engine.folder import digest, packed
+from invjax.engine.parts import packed
 from invjax.models import load
 from invjax.types import Config, LogitsFn
 

@@ -92,7 +92,7 @@ def _run(command: str, options: Any) -> None:
 def _what_is_kept(command: str, options: Any) -> str:
     if command != "attack" or options is None:
         return ""
-    from invjax.engine.folder import count_saved
+    from invjax.engine.parts import count_saved
 
     run = options.out / "run"
     done = count_saved(run)

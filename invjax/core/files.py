@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from invjax.core.errors import BadArgument, Words
+
+_TRIED = 4096  # bytes written to see whether a folder takes any: an empty file fits on a full disk
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -15,35 +18,66 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
     A call that is interrupted or fails leaves an older file as it was. Raises OSError where it cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")  # machines may share pids
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with _temporary(Path(path), data) as temporary:
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
-def check_folder(path: str | os.PathLike[str], name: str = "out") -> Path:
-    """``path`` as a folder that exists or can be made; nothing is made. Raises BadArgument about ``name``."""
-    folder = Path(path)
-    with writing(path, name):  # a name that is too long
-        nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        why = "is not a folder" if not nearest.is_dir() else "cannot be written"
-        raise BadArgument(name, "be a folder that can be written", str(path), hint=f"{str(nearest)!r} {why}")
-    return folder
+def write_new(path: str | os.PathLike[str], data: bytes) -> bool:
+    """As :func:`write_atomic`, but only if nothing has the name: of several that write at once, one does.
+
+    Returns whether it was this call. Raises OSError where it cannot be written.
+    """
+    with _temporary(Path(path), data) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links: still one alone, but others may see a part of it for a moment
+            try:
+                with open(path, "xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+    return True
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str], name: str = "out", what: str = "folder") -> Iterator[None]:
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """A new file with ``data`` beside ``path``, gone afterwards: no other call, thread, process or machine has it."""
+    owner = f"{os.getpid()}-{threading.get_ident():x}-{os.urandom(8).hex()}"  # machines may share process ids
+    temporary = path.with_name(f".{path.name[:40]}.{owner}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):  # it was renamed, or the folder has gone
+            temporary.unlink()
+
+
+def check_folder(path: str | os.PathLike[str], name: str = "out") -> Path:
+    """``path`` as a folder that exists or can be made, and takes files now; nothing of that is left.
+
+    Raises BadArgument about ``name``.
+    """
+    folder = Path(path)
+    with writing(path, name):  # also for a name that is too long
+        nearest = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        if nearest.is_dir():
+            with _temporary(nearest / "invjax", bytes(_TRIED)):
+                return folder
+    raise BadArgument(name, "be a folder that can be written", str(path), hint=f"{str(nearest)!r} is not a folder")
+
+
+@contextlib.contextmanager
+def writing(
+    path: str | os.PathLike[str], name: str = "out", what: str = "folder", hint: str | None = None
+) -> Iterator[None]:
     """Inside, an OSError becomes a BadArgument about ``name``, which must be a ``what`` that can be written."""
     try:
         yield
     except OSError as error:
         was = Words(f"{os.fspath(path)!r}: {error.strerror or error}")
-        raise BadArgument(name, f"be a {what} that can be written", was) from error
+        raise BadArgument(name, f"be a {what} that can be written", was, hint=hint) from error

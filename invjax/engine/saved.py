@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check_choice
-from invjax.engine.folder import as_folder, each_part, part_paths, read_index, read_part
+from invjax.engine.folder import as_folder
+from invjax.engine.manifest import differences, hash_of_run
+from invjax.engine.parts import each_part, part_paths, read_index, read_part
 from invjax.types import Result
-
-_SAME = ("method", "evaluator", "config", "precision", "model", "weights", "inputs", "examples")
 
 
 def open_run(folder: str | Path, *more: str | Path) -> SavedRun:
@@ -28,8 +28,7 @@ def open_run(folder: str | Path, *more: str | Path) -> SavedRun:
     folders = [as_folder("folder", one) for one in (folder, *more)]
     manifests = [_manifest(one) for one in folders]
     for one, manifest in zip(folders[1:], manifests[1:], strict=True):
-        differs = [name for name in _SAME if manifest.get(name) != manifests[0].get(name)]
-        if differs:
+        if differs := differences(manifest, manifests[0]):
             why = f"{str(one)!r} holds a run with another {', '.join(differs)}"
             raise BadArgument("folder", "be followed by folders of the same run", hint=why)
     return SavedRun(folders, manifests[0])
@@ -58,6 +57,7 @@ class SavedRun:
 
     def __init__(self, folders: list[Path], manifest: dict[str, Any]) -> None:
         self.folders, self.manifest, self.examples = folders, manifest, int(manifest["examples"])
+        self._run = hash_of_run(manifest)
         self._paths = [path for folder in folders for path in part_paths(folder)]
         self._kept: tuple[Path, tuple[np.ndarray, Result]] | None = None  # the part that was read last
 
@@ -73,7 +73,7 @@ class SavedRun:
         """[N] int32: the part that has the row, or -1."""
         where = np.full(self.examples, -1, np.int32)
         for number in reversed(range(len(self._paths))):  # the first part that has a row stays
-            index = read_index(self._paths[number], self.examples)
+            index = read_index(self._paths[number], self.examples, self._run)
             if index is not None:
                 where[index] = number
         return where
@@ -91,7 +91,7 @@ class SavedRun:
         """
         for field in fields:
             check_choice("fields", field, Result._fields)
-        return each_part(self._paths, self.examples, fields or Result._fields)
+        return each_part(self._paths, self.examples, self._run, fields or Result._fields)
 
     def __getitem__(self, index: Any) -> Result:
         """The rows that an int, a slice or an array selects, as :meth:`Result.rows` does; only their parts are read.
@@ -121,7 +121,7 @@ class SavedRun:
 
     def _part(self, path: Path) -> tuple[np.ndarray, Result]:
         if self._kept is None or self._kept[0] != path:
-            part = read_part(path, self.examples)
+            part = read_part(path, self.examples, self._run)
             if part is None:
                 hint = "the call that made it solves its rows again"
                 raise BadArgument("folder", "hold whole parts", Words(f"damaged: {str(path)!r}"), hint=hint)
@@ -131,13 +131,15 @@ class SavedRun:
     def load(self) -> Result:
         """All N rows, in memory. Raises ValueError where some are not saved."""
         found: Result | None = None
-        done = 0
-        for index, answers in self.parts():
+        done, damaged = 0, list[Path]()
+        for index, answers in each_part(self._paths, self.examples, self._run, damaged=damaged.append):
             if found is None:
                 found = Result(*(np.empty((self.examples, *field.shape[1:]), field.dtype) for field in answers))
             for field, values in zip(found, answers, strict=True):
                 field[index] = values
             done += len(index)
         if found is None or done < self.examples:
-            raise BadArgument("folder", f"hold all {self.examples} rows", Words(f"a folder with {done} of them"))
+            lost = f"damaged: {', '.join(repr(str(path)) for path in damaged)}" if damaged else None
+            was = Words(f"a folder with {done} of them")
+            raise BadArgument("folder", f"hold all {self.examples} rows", was, hint=lost)
         return found

@@ -20,8 +20,9 @@ from invjax.engine import checks
 from invjax.engine.choosing import choose
 from invjax.engine.confirm import confirm, warn_withdrawn
 from invjax.engine.evaluate import white_box
-from invjax.engine.folder import PART_BYTES, RunFolder, as_folder, bytes_of, make_manifest
+from invjax.engine.folder import PART_BYTES, RunFolder, as_folder, bytes_of
 from invjax.engine.lanes import finish, start
+from invjax.engine.manifest import make_manifest
 from invjax.engine.prepared import Prepared
 from invjax.engine.programs import Programs
 from invjax.engine.progress import progress_bar
@@ -43,7 +44,7 @@ def run_shared(
     mesh: Mesh | None = None,
     precision: str | None = None,
     out: str | Path | None = None,
-    name: str = "model",
+    name: str | None = None,
     progress: bool | None = None,
     watch: Callable[[Part], None] | None = None,
 ) -> Result:
@@ -83,7 +84,7 @@ def run_saved(
     evaluator: Evaluator = white_box,
     mesh: Mesh | None = None,
     precision: str | None = None,
-    name: str = "model",
+    name: str | None = None,
     progress: bool | None = None,
     watch: Callable[[Part], None] | None = None,
 ) -> SavedRun:
@@ -112,7 +113,7 @@ def _run(
     mesh: Mesh | None,
     precision: str | None,
     out: str | Path | None,
-    name: str,
+    name: str | None,
     progress: bool | None,
     watch: Callable[[Part], None] | None,
 ) -> RunFolder | None:
@@ -125,8 +126,7 @@ def _run(
     own = int(open_rows.sum())
     folder = None
     if out is not None:
-        manifest = make_manifest(ctx, problems, config, method, key, name, evaluator=evaluator)
-        manifest["precision"] = precision
+        manifest = make_manifest(ctx, problems, config, method, key, name, evaluator=evaluator, precision=precision)
         folder = RunFolder(out, manifest, process, processes)
         for index, rows in folder.parts():
             open_rows[index] = False

@@ -114,7 +114,7 @@ def solve(
     mesh: Mesh | None = None,
     precision: str | None = None,
     out: str | Path | None = None,
-    name: str = "model",
+    name: str | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Find the smallest change that makes the classifier say something else, for one example or a list.
@@ -147,7 +147,8 @@ def solve(
         outside of ``jit``; a row whose answer does not hold there is solved again in it.
       out: folder in which an interrupted run keeps what it finished, and from which a second call goes on. With several
         processes nothing is gathered then: see Returns.
-      name: what to call the network in that folder (its weights are hashed, its code cannot be).
+      name: what to call the network in that folder. It is needed where a function cannot be told from another by its
+        code and what it holds (a model of a C library, an open file): the name then stands for it.
       progress: show a bar (True, False, or None for only on a terminal).
 
     Returns:

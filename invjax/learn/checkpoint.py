@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument
-from invjax.engine.folder import digest, open_folder
+from invjax.core.identity import digest
+from invjax.engine.manifest import open_folder
 
 KEPT = 2  # if a save is cut short, the one before is left
 SAMPLE = 16  # examples that stand for data read from files on demand
@@ -56,7 +57,7 @@ class Checkpoints:
     def __init__(self, folder: str | Path, manifest: dict[str, Any]) -> None:
         ocp = _orbax()
         path = Path(folder).expanduser().absolute()
-        open_folder(path, manifest, "checkpoint")
+        open_folder(path, manifest, "checkpoint", parts=("steps/*",))
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         self.folder, self._manager, self._args = path, ocp.CheckpointManager(path / "steps", options=options), ocp.args
 

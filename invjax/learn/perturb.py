@@ -8,11 +8,13 @@ arguments: the target policy, the treatment of failures, and the generator, whic
 function that moves x without asking the classifier.
 
 The set is made in shards. With a folder finished shards are kept, so a killed run resumes; a folder of another
-configuration is refused.
+configuration is refused. A shard holds the points as they were found: they obey the bounds, to the last bit.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +23,16 @@ import jax
 import numpy as np
 
 from invjax.core.errors import BadArgument, check, check_choice, check_key, check_whole
-from invjax.core.files import write_atomic
+from invjax.core.files import write_atomic, writing
+from invjax.core.identity import describe, digest, digest_of_leaves, digest_of_structure
 from invjax.core.images import are_pixels
 from invjax.core.labels import NO_CLASS, check_indices, classes_of
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.images.source import to_range
 from invjax.engine import solve, white_box
-from invjax.engine.folder import describe, describe_evaluator, digest, open_folder, packed
+from invjax.engine.folder import as_folder
+from invjax.engine.manifest import FORMAT, NAME, hash_of_run, open_folder, python
+from invjax.engine.parts import packed, set_aside, unpacked
 from invjax.engine.seen import seen_through
 from invjax.learn.checkpoint import fingerprint
 from invjax.learn.evaluate import predict
@@ -35,6 +40,7 @@ from invjax.types import Bounds, Density, LogitsFn, Method, Status
 
 POLICIES = ("other", "all", "next", "fixed")
 FAILURES = ("keep", "clean", "drop")
+_NO_ANSWER = ("lanes", "mesh", "progress")  # options that change none
 SHARD = 1024  # examples of a shard: 0.6 GB at 224 px, three times as much while it is made
 
 
@@ -100,7 +106,7 @@ def make_perturbed_dataset(
     bounds: Bounds | tuple[Any, Any] = (0.0, 1.0),
     density: Density | None = None,
     out: str | Path | None = None,
-    name: str = "model",
+    name: str | None = None,
     shard: int = SHARD,
     **options: Any,
 ) -> Perturbed:
@@ -120,7 +126,7 @@ def make_perturbed_dataset(
       bounds: of the data.
       density: for methods that need one.
       out: folder that keeps finished shards.
-      name: of the network, for the manifest in that folder.
+      name: what to call the network in that folder; needed where a function cannot be told from another.
       shard: examples per shard.
       options: further arguments of :func:`invjax.solve`: lanes, mesh, evaluator, progress.
 
@@ -138,41 +144,36 @@ def make_perturbed_dataset(
     label = check_indices("y", y, len(x), classes, of="logits")
     target_key, method_key = jax.random.split(key)
     target = draw_targets(target_policy, label, classes, target_key)
-    folder = None
+    folder = run = None
     if out is not None:
-        folder = Path(out)
-        open_folder(
-            folder,
-            _manifest(
-                generator,
-                network,
-                x,
-                label,
-                target,
-                method_key,
-                density,
-                name,
-                shard,
-                options.get("evaluator", white_box),
-            ),
-        )
+        folder = as_folder("out", out)
+        given = {"generator": generator, "bounds": tuple(bounds), "density": density, "options": options}
+        manifest = _manifest(given, network, [fingerprint(x), digest((label, target, method_key))], name, shard)
+        open_folder(folder, manifest, parts=("shard-*.npz", "shard-*.running"))
+        run = hash_of_run(manifest)
 
     shards = []
     for begin in range(0, len(label), shard):
         rows = np.arange(begin, min(begin + shard, len(label)))
         path = None if folder is None else folder / f"shard-{begin // shard:06d}.npz"
-        done = None if path is None else _read(path)
+        clean = _floats(x, rows, bounds)
+        done = None if path is None else _read(path, run, clean)
         if done is None:
-            clean = _floats(x, rows, bounds)
             running = None if path is None else path.with_suffix(".running")
-            done = _one_shard(
-                generator, network, clean, label[rows], target[rows], rows, method_key, bounds, density,
-                {**options, "out": running, "name": name},
-            )  # fmt: skip
+            call = {**options, "out": running, "name": name}
+            try:
+                done = _one_shard(
+                    generator, network, clean, label[rows], target[rows], rows, method_key, bounds, density, call
+                )
+            except (BadArgument, OSError):
+                done = None if path is None else _read(path, run, clean)
+                if done is None:  # else another thread or process has made it, and taken its folder away
+                    raise
             if path is not None and running is not None:
-                write_atomic(path, packed(done))
-                shutil.rmtree(running, ignore_errors=True)
-        shards.append(_chosen(done, _floats(x, rows, bounds), failures))
+                with writing(path.parent):
+                    write_atomic(path, packed(done, run or ""))
+                _remove(running)
+        shards.append(_chosen(done, clean, failures))
     moved, source, status, evaluations = (np.concatenate(parts) for parts in zip(*shards, strict=True))
     return Perturbed(moved, target[source], source, label[source], status, evaluations, len(label) - len(source))
 
@@ -181,13 +182,24 @@ def _is_method(generator: Any) -> bool:
     return isinstance(getattr(generator, "method", None), Method)
 
 
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """A finished shard, or None. A damaged file counts as missing, so its shard is made again."""
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in ("delta", "status", "evaluations", "rows")}
-    except Exception:  # damaged bytes fail in many ways
+def _read(path: Path, run: str | None, x: np.ndarray) -> dict[str, np.ndarray] | None:
+    """A finished shard of the inputs x, or None. A damaged file is set aside, so that its shard is made again."""
+    if not path.exists():
         return None
+    with writing(path.parent):
+        done = unpacked(path, ("x", "status", "evaluations", "rows"), run)
+    if done is None or done["x"].shape != x.shape:
+        set_aside(path)
+        return None
+    return done
+
+
+def _remove(folder: Path) -> None:
+    """Take a folder away at once, also for whoever would open it now."""
+    away = folder.with_name(f".{folder.name}-{os.urandom(4).hex()}")
+    with contextlib.suppress(OSError):  # a control has none, and another thread may be faster
+        os.replace(folder, away)
+        shutil.rmtree(away, ignore_errors=True)
 
 
 def _floats(x: Any, rows: Any, bounds: Any) -> np.ndarray:
@@ -200,64 +212,57 @@ def _one_shard(
     generator: Any, network: Any, x: Any, label: Any, target: Any, rows: Any, key: Any, bounds: Any, density: Any,
     options: dict[str, Any],
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Perturbation, status, evaluations and rows of a shard."""
-    delta = np.zeros_like(x)
+    """Points, status, evaluations and rows of a shard."""
+    found = x.copy()
     status = np.full(len(x), Status.ALREADY_TARGET, np.int32)
     evaluations = np.zeros(len(x), np.int32)
     moves = np.flatnonzero(target != label)
     if len(moves):
         part = x[moves], label[moves], target[moves]
         if _is_method(generator):
-            found = solve(
+            result = solve(
                 network, part[0], part[1], target=part[2], method=generator, bounds=bounds, density=density, key=key,
                 ids=rows[moves], **options,
             )  # fmt: skip
-            delta[moves] = np.asarray(found.attempt) - part[0]
-            status[moves], evaluations[moves] = np.asarray(found.status), np.asarray(found.evaluations)
-            won = np.asarray(found.status) == Status.FOUND
-            delta[moves[won]] = np.asarray(found.delta)[won]
+            status[moves], evaluations[moves] = np.asarray(result.status), np.asarray(result.evaluations)
+            won = status[moves] == Status.FOUND
+            found[moves] = np.asarray(result.attempt)
+            found[moves[won]] = np.asarray(result.x)[won]
         else:
             keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows[moves])
-            delta[moves] = np.clip(np.asarray(generator(*part, keys), x.dtype), *bounds) - part[0]
+            found[moves] = np.clip(np.asarray(generator(*part, keys), x.dtype), *bounds)
             seen = seen_through(options.get("evaluator", white_box), network)
-            said = classes_of(predict(seen, part[0] + delta[moves]))
+            said = classes_of(predict(seen, found[moves]))
             missed = np.where(said == NO_CLASS, Status.NONFINITE, Status.NOT_FOUND)
             status[moves] = np.where(said == part[2], Status.FOUND, missed)
-    return {"delta": delta, "status": status, "evaluations": evaluations, "rows": rows}
+    return {"x": found, "status": status, "evaluations": evaluations, "rows": rows}
 
 
 def _chosen(done: dict[str, np.ndarray], x: np.ndarray, failures: str) -> tuple[np.ndarray, ...]:
     """x̃, rows, status and evaluations of a shard, with failures treated as asked."""
     failed = ~np.isin(done["status"], (Status.FOUND, Status.ALREADY_TARGET))
-    moved = x + done["delta"]
-    if failures == "clean":
-        moved[failed] = x[failed]
+    moved = np.where(failed.reshape(-1, *[1] * (x.ndim - 1)), x, done["x"]) if failures == "clean" else done["x"]
     keep = ~failed if failures == "drop" else np.ones(len(x), bool)
     return tuple(field[keep] for field in (moved, done["rows"], done["status"], done["evaluations"]))
 
 
-def _manifest(
-    generator: Any,
-    network: Any,
-    x: Any,
-    label: Any,
-    target: Any,
-    key: Any,
-    density: Any,
-    name: str,
-    shard: int,
-    evaluator: Any,
-) -> dict[str, Any]:
-    """What identifies a run in its folder. An evaluator other than the exact gradient stands beside the generator."""
-    generated_by = getattr(generator, "__qualname__", type(generator).__name__)
-    if evaluator is not white_box:
-        generated_by += f" through {describe_evaluator(evaluator)}"
+def _manifest(given: dict[str, Any], network: Any, inputs: list[str], name: str | None, shard: int) -> dict[str, Any]:
+    """What identifies a run in its folder. given: the arguments by name, with the options of :func:`invjax.solve`."""
+    how = {key: value for key, value in given["options"].items() if key not in _NO_ANSWER and value is not None}
+    evaluator = how.pop("evaluator", white_box)
+    generator = given["generator"]
     return {
-        "format": 1,
-        "generator": generated_by,
-        "constants": describe(generator) if _is_method(generator) else {},
-        "model": name,
-        "weights": digest((network, density)),
-        "inputs": [fingerprint(x), digest((label, target, key))],
+        "format": FORMAT,
+        "python": python(),
+        "generator": describe(generator, name=name),
+        "method": digest(generator.method, name=name) if _is_method(generator) else None,
+        "evaluator": describe(evaluator, name=name),
+        "bounds": describe(given["bounds"]),
+        "options": {key: describe(value, name=name) for key, value in sorted(how.items())},
+        "model": NAME if name is None else name,
+        "network": digest_of_structure(network, name=name),
+        "weights": digest_of_leaves(network),
+        "density": None if given["density"] is None else digest(given["density"], name=name),
+        "inputs": inputs,
         "shard": shard,
     }

@@ -15,7 +15,6 @@ there the lowering rule matters (SmallCNN, 0.5 s a step against 2.5 s).
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections import deque
@@ -32,14 +31,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from invjax.core.config import typed
 from invjax.core.errors import BadArgument, check_choice, check_key, check_whole
 from invjax.core.host import own_work
+from invjax.core.identity import describe, digest, digest_of_leaves
 from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices
 from invjax.core.numerics import strong
 from invjax.cpu.convolutions import install_canonical_convolutions
-from invjax.engine.folder import describe, digest
+from invjax.engine.manifest import FORMAT, NAME, python
 from invjax.learn.checkpoint import Checkpoints, fingerprint
 from invjax.learn.examples import Examples, check_examples, one_row, total_steps
-from invjax.learn.optimiser import Optax, Optimiser, as_optimiser
+from invjax.learn.optimiser import Optimiser, as_optimiser
 from invjax.learn.order import Order
 from invjax.learn.parts import Freeze, Graphs, States, split_module, trained
 from invjax.learn.rules import ERM, Rule
@@ -86,6 +86,7 @@ def fit(
     measure: Measure | None = None,
     hooks: Sequence[Hook] = (),
     checkpoint: Any = None,
+    name: str | None = None,
 ) -> Trained:
     """Train ``model``, or continue its training. The module itself is not changed.
 
@@ -124,6 +125,8 @@ def fit(
       hooks: each is called with each record.
       checkpoint: a folder (needs orbax). The training is saved there at each report, and the same call later resumes
         it; a finished training returns at once. Only the mesh, ``every``, ``measure`` and ``hooks`` may differ.
+      name: what to call the training in that folder. It is needed where a function (loss, augment, a rate of optax)
+        cannot be told from another by its code and what it holds: the name then stands for it.
 
     Returns:
       :class:`Trained`. A record of the history holds ``step``, ``epoch``, ``rate`` of the optimiser if known,
@@ -163,8 +166,9 @@ def fit(
     saved = None
     if checkpoint is not None:
         settings = {"batch_norm": batch_norm, "precision": precision, "steps": total, "batch": batch}
-        functions = {"augment": augment, "loss": loss, "freeze": freeze}
-        saved = Checkpoints(checkpoint, _manifest(model, states, examples, numbers, functions, settings, key))
+        told = {"augment": augment, "loss": loss, "freeze": freeze}
+        told |= {part: getattr(numbers, part) for part in ("optimiser", "rule", "adversary")}
+        saved = Checkpoints(checkpoint, _manifest(graphs, states, examples, told, settings, key, name))
     history: list[dict[str, Any]] = []
     try:
         if saved is not None and (found := saved.restore(progress)) is not None:
@@ -247,35 +251,22 @@ def _means(told: Sequence[dict[str, Array]]) -> dict[str, Any]:
 
 
 def _manifest(
-    model: nnx.Module, states: States, examples: Examples, numbers: Numbers, functions: dict[str, Any],
-    settings: dict[str, Any], key: Array,
+    graphs: Graphs, states: States, examples: Examples, told: dict[str, Any], settings: dict[str, Any], key: Array,
+    name: str | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What identifies a training in a checkpoint."""
+    """What identifies a training in a checkpoint: every argument on which a weight may depend."""
     lists = {"labels": examples.y, "groups": examples.group, "weights": examples.weight}
     return {
-        "format": 1,
+        "format": FORMAT,
+        "python": python(),
         "kind": "training",
-        "model": type(model).__name__,
-        "start": digest(states),
+        "model": NAME if name is None else name,
+        "network": digest(graphs, name=name),
+        "start": digest_of_leaves(states),
         "inputs": fingerprint(examples.x),
-        **{name: digest(array) for name, array in lists.items()},
+        **{part: digest(array) for part, array in lists.items()},
         "sampling": "in turn" if examples.sampling is None else digest(examples.sampling),
-        **{name: _described(getattr(numbers, name)) for name in ("optimiser", "rule", "adversary")},
-        **{name: _named(function) for name, function in functions.items()},
+        **{part: describe(value, name=name) for part, value in told.items()},
         **settings,
         "key": digest(key),
     }
-
-
-def _described(part: Any) -> Any:
-    """A configuration in the words of a manifest. An optax transformation is known by the name of its update only."""
-    if part is None:
-        return None
-    if isinstance(part, Optax):
-        return {"class": "Optax", "transformation": _named(part.transformation.update)}
-    fields = describe(part) if dataclasses.is_dataclass(part) else {"leaves": digest(part)}
-    return {"class": type(part).__name__, **fields}
-
-
-def _named(function: Any) -> str | None:
-    return None if function is None else getattr(function, "__qualname__", type(function).__name__)

@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from invjax.core.errors import check_seed
-from invjax.core.files import write_atomic
-from invjax.engine.folder import describe, digest, open_folder
+from invjax.core.files import write_atomic, writing
+from invjax.core.identity import describe, digest
+from invjax.engine.manifest import FORMAT, open_folder, python
+from invjax.engine.parts import set_aside
 from invjax.learn.study.methods import run_method
 from invjax.learn.study.records import over_seeds, record_of
 from invjax.learn.study.study import Study, file_name
@@ -55,7 +58,7 @@ def ablation(
         reported under the key "error" of its record.
     """
     if folder is not None:
-        open_folder(folder, manifest_of(task, policy), "runs")
+        open_folder(folder, manifest_of(task, policy), "runs", parts=("seed-*",))
     cells: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for seed in [check_seed("seeds", seed, 32) for seed in seeds]:
         own = None if folder is None else folder / f"seed-{seed}"
@@ -86,13 +89,25 @@ def one_record(name: str, study: Study) -> dict[str, Any]:
 
 
 def _read(path: Path | None) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path is not None and path.is_file() else None
+    """A record, or None. A damaged one is set aside, so that its method is run again."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_text())
+        if kept["check"] == digest(json.dumps(kept["record"])):
+            return kept["record"]
+    except (ValueError, KeyError, TypeError):
+        pass
+    set_aside(path)
+    return None
 
 
 def _save(path: Path | None, cell: dict[str, Any]) -> None:
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(cell, default=float).encode())
+        cell = json.loads(json.dumps(cell, default=float))
+        with writing(path.parent, "runs"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps({"record": cell, "check": digest(json.dumps(cell))}).encode())
 
 
 def _line(name: str, seed: int, cell: dict[str, Any]) -> str:
@@ -108,17 +123,28 @@ def _line(name: str, seed: int, cell: dict[str, Any]) -> str:
 def manifest_of(task: Task, policy: str) -> dict[str, Any]:
     """What identifies a study in a folder. Further seeds and methods may be added to it."""
     return {
-        "format": 1,
+        "format": FORMAT,
+        "python": python(),
         "task": task.name,
+        "data": digest(task.load, name=task.name),
+        "network": digest(_without_paths(task.build), name=task.name),
         "policy": policy,
         "moves": task.moves._asdict() | {"gammas": list(task.moves.gammas), "taus": list(task.moves.taus)},
         "optimiser": {name: None if value == math.inf else value for name, value in describe(task.optimiser).items()},
         **{
             name: getattr(task, name)
-            for name in ("steps", "batch", "density", "warmup", "upweight", "references", "train")
+            for name in ("steps", "batch", "batch_norm", "density", "warmup", "upweight", "references", "train")
         },
         **_file_of_weights(task),
     }
+
+
+def _without_paths(build: Callable[..., Any]) -> Any:
+    """What builds the network without the place of its weights: their bytes count, below."""
+    if not isinstance(build, partial):
+        return build
+    keywords = {name: value for name, value in build.keywords.items() if not isinstance(value, Path)}
+    return build.func, build.args, keywords
 
 
 def _file_of_weights(task: Task) -> dict[str, Any]:
