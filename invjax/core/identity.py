@@ -12,17 +12,16 @@ import dataclasses
 import enum
 import functools
 import hashlib
-import sys
 import types
 from collections.abc import Iterable, Mapping, Set
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.code import looked_up, own_names
+from invjax.core.code import constant_of_a_package, is_a_package, is_of_a_package, looked_up, own_names
 from invjax.core.errors import BadArgument
 from invjax.core.logits import is_nnx_module
 
@@ -71,7 +70,7 @@ def describe(value: Any, *, name: str | None = None) -> Any:
     if isinstance(value, np.ndarray | np.generic | jax.Array) and value.dtype.kind in "fiub" and value.size <= _SHOWN:
         return np.asarray(value).tolist()
     called = getattr(value, "__qualname__", type(value).__qualname__)
-    return called if _is_of_a_package(value) else f"{called} {digest(value, name=name)[:12]}"
+    return called if is_of_a_package(value) else f"{called} {digest(value, name=name)[:12]}"
 
 
 class _Walk:
@@ -118,13 +117,13 @@ class _Walk:
             return _hashed("enum", self.value(type(value)), value.name.encode())
         if isinstance(value, np.dtype):
             return _hashed("dtype", value.name.encode(), repr(value.descr).encode())
-        if type(value) in _WRAPPERS and not _is_of_a_package(value):
+        if type(value) in _WRAPPERS and not is_of_a_package(value):
             return self.value(value.__wrapped__)
         if isinstance(value, jax.tree_util.PyTreeDef):
             return self.structure(value)
         if isinstance(value, types.ModuleType):
             return _hashed("module", value.__name__.encode())
-        if _is_of_a_package(value):
+        if is_of_a_package(value):
             return _hashed("name", f"{value.__module__}.{value.__qualname__}".encode())
         if isinstance(value, types.CodeType):
             return self._code(value, None)
@@ -175,6 +174,8 @@ class _Walk:
 
     def _reduced(self, value: Any, kind: bytes) -> bytes:
         """By what ``pickle`` would write; values that a cached property keeps are derived, and no part of it."""
+        if (known := constant_of_a_package(value)) is not None:
+            return _hashed("name", known.encode())
         try:
             made = value.__reduce_ex__(4)
         except Exception:  # whoever writes such a class raises what they like
@@ -232,7 +233,7 @@ class _Walk:
             except ValueError:  # not bound yet
                 cells[name] = None
         held = [function.__defaults__, function.__kwdefaults__, _Attributes(cells)]
-        if not _is_a_package(function.__module__):
+        if not is_a_package(function.__module__):
             held += [_Attributes(looked_up(function)), _Attributes(own_names(function))]
         found = _hashed("function", self._code(function.__code__, function.__doc__), *map(self.value, held))
         self.way.pop()
@@ -276,26 +277,3 @@ def _hashed(kind: str, *parts: bytes) -> bytes:
 
 def _on_class(value: Any, name: str) -> Any:
     return next((vars(kind)[name] for kind in type(value).__mro__ if name in vars(kind)), None)
-
-
-def _is_of_a_package(value: Any) -> bool:
-    """Whether ``value`` is what an installed package has under its name."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not (isinstance(module, str) and isinstance(name, str) and _is_a_package(module)):
-        return False
-    if isinstance(value, type) and "<locals>" not in name:  # some of C are not where they say they are
-        return True
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found is value
-
-
-@functools.cache
-def _is_a_package(module: str | None) -> bool:
-    """Whether a module is Python's, ours or installed: not the user's own code."""
-    top = (module or "__main__").partition(".")[0]
-    if top in sys.stdlib_module_names or top in ("builtins", "invjax"):
-        return True
-    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
-    return not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)

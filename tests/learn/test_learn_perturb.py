@@ -108,7 +108,8 @@ def test_a_killed_run_goes_on(task: nets.Task, tmp_path: Path, monkeypatch: pyte
     same(make(task, out=tmp_path / "set"), whole)  # reread: the solver is not asked again
     (tmp_path / "set" / "shard-000001.npz").write_bytes(b"damaged")
     monkeypatch.setattr(invjax.learn.perturb, "solve", solve)
-    same(make(task, out=tmp_path / "set"), whole)
+    with pytest.warns(UserWarning, match=r"shard-000001.npz' was damaged: it is 'shard-000001.npz.damaged' now"):
+        same(make(task, out=tmp_path / "set"), whole)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_control_seen_through_an_evaluator(task: nets.Task, tmp_path: Path) -> N
     tilted = bare + 2.4 * (np.arange(CLASSES) == 0)
     np.testing.assert_array_equal(tilted.argmax(1) == made.y, made.status == Status.FOUND)
     assert (tilted.argmax(1) != bare.argmax(1)).any(), "the evaluator must matter"
-    with pytest.raises(ValueError, match="holds a run with another generator"):
+    with pytest.raises(ValueError, match="holds a run with another evaluator"):
         make(task, brighter, out=tmp_path)
 
 
