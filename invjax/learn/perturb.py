@@ -230,7 +230,8 @@ def _one_shard(
             found[moves[won]] = np.asarray(result.x)[won]
         else:
             keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows[moves])
-            found[moves] = np.clip(np.asarray(generator(*part, keys), x.dtype), *bounds)
+            lower, upper = (np.asarray(side, x.dtype) for side in bounds)
+            found[moves] = np.clip(np.asarray(generator(*part, keys), x.dtype), lower, upper)
             seen = seen_through(options.get("evaluator", white_box), network)
             said = classes_of(predict(seen, found[moves]))
             missed = np.where(said == NO_CLASS, Status.NONFINITE, Status.NOT_FOUND)

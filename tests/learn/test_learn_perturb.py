@@ -112,13 +112,59 @@ def test_a_killed_run_goes_on(task: nets.Task, tmp_path: Path, monkeypatch: pyte
         same(make(task, out=tmp_path / "set"), whole)
 
 
-@pytest.mark.parametrize(
-    "other", [{"generator": PGD(eps=0.3, step_size=0.1, steps=6)}, {"policy": "next"}, {"key": jax.random.key(4)}]
-)
-def test_another_run_is_refused(task: nets.Task, tmp_path: Path, other: dict[str, Any]) -> None:
-    make(task, out=tmp_path / "set")
-    with pytest.raises(ValueError, match="holds a run with another"):
-        make(task, out=tmp_path / "set", **other)
+def shifted(by: float) -> Any:
+    """A control that holds a number."""
+    return lambda x, label, target, keys: x + by
+
+
+def test_another_run_is_refused(task: nets.Task, tmp_path: Path) -> None:
+    """Whatever can change a point is part of what the run is, and what cannot is none."""
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"generator": PGD(eps=0.3, step_size=0.1, steps=6)}, "generator"),
+        ({"policy": "next"}, "inputs"),
+        ({"key": jax.random.key(4)}, "inputs"),
+        ({"bounds": (0.1, 0.9)}, "bounds"),
+        ({"mask": np.ones(SHAPE, bool)}, "options"),
+        ({"precision": "highest"}, "options"),
+        ({"evaluator": _tilted}, "evaluator"),
+        ({"density": invjax.densities.fit_knn(task.x, np.arange(COUNT) % CLASSES, 2)}, "density"),
+        ({"shard": 30}, "shard"),
+        ({"name": "other"}, "model"),
+    ]
+    whole = make(task, out=tmp_path / "set")
+    for other, what in wrong:
+        with pytest.raises(ValueError, match=rf"out must be .* holds a run with another {what}$"):
+            make(task, out=tmp_path / "set", **other)
+    same(make(task, out=tmp_path / "set", lanes=4, failures="keep"), whole)
+    make(task, shifted(0.1), out=tmp_path / "control")
+    with pytest.raises(ValueError, match="holds a run with another generator"):
+        make(task, shifted(0.2), out=tmp_path / "control")
+    make(task, shifted(0.1), out=tmp_path / "control")
+    (tmp_path / "set" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"set' has parts of a run \(shard-000000.npz\), but no manifest.json"):
+        make(task, out=tmp_path / "set")
+
+
+def test_the_point_that_was_found_is_kept(task: nets.Task, tmp_path: Path) -> None:
+    """Bit for bit that of solve, and inside the bounds: x + (x' - x) would be rounded a second time."""
+    inside = task._replace(x=0.1 + 0.8 * task.x)
+    bounds, far = (0.1, 0.9), PGD(eps=0.8, step_size=0.4, steps=4, stop_early=False)  # up to the walls
+    made = make(inside, far, shard=COUNT, bounds=bounds, out=tmp_path)
+    target_key, method_key = jax.random.split(KEY)
+    target = draw_targets("other", task.label, CLASSES, target_key)
+    found = invjax.solve(
+        task.net, inside.x, task.label, target=target, method=far, bounds=bounds, key=method_key, lanes=8,
+        progress=False,
+    )  # fmt: skip
+    won = (found.status == Status.FOUND).reshape(-1, 1, 1, 1)
+    want = np.where(won, found.x, found.attempt)
+    np.testing.assert_array_equal(made.x, want)
+    low, high = (np.float32(side) for side in bounds)
+    again = inside.x + (want - inside.x)
+    assert ((again < low) | (again > high)).any(), "the test needs points that a second rounding moves"
+    assert (made.x >= low).all()
+    assert (made.x <= high).all()
+    same(make(inside, far, shard=COUNT, bounds=bounds, out=tmp_path), made)
 
 
 def test_control(task: nets.Task) -> None:

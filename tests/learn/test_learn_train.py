@@ -213,6 +213,17 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _times(factor: float) -> learn.step.Loss:
+    return lambda logits, y: factor * learn.step.cross_entropy(logits, y)
+
+
+def _plus(offset: float) -> Any:
+    def augment(key: Any, x: Any) -> Any:
+        return x + offset
+
+    return augment
+
+
 def test_killed_run_ends_with_the_same_bits(whole: learn.Trained, stopped: Path, tmp_path: Path) -> None:
     """Dropout, statistics, momentum and order go on where they were; a third call has nothing to do."""
     folder = tmp_path / "run"
@@ -260,6 +271,11 @@ def test_nothing_readable_is_an_error(stopped: Path, tmp_path: Path) -> None:
         ({"y": (Y + 1) % 3}, "labels"),
         ({"x": X[::-1]}, "inputs"),
         ({"model": Net(1)}, "start"),
+        ({"loss": _times(2.0)}, "loss"),
+        ({"augment": _plus(0.1)}, "augment"),
+        ({"freeze": lambda name: name.startswith("nothing")}, "freeze"),
+        ({"optimiser": optax.sgd(0.05)}, "optimiser"),
+        ({"name": "other"}, "model"),
     ],
 )
 def test_another_configuration_is_refused(stopped: Path, change: dict[str, Any], named: str) -> None:
@@ -268,6 +284,25 @@ def test_another_configuration_is_refused(stopped: Path, change: dict[str, Any],
     with pytest.raises(ValueError, match=rf"checkpoint must be .* holds a run with another .*{named}"):
         learn.fit(**call)
     assert sorted(path.name for path in (stopped / "steps").iterdir()) == before  # nothing lost
+
+
+def test_numbers_that_functions_hold_are_part_of_a_training(tmp_path: Path) -> None:
+    """A rate of optax lies in a closure, a factor of a loss in another: by value, not by name."""
+    pytest.importorskip("orbax.checkpoint")
+
+    def call(rate: float = 1e-2, factor: float = 1.0, offset: float = 0.1) -> learn.Trained:
+        optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, 9)))
+        parts = {"optimiser": optimiser, "loss": _times(factor), "augment": _plus(offset)}
+        return learn.fit(Net(), X, Y, checkpoint=tmp_path / "run", **{**RUN, "steps": 1, **parts})
+
+    first = call()
+    same(call().model, first.model)
+    for change, what in (({"rate": 2e-2}, "optimiser"), ({"factor": 2.0}, "loss"), ({"offset": 0.2}, "augment")):
+        with pytest.raises(ValueError, match=rf"checkpoint must be .* holds a run with another {what}$"):
+            call(**change)
+    (tmp_path / "run" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"checkpoint must be .* has parts of a run \(1\), but no manifest.json"):
+        call()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
