@@ -141,9 +141,12 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file in UTF-8, however deep it is nested and however long its numbers are."""
+    """The content of a JSON file in UTF-8. Raises Unreadable, also about one that is nested too deep for Python."""
     with unpacking():
-        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        try:
+            return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        except RecursionError as error:
+            raise Unreadable("it is nested too deep") from error
 
 
 def _check_header(file: Any, size: int, name: str) -> None:
@@ -157,9 +160,9 @@ def _check_header(file: Any, size: int, name: str) -> None:
         raise Unreadable(f"{name} holds Python objects, which are not read")
     asked, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if min(shape, default=0) < 0:
-        raise Unreadable(f"{name} has the shape {shape} by its header")
+        raise Unreadable(f"the array {name!r} has the shape {shape} by its header")
     if asked > there:
-        raise Unreadable(f"{name} takes {_bytes(asked)} by its header, of which the file has {_bytes(there)}")
+        raise Unreadable(f"the array {name!r} takes {_bytes(asked)} by its header; the file has {_bytes(there)} of it")
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:

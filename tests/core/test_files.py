@@ -19,10 +19,7 @@ ALLOWED = {
     ("core/files.py", "open(xb)"),
     ("core/unpack.py", "gzip.open"),
     ("cli/main.py", "open(w)"),  # of the null device
-    (
-        "data/grouped/waterbirds.py",
-        "open(xb)",
-    ),  # thousands of pictures in a new folder: not flushed one by one
+    ("data/grouped/waterbirds.py", "open(xb)"),  # thousands of pictures in a new folder, not flushed one by one
     ("data/images/mnist.py", "gzip.decompress"),  # of an installed package
     ("engine/folder.py", "np.load"),  # the run's own parts
     ("learn/perturb.py", "np.load"),

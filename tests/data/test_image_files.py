@@ -201,6 +201,17 @@ def test_linked_folders_and_companions(tmp_path):
     assert len(spuco_animals(tmp_path / "a.zip", "birds", size=8)) == 12
 
 
+def test_links_that_never_end(tmp_path):
+    """Folders of two links each to the next: every way is short, but there are 2^20 of them."""
+    for n in range(21):
+        (tmp_path / str(n)).mkdir()
+        for name in "ab":
+            os.symlink(tmp_path / str(n + 1), tmp_path / str(n) / name)
+    (tmp_path / "21").mkdir()
+    with pytest.raises(ValueError, match=r"source must be a folder that can be read.*more than 100 ways lead"):
+        Store(tmp_path / "0").names()
+
+
 def test_a_zip_beside_its_companion(folder, tmp_path):
     (tmp_path / "data").mkdir()
     with zipfile.ZipFile(tmp_path / "data/birds.zip", "w") as archive:
@@ -229,6 +240,10 @@ def test_links_that_lead_nowhere_else(folder, tmp_path):
     os.symlink("real.jpg", folder / "a.jpg")
     os.symlink(folder, tmp_path / "linked")
     assert with_masks(waterbirds(tmp_path / "linked")).mask.sum() == 64
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in Store(folder).names():
+            archive.write(folder / name, f"birds/{name}")
+    assert with_masks(waterbirds(tmp_path / "a.zip")).mask.sum() == 64
 
 
 # Names, shapes, and sets that come back

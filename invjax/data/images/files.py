@@ -7,10 +7,12 @@ A file is resized to a square, of which the middle is cut out, as in the protoco
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +26,7 @@ from invjax.data.images.pixels import mask_levels, open_picture, pillow, rgb
 
 MARGIN = 256 / 224
 KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+_LINKS = 100  # how often a folder may be reached
 _COMPANIONS = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave beside pictures
 _UNREADABLE = (OSError, EOFError, KeyError, SyntaxError, ValueError, struct.error, zlib.error)
 _REASONS = {"UnidentifiedImageError": "not an image", "FileNotFoundError": "no such file"}  # else the error's words
@@ -70,7 +73,7 @@ class Store:
             found = [name[cut:] for name in inside if name.startswith(self.prefix)]
         else:
             try:
-                found = list(_walk(str(self.root), "", ()))
+                found = list(_walk(str(self.root)))
             except OSError as error:
                 raise BadArgument("source", "be a folder that can be read", str(self.root), hint=str(error)) from error
         return sorted(name for name in found if not is_companion(name))
@@ -81,7 +84,8 @@ class Store:
         stays: dict[str, bool] = {}  # folder -> whether it is inside
 
         def is_inside(path: str) -> bool:
-            return os.path.commonpath([root, os.path.realpath(path)]) == root
+            real = os.path.realpath(path)
+            return real == root or real.startswith(os.path.join(root, ""))
 
         def leaves(name: str) -> bool:
             if Path(name).is_absolute() or Path(name).drive or ".." in Path(name).parts or "\0" in name:
@@ -122,17 +126,27 @@ class Store:
         return self._zip[1]
 
 
-def _walk(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
-    """The files below a folder, through links; one that leads back to a folder above it is not entered again."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, real))
-            else:
-                yield f"{prefix}{entry.name}"
+def _walk(root: str) -> Iterator[str]:
+    """The names of the files below a folder, through links, of which none leads back to a folder above it again.
+
+    Raises OSError where a folder cannot be read, or is linked so often that the names would never end.
+    """
+    left: list[tuple[str, str, tuple[str, ...]]] = [(root, "", ())]  # folder, its name, the real folders above it
+    entered: Counter[str] = Counter()
+    while left:
+        folder, prefix, above = left.pop()
+        real = os.path.realpath(folder)
+        if real in above:
+            continue
+        entered[real] += 1
+        if entered[real] > _LINKS:
+            raise OSError(errno.ELOOP, f"more than {_LINKS} ways lead to one folder", folder)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    left.append((entry.path, f"{prefix}{entry.name}/", (*above, real)))
+                else:
+                    yield f"{prefix}{entry.name}"
 
 
 class ImageFiles:

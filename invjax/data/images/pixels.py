@@ -60,14 +60,16 @@ def mask_levels(picture: Any) -> np.ndarray:
     More greys, up to 128 or beyond: as they stand. More shades of one colour: by its brightest. Two colours without
     black: the object is the one with more than half of red. Raises Unreadable for others, which have no such meaning.
     """
+    colours = None
     if picture.mode[0] in "IF":
         deep = _deep(picture)
-        levels = (deep if deep.max(initial=0) < 256 else (deep + 128) // 257).astype(np.uint8)
-        colours = np.repeat(levels[..., None], 3, axis=2)
+        grey = (deep if deep.max(initial=0) < 256 else (deep + 128) // 257).astype(np.uint8)
+    elif picture.mode in ("1", "L"):
+        grey = np.asarray(picture.convert("L"))
     else:
         colours = np.asarray(picture.convert("RGB"))
-    grey = colours[..., 0]
-    if (colours == grey[..., None]).all():
+        grey = colours[..., 0]
+    if colours is None or (colours == grey[..., None]).all():
         values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
         if len(values) == 1 or (len(values) == 2 and values[0] == 0):
             return np.where(grey > 0, 255, 0).astype(np.uint8)
