@@ -122,14 +122,17 @@ def _legacy(path: Path) -> Any:
         # The object comes before the numbers that its tensors view. So it is read twice: first with zeros, for the
         # sizes of the storages, and again with their numbers.
         sizes: dict[str, tuple[str, int]] = {}
+        left = size = path.stat().st_size
 
         def note(key: str, kind: str, count: int) -> np.ndarray:
+            nonlocal left
             sizes[key] = (kind, count)
-            if sum(n * np.dtype(DTYPES[k]).itemsize for k, n in sizes.values()) > path.stat().st_size:
+            left -= count * np.dtype(DTYPES[kind]).itemsize
+            if count < 0 or left < 0:
                 raise RefusedPickle(f"a storage {key} of {count} numbers, more than the file holds")
             return np.zeros(count, DTYPES[kind])
 
-        WeightsUnpickler(file, note, Budget(path.stat().st_size)).load()
+        WeightsUnpickler(file, note, Budget(size)).load()
         order = WeightsUnpickler(file).load()
         if not isinstance(order, list) or not all(type(key) is str for key in order) or sorted(order) != sorted(sizes):
             raise RefusedPickle("storages that do not belong to its tensors")
@@ -142,7 +145,7 @@ def _legacy(path: Path) -> Any:
                 raise RefusedPickle(f"a storage {key} without its {count} numbers")
             data[key] = np.frombuffer(raw, dtype)
         file.seek(begin)
-        return WeightsUnpickler(file, lambda key, kind, count: data[key], Budget(path.stat().st_size)).load()
+        return WeightsUnpickler(file, lambda key, kind, count: data[key], Budget(size)).load()
 
 
 def _tensors(found: Any, path: Path) -> dict[str, np.ndarray]:
