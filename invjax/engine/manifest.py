@@ -114,7 +114,7 @@ def _read(path: Path, argument: str) -> dict[str, Any]:
                 return saved
             reason = "manifest.json is not a run's"
             break
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = f"manifest.json is not JSON ({error})"
             time.sleep(_PAUSE_S)
     raise BadArgument(argument, "be a folder that can be written", Words(f"{str(path.parent)!r}: {reason}"))

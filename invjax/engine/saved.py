@@ -42,7 +42,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         reason = "examples is not positive"
     except OSError as error:
         reason = error.strerror or str(error)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         reason = "it is not a run's"
     raise BadArgument("folder", "be the folder of a run", Words(f"{str(folder)!r}: manifest.json: {reason}"))
 

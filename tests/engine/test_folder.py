@@ -290,9 +290,10 @@ def test_folders_of_machines_that_share_no_disk(tmp_path: Path, monkeypatch: pyt
     for nothing in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ValueError, match=r"folder must be the folder of a run, was .*manifest.json: No such file"):
             invjax.open_run(nothing)
-    (second / "manifest.json").write_text('{"format": 1}')
-    with pytest.raises(ValueError, match=r"folder must be the folder of a run, was .*b': manifest.json: it is not"):
-        invjax.open_run(first, second)
+    for text in ('{"format": 1}', "[" * 200_000, '{"examples": 1e999}'):
+        (second / "manifest.json").write_text(text)
+        with pytest.raises(ValueError, match=r"folder must be the folder of a run, was .*b': manifest.json: it is not"):
+            invjax.open_run(first, second)
 
 
 @fast
@@ -526,7 +527,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
 
 
 @fast
-@pytest.mark.parametrize("text", ["{", "[1, 2]", "null"])
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "null", "[" * 200_000], ids=["cut", "list", "null", "deep"])
 def test_damaged_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"out must be a folder that can be written, was .*manifest.json is not"):

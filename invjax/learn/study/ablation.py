@@ -96,7 +96,7 @@ def _read(path: Path | None) -> dict[str, Any] | None:
         kept = json.loads(path.read_text())
         if kept["check"] == digest(json.dumps(kept["record"])):
             return kept["record"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     set_aside(path)
     return None
