@@ -7,6 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from invjax.core.errors import BadArgument, check_whole
+from invjax.core.images import check_floats
+from invjax.core.labels import check_indices, classes_of
+from invjax.core.logits import num_classes
+from invjax.core.mixing import check_names_classes
 from invjax.core.rows import map_rows
 from invjax.data import ImageSource
 from invjax.types import Array, LogitsFn
@@ -33,11 +37,15 @@ class ChosenImages(NamedTuple):
 
 
 def _classes(logits: LogitsFn, x: Array) -> Array:
-    return logits(x).argmax(axis=-1)
+    return classes_of(logits(x))
 
 
 def classify(logits: LogitsFn, images: np.ndarray, batch: int = _BATCH) -> np.ndarray:
-    """[N] int, the classes that the network gives ``images`` [N, *S]. Compiles once whatever N."""
+    """[N] int, the classes that the network gives ``images`` [N, *S], -1 where its logits hold NaN.
+
+    Compiles once whatever N. Raises ValueError for images that are not floating point.
+    """
+    check_floats(images.dtype, "images")
     return map_rows(_classes, logits, images, batch=batch)
 
 
@@ -59,18 +67,27 @@ def choose(
       n: None for all there are.
       everything: also take the images that the network classifies wrongly.
 
-    Raises ValueError: a bad ``start`` or ``n``, no labels, or no image that the network classifies correctly.
+    An image whose logits hold NaN is classified wrongly.
+    Raises ValueError: a bad ``start`` or ``n``, no labels or what is no class of the network, a network that gives NaN
+    for all of its first images, or no image that the network classifies correctly.
     """
     check_whole("start", start, 0, source.count - 1)
     if n is not None:
         check_whole("n", n)
-    index, images, classes, seen = [], [], [], 0
+    index, images, classes, seen, total = [], [], [], 0, None
     while start + seen < source.count and (n is None or sum(map(len, index)) < n):
         begin = start + seen
         block = source.read(begin, min(begin + _BATCH, source.count))
+        if total is None:
+            total = num_classes(logits, block.images.shape[1:], block.images.dtype)
+            check_names_classes(logits, block.images)
+            if labels is not None:
+                labels = check_indices("labels", labels, source.count, total, of="the network")
         right = block.labels if labels is None else labels[begin : begin + _BATCH]
         if right is None:
             raise BadArgument("labels", "be given", hint="the images come without any")
+        if labels is None:
+            right = _checked(right, len(block.images), total, begin)
         take = np.ones(len(right), bool) if everything else classify(logits, block.images) == right
         index.append(begin + np.flatnonzero(take))
         images.append(block.images[take])
@@ -86,3 +103,13 @@ def choose(
             hint=f"none of the {seen} checked is; do weights, normalisation and labels match?",
         )
     return ChosenImages(rows, pixels, known, seen - len(rows))
+
+
+def _checked(labels: np.ndarray, count: int, total: int, begin: int) -> np.ndarray:
+    """Labels of a block of the source that begins at row ``begin``, checked; an error names the row of the source."""
+    try:
+        return check_indices("labels", labels, count, total, of="the network")
+    except BadArgument as error:
+        if error.index is None:
+            raise
+        raise BadArgument("labels", error.wanted, error.was, begin + error.index, hint=error.hint) from None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from invjax.core.errors import BadArgument, check_entries, of_shape
+from invjax.core.labels import check_indices, whole_numbers
 from invjax.types import UNTARGETED, ArrayLike
 
 
@@ -45,7 +46,7 @@ def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, 
             targets = [int(part) for part in targets.split(",")]
         except ValueError:
             raise BadArgument("targets", "be 'all', 'untargeted' or offsets like '1,4,7'", targets) from None
-    offsets = tuple(int(offset) for offset in targets)
+    offsets = tuple(whole_numbers("targets", list(targets), "be offsets, whole numbers").tolist())
     wrong = [offset for offset in offsets if not 1 <= offset < num_classes]
     if wrong or not offsets or len(set(offsets)) < len(offsets):
         raise BadArgument("targets", f"be different offsets from 1 to {num_classes - 1}", offsets)
@@ -55,9 +56,9 @@ def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, 
 def make_pairs(label: ArrayLike, num_classes: int, targets: str | Sequence[int] = "all") -> Pairs:
     """Every image with every target: ``target = (label + offset) mod K``.
 
-    label: [N] int, the classes of the images. targets: see :func:`parse_targets`.
+    label: [N] int, the classes of the images. targets: see :func:`parse_targets`. Raises ValueError about either.
     """
-    label = np.asarray(label, np.int32)
+    label = check_indices("label", label, None, num_classes, of="the network")
     offsets = parse_targets(targets, num_classes)
     each = max(1, len(offsets))
     repeated = np.repeat(label, each)
@@ -70,7 +71,8 @@ def listed_pairs(label: ArrayLike, targets: ArrayLike, num_classes: int) -> Pair
 
     Raises ValueError: another shape, or a target that is no class or equals the label.
     """
-    label, rows = np.asarray(label, np.int32), np.asarray(targets)
+    label = check_indices("label", label, None, num_classes, of="the network")
+    rows = whole_numbers("targets", targets, "be classes as whole numbers")
     rows = rows[:, None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or len(rows) != len(label) or not rows.shape[1]:
         raise BadArgument("targets", f"be [{len(label)}] or [{len(label)}, T]", of_shape(np.shape(targets)))

@@ -20,6 +20,7 @@ from invjax.campaign import ChosenImages, Pairs, Run
 from invjax.cli.options import AttackOptions
 from invjax.core.errors import BadArgument, Words, check_seed
 from invjax.core.files import check_folder, writing
+from invjax.core.labels import NO_CLASS
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
 from invjax.data.images.source import LABEL_KEYS, to_labels
@@ -51,9 +52,14 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
     logits = _load(options)
     first = source.read(0, 1)
     classes = _class_count(logits, first, options)
-    labelled = _labelled(options, source, logits, classes)
-    chosen = campaign.choose(logits, *labelled, options.start, options.n, everything=options.all_images)
+    try:
+        labelled = _labelled(options, source, logits)
+        chosen = campaign.choose(logits, *labelled, options.start, options.n, everything=options.all_images)
+    except BadArgument as error:
+        network = "model" if options.weights is None else "weights"
+        raise (error.renamed(network) if error.name == "logits" else error) from None
     pairs = _pairs(options, chosen, source.count, classes)
+    _check_names(first.names, pairs)
 
     which = chosen.words + (" (--all-images keeps them)" if chosen.left_out else "")
     say(f"{options.attack}: {which}{';' if chosen.left_out else ','} {len(pairs.label)} pairs")
@@ -144,29 +150,31 @@ def _class_count(logits: LogitsFn, first: ImageData, options: AttackOptions) -> 
         raise BadArgument("images", wanted, Words(shape), hint=error.hint) from error
 
 
-def _labelled(
-    options: AttackOptions, source: ImageSource, logits: LogitsFn, classes: int
-) -> tuple[ImageSource, np.ndarray | None]:
-    """The source with labels that are checked against the number of classes, or a list of labels for it."""
-
-    def checked(labels: np.ndarray, offset: int = 0) -> np.ndarray:
-        if (wrong := np.flatnonzero(labels >= classes)).size:
-            at = int(wrong[0])
-            raise BadArgument("labels", f"lie in [0, {classes}), the classes of the network", labels[at], offset + at)
-        return labels
-
+def _labelled(options: AttackOptions, source: ImageSource, logits: LogitsFn) -> tuple[ImageSource, np.ndarray | None]:
+    """The source with its labels or those that the network predicts, or a list of labels for it."""
     if options.labels is not None and options.labels != _PREDICTED:
-        return source, checked(to_labels(campaign.read_integers(options.labels, "labels", LABEL_KEYS), source.count))
+        return source, to_labels(campaign.read_integers(options.labels, "labels", LABEL_KEYS), source.count)
 
     def read(start: int, stop: int) -> ImageData:
         data = source.read(start, stop)
         if options.labels == _PREDICTED:
-            return data._replace(labels=campaign.classify(logits, data.images).astype(np.int32))
+            said = campaign.classify(logits, data.images).astype(np.int32)
+            if (none := np.flatnonzero(said == NO_CLASS)).size:
+                wanted = "give finite logits, from which labels are predicted"
+                raise BadArgument("logits", wanted, Words("NaN for an image"), start + none[0])
+            return data._replace(labels=said)
         if data.labels is None:
             raise BadArgument("labels", f"be a file or {_PREDICTED!r}", hint=f"{options.images!r} holds none")
-        return data._replace(labels=checked(data.labels, start))
+        return data
 
     return ImageSource(source.count, read), None
+
+
+def _check_names(names: tuple[str, ...] | None, pairs: Pairs) -> None:
+    """Raise where the images come with names of classes, but not of all that the page will show."""
+    most = int(max(pairs.label.max(), pairs.target_table.max()))
+    if names is not None and len(names) <= most:
+        raise BadArgument("images", f"name each class, as far as class {most}", Words(f"with {len(names)} names"))
 
 
 def _pairs(options: AttackOptions, chosen: ChosenImages, count: int, classes: int) -> Pairs:

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from invjax.core.errors import BadArgument, warn
+from invjax.core.errors import BadArgument, Words, warn
+from invjax.core.labels import NO_CLASS, classes_of
 from invjax.core.precision import judging
 from invjax.types import Array, LogitsFn
 
@@ -179,6 +180,18 @@ def check_network(logits: LogitsFn, x: Any, lower: Any, upper: Any, name: str = 
     except BaseException:
         _mark.clear_cache()  # type: ignore[attr-defined]  # ask again next time
         raise
+
+
+def check_names_classes(logits: LogitsFn, x: Any, name: str = "logits") -> None:
+    """Raise BadArgument, about ``name``, where a network names no class for any of the first rows of x [N, *S].
+
+    Its weights are then those of a training that diverged, or of another network: no work on it has a meaning.
+    """
+    few = min(ROWS, len(x))
+    said = classes_of(np.asarray(look(logits, x[np.resize(np.arange(few), ROWS)])).astype(np.float32))
+    if (said == NO_CLASS).all():
+        was = Words(f"NaN for each of the first {few} inputs")
+        raise BadArgument(name, "give finite logits", was, hint="are its weights those of a training that diverged?")
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:

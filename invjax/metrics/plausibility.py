@@ -103,13 +103,13 @@ def density_rank(
 def _log_prob(density: Any, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if len(points) == 0:
         return np.zeros(0)
-    points, wanted = as_floats(points), jnp.asarray(labels, jnp.int32)
+    rows, wanted = as_floats(points), jnp.asarray(labels, jnp.int32)
     if (
         len(jax.tree.leaves(density)) == 1 and jax.tree.leaves(density)[0] is density
     ):  # not a pytree, but any object with log_prob
-        values = jax.lax.map(lambda one: density.log_prob(*one), (points, wanted), batch_size=BATCH)
+        values = jax.lax.map(lambda one: density.log_prob(*one), (rows, wanted), batch_size=BATCH)
     else:
-        values = _mapped(density, points, wanted)
+        values = _mapped(density, rows, wanted)
     return np.asarray(values, np.float64)
 
 

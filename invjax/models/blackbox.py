@@ -82,6 +82,9 @@ def asked(predict: Predict, rows: Any, count: int, classes: int, log: bool = Tru
         wanted = "answer for every row that it is asked about"
         raise BadArgument("predict_proba", wanted, hint=f"it raised {type(error).__name__}: {said}") from error
     if classes == 2 and log and out.shape in ((count,), (count, 1)):
+        own = getattr(getattr(predict, "__self__", None), "classes_", None)
+        if own is not None and len(own) == 1:  # a model that was fitted on one class alone: its probability is 1
+            raise BadArgument("predict_proba", "be of a model with 2 classes", Words(f"of one with {list(own)} alone"))
         out = np.stack([1 - out.reshape(-1), out.reshape(-1)], axis=1)
     if out.shape != (count, classes):
         wanted = f"return [B, {classes}], one column per class"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -28,6 +29,8 @@ from flax import nnx
 
 from invjax.core.errors import BadArgument, Words, check_seed, check_whole, of_shape
 from invjax.core.files import write_atomic
+from invjax.core.images import HINT
+from invjax.core.labels import check_indices, classes_of, count_classes
 from invjax.core.rows import map_rows
 from invjax.models.cnn import SmallCNN
 from invjax.models.mlp import MLP
@@ -57,10 +60,9 @@ def read_images(path: str | Path, argument: str = "images") -> Images:
     images, labels = arrays["images"], arrays["labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not len(images):
         raise BadArgument(argument, "hold uint8 [N, H, W] or [N, H, W, C]", Words(f"{images.dtype} {images.shape}"))
-    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1] or labels.min() < 0:
-        was = Words(f"{labels.dtype} {labels.shape}")
-        raise BadArgument("labels", f"be non-negative integers of shape ({len(images)},), one per image", was)
-    return Images(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
+    labels = check_indices("labels", labels, len(images), strict=True)
+    count_classes("labels", labels)
+    return Images(images if images.ndim == 4 else images[..., None], labels)
 
 
 def held_out(labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -134,11 +136,18 @@ def train(
       shift: random moves of the images, in pixels.
       seed: of the order and the moves.
       report: called with one line per epoch.
+
+    Raises BadArgument: images that are not uint8, labels that are no classes of the network, or a loss that is no
+    longer finite.
     """
+    if data.images.dtype != np.uint8:
+        raise BadArgument("images", "be uint8 pixels", data.images.dtype, hint=HINT)
     batch = min(batch, len(data.images))
     steps = len(data.images) // batch
     optimiser = optax.adamw(optax.cosine_decay_schedule(rate, epochs * steps), weight_decay=1e-4)
     graph, weights = nnx.split(net)
+    out = jax.eval_shape(nnx.merge(graph, weights), jax.ShapeDtypeStruct((1, *data.images.shape[1:]), np.float32))
+    data = data._replace(labels=check_indices("labels", data.labels, len(data.images), out.shape[-1]))
     memory = optimiser.init(weights)
     step = make_step(graph, optimiser)
     generator = np.random.default_rng(check_seed("seed", seed))
@@ -150,18 +159,20 @@ def train(
             x = (to_input(shifted(data.images[rows], generator, shift)) - mean) / std
             weights, memory, loss = step(weights, memory, x, data.labels[rows])
             losses.append(loss)
-        seconds = time.perf_counter() - start
-        report(f"epoch {epoch + 1}/{epochs}: loss {float(jnp.stack(losses).mean()):.4f}, {seconds:.1f} s")
+        seconds, mean_loss = time.perf_counter() - start, float(jnp.stack(losses).mean())
+        if not math.isfinite(mean_loss):
+            raise BadArgument("rate", "be smaller", rate, hint=f"the loss of epoch {epoch + 1} is {mean_loss}")
+        report(f"epoch {epoch + 1}/{epochs}: loss {mean_loss:.4f}, {seconds:.1f} s")
     return nnx.merge(graph, weights)
 
 
 def accuracy(model: LogitsFn, data: Images, batch: int = 500) -> float:
-    """Share of images whose largest logit is that of their label."""
+    """Share of images whose largest logit is that of their label; logits that hold NaN are wrong."""
     return float(np.mean(map_rows(_classes, model, to_input(data.images), batch=batch) == data.labels))
 
 
 def _classes(model: LogitsFn, x: jax.Array) -> jax.Array:
-    return jnp.argmax(model(x), axis=-1)
+    return classes_of(model(x))
 
 
 def _sha256(path: str | Path) -> str:
@@ -202,6 +213,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if test.images.shape[1:] != data.images.shape[1:] or not len(test.images):
         raise BadArgument("test", f"hold images of shape {data.images.shape[1:]}", of_shape(test.images.shape))
     shape, classes = data.images.shape[1:], int(data.labels.max()) + 1
+    check_indices("test", test.labels, len(test.labels), classes, of="the images")
     # Rounded as they are stored, so that training and use normalise alike.
     mean = np.round(data.images.mean(axis=(0, 1, 2)) / 255, 4).astype(np.float32)
     std = np.maximum(np.round(data.images.std(axis=(0, 1, 2)) / 255, 4), 1e-2).astype(np.float32)

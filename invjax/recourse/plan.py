@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, check, check_choice, check_number, check_whole
+from invjax.core.errors import BadArgument, Words, check, check_choice, check_number, check_whole
+from invjax.core.labels import NO_CLASS, classes_of
 from invjax.core.logits import as_logits_fn, num_classes
+from invjax.core.mixing import ROWS
 from invjax.counterfactuals import REGISTRY, make
 from invjax.data.tables.table import Table, TabularData
 from invjax.densities import fit_knn
@@ -20,7 +22,7 @@ from invjax.engine.evaluate import white_box
 from invjax.engine.seen import seen_through
 from invjax.recourse.gradients import Gradient, chosen_gradient
 from invjax.recourse.plausible import Plausibility, plausibility_of, training_rows
-from invjax.recourse.raw import knowing, rows_of
+from invjax.recourse.raw import knowing, logits_of_table, rows_of
 from invjax.recourse.wording import number
 from invjax.types import Config, Density, Evaluator, LogitsFn
 
@@ -88,6 +90,7 @@ def make_plan(
     if (found := num_classes(network, (data.space.width,), np.float32)) != len(data.classes):
         raise BadArgument("model", f"have the {len(data.classes)} classes of the data", found)
     train = training_rows(data)
+    _check_names_classes(network, data, train)
     fitted = plausibility_of(data, plausibility, train) if plausibility > 0 else None
     kernels, cut = (None, None) if fitted is None else (fitted.kde, fitted.density)
     if method in FUNCTIONS:
@@ -124,6 +127,15 @@ def make_plan(
     return Plan(
         data, network, seen, evaluator, train, name, config, used, kernels, cut, plausibility, most, probability, words
     )
+
+
+def _check_names_classes(network: LogitsFn, data: TabularData, train: np.ndarray) -> None:
+    """Raise BadArgument about a model that names no class for any of a few training rows, which are whole."""
+    few = train[np.linspace(0, len(train) - 1, min(ROWS, len(train))).round().astype(int)]
+    if (classes_of(logits_of_table(network, data.space, data.rows(few))) == NO_CLASS).all():
+        was = Words(f"NaN for each of {len(few)} training rows")
+        hint = "are its weights those of a training that diverged?"
+        raise BadArgument("model", f"give finite numbers for the rows of {data.name}", was, hint=hint)
 
 
 def _configured(

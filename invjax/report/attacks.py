@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, of_shape
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.metrics import changed_pixels, l2
 from invjax.report.page import Section, escape, image_tag, shown_width
 from invjax.types import UNTARGETED, Result, Status
@@ -68,6 +68,9 @@ def attack_section(
         raise BadArgument("labels", f"be of shape {pictures.shape[:1]}", of_shape(classes.shape))
     if wanted.ndim != 2 or len(wanted) != len(pictures):
         raise BadArgument("targets", f"be [{len(pictures)}, T]", of_shape(wanted.shape))
+    most = int(max(classes.max(initial=0), wanted.max(initial=0)))
+    if class_names is not None and len(class_names) <= most:
+        raise BadArgument("class_names", f"name each class, as far as class {most}", Words(f"{len(class_names)} names"))
     host = {name: Result(*(np.asarray(part) for part in result)) for name, result in results.items()}
     for name, result in host.items():
         if result.delta.shape != (*wanted.shape, *pictures.shape[1:]):

@@ -176,6 +176,9 @@ BAD = [
     (["--weights", "nowhere.npz"], "--weights must be an existing file, was 'nowhere.npz'"),
     (["--weights", "{tmp}/cut.npz"], "--weights must be a readable .npz file; "),
     (["--weights", "{tmp}/cut.npz", "--model", "resnet20"], "--weights must be "),
+    (["--weights", "{tmp}/nan.npz"], "--weights must give finite logits, was NaN for each of the first 8 inputs; "),
+    (["--weights", "{tmp}/nan.npz", "--labels", "predicted"], "--weights must give finite logits, from which labels "),
+    (["--images", "{tmp}/named.npz"], "--images must name each class, as far as class 9, was with 3 names"),
     (["--weights", "{tmp}/wide.npz"], "--weights must be "),
     (["--labels", "{tmp}/labels.npy"], "--labels must lie in [0, 10), the classes of the network, was 11 at index 4"),
     (["--labels", "nowhere.txt"], "--labels must be an existing file, was 'nowhere.txt'"),
@@ -212,6 +215,9 @@ def test_bad_input(digits, tmp_path, capsys, monkeypatch, options, message):
     images, labels = (np.load(digits)[name] for name in ("images", "labels"))
     np.savez(tmp_path / "wide.npz", images=np.zeros((12, 32, 32, 3), np.uint8), labels=labels)
     np.savez(tmp_path / "unlabelled.npz", images=images)
+    np.savez(tmp_path / "named.npz", images=images, labels=labels, names=["zero", "one", "two"])
+    weights = dict(np.load(WEIGHTS))
+    np.savez(tmp_path / "nan.npz", **weights | {"conv1.kernel": np.full_like(weights["conv1.kernel"], np.nan)})
     np.save(tmp_path / "labels.npy", np.where(np.arange(12) == 4, 11, (labels + 1) % 10))
     with open(WEIGHTS, "rb") as file:
         (tmp_path / "cut.npz").write_bytes(file.read(2000))

@@ -19,6 +19,7 @@ from flax import nnx
 import invjax
 from invjax import Status, engine
 from invjax.attacks import FGSM, PGD
+from invjax.core.mixing import check_names_classes
 from invjax.counterfactuals import face
 from invjax.models import MLP, as_logits, black_box, load
 
@@ -254,3 +255,20 @@ def test_keys_of_every_kind(kind: str) -> None:
     nets.same(solve(TASK.net, attack, key=jax.random.key_data(three)), plain_answers)  # a key of the old kind
     with jax.default_prng_impl(kind):
         nets.same(solve(TASK.net, attack), solve(TASK.net, attack, key=jax.random.key(0, impl="threefry2x32")))
+
+
+def test_a_network_of_nan_names_no_class() -> None:
+    """Some NaN is the business of single rows; NaN for all of the first rows is that of the network."""
+    x = np.zeros((20, 3), np.float32)
+    x[0] = 1
+    for broken, refused in ((0, False), (0.5, False), (2, True)):
+        net = invjax.LogitsModel(np.float32(broken), _nan_below)
+        if refused:
+            with pytest.raises(ValueError, match="net must give finite logits, was NaN for each of the first 8 inputs"):
+                check_names_classes(net, x, "net")
+        else:
+            check_names_classes(net, x, "net")
+
+
+def _nan_below(limit, x):
+    return jnp.where(x[:, :2] < limit, jnp.nan, x[:, :2])
