@@ -118,7 +118,7 @@ def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
 def _stay_inside(store: Store, names: Sequence[str], where: str) -> None:
     """Raise BadArgument where a name leads out of the store: a list of files must not read others."""
     if outside := store.outside(names):
-        hint = f"{len(outside)} are not, the first is {outside[0][:100]!r}"
+        hint = f"{len(outside)} are not, the first is {outside[0][:100]!r} (links that lead out of it are not followed)"
         raise BadArgument(where, "be files inside this folder", hint=hint)
 
 
