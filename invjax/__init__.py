@@ -4,6 +4,7 @@ Given a trained classifier and an input, find the smallest change that makes the
 adversarial attacks, counterfactual explanations and learning from them, one mathematics and one engine.
 """
 
+import invjax.core.interrupts as _interrupts  # noqa: F401 -- first: what follows takes seconds
 from invjax import attacks
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits

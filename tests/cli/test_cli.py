@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import types
 
 import jax
@@ -248,8 +252,9 @@ def test_weights_of_another_network_get_nothing_right(digits, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_keeps_what_had_ended(digits, tmp_path, capsys, monkeypatch):
-
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_keeps_what_had_ended(digits, tmp_path, capsys, monkeypatch, number, word):
+    """Ctrl-C, and the end that a machine asks for before it is taken away."""
     module = sys.modules["invjax.engine.shared"]
     stream = module.stream
 
@@ -257,14 +262,14 @@ def test_ctrl_c_keeps_what_had_ended(digits, tmp_path, capsys, monkeypatch):
         for part in stream(*args, **options):
             yield part
             if part.done >= 5:
-                raise KeyboardInterrupt
+                signal.raise_signal(number)
 
     words = command(digits, tmp_path / "out", "--n", "5", "--targets", "1,2,3", "--lanes", "4")
     with monkeypatch.context() as patch:
         patch.setattr(module, "stream", stopped)
-        assert cli.main(words) == 130
+        assert cli.main(words) == 128 + number
     said = capsys.readouterr().err.strip()
-    assert said.startswith("invjax attack: interrupted; ")
+    assert said.startswith(f"invjax attack: {word}; ")
     assert said.endswith(f"pairs are kept in {tmp_path / 'out' / 'run'}: the same command resumes there")
     done = int(said.split("; ")[1].split(" ")[0])
     assert 5 <= done < 15
@@ -349,9 +354,81 @@ def test_compilation_cache(monkeypatch, tmp_path):
         cli.enable_cache()
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "invjax")
         assert (tmp_path / "invjax").is_dir()
+        jax.config.update("jax_compilation_cache_dir", None)
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a place that cannot be written
+        cli.enable_cache()
+        assert jax.config.jax_compilation_cache_dir is None
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no home folder at all
+        cli.enable_cache()
+        assert jax.config.jax_compilation_cache_dir is None
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "utf-8"])
+def test_output_in_any_encoding(encoding, monkeypatch):
+    """What the encoding has is written as it is, our own signs in ASCII, and all else as escapes."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", out)
+    text = "Zoë: yes → no, 3 × 2 – 0.5 ± 0.1 … 名 \udcff"  # the last: a byte of a file name that is no UTF-8
+    monkeypatch.setattr(cli, "_run", lambda command, options: print(text))
+    assert cli.main(["demo"]) == 0
+    out.flush()
+    said = out.buffer.getvalue().decode(encoding)
+    assert said.endswith("\\udcff\n")
+    if encoding == "utf-8":
+        assert said.startswith(text[:-1])
+    else:
+        assert said.startswith(r"Zo\xeb: yes -> no" if encoding == "ascii" else "Zoë: yes -> no")
+        assert r"\u540d" in said
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_stopped_while_it_is_loaded(number, word):
+    """The signal comes with the import of jax: one line, and the code that shells expect."""
+    program = f"""
+import os, sys
+class Hook:
+    def find_spec(self, name, *rest):
+        if name == "jax":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Hook())
+sys.argv = ["/usr/bin/invjax", "demo"]
+import invjax
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", f"\ninvjax: {word}\n")
+
+
+@pytest.mark.fast
+def test_stopped_in_an_import_or_a_finaliser(monkeypatch, capsys):
+    """A library makes another error of the interrupt. In a finaliser, where Python ignores it, it comes again."""
+
+    def imported(command, options):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise NameError("name 'partly' is not defined") from None
+
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    def finalised(command, options):
+        Finalised()
+        time.sleep(30)
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    for run, code, word in ((imported, 130, "interrupted"), (finalised, 143, "terminated")):
+        monkeypatch.setattr(cli, "_run", run)
+        assert cli.main(["demo"]) == code
+        assert capsys.readouterr().err == f"\ninvjax demo: {word}\n"
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
 def test_as_a_program(digits, tmp_path):

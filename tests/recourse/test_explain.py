@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -473,8 +475,10 @@ def test_command_on_a_table_with_people(files, tmp_path, capsys):
     assert not (tmp_path / "b" / "model.npz").exists()
 
 
-def test_command_infers_and_saves_a_schema(files, tmp_path, monkeypatch, capsys):
+def test_command_infers_and_saves_a_schema(files, tmp_path, monkeypatch):
     monkeypatch.chdir(files)
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", errors="strict")  # of Windows, redirected
+    monkeypatch.setattr(sys, "stdout", console)
     own = ("--csv", files / "plain.csv", "--label", "paid", "--out", tmp_path, "--model", "own_loans_model:logits")
     assert (
         run(*own, "--rows", "0:6", "--save-schema", tmp_path / "draft.json", "--immutable", "debt", "--target", "no")
@@ -483,7 +487,10 @@ def test_command_infers_and_saves_a_schema(files, tmp_path, monkeypatch, capsys)
     assert [row["id"] for row in table_in(tmp_path)] == [str(n) for n in range(6)]
     draft = FeatureSpace.from_json(tmp_path / "draft.json")
     assert {feature.name: feature.direction for feature in draft.features} == {"income": "both", "debt": "none"}
-    assert "own_loans_model:logits; right on" in capsys.readouterr().out
+    console.flush()
+    said = console.buffer.getvalue().decode("cp1252")
+    assert "own_loans_model:logits; right on" in said
+    assert " yes -> no (probability 0." in said
 
 
 def test_command_on_a_file_as_people_write_it(files, tmp_path, monkeypatch, capsys):
