@@ -94,12 +94,13 @@ def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget 
 
     budget: of the whole file; None allows the member what (1) allows a file as large as it is packed.
     """
+    name = repr(info.filename)[:80]
     if info.flag_bits & _LOCKED:
-        raise Unreadable(f"{info.filename} is locked with a password: unpack the zip, and zip it again without one")
+        raise Unreadable(f"{name} is locked with a password: unpack the zip, and zip it again without one")
     if info.compress_type not in _METHODS:
         method = _OTHERS.get(info.compress_type, f"method {info.compress_type}")
-        raise Unreadable(f"{info.filename} is packed by {method}, which Python cannot unpack: zip it again by Deflate")
-    (budget or Budget(info.compress_size)).take(info.file_size, info.filename)
+        raise Unreadable(f"{name} is packed by {method}, which Python cannot unpack: zip it again by Deflate")
+    (budget or Budget(info.compress_size)).take(info.file_size, name)
     return archive.open(info)
 
 
@@ -124,9 +125,9 @@ def read_npz(path: str | os.PathLike[str], keys: Collection[str] | None = None) 
                 if keys is not None and name not in keys:
                     continue
                 if name == info.filename:
-                    raise Unreadable(f"{name} is no array")
+                    raise Unreadable(f"{repr(name)[:80]} is no array")
                 with open_member(archive, info, budget) as member:
-                    _check_header(member, info.file_size, name)
+                    _check_header(member, info.file_size, repr(name)[:80])
                 with archive.open(info) as member:
                     arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
         return arrays
@@ -135,7 +136,7 @@ def read_npz(path: str | os.PathLike[str], keys: Collection[str] | None = None) 
 def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     """The array of an npy. Pickled objects are not read."""
     with unpacking(), open(path, "rb") as file:
-        _check_header(file, os.path.getsize(path), Path(path).name)
+        _check_header(file, os.path.getsize(path), repr(Path(path).name)[:80])
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 
@@ -160,9 +161,9 @@ def _check_header(file: Any, size: int, name: str) -> None:
         raise Unreadable(f"{name} holds Python objects, which are not read")
     asked, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if min(shape, default=0) < 0:
-        raise Unreadable(f"the array {name!r} has the shape {shape} by its header")
+        raise Unreadable(f"the array {name} has the shape {shape} by its header")
     if asked > there:
-        raise Unreadable(f"the array {name!r} takes {_bytes(asked)} by its header; the file has {_bytes(there)} of it")
+        raise Unreadable(f"the array {name} takes {_bytes(asked)} by its header; the file has {_bytes(there)} of it")
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:

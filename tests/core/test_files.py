@@ -28,7 +28,10 @@ ALLOWED = {
 
 def calls(path):
     """The calls of a module that write or unpack a file, as they are named in ALLOWED."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    text = path.read_text()
+    if not any(f"{word}(" in text for word in (*WRITES, *UNPACKS, "open")):  # most need not be parsed
+        return
+    for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)

@@ -158,7 +158,7 @@ def test_zips_that_are_locked_or_too_large(folder, tmp_path, monkeypatch):
         archive.writestr("a.jpg", bytes(2**21))
     data = waterbirds(tmp_path / "a.zip")
     monkeypatch.setenv("INVJAX_UNPACK_GIB", str(2**-10))
-    with pytest.raises(ValueError, match=r"be readable; a.jpg: a.jpg would take 2.0 MiB"):
+    with pytest.raises(ValueError, match=r"be readable; a.jpg: 'a.jpg' would take 2.0 MiB"):
         data.decode()
     raw = (tmp_path / "a.zip").read_bytes()
     for value, message in ((9, "packed by Deflate64, which Python cannot unpack"), (8, "locked with a password")):
@@ -167,7 +167,7 @@ def test_zips_that_are_locked_or_too_large(folder, tmp_path, monkeypatch):
             start = raw.index(mark) + at
             changed[start : start + 4] = struct.pack("<2H", value == 8, value)
         (tmp_path / "a.zip").write_bytes(changed)
-        with pytest.raises(ValueError, match=rf"must be readable text; metadata.csv is {message}"):
+        with pytest.raises(ValueError, match=rf"must be readable text; 'metadata.csv' is {message}"):
             waterbirds(tmp_path / "a.zip")
 
 

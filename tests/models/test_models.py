@@ -390,7 +390,7 @@ def test_files_that_do_not_fit(tmp_path, net):
     with pytest.raises(ValueError, match="holds a single array"):
         load_arrays(tmp_path / "one.npy")
     np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="a holds Python objects, which are not read"):
+    with pytest.raises(ValueError, match="'a' holds Python objects, which are not read"):
         load_arrays(tmp_path / "objects.npz")
 
 

@@ -69,7 +69,7 @@ class Store:
         """The names of all files, sorted, without the companions that file managers write."""
         if self.zipped:
             cut = len(self.prefix)
-            inside = (info.filename for info in self._open().infolist() if not info.is_dir())
+            inside = (name for name in self._open().namelist() if name and not name.endswith("/"))
             found = [name[cut:] for name in inside if name.startswith(self.prefix)]
         else:
             try:
