@@ -23,7 +23,7 @@ from invjax.core.files import check_folder, writing
 from invjax.core.labels import NO_CLASS
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
-from invjax.data.images.source import LABEL_KEYS, to_labels
+from invjax.data.images.source import LABEL_KEYS
 from invjax.engine import open_run
 from invjax.engine.choosing import check_lanes
 from invjax.models import load
@@ -153,7 +153,7 @@ def _class_count(logits: LogitsFn, first: ImageData, options: AttackOptions) -> 
 def _labelled(options: AttackOptions, source: ImageSource, logits: LogitsFn) -> tuple[ImageSource, np.ndarray | None]:
     """The source with its labels or those that the network predicts, or a list of labels for it."""
     if options.labels is not None and options.labels != _PREDICTED:
-        return source, to_labels(campaign.read_integers(options.labels, "labels", LABEL_KEYS), source.count)
+        return source, campaign.read_integers(options.labels, "labels", LABEL_KEYS)
 
     def read(start: int, stop: int) -> ImageData:
         data = source.read(start, stop)

@@ -37,13 +37,13 @@ def check_indices(
       name: of the argument, for the message.
       values: of shape [count]; None leaves N open.
       total: K or G; None for any that fits into 32 bits.
-      what: "classes" or "groups". of: whose they are, for the message.
+      what: "classes", "groups", … of: whose they are. Both for the message.
       strict: refuse floats and truth values, too.
 
     Raises:
       BadArgument: another shape, or an entry that is no such number. It names the first one and its row.
     """
-    given, noun = _array(name, values, what), "classes" if what == "classes" else "group indices"
+    given, noun = _array(name, values, what), "classes" if what == "classes" else f"{what.removesuffix('s')} indices"
     if given.ndim != 1 or (count is not None and len(given) != count):
         length = "N" if count is None else count
         raise BadArgument(name, f"be {noun} of shape ({length},), one per example", of_shape(given.shape))

@@ -69,7 +69,10 @@ def test_relative_paths_are_looked_for_in_the_data_folder(tmp_path, pixels, monk
     ("arrays", "message"),
     [
         ({"pictures": np.zeros((2, 3, 3))}, "images must be an npz with an array 'images' or 'x'"),
-        ({"images": np.zeros((2, 3, 3), np.int32)}, "images must be uint8 or floating point, was int32"),
+        (
+            {"images": np.zeros((2, 3, 3), np.int32)},
+            "images must be floats in the data range, or uint8 pixels, was int32; give pixels",
+        ),
         (
             {"images": np.zeros((2, 3))},
             r"images must be \[N, H, W, C\] or \[N, H, W\] with N >= 1, was of shape \(2, 3\)",
@@ -82,8 +85,8 @@ def test_relative_paths_are_looked_for_in_the_data_folder(tmp_path, pixels, monk
             r"lie in the bounds \[0, 1\], was in \[200, 200\]; save pixels .* uint8",
         ),
         ({"images": np.full((2, 3, 3), -0.5)}, r"lie in the bounds \[0, 1\], was in \[-0.5, -0.5\]$"),
-        ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(3, int)}, r"labels must be integers of shape \(2,\)"),
-        ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(2)}, "labels must be integers .*, was float64"),
+        ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(3, int)}, r"labels must be classes of shape \(2,\)"),
+        ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(2)}, "labels must be classes .*, was float64"),
         ({"images": np.zeros((2, 3, 3)), "labels": np.array([0, -1])}, "was -1 at index 1"),
         ({"images": np.array([None, 1])}, "images must be a readable .npz file"),  # pickled: never loaded
     ],

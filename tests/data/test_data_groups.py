@@ -110,17 +110,18 @@ X = np.zeros((2, 1, 1, 1), np.uint8)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"y": [0]}, r"y must be integers of shape \(2,\)"),
-        ({"y": [0, 2]}, "y must be below 2, the number of its names, was 2"),
-        ({"attribute": [0, -1]}, "attribute must be class indices >= 0, was -1 at index 1"),
-        ({"part": [0, 3]}, "part must be below 3, the number of its names, was 3"),
+        ({"y": [0]}, r"y must be classes of shape \(2,\), one per example, was of shape \(1,\)"),
+        ({"y": [0, 2]}, r"y must lie in \[0, 2\), the classes of .*, was 2 at index 1"),
+        ({"y": ["0", "1"]}, "y must be classes 0 … 1 as whole numbers, was '0' at index 0"),
+        ({"attribute": [0, -1]}, r"attribute must lie in \[0, 2\), the attributes of .*, was -1 at index 1"),
+        ({"part": [0, 3]}, r"part must lie in \[0, 3\), the splits of .*, was 3 at index 1"),
         ({"x": X[:0]}, "x must hold at least one example"),
-        ({"x": X.astype(np.int32)}, "x must be uint8 or floating point, was int32"),
+        ({"x": X.astype(np.int32)}, "x must be floats in the data range, or uint8 pixels, was int32; give pixels"),
         ({"x": X + 2.0}, r"x must lie in \[0, 1\], was in \[2, 2\]; give pixels 0 ... 255 as uint8"),
         ({"x": X + np.nan}, r"x must lie in \[0, 1\], was in \[nan, nan\]"),
         ({"mask": np.zeros((2, 1, 2), bool)}, r"mask must be bool of shape \(2, 1, 1\), was bool of shape \(2, 1, 2\)"),
         ({"table": {"file": ["a"]}}, r"table\['file'\] must be 2 rows long, was 1"),
-        ({"group": [0, 4], "groups": "abcd"}, "group must be below 4"),
+        ({"group": [0, 4], "groups": "abcd"}, r"group must lie in \[0, 4\)"),
     ],
 )
 def test_wrong_data(change, message):
@@ -330,3 +331,11 @@ def test_sets_by_name():
     assert group_names()[:4] == ("digits-spurious", "spuco-mnist", "synthbirds", "waterbirds")
     with pytest.raises(ValueError, match=r"name must be one of 'digits-spurious', .*, was 'celeba'"):
         load_groups("celeba")
+
+
+def test_groups_are_not_counted_in_the_type_of_the_labels():
+    """300 is 44 in 8 bits."""
+    names = [f"a{k}" for k in range(100)]
+    columns = {"y": np.array([0, 3], np.uint8), "attribute": np.array([5, 0], np.uint8), "part": np.zeros(2, np.int8)}
+    made = group_data("wide", X, **columns, classes="abcd", attributes=names)
+    np.testing.assert_array_equal(made.group, [5, 300])

@@ -491,7 +491,7 @@ def test_training_script_errors(stripes, tmp_path, capsys):
     for arguments, message in [
         (["--images", str(tmp_path / "no.npz"), *good[2:]], "there is no file"),
         (["--images", str(tmp_path / "floats.npz"), *good[2:]], "images must hold uint8"),
-        (["--images", str(tmp_path / "short.npz"), *good[2:]], "labels must be non-negative integers of shape (4,)"),
+        (["--images", str(tmp_path / "short.npz"), *good[2:]], "labels must be classes of shape (4,)"),
         (["--images", str(tmp_path / "other.npz"), *good[2:]], "'images' and 'labels'"),
         ([*good, "--epochs", "0"], "epochs must be a whole number >= 1, was 0"),
         ([*good[:3], str(tmp_path / "o.txt")], "out must be an .npz in an existing folder"),

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check_choice, check_seed
+from invjax.core.images import are_pixels
+from invjax.core.labels import check_indices
 from invjax.core.text import as_names
 from invjax.data.images.files import ImageFiles
-from invjax.data.images.source import to_labels, to_range
+from invjax.data.images.source import to_range
 from invjax.types import Bounds
 
 SPLITS = ("train", "val", "test")  # WaterBirds' numbers 0, 1, 2
@@ -184,19 +186,19 @@ def group_data(
     if count < 1:
         raise BadArgument("x", "hold at least one example", hint=f"{name} has none")
     classes, attributes = as_names(classes, "classes"), as_names(attributes, "attributes")
-    columns = {"y": (y, classes), "attribute": (attribute, attributes), "part": (part, SPLITS)}
+    checked = {
+        key: check_indices(key, values, count, len(names), what=what, of=name, strict=True)
+        for key, what, values, names in (
+            ("y", "classes", y, classes),
+            ("attribute", "attributes", attribute, attributes),
+            ("part", "splits", part, SPLITS),
+        )
+    }
     if group is None:
-        group = np.asarray(attribute) + len(attributes) * np.asarray(y)
+        group = checked["attribute"] + len(attributes) * checked["y"]
         groups = [f"{one} on {other}" for one in classes for other in attributes]
-    columns["group"] = (group, groups or ())
-    checked = {}
-    for key, (values, names) in columns.items():
-        checked[key] = to_labels(np.asarray(values), count, key)
-        if checked[key].max() >= len(names):
-            raise BadArgument(key, f"be below {len(names)}, the number of its names", checked[key].max())
-    if isinstance(x, np.ndarray) and x.dtype != np.uint8:
-        if not np.issubdtype(x.dtype, np.floating):
-            raise BadArgument("x", "be uint8 or floating point", x.dtype)
+    checked["group"] = check_indices("group", group, count, len(groups or ()), what="groups", of=name, strict=True)
+    if isinstance(x, np.ndarray) and not are_pixels(x.dtype):
         if not (x.min() >= 0 and x.max() <= 1):
             was = Words(f"in [{x.min():g}, {x.max():g}]")
             raise BadArgument("x", "lie in [0, 1]", was, hint="give pixels 0 ... 255 as uint8")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, check_whole
+from invjax.core.labels import check_indices
 from invjax.core.text import as_names
 from invjax.data.folder import find
 from invjax.data.images.source import (
@@ -20,7 +21,6 @@ from invjax.data.images.source import (
     ImageSource,
     check_shape,
     read_npz,
-    to_labels,
     to_range,
 )
 from invjax.data.images.tfds import open_tfds
@@ -87,7 +87,7 @@ def _open_npz(path: Path, bounds: Bounds) -> ImageSource:
     check_shape(pixels.shape)
     labels, names = _pick(arrays, LABEL_KEYS), _pick(arrays, NAME_KEYS)
     if labels is not None:
-        labels = to_labels(labels, len(pixels))
+        labels = check_indices("labels", labels, len(pixels), strict=True)
     classes = None if names is None else as_names(np.atleast_1d(names).tolist())
 
     def read(start: int, stop: int) -> ImageData:

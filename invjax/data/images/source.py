@@ -15,6 +15,7 @@ import numpy as np
 
 from invjax.core import unpack
 from invjax.core.errors import BadArgument, Words, check_entries, of_shape
+from invjax.core.images import are_pixels, from_pixels
 from invjax.types import Bounds
 
 IMAGE_KEYS = ("images", "x")
@@ -43,11 +44,9 @@ def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.nda
     """[N, H, W, C] float32 in the data range, of [N, H, W, C] or [N, H, W] pixels; a checked copy."""
     check_shape(images.shape, name)
     images = images[..., None] if images.ndim == 3 else images
+    if are_pixels(images.dtype, name):
+        return from_pixels(images, *bounds)
     lower, upper = (np.asarray(side, np.float32) for side in bounds)
-    if images.dtype == np.uint8:
-        return lower + (upper - lower) * (images.astype(np.float32) / np.float32(255))
-    if not np.issubdtype(images.dtype, np.floating):
-        raise BadArgument(name, "be uint8 or floating point", images.dtype)
     images = images.astype(np.float32)
     check_entries(name, images, ~np.isfinite(images), "be finite")
     least, most = float(images.min()), float(images.max())
@@ -67,15 +66,6 @@ def check_shape(shape: tuple[int, ...], name: str = "images") -> None:
         raise BadArgument(name, "be [N, H, W, C] where it might be one picture [H, W, C]", of_shape(shape), hint=hint)
     if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 2, 3, 4):
         raise BadArgument(name, "have the channel last, [N, H, W, C]", of_shape(shape))
-
-
-def to_labels(labels: np.ndarray, count: int, name: str = "labels") -> np.ndarray:
-    """[N] int32, checked."""
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        was = Words(f"{labels.dtype} of shape {labels.shape}")
-        raise BadArgument(name, f"be integers of shape ({count},), one per image", was)
-    check_entries(name, labels, labels < 0, "be class indices >= 0")
-    return labels.astype(np.int32)
 
 
 def read_npz(path: Path, name: str, keys: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument
+from invjax.core.labels import check_indices
 from invjax.data.folder import data_folder
-from invjax.data.images.source import ImageData, ImageSource, to_labels, to_range
+from invjax.data.images.source import ImageData, ImageSource, to_range
 from invjax.types import Bounds
 
 _PREPARE = "prepare it once with tfds.builder(NAME).download_and_prepare(file_format='array_record')"
@@ -46,7 +47,8 @@ def open_tfds(name: Any, split: str, bounds: Bounds) -> ImageSource:
         if len(shapes := {picture.shape for picture in pictures}) > 1:
             first = ", ".join(map(str, sorted(shapes)[:3]))
             raise BadArgument("images", "all have one shape", hint=f"{shown!r} has {first} and perhaps more")
-        labels = to_labels(np.asarray([int(row[label_key]) for row in rows]), len(rows)) if label_key else None
+        known = [int(row[label_key]) for row in rows] if label_key else None
+        labels = None if known is None else check_indices("labels", known, len(rows))
         return ImageData(to_range(np.stack(pictures), bounds), labels, bounds, tuple(names) if names else None)
 
     return ImageSource(len(source), read)
