@@ -150,6 +150,8 @@ def test_pictures_that_declare_too_much(tmp_path, monkeypatch):
     assert "exceeds limit of" in bad[0]  # pillow's own
     assert "a picture of 9000 × 9000 would take 231.7 MiB" in bad[1]
     assert bad[2] == "c.jpg: EPS is a program, not a picture"
+    with pytest.raises(ValueError, match=r"a.png must be a readable image; .*exceeds limit of"):  # for tfds
+        _rgb(declared(60_000, 60_000), "a.png")
 
 
 def test_zips_that_are_locked_or_too_large(folder, tmp_path, monkeypatch):

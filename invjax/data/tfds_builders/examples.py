@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from invjax.core.errors import BadArgument
+from invjax.core.unpack import Unreadable, unpacking
 from invjax.data.grouped.group_data import SPLITS, GroupData
 from invjax.data.images.files import ImageFiles
 from invjax.data.images.pixels import open_picture, rgb
@@ -50,12 +51,12 @@ def _examples(data: GroupData) -> Iterator[tuple[str, dict[str, Any]]]:
 def _rgb(encoded: bytes, name: str) -> bytes:
     """The file itself if it is RGB, else (grey, palette, CMYK) the same picture in 8-bit RGB, as PNG."""
     try:
-        with open_picture(encoded) as opened:
+        with unpacking(), open_picture(encoded) as opened:
             opened.load()  # a truncated file must not get into the set
             if opened.mode == "RGB":
                 return encoded
             out = io.BytesIO()
             rgb(opened).save(out, "png")
-    except (OSError, SyntaxError, ValueError) as error:
+    except Unreadable as error:
         raise BadArgument(name, "be a readable image", hint=str(error)) from error
     return out.getvalue()
