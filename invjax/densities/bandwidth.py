@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from invjax.densities.reference import squared_distances
+
 _ROWS = 1500  # at most this many points of a class are left out in turn; all of them stay as kernels
 _GRID = 24  # values that are tried, evenly in log h
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -23,13 +25,8 @@ def leave_one_out(x: np.ndarray, spread: float) -> float:
     """
     n, d = x.shape
     rows = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).round().astype(int))
-    z = x - x.mean(0)
-    norms = np.square(z).sum(1)
-    square = np.maximum(norms[rows, None] - 2 * z[rows] @ z.T + norms, 0.0)
-    # Rounding leaves copies at about 1e-16 of the norms, not at 0.
-    same = square <= 1e-13 * (norms[rows, None] + norms)
-    same[np.arange(len(rows)), rows] = True
-    square[same] = np.inf
+    square = squared_distances(x, rows)
+    square[square == 0] = np.inf  # itself, and its copies
     nearest = square.min(1)
     usable = np.isfinite(nearest)
     if not usable.any():

@@ -18,6 +18,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, check_whole
 from invjax.densities.bandwidth import leave_one_out
+from invjax.densities.blocks import Local
 from invjax.densities.common import check_points, evaluate, leaf, point
 from invjax.densities.reference import FAR, Reference, kth_smallest
 from invjax.types import Array, ArrayLike
@@ -73,52 +74,45 @@ def fit_kde(
             raise BadArgument("bandwidth", f"be positive, one number or one per class [{data.classes}]", bandwidth)
         h = np.broadcast_to(h, (data.classes,))
     few = None if neighbours is None or neighbours >= data.counts.max() else neighbours
-    return KDE(Reference.of(data), leaf(h, data), few)
+    return KDE(Reference.of(data, h), leaf(h, data), few)
 
 
 def _log_prob(kde: KDE, x: Array, label: Array, skip: Array | None) -> Array:
     """Formula (1) without the kernel of index ``skip``; -1 and None leave out none."""
     x = point(x)
     reference, h = kde.reference, kde.bandwidth.astype(x.dtype)[label]
-    points = reference.points.astype(x.dtype)
-    half = 0.5 * jnp.square(points).sum(1)  # constant in a loop: computed once before it
-    z = reference.local(x, label)
-    total = _log_kernels(kde.neighbours, z, 1 / jnp.square(h), points, half, reference.mine(label, skip))
+    z, mine = reference.local(x.reshape(-1), label), reference.mine(label, skip)
+    total = _log_kernels(kde.neighbours, z, 1 / jnp.square(h), reference, mine)
     count = reference.counts.astype(x.dtype)[label]
     if skip is not None:
         count = jnp.maximum(count - (skip >= 0).astype(x.dtype), jnp.ones_like(count))
-    return total - jnp.log(count) - z.size * (jnp.log(h) + 0.5 * math.log(2 * math.pi))
+    return total - jnp.log(count) - x.size * (jnp.log(h) + 0.5 * math.log(2 * math.pi))
 
 
-def _terms(
-    neighbours: int | None, z: Array, precision: Array, points: Array, half: Array, mine: Array
-) -> tuple[Array, Array]:
-    """The exponents' maximum [] and the kernels relative to it [M], 0 where not of the class.
-
-    Batched, the distances ``‖z‖² − 2 z·p + ‖p‖²`` are one matrix product; points centered on their class lose hardly
-    a digit by it.
-    """
-    half_square = jnp.maximum(half + 0.5 * jnp.square(z).sum() - z @ points.T, jnp.zeros_like(half))
-    exponent = jnp.where(mine, -precision * half_square, -jnp.asarray(jnp.finfo(z.dtype).max / 4, z.dtype))
+def _terms(neighbours: int | None, z: Any, precision: Array, reference: Reference, mine: Array) -> tuple[Array, Array]:
+    """The exponents' maximum [] and the kernels relative to it [M], 0 where not of the class."""
+    half_square = 0.5 * reference.squares(z)
+    nothing = -jnp.asarray(jnp.finfo(precision.dtype).max / 4, precision.dtype)
+    exponent = jnp.where(mine, -precision * half_square, nothing)
     if neighbours is not None:
-        near = half_square <= kth_smallest(jnp.where(mine, half_square, jnp.full_like(half, FAR)), neighbours)
-        exponent = jnp.where(near, exponent, -jnp.asarray(jnp.finfo(z.dtype).max / 4, z.dtype))
+        near = half_square <= kth_smallest(jnp.where(mine, half_square, jnp.full_like(half_square, FAR)), neighbours)
+        exponent = jnp.where(near, exponent, nothing)
     top = exponent.max()
     return top, jnp.exp(exponent - top)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _log_kernels(neighbours: int | None, z: Array, precision: Array, points: Array, half: Array, mine: Array) -> Array:
-    """``log Σ_m exp(−precision/2 ‖z − p_m‖²)`` over the points with ``mine``."""
-    top, kernels = _terms(neighbours, z, precision, points, half, mine)
+def _log_kernels(neighbours: int | None, z: Any, precision: Array, reference: Reference, mine: Array) -> Array:
+    """``log Σ_m exp(−precision/2 ‖x − p_m‖²)`` over the points with ``mine``; z: x by ``reference.local``."""
+    top, kernels = _terms(neighbours, z, precision, reference, mine)
     return top + jnp.log(kernels.sum())
 
 
 @_log_kernels.defjvp
 def _log_kernels_jvp(neighbours: int | None, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    """``precision (Σ_m w_m p_m − z)``, w the normalised kernels: with these at hand it takes one product more."""
-    z, precision, points, half, mine = primals
-    top, kernels = _terms(neighbours, z, precision, points, half, mine)
-    total = kernels.sum()
-    gradient = precision * (kernels @ points / total - z)
-    return top + jnp.log(total), gradient @ tangents[0]
+    """``−precision (x − Σ_m w_m p_m)``, w the normalised kernels: with these at hand it takes one product more."""
+    z, precision, reference, mine = primals
+    top, kernels = _terms(neighbours, z, precision, reference, mine)
+    gradient = -precision * reference.away(kernels, z)
+    step = tangents[0].away[0] if isinstance(z, Local) else tangents[0]  # that of x, the same seen from every block
+    return top + jnp.log(kernels.sum()), gradient @ step

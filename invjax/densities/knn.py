@@ -21,7 +21,7 @@ import numpy as np
 
 from invjax.core.errors import check_whole
 from invjax.densities.common import check_points, evaluate, leaf, point
-from invjax.densities.reference import FAR, Reference, kth_smallest, neighbours_of
+from invjax.densities.reference import FAR, Reference, kth_smallest, neighbours_of, small_distance
 from invjax.types import Array, ArrayLike
 
 
@@ -42,8 +42,7 @@ class KNN:
     def gravity_point(self, x: Array, label: Array) -> Array:
         """g(x) [*S] of formula (1): the centroid that pulls x [*S] into class ``label``."""
         x = point(x)
-        z = _gravity(self, self.reference.local(x, label), label, None)
-        return (z + self.reference.centers.astype(x.dtype)[label]).reshape(x.shape)
+        return x - _away(self, x.reshape(-1), label, None).reshape(x.shape)
 
     def held_out_log_prob(self, x: ArrayLike, y: ArrayLike) -> np.ndarray:
         """log q of points x [N, *S] of classes y [N], each without the reference point that it is, if any; [N]."""
@@ -62,7 +61,7 @@ def fit_knn(x: ArrayLike, y: ArrayLike, k: int = 20) -> KNN:
     """
     k = check_whole("k", k)
     data = check_points(x, y, k + 1, f"k = {k} others")
-    local, scale = np.zeros(len(data.y)), np.zeros(data.classes)
+    local, scale, least = np.zeros(len(data.y)), np.zeros(data.classes), np.zeros(data.classes)
     for label in range(data.classes):
         distance = neighbours_of(data.of(label), k)[1]
         total = distance.sum(1)
@@ -70,22 +69,23 @@ def fit_knn(x: ArrayLike, y: ArrayLike, k: int = 20) -> KNN:
         typical = float(np.median(total[total > 0])) if (total > 0).any() else 1.0
         density = 1 / np.maximum(total, 1e-3 * typical)
         local[data.y == label] = density / density.mean()
+        least[label] = small_distance(distance[:, -1])
         scale[label] = max(float(np.square(distance[:, -1]).mean()), (typical / k) ** 2)
-    return KNN(Reference.of(data), leaf(local, data), leaf(scale, data), k)
+    return KNN(Reference.of(data, least), leaf(local, data), leaf(scale, data), k)
 
 
-def _gravity(knn: KNN, z: Array, label: Array, skip: Array | None) -> Array:
-    """g less the center of the class, [D]."""
-    square = jnp.where(knn.reference.mine(label, skip), knn.reference.squares(z), jnp.asarray(FAR, z.dtype))
+def _away(knn: KNN, x: Array, label: Array, skip: Array | None) -> Array:
+    """x − g(x) [D] of one point x [D]."""
+    reference, z = knn.reference, knn.reference.local(x, label)
+    square = jnp.where(reference.mine(label, skip), reference.squares(z), jnp.asarray(FAR, x.dtype))
     reach = kth_smallest(square, min(knn.k + 1, square.size))
     # A millionth of the usual square keeps the sum above 0 where k + 1 points are equally far.
-    slack = 1e-6 * knn.scale.astype(z.dtype)[label]
+    slack = 1e-6 * knn.scale.astype(x.dtype)[label]
     inside = (square <= reach) & (square < FAR)
-    weight = knn.local.astype(z.dtype) * jnp.where(inside, reach - square + slack, jnp.zeros_like(square))
+    weight = knn.local.astype(x.dtype) * jnp.where(inside, reach - square + slack, jnp.zeros_like(square))
     weight = weight / jax.lax.stop_gradient(weight.max())  # no overflow, whatever the units
-    return weight @ knn.reference.points.astype(z.dtype) / weight.sum()
+    return reference.away(weight, z)
 
 
 def _log_prob(knn: KNN, x: Array, label: Array, skip: Array | None) -> Array:
-    z = knn.reference.local(point(x), label)
-    return -jnp.square(z - _gravity(knn, z, label, skip)).sum()
+    return -jnp.square(_away(knn, point(x).reshape(-1), label, skip)).sum()

@@ -23,7 +23,7 @@ import numpy as np
 from invjax.core.errors import check, check_whole
 from invjax.core.numerics import safe_sqrt
 from invjax.densities.common import check_points, evaluate, leaf, point
-from invjax.densities.reference import FAR, Reference, kth_smallest, neighbours_of
+from invjax.densities.reference import FAR, Reference, kth_smallest, neighbours_of, small_distance
 from invjax.types import Array, ArrayLike
 
 
@@ -76,21 +76,21 @@ def fit_lof(x: ArrayLike, y: ArrayLike, k: int = 20, softness: float = 0.5) -> L
     check("softness", softness, lambda share: 0 < share <= 1, "in (0, 1]")
     data = check_points(x, y, k + 1, f"k = {k} others")
     distance, reachability = np.zeros(len(data.y)), np.zeros(len(data.y))
-    capped = np.zeros(len(data.y))
+    capped, least = np.zeros(len(data.y)), np.zeros(data.classes)
     for label in range(data.classes):
         own = data.y == label
         index, near = neighbours_of(data.of(label), k)
         reach = np.maximum(near[:, -1][index], near).mean(1)
         distance[own], reachability[own] = near[:, -1], 1 / (reach + 1e-10)
+        least[label] = small_distance(near[:, -1])
         usual = float(np.median(reach[reach > 0])) if (reach > 0).any() else 1.0
         capped[own] = 1 / np.maximum(reach, 1e-3 * usual)
-    return LOF(
-        Reference.of(data), leaf(distance, data), leaf(reachability, data), leaf(capped, data), leaf(softness, data), k
-    )
+    reference, softened = Reference.of(data, least), leaf(softness, data)
+    return LOF(reference, leaf(distance, data), leaf(reachability, data), leaf(capped, data), softened, k)
 
 
 def _squares(lof: LOF, x: Array, label: Array, skip: Array | None) -> Array:
-    squares = lof.reference.squares(lof.reference.local(x, label))
+    squares = lof.reference.squares(lof.reference.local(x.reshape(-1), label))
     return jnp.where(lof.reference.mine(label, skip), squares, jnp.asarray(FAR, x.dtype))
 
 

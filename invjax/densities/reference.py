@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.labels import check_indices
+from invjax.densities.blocks import EXACT, Blocks, Local, blocks_of
 from invjax.densities.common import Points, leaf, matches
 from invjax.types import Array, ArrayLike
 
 FAR = 1e30  # the squared distance of a point that does not count: finite, and its square root too
+ROWS, ENTRIES = 1024, 2**20  # rows of a matrix of distances, and numbers of differences, that are held at once
 
 
 @jax.tree_util.register_dataclass
@@ -28,10 +30,11 @@ class Reference:
     classes: Array  # [M] int32
     centers: Array  # [K, D] the mean of each class
     counts: Array  # [K] points of each class
+    blocks: Blocks | None = None  # where a class has parts so far apart that its mean is no center for distances
 
     @classmethod
-    def of(cls, data: Points) -> Reference:
-        """The reference points of checked data."""
+    def of(cls, data: Points, scale: ArrayLike) -> Reference:
+        """The reference points of checked data. scale: [K] the distances that matter in each class; 0: not known."""
         dtype = np.dtype(data.dtype)
         centers = data.centers().astype(dtype)
         return cls(
@@ -39,20 +42,33 @@ class Reference:
             classes=jnp.asarray(data.y),
             centers=leaf(centers, data),
             counts=leaf(data.counts, data),
+            blocks=blocks_of(data, np.asarray(scale, np.float64)),
         )
 
-    def local(self, x: Array, label: Array) -> Array:
-        """``x − center[label]`` [D] of one point [*S] of floats, in the dtype of x."""
-        return x.reshape(-1) - self.centers.astype(x.dtype)[label]
+    def local(self, x: Array, label: Array) -> Array | Local:
+        """One point x [D] of floats in the coordinates of class ``label``, for the two methods below, in its dtype."""
+        if self.blocks is not None:
+            return self.blocks.local(x, label)
+        return x - self.centers.astype(x.dtype)[label]
 
-    def squares(self, z: Array) -> Array:
-        """``‖z − p_m‖²`` [M] to the points of every class, z from :meth:`local`; under ``vmap`` one matrix product.
+    def squares(self, z: Array | Local) -> Array:
+        """``‖x − p_m‖²`` [M] to the points of the class, z from :meth:`local`; under ``vmap`` one matrix product.
 
-        Centered on the class, ``‖z‖² − 2 z·p + ‖p‖²`` loses hardly a digit.
+        Centered on the class, ``‖z‖² − 2 z·p + ‖p‖²`` loses hardly a digit; where it would, the class is in blocks. The
+        numbers of other classes mean nothing.
         """
+        if self.blocks is not None:
+            return self.blocks.squares(z)
         points = self.points.astype(z.dtype)
         norms = jnp.square(points).sum(1)  # constant in a loop: computed once before it
-        return jnp.maximum(norms + jnp.square(z).sum() - 2 * (z @ points.T), jnp.zeros_like(norms))
+        sizes = norms + jnp.square(z).sum()
+        return jnp.maximum(sizes - 2 * jnp.matmul(z, points.T, precision=EXACT), jnp.zeros_like(norms))
+
+    def away(self, weights: Array, z: Array | Local) -> Array:
+        """``x − Σ_m w_m p_m / Σ_m w_m`` [D] for weights [M] that are 0 outside of the class, z from :meth:`local`."""
+        if self.blocks is not None:
+            return self.blocks.away(weights, z)
+        return z - jnp.matmul(weights, self.points.astype(z.dtype), precision=EXACT) / weights.sum()
 
     def mine(self, label: Array, skip: Array | None = None) -> Array:
         """[M] bool: the points of one class, without that of index ``skip``; -1 and None leave out none."""
@@ -101,16 +117,43 @@ def kth_smallest(values: Array, k: int) -> Array:
 def neighbours_of(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest other points of each of ``points`` [n, D], n > k: indices [n, k] and distances, ascending."""
     n = len(points)
-    z = points - points.mean(0)
-    norms = np.square(z).sum(1)
     index, distance = np.empty((n, k), np.int64), np.empty((n, k))
-    for start in range(0, n, 1024):
-        rows = np.arange(start, min(n, start + 1024))
-        square = norms[rows, None] - 2 * z[rows] @ z.T + norms
+    for start in range(0, n, ROWS):
+        rows = np.arange(start, min(n, start + ROWS))
+        square = squared_distances(points, rows)
         square[np.arange(len(rows)), rows] = np.inf
         near = np.argpartition(square, k - 1, axis=1)[:, :k]
-        exact = np.sqrt(np.square(z[rows, None] - z[near]).sum(-1))  # no cancellation between close points
+        exact = np.sqrt(_differences(points, np.repeat(rows, k), near.reshape(-1)).reshape(near.shape))
         order = np.argsort(exact, axis=1, kind="stable")
         index[rows] = np.take_along_axis(near, order, 1)
         distance[rows] = np.take_along_axis(exact, order, 1)
     return index, distance
+
+
+def small_distance(distances: np.ndarray) -> float:
+    """The distance that one of ten of these [n] is below, copies (at 0) left out; 0 where there are only copies."""
+    apart = distances[distances > 0]
+    return float(np.quantile(apart, 0.1)) if apart.size else 0.0
+
+
+def squared_distances(points: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """[r, n] squared distances of ``points[rows]`` to all of ``points`` [n, D], in float64.
+
+    They are expanded into one matrix product; pairs so close that this would lose more than six digits of theirs are
+    subtracted. Copies have the distance 0.
+    """
+    z = points - points.mean(0)
+    norms = np.square(z).sum(1)
+    square = norms[rows, None] - 2 * z[rows] @ z.T + norms
+    close = np.flatnonzero(square <= 2e-9 * norms[rows, None])
+    square.flat[close] = _differences(points, rows[close // len(points)], close % len(points))
+    return square
+
+
+def _differences(points: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[n] squared distances of the pairs of points with these indices, a block at a time."""
+    square, each = np.empty(len(first)), max(1, ENTRIES // points.shape[1])
+    for start in range(0, len(first), each):
+        part = slice(start, start + each)
+        square[part] = np.square(points[first[part]] - points[second[part]]).sum(1)
+    return square

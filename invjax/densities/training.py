@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from invjax.core.errors import check, check_whole
+from invjax.core.errors import BadArgument, check, check_whole
 from invjax.types import Array
 
 _CHECKS = 25  # how often in a run the loss on the points held out is measured
@@ -53,6 +53,9 @@ def train(
       weights: a pytree. x [M, D], label [M]: the points. key: draws the order, the noise and which points are held out.
       rate: the peak rate of Adam, which falls to 0 by a half cosine. held_out: a share of the points, in [0, 1); with 0
         (or fewer than 20 points) the last weights are returned.
+
+    Raises:
+      BadArgument: the training diverged, so that no weights with a finite loss are left.
     """
     count = len(x)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 0), count))
@@ -74,7 +77,12 @@ def train(
             value = float(_value(loss, weights, x[test], label[test]))
             if value < least:
                 best, least = weights, value
-    return best if away and np.isfinite(least) else weights
+    if not away:
+        best, some = weights, learn[:batch]
+        least = float(_value(loss, weights, x[some], label[some]))
+    if not (np.isfinite(least) and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(best))):
+        raise BadArgument("rate", "let the training converge", rate, hint="the loss became NaN or infinite")
+    return best
 
 
 def check_training(steps: int, batch: int, rate: float, held_out: float) -> None:

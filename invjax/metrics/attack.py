@@ -163,7 +163,8 @@ def best_average_worst(
 
     Each measure is minimised and maximised on its own, so the best ACP and the best l2 may belong to different targets.
     The two conventions differ only in the average. A mean over nothing (no success at all, no image with all targets
-    reached, an empty list) is ``nan``, never 0.
+    reached, an empty list) is ``nan``, never 0. A measure that is NaN for an attempt (whose iterate broke down) is no
+    number: the attempt is left out of it, and its image out of "worst".
 
     Args:
         success: [N, T] bool.
@@ -193,10 +194,13 @@ def best_average_worst(
         values = np.asarray(numbers, np.float64)
         if values.shape != won.shape:
             raise BadArgument(f"measures[{name!r}]", f"have the shape {won.shape} of success", of_shape(values.shape))
+        have = ~np.isnan(values)
         table[name] = {
-            "best": _mean(np.where(won, values, np.inf).min(axis=1, initial=np.inf)[some]),
-            "average": _mean(values[entering]),
-            "worst": _mean(np.where(counted, values, -np.inf).max(axis=1, initial=-np.inf)[every]),
+            "best": _mean(np.where(won & have, values, np.inf).min(axis=1, initial=np.inf)[(won & have).any(axis=1)]),
+            "average": _mean(values[entering & have]),
+            "worst": _mean(
+                np.where(counted, values, -np.inf).max(axis=1, initial=-np.inf)[every & (have | ~counted).all(axis=1)]
+            ),
         }
     return table
 
@@ -205,9 +209,10 @@ def summarize(attempts: Attempts) -> dict[str, Any]:
     """The tables of both conventions, and the counts behind them.
 
     Returns:
-        ``{"all_attempts": table, "successes_only": table, "attempts": int, "failed": int, "already_target": int}``,
+        ``{"all_attempts": table, "successes_only": table, "attempts": int, "failed": int, "already_target": int,
+        "undefined": int}``,
         where each table is that of :func:`best_average_worst` for acp, anc, l2 and d20. ``attempts`` leaves out the
-        ``already_target`` pairs, which are in neither table.
+        ``already_target`` pairs, which are in neither table. ``undefined`` of them have no l2 (NaN).
     """
     measures = {name: getattr(attempts, name) for name in MEASURES}
     tables = {
@@ -220,6 +225,7 @@ def summarize(attempts: Attempts) -> dict[str, Any]:
         "attempts": int(counted.sum()),
         "failed": int((counted & ~attempts.success).sum()),
         "already_target": int(attempts.already.sum()),
+        "undefined": int((counted & np.isnan(attempts.l2)).sum()),
     }
 
 

@@ -180,7 +180,8 @@ def summarize_counterfactuals(record: CounterfactualRecord) -> dict[str, float]:
     Keys: ``rows``, ``trivial``, ``infeasible``, ``nontrivial`` (numbers of rows), ``validity`` and ``coverage`` (shares
     of the non-trivial rows), ``feasible`` (share of the counted rows without violation), the measures
     ``validity_decoded l2 l1 l1_mad l0 lof_target lof_all logdensity logdensity_rank ynn redundancy violations
-    retrained_validity``. NaN if nothing was counted or measured.
+    retrained_validity``. NaN if nothing was counted or measured. A row without a number in a measure that other rows
+    have (a target class of one row has no LOF) is left out of that mean; ``undefined`` is the number of such rows.
     """
     nontrivial = ~record.trivial
     count = int(nontrivial.sum())
@@ -189,8 +190,11 @@ def summarize_counterfactuals(record: CounterfactualRecord) -> dict[str, float]:
         return float(mask[nontrivial].mean()) if count else NAN
 
     def mean(values: np.ndarray) -> float:
-        values = values[record.valid]
-        return float(values.mean()) if values.size and not np.isnan(values).all() else NAN
+        kept = values[record.valid & ~np.isnan(values)]
+        return float(kept.mean()) if kept.size else NAN
+
+    without = np.stack([np.isnan(getattr(record, name)[record.valid]) for name in MEASURES])
+    measured = without[~without.all(1)]
 
     summary: dict[str, float] = {
         "rows": len(nontrivial),
@@ -199,6 +203,7 @@ def summarize_counterfactuals(record: CounterfactualRecord) -> dict[str, float]:
         "nontrivial": count,
         "validity": share(record.valid),
         "coverage": share(record.answered),
+        "undefined": int(measured.any(0).sum()) if len(measured) else 0,
     }
     for name in MEASURES:
         summary[NAMES.get(name, name)] = mean(getattr(record, name))
