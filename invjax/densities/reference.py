@@ -57,8 +57,9 @@ class Reference:
         Centered on the class, ``‖z‖² − 2 z·p + ‖p‖²`` loses hardly a digit; where it would, the class is in blocks. The
         numbers of other classes mean nothing.
         """
-        if self.blocks is not None:
+        if self.blocks is not None and isinstance(z, Local):
             return self.blocks.squares(z)
+        assert not isinstance(z, Local)
         points = self.points.astype(z.dtype)
         norms = jnp.square(points).sum(1)  # constant in a loop: computed once before it
         sizes = norms + jnp.square(z).sum()
@@ -66,8 +67,9 @@ class Reference:
 
     def away(self, weights: Array, z: Array | Local) -> Array:
         """``x − Σ_m w_m p_m / Σ_m w_m`` [D] for weights [M] that are 0 outside of the class, z from :meth:`local`."""
-        if self.blocks is not None:
+        if self.blocks is not None and isinstance(z, Local):
             return self.blocks.away(weights, z)
+        assert not isinstance(z, Local)
         return z - jnp.matmul(weights, self.points.astype(z.dtype), precision=EXACT) / weights.sum()
 
     def mine(self, label: Array, skip: Array | None = None) -> Array:

@@ -70,13 +70,6 @@ def test_a_class_without_far_parts_is_in_no_blocks() -> None:
 
 
 @pytest.mark.fast
-def test_gravity_of_far_parts_stays_in_its_part() -> None:
-    x, y = clumps("two")
-    pulls = np.asarray(fit_knn(x, y, 5).gravity_point(jnp.asarray(x[1]) + 0.2, jnp.int32(0)))
-    assert np.abs(pulls - x[1]).max() < 0.6
-
-
-@pytest.mark.fast
 def test_bandwidth_of_far_parts() -> None:
     """Pairs that an expansion cannot tell from copies had been left out."""
     draw = np.random.default_rng(0)

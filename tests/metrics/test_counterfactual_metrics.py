@@ -497,6 +497,21 @@ def test_protected_flips_compares_numbers_as_numbers(kind):
     assert (flips[1].means()["absolute"], flips[0].means()["absolute"]) == (1.0, 1.0)
 
 
+def test_a_row_without_a_number_does_not_hide_the_others():
+    """It is left out of the mean and counted; what no row has is not measured at all."""
+    x = np.zeros((4, 2))
+    record = metrics.measure_counterfactuals(
+        x, x + 1, [1, 1, 1, 0], predict=lambda rows: (rows[:, 0] > 0.5).astype(int)
+    )
+    assert record.valid.tolist() == [True, True, True, False]
+    nan = float("nan")
+    record = record._replace(logdensity=np.array([-1, nan, -3, nan]), lof_target=np.array([nan, 2, 4, nan]))
+    summary = metrics.summarize_counterfactuals(record)
+    assert (summary["logdensity"], summary["lof_target"], summary["undefined"]) == (-2, 3, 2)
+    assert math.isnan(summary["ynn"])
+    assert metrics.summarize_counterfactuals(record._replace(valid=np.zeros(4, bool)))["undefined"] == 0
+
+
 def test_diversity():
     rng = np.random.default_rng(6)
     sets = rng.normal(size=(5, 4, 3))

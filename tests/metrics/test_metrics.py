@@ -165,6 +165,21 @@ def test_means_over_nothing_are_nan(convention) -> None:
         assert all(np.isnan(v) for row in empty.values() for v in row.values())
 
 
+def test_an_attempt_without_a_number_does_not_hide_the_others() -> None:
+    nan = float("nan")
+    won = np.array([[True, True], [True, False], [False, False]])
+    cost = {"l2": np.array([[1.0, nan], [4.0, nan], [nan, 10.0]])}
+    table = metrics.best_average_worst(won, cost)["l2"]
+    assert (table["best"], table["average"]) == (2.5, 5.0)
+    assert np.isnan(table["worst"])  # the only image whose every target was reached has a cost that is not known
+    assert metrics.best_average_worst(won, cost, convention="successes_only")["l2"]["average"] == 2.5
+    delta = np.zeros((2, 4, 4, 1))
+    delta[0, 0, 0], delta[1] = 0.5, nan
+    summary = metrics.summarize(metrics.measure(delta, [Status.FOUND, Status.NONFINITE]))
+    assert summary["all_attempts"]["l2"]["average"] == 1.0  # in the units of [-1, 1]
+    assert (summary["attempts"], summary["failed"], summary["undefined"]) == (2, 1, 1)
+
+
 def test_against_a_plain_loop() -> None:
     generator = np.random.default_rng(5)
     won, values = generator.random((50, 4)) < 0.8, generator.random((50, 4))
