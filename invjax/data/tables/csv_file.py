@@ -114,6 +114,8 @@ def load_csv(
 
 
 def _read_schema(path: str | Path) -> FeatureSpace:
+    if not os.path.isfile(path):
+        raise BadArgument("schema", "be a FeatureSpace or the JSON file of one", str(path))
     try:
         return FeatureSpace.from_json(path)
     except BadArgument as error:
