@@ -28,7 +28,7 @@ from invjax import projections
 from invjax import prox as maps
 from invjax.core.errors import check_choice
 from invjax.core.groups import Axis, Grouping, grouping
-from invjax.core.numerics import at_least_float32, safe_sqrt
+from invjax.core.numerics import as_float, at_least_float32, safe_sqrt
 from invjax.types import Array, ArrayLike
 
 
@@ -65,7 +65,7 @@ class Penalty:
 
     def value(self, u: ArrayLike) -> Array:
         """g(u), or infinity outside the box (up to a few roundings). u: [*S] -> [], at least float32."""
-        u = at_least_float32(maps.as_float(u))
+        u = at_least_float32(as_float(u))
         z = u if self.shift is None else u + maps.floats_like(u, self.shift)
         inside = jnp.ones((), bool)
         slack = 8 * jnp.finfo(u.dtype).eps * (1 if self.shift is None else 1 + jnp.abs(maps.floats_like(u, self.shift)))
@@ -80,7 +80,7 @@ class Penalty:
 
     def prox(self, v: ArrayLike, step: ArrayLike) -> Array:
         """``argmin_u 1/2 ‖u − v‖² + step · g(u)``; the whole weight is step × weight. v: [*S] -> [*S], its dtype."""
-        v = maps.as_float(v)
+        v = as_float(v)
         whole = jnp.asarray(step, v.dtype) * jnp.asarray(self.weight, v.dtype)
         if self.shift is None:
             return self.kind.prox(v, whole, self)

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from invjax.core.balls import fitting
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
-from invjax.core.numerics import safe_divide, safe_norm
+from invjax.core.numerics import as_float, safe_divide, safe_norm
 from invjax.core.ranks import largest
-from invjax.prox import as_float, bisect, floats_like, keep_nan, summing
+from invjax.prox import bisect, floats_like, keep_nan, summing
 from invjax.types import Array, ArrayLike
 
 

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from invjax.core.errors import BadArgument
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
 from invjax.core.groups import patch_groups as patch_groups  # part of the public face of this module
-from invjax.core.numerics import at_least_float32, narrowed_towards, safe_divide
+from invjax.core.numerics import as_float, at_least_float32, narrowed_towards, safe_divide
 from invjax.types import Array, ArrayLike
 
 
@@ -198,12 +198,6 @@ def floats_like(v: Array, a: ArrayLike | None, default: float = 0.0) -> Array:
 def keep_nan(v: Array, u: Array) -> Array:
     """u, but NaN where v is: a comparison with NaN is False, which must not turn a broken gradient into a clean 0."""
     return jnp.where(jnp.isnan(v), v, u)
-
-
-def as_float(v: ArrayLike) -> Array:
-    """v as an array of a floating dtype, never weakly typed."""
-    dtype = jnp.result_type(v)
-    return jnp.asarray(v, dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float))
 
 
 def _arguments(

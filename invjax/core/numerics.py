@@ -65,13 +65,13 @@ def replace_if(needed: Array, make: Callable[[Tree], Array], argument: Tree, oth
     return jax.lax.while_loop(lambda carry: carry[0], turn, (needed, otherwise))[1]
 
 
-def as_floats(a: ArrayLike) -> Array:
-    """``a`` as it is where it holds floats; whole numbers and truth values as jax's default float.
+def as_float(a: ArrayLike) -> Array:
+    """``a`` as it is where it holds floats; whole numbers and truth values as jax's default float. Never weakly typed.
 
     Constants take the type of the points they meet. Of whole numbers they would be rounded: a deviation of 0.25 to 0.
     """
-    array = jnp.asarray(a)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+    dtype = jnp.result_type(a)
+    return jnp.asarray(a, dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float))
 
 
 def at_least_float32(a: Array) -> Array:

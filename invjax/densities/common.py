@@ -11,7 +11,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, Words
 from invjax.core.labels import check_indices, count_classes
-from invjax.core.numerics import as_floats, at_least_float32, wide
+from invjax.core.numerics import as_float, at_least_float32, wide
 from invjax.core.rows import map_rows
 from invjax.types import Array, ArrayLike, Density, HeldOut
 
@@ -83,7 +83,7 @@ def point(x: ArrayLike) -> Array:
 
     A density's constants take the type of the point. None of them is ever rounded to whole numbers or to 16 bits.
     """
-    return at_least_float32(as_floats(x))
+    return at_least_float32(as_float(x))
 
 
 def deviations(x: np.ndarray, constant: float = 1.0) -> np.ndarray:

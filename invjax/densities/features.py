@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
-from invjax.core.numerics import as_floats, wide
+from invjax.core.numerics import as_float, wide
 from invjax.core.rows import map_rows
 from invjax.densities.common import deviations
 from invjax.types import Array, ArrayLike, Density
@@ -43,7 +43,7 @@ class FeatureDensity:
 
     def standard(self, x: Array) -> Array:
         """z(x) [D] of one point [*S], in the dtype of x, at least float32."""
-        x = as_floats(x)
+        x = as_float(x)
         dtype = wide(x.dtype)
         seen = self.features(x[None])[0].reshape(-1).astype(dtype)
         return (seen - self.mean.astype(dtype)) / self.scale.astype(dtype)

@@ -31,6 +31,7 @@ import numpy as np
 
 from invjax.attacks import PGD
 from invjax.core.errors import BadArgument, Words, check_seed, of_shape
+from invjax.core.labels import check_indices
 from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
 from invjax.types import Bounds, Density, LogitsFn
@@ -128,7 +129,8 @@ def tangent_share(delta: Any, basis: np.ndarray) -> np.ndarray:
 
 def class_means(x: Any, y: Any, classes: int) -> np.ndarray:
     """μ_k of the points x [M, *S] of classes y [M]: [K, *S] float64. Raises ValueError for a class without points."""
-    points, label = np.asarray(x, np.float64), np.asarray(y)
+    points = np.asarray(x, np.float64)
+    label = check_indices("y", y, len(points), classes, of="the network")
     if lacking := [k for k in range(classes) if not np.any(label == k)]:
         raise BadArgument("y", f"have points of each of the {classes} classes", Words(f"none of {lacking}"))
     return np.stack([points[label == k].mean(0) for k in range(classes)])
@@ -139,9 +141,10 @@ def other_targets(label: Any, target: Any, classes: int, seed: int = 0) -> np.nd
 
     Raises ValueError: fewer than 3 classes, or a target that is the label.
     """
-    y, t = np.asarray(label), np.asarray(target)
     if classes < 3:
         raise BadArgument("classes", "be at least 3 for another target", classes)
+    y = check_indices("label", label, None, classes, of="the network")
+    t = check_indices("target", target, len(y), classes, of="the network")
     if np.any(y == t):
         raise BadArgument("target", "differ from label", t[y == t][0], np.argmax(y == t))
     generator = np.random.default_rng(check_seed("seed", seed))
@@ -179,7 +182,11 @@ def directions(
     Raises:
       ValueError: the attack is not in l2, fewer than two examples, a target that is the label.
     """
-    points, y, t = np.asarray(x), np.asarray(label, np.int32), np.asarray(target, np.int32)
+    points = np.asarray(x)
+    y, t = (
+        check_indices(name, given, len(points), len(means), of="the network")
+        for name, given in (("label", label), ("target", target))
+    )
     if attack.norm != "l2":
         raise BadArgument("attack", "be in the l2 norm", Words(f"in {attack.norm}"))
     if len(points) < 2:

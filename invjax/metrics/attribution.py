@@ -39,7 +39,7 @@ from invjax.attribution.saliency import Indicator, check_examples, check_targets
 from invjax.core.errors import BadArgument, Words, check_choice, of_shape
 from invjax.core.labels import check_status
 from invjax.core.logits import as_logits_fn, num_classes
-from invjax.core.numerics import as_floats
+from invjax.core.numerics import as_float
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.engine import checks
 from invjax.metrics.attack import CONVENTIONS, Convention
@@ -76,7 +76,7 @@ def saliency_threshold(saliency: Array, percentile: ArrayLike, threshold: Thresh
     Raises ValueError: an unknown threshold.
     """
     check_choice("threshold", threshold, THRESHOLDS)
-    flat = as_floats(saliency).reshape(-1)
+    flat = as_float(saliency).reshape(-1)
     share = jnp.asarray(percentile, flat.dtype)
     if threshold == "plain":
         ordered = jnp.sort(flat)
@@ -115,7 +115,7 @@ def interpretability_score(
     """
     if delta.shape != saliency.shape:
         raise BadArgument("saliency", f"have the shape of delta, {delta.shape}", of_shape(saliency.shape))
-    delta, saliency = as_floats(delta), as_floats(saliency)
+    delta, saliency = as_float(delta), as_float(saliency)
     largest = jnp.max(jnp.abs(delta))
     good = (largest > 0) & jnp.isfinite(largest) & jnp.all(jnp.isfinite(saliency))
     r = jnp.where(good, delta, jnp.ones_like(delta)) / jnp.where(

@@ -27,7 +27,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, Words
 from invjax.core.labels import check_status
-from invjax.core.numerics import as_floats
+from invjax.core.numerics import as_float
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.metrics.attack import Convention
 from invjax.metrics.attribution import counted
@@ -53,7 +53,7 @@ def top_region(m: Array, share: ArrayLike = SHARE) -> Array:
     A pixel above the entry at which the region is full has weight 1, one below it 0; pixels equal to it share the rest.
     share: [] in (0, 1], traced.
     """
-    m = as_floats(m)
+    m = as_float(m)
     flat = m.reshape(*m.shape[:-2], -1)
     size = flat.shape[-1]
     room = jnp.asarray(share, m.dtype) * size
@@ -67,7 +67,7 @@ def top_region(m: Array, share: ArrayLike = SHARE) -> Array:
 
 def mass_inside(delta: Array, region: Array) -> Array:
     """Σ region · ‖r_ij‖² / Σ ‖r_ij‖² of delta [..., H, W, C] and region [..., H, W], bool or weights; NaN if r = 0."""
-    delta = as_floats(delta)
+    delta = as_float(delta)
     largest = jnp.max(jnp.abs(delta), axis=(-3, -2, -1), keepdims=True)
     r = delta / jnp.where(largest > 0, largest, jnp.ones_like(largest))  # squares must not underflow
     mass = jnp.sum(jnp.square(r), axis=-1)
@@ -76,7 +76,7 @@ def mass_inside(delta: Array, region: Array) -> Array:
 
 def iou(m: Array, mask: Array, level: ArrayLike = LEVEL) -> Array:
     """(2): maps and bool masks [..., H, W] -> [...]. level: [], traced, in the units of the map."""
-    m = as_floats(m)
+    m = as_float(m)
     high = m > level
     both, either = (jnp.sum(a, axis=PLANE).astype(m.dtype) for a in (high & mask, high | mask))
     return jnp.where(jnp.any(jnp.isnan(m), axis=PLANE), jnp.nan, _share(both, either))
@@ -84,7 +84,7 @@ def iou(m: Array, mask: Array, level: ArrayLike = LEVEL) -> Array:
 
 def pointing_game(m: Array, mask: Array) -> Array:
     """(3): maps and bool masks [..., H, W] -> [...]; 1 or 0 if the map has a single peak."""
-    m = as_floats(m)
+    m = as_float(m)
     peak = m == jnp.max(m, axis=PLANE, keepdims=True)
     hit, peaks = (jnp.sum(a, axis=PLANE).astype(m.dtype) for a in (peak & mask, peak))
     return jnp.where(jnp.max(m, axis=PLANE) > jnp.min(m, axis=PLANE), _share(hit, peaks), jnp.nan)
@@ -92,14 +92,14 @@ def pointing_game(m: Array, mask: Array) -> Array:
 
 def energy_inside(m: Array, mask: Array) -> Array:
     """(4): maps [..., H, W], nowhere negative, and bool masks -> [...]."""
-    m = as_floats(m)
+    m = as_float(m)
     inside = jnp.sum(jnp.where(mask, m, jnp.zeros_like(m)), axis=PLANE)
     return _share(inside, jnp.sum(m, axis=PLANE))
 
 
 def overlap(delta: Array, m: Array, share: ArrayLike = SHARE, level: ArrayLike = LEVEL) -> Overlap:
     """(1)–(4) of perturbations [..., H, W, C] and maps [..., H, W] -> fields [...]. share: q; level: v; traced."""
-    delta, m = as_floats(delta), as_floats(m)
+    delta, m = as_float(delta), as_float(m)
     support = jnp.any(delta != 0, axis=-1)
     finite = jnp.all(jnp.isfinite(delta), axis=(-3, -2, -1)) & jnp.all(jnp.isfinite(m), axis=PLANE)
     good = finite & jnp.any(support, axis=PLANE)
@@ -163,7 +163,7 @@ def summarize_overlap(table: Overlap) -> dict[str, float]:
 
 
 def _overlaps(shared: tuple[Array, Array], delta: Array, m: Array) -> Overlap:
-    m = as_floats(m)
+    m = as_float(m)
     return overlap(delta.astype(m.dtype), m, *shared)
 
 

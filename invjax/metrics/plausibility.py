@@ -23,7 +23,7 @@ from scipy.spatial.distance import cdist
 
 from invjax.core.errors import check_whole
 from invjax.core.labels import check_indices
-from invjax.core.numerics import as_floats
+from invjax.core.numerics import as_float
 from invjax.metrics.rows import flat
 from invjax.types import HeldOut
 
@@ -103,7 +103,7 @@ def density_rank(
 def _log_prob(density: Any, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if len(points) == 0:
         return np.zeros(0)
-    rows, wanted = as_floats(points), jnp.asarray(labels, jnp.int32)
+    rows, wanted = as_float(points), jnp.asarray(labels, jnp.int32)
     if (
         len(jax.tree.leaves(density)) == 1 and jax.tree.leaves(density)[0] is density
     ):  # not a pytree, but any object with log_prob

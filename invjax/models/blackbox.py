@@ -25,6 +25,7 @@ from invjax.constraints.around import points_around, rows_at
 from invjax.constraints.space import FeatureSpace
 from invjax.core.errors import BadArgument, Words, check, check_key, check_number, warn
 from invjax.core.host import host_errors, on_host
+from invjax.core.labels import classes_of
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.core.mixing import unlike_logits
 from invjax.types import Array, ArrayLike, LogitsFn
@@ -279,7 +280,7 @@ def agreement(model: LogitsFn, predict_proba: Predict, x: ArrayLike) -> float:
 
 
 def _agreement(model: LogitsFn, x: np.ndarray, soft: np.ndarray) -> float:
-    return float(np.mean(np.asarray(model(jnp.asarray(x, jnp.float32))).argmax(1) == soft.argmax(1)))
+    return float(np.mean(classes_of(np.asarray(model(jnp.asarray(x, jnp.float32)))) == soft.argmax(1)))
 
 
 def _soft_labels(predict_proba: Predict, x: np.ndarray, classes: int | None) -> np.ndarray:

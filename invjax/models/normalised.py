@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.core.errors import BadArgument
-from invjax.core.numerics import as_floats
+from invjax.core.numerics import as_float
 from invjax.types import Array, ArrayLike
 
 
@@ -37,7 +37,7 @@ class Normalised(nnx.Module):
 
     def normalise(self, x: Array) -> Array:
         """``(x - mean) / std`` in the dtype of x, or as floats where x holds whole numbers: no constant is rounded."""
-        x = as_floats(x)
+        x = as_float(x)
         return (x - self.mean[...].astype(x.dtype)) / self.std[...].astype(x.dtype)
 
     def __call__(self, x: Array) -> Array:

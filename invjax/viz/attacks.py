@@ -9,7 +9,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, of_shape
 from invjax.viz import sheets
-from invjax.viz.pixels import perturbation_pixels, picture_pixels
+from invjax.viz.pixels import in_range, perturbation_pixels, picture_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +79,7 @@ def comparison(
 
     Raises ValueError: shapes that do not fit. ImportError: matplotlib is missing (extra ``demo``).
     """
-    images = sheets.check_pictures("originals", originals)
+    images = in_range(sheets.check_pictures("originals", originals), bounds, "originals")
     for name, change in changes.items():
         if np.shape(change) != images.shape:
             raise BadArgument(f"changes[{name!r}]", f"be of shape {images.shape}", of_shape(np.shape(change)))

@@ -10,7 +10,7 @@ import numpy as np
 from invjax.core.errors import BadArgument, Words, check, of_shape
 from invjax.viz import sheets
 from invjax.viz.counterfactuals import ways
-from invjax.viz.pixels import picture_pixels
+from invjax.viz.pixels import in_range, picture_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,7 +166,8 @@ def magnified(
     for n, image in enumerate(originals):
         sheets.draw(axes[n, 0], picture_pixels(image, bounds))
         for axis, moved in zip(axes[n, 1:], perturbed.values(), strict=True):
-            change = (low + high) / 2 + factor * (np.asarray(moved, np.float64)[n] - image)
+            after, before = (in_range(np.asarray(one), bounds).astype(np.float64) for one in (moved[n], image))
+            change = (low + high) / 2 + factor * (after - before)
             sheets.draw(axis, picture_pixels(change, bounds))
     figure.supxlabel(f"changes × {factor:g}, grey: none", fontsize=8, color=sheets.GREY)
     return figure

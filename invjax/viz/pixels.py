@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, of_shape
+from invjax.core.errors import BadArgument, check_entries, of_shape
+from invjax.core.images import from_pixels
 
 RAISED = (220, 38, 38)  # red: the value goes up
 LOWERED = (37, 110, 235)  # blue: it goes down
@@ -19,16 +20,30 @@ SUPPORT = (217, 119, 6)  # amber: changed at all
 def picture_pixels(x: Any, bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
     """An image as RGB. [H, W, C] in the data range -> [H, W, 3] uint8; unless C is 3 the mean is shown in grey.
 
-    Values outside the bounds are clipped for display; NaN shows as the lower bound.
+    Pixels of uint8 are 0 … 255, whatever the bounds. Floats outside the bounds are clipped for display, and NaN shows
+    as the lower bound. Other whole numbers must lie in the bounds.
     """
-    image = _one_image(x, "x").astype(np.float64)
     lower, upper = (np.asarray(bound, np.float64) for bound in bounds)
     if not np.all(lower < upper):
         raise BadArgument("bounds", "be (lower, upper) with lower < upper", bounds)
+    image = in_range(_one_image(x, "x"), bounds).astype(np.float64)
     unit = np.clip(np.nan_to_num((image - lower) / (upper - lower), nan=0.0), 0.0, 1.0)
     if unit.shape[-1] != 3:
         unit = np.repeat(unit.mean(axis=-1, keepdims=True), 3, axis=-1)
     return np.round(255 * unit).astype(np.uint8)
+
+
+def in_range(x: np.ndarray, bounds: tuple[Any, Any], name: str = "x") -> np.ndarray:
+    """Images of any shape in the data range: pixels of uint8 mapped onto the bounds, all else as it is.
+
+    Raises BadArgument about whole numbers of another type beyond the bounds: nobody can know what they are.
+    """
+    if x.dtype == np.uint8:
+        return from_pixels(x, *bounds)
+    if x.dtype.kind in "iu":
+        beyond = (x < bounds[0]) | (x > bounds[1])
+        check_entries(name, x, beyond, f"lie in the bounds {bounds} where it is neither uint8 nor floats")
+    return x
 
 
 def perturbation_pixels(delta: Any, scale: float | None = None) -> np.ndarray:

@@ -105,6 +105,11 @@ def test_pixels_of_images_and_perturbations() -> None:
     assert (support[0, 3], support[1, 3]) == (255, 0)
     with pytest.raises(ValueError, match="x must be one image"):
         viz.picture_pixels(np.zeros((2, 2)))
+    pixels = np.arange(4, dtype=np.uint8).reshape(2, 2, 1) * 80
+    np.testing.assert_array_equal(viz.picture_pixels(pixels)[..., :1], pixels)  # 0 … 255 whatever the bounds
+    np.testing.assert_array_equal(viz.picture_pixels(pixels, (-1, 1))[..., :1], pixels)
+    with pytest.raises(ValueError, match=r"x must lie in the bounds \(0.0, 1.0\) .*, was 80 at index \(0, 1, 0\)"):
+        viz.picture_pixels(pixels.astype(np.int32))
 
 
 def test_grid_draws_four_rows_and_says_what_failed() -> None:
