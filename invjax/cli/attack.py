@@ -146,6 +146,8 @@ def _class_count(logits: LogitsFn, first: ImageData, options: AttackOptions) -> 
     try:
         return num_classes(logits, shape, np.float32)
     except BadArgument as error:
+        if error.__cause__ is None:  # it takes the images; what it returns is wrong
+            raise error.renamed("model") from None
         wanted = f"have the shape that the network {options.model!r} takes"
         raise BadArgument("images", wanted, Words(shape), hint=error.hint) from error
 

@@ -114,8 +114,12 @@ def enable_cache() -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of an error without its line breaks; of a very long one the two ends."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 110]} … {text[-100:]}"
+
+
+_LONGEST = 450
 
 
 def _as_option(error: BadArgument, options: Any) -> BadArgument:

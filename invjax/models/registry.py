@@ -183,8 +183,9 @@ def imported(name: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadArgument("model", "be module:name of an object that can be imported", name, hint=str(error)) from error
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does
+        why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise BadArgument("model", "be module:name of an object that can be imported", name, hint=why) from error
     finally:
         sys.path.remove(here)
     return found

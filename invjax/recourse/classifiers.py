@@ -186,7 +186,7 @@ def _two_classes(model: LogitsModel, data: TabularData) -> LogitsModel:
         out = jax.eval_shape(model, jax.ShapeDtypeStruct((2, data.x.shape[1]), np.float32))
     except Exception:  # num_classes says it better
         return model
-    return binary(model) if len(data.classes) == 2 and out.shape in ((2,), (2, 1)) else model
+    return binary(model) if len(data.classes) == 2 and getattr(out, "shape", None) in ((2,), (2, 1)) else model
 
 
 def of_rows(data: TabularData, fitted: Any, gradient: str, seed: int) -> TableClassifier:

@@ -78,7 +78,7 @@ def make_plan(
     if max_changes is not None:
         max_changes = check_whole("max_changes", max_changes)
     if tau is not None:
-        check("tau", tau, lambda value: value >= 0, "a weight >= 0")
+        check_number("tau", tau, lambda value: value >= 0, "a weight >= 0")
     if probability is not None:
         if getattr(getattr(rows_of(model), "predict", None), "threshold", None) is not None:
             raise BadArgument("probability", "be left out for a model with a threshold", hint="it asks for that one")

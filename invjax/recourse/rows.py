@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, check_key, check_number
 from invjax.data.tables.table import TabularData
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.engine.evaluate import white_box
@@ -115,6 +115,8 @@ def explain_rows(
     )  # fmt: skip
     frontier = check_frontier(plan, frontier)
     check_answers(plan, answers)
+    check_number("time_limit", time_limit, lambda seconds: seconds > 0, "a number of seconds > 0")
+    check_key(key)
     if certify:
         check_certify(plan)
     asked = read_rows(plan, rows, ids, target, undesired)

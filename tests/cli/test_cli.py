@@ -135,6 +135,34 @@ def test_own_models_by_name(digits, tmp_path, capsys, monkeypatch):
     assert "fgsm: 2 images, 2 pairs" in capsys.readouterr().out
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("def net(x:", "SyntaxError: '(' was never closed"),
+        ("raise RuntimeError('no licence\\nfor this')", "RuntimeError: no licence for this"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("net = 3", "nnx.Module"),
+        ("def net(x): raise KeyError('scale')", "calling it failed: 'scale'"),
+        ("def net(x): return None", "NoneType for a batch of"),
+        ("def net(x): return x.reshape(len(x), -1)[:, :1]", "K >= 2 classes"),
+        ("def net(x): return x.reshape(len(x), -1)[:, :3]", "--labels must lie in [0, 3)"),
+    ],
+)
+def test_a_broken_model_of_one_s_own(lines, why, tmp_path, capsys, monkeypatch):
+    """One line, before anything is computed or written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(lines)
+    np.savez(tmp_path / "few.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.arange(4))
+    words = ["attack", "--images", "few.npz", "--model", "mine:net", "--out", "out", "--attack", "fgsm"]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert why in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_untargeted_with_predicted_labels_from_a_start(digits, tmp_path, capsys):
     assert (
         cli.main(
@@ -203,6 +231,12 @@ BAD = [
         "(eps, step_size, steps, restarts, norm, loss, random_start, stop_early)",
     ),
     (["--set", "steps=2.5"], "steps must be a whole number, was '2.5'"),
+    (["--set", "steps=2147483648"], "PGD.steps must be a whole number up to 2147483647"),
+    (["--set", "step_size=inf"], "PGD.step_size must be None or a finite number, was inf"),
+    (["--eps", "inf", "--set", "restarts=2"], "PGD.eps must be finite where step_size or a random start follows"),
+    (["--seed", "4294967296"], "--seed must be a whole number from -2147483648 to 4294967295"),
+    (["--n", "9" * 5000], "--n must be of the kind its help says"),
+    (["--out", "n" * 300], "--out must be a folder that can be written"),
     (["--attack", "gse"], "--set must name constants of attack 'gse' "),  # gse has no eps
     (["--bounds", "1", "0"], "--bounds must be finite with lower < upper, was (1.0, 0.0)"),
     (["--std", "0"], "--std must be positive and finite"),
@@ -300,6 +334,9 @@ def test_constants_are_read_as_their_kind():
     assert config.norm == "l2"
     assert campaign.configure("gse-published", {"l2_weight": "0.5"}).l2_weight == 0.5
     assert campaign.configure("gse", {"shrink": "0.25"}).shrink == 0.25
+    for name in ("strattack", "fwnucl", "homotopy", "sapf", "fmn", "spgd"):  # None by default, or not
+        assert isinstance(campaign.configure(name, {"patch": "4"}).patch, int)
+    assert campaign.configure("sapf", {"patch": "None"}).patch is None
     with pytest.raises(ValueError, match=r"constants must name constants of attack 'gse' \(steps, .*\), was 'mu'"):
         campaign.configure("gse", {"mu": "0.5"})
     with pytest.raises(ValueError, match=r"GSE.iterations must be given by its new name, steps"):
