@@ -21,7 +21,7 @@ import numpy as np
 import invjax
 from invjax import losses
 from invjax.core.errors import BadArgument
-from invjax.core.files import write_atomic
+from invjax.core.files import check_folder, write_atomic
 from invjax.core.mixing import look
 from invjax.engine import Part, Prepared, prepare, run_queue, run_shared, white_box
 from invjax.engine.choosing import choose
@@ -71,16 +71,23 @@ def write_json(path: str | Path | None, record: dict[str, Any]) -> None:
     if path is None:
         return
     record = {**record, "versions": versions(), "device": device(), "argv": sys.argv[1:]}
+    text = json.dumps(record, indent=2, default=float) + "\n"
     try:
-        write_atomic(Path(path), (json.dumps(record, indent=2, default=float) + "\n").encode())
+        write_atomic(Path(path), text.encode())
     except OSError as error:
+        print(text)  # what was measured is not lost
         raise BadArgument("json", "be a file that can be written", str(path), hint=error.strerror) from error
 
 
 def check_json(path: str | Path | None) -> None:
     """Refuse a JSON path before the long run rather than after it."""
-    if path is not None and not Path(path).absolute().parent.is_dir():
+    if path is None:
+        return
+    if not Path(path).absolute().parent.is_dir():
         raise BadArgument("json", "lie in an existing folder", str(path))
+    if Path(path).is_dir():
+        raise BadArgument("json", "name a file", str(path))
+    check_folder(Path(path).absolute().parent, "json")
 
 
 def pick(option: str, text: str, known: Collection[str]) -> list[str]:

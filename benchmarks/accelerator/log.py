@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.common import device, versions
 from invjax.core.errors import BadArgument
-from invjax.core.files import write_atomic
+from invjax.core.files import write_atomic, writing
 
 
 class Missing(Exception):
@@ -102,7 +102,8 @@ class Log:
 
     def _write(self) -> None:
         record = {"part": self.part, "rows": self.rows, "missing": self.notes, **self._where}
-        write_atomic(self.path, (json.dumps(record, indent=1, default=float) + "\n").encode())
+        with writing(self.path.parent):
+            write_atomic(self.path, (json.dumps(record, indent=1, default=float) + "\n").encode())
 
     def table(self) -> list[dict[str, str]]:
         """The rows for a reader."""

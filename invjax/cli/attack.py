@@ -70,7 +70,7 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
     )  # fmt: skip
     say(f"{open_run(folder / 'run').manifest.get('lanes', '?')} pairs at once")
     say(f"\n{text_table(campaign.table_rows([run]), 'case')}\n")
-    with writing(folder):
+    with writing(folder, hint=f"the answers are kept in {str(folder / 'run')!r}, where the same command reads them"):
         campaign.write_results(folder, run, chosen, pairs)
     weights = "" if options.weights is None else f" with the weights `{Path(options.weights).name}`"
     more = f" The first {_SHOWN} of {len(chosen.index)} images are shown." if len(chosen.index) > _SHOWN else ""

@@ -17,7 +17,7 @@ import numpy as np
 
 from invjax.cli.options import ExplainOptions
 from invjax.core.errors import BadArgument, check_seed
-from invjax.core.files import check_folder, write_atomic, writing
+from invjax.core.files import check_folder, write_answers, writing
 from invjax.data.tables.csv_file import load_csv
 from invjax.data.tables.draft import unknowns
 from invjax.data.tables.load import load_tabular
@@ -77,12 +77,13 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
         )  # fmt: skip
     seconds = time.perf_counter() - begin
     _print(explanation, say)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "counterfactuals.csv", csv_text(explanation, options.keep_formulas).encode())
-        write_atomic(folder / "summary.json", _json(explanation, chosen, [*notes, *unknown], seconds).encode())
-        if chosen.weights is not None:
-            save_mlp(chosen.weights, folder / "model.npz")
+    table, summary = (
+        csv_text(explanation, options.keep_formulas),
+        _json(explanation, chosen, [*notes, *unknown], seconds),
+    )
+    write_answers(folder, {"counterfactuals.csv": table.encode(), "summary.json": summary.encode()})
+    if chosen.weights is not None:
+        save_mlp(chosen.weights, folder / "model.npz")
     write_report(
         folder / "report.html",
         [counterfactual_section(explanation)],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from invjax.core.errors import BadArgument, Words
@@ -81,3 +82,29 @@ def writing(
     except OSError as error:
         was = Words(f"{os.fspath(path)!r}: {error.strerror or error}")
         raise BadArgument(name, f"be a {what} that can be written", was, hint=hint) from error
+
+
+def write_answers(folder: str | os.PathLike[str], files: Mapping[str, bytes], name: str = "out") -> None:
+    """Write ``files`` into ``folder``, which is made if need be.
+
+    What it does not take goes into a new folder for temporary files, and the error says where: the work behind it is
+    not lost. Raises BadArgument about ``name``.
+    """
+    lost: dict[str, bytes] = {}
+    reason = ""
+    for file, data in files.items():
+        try:
+            os.makedirs(folder, exist_ok=True)
+            write_atomic(Path(folder) / file, data)
+        except OSError as error:
+            lost[file], reason = data, reason or str(error.strerror or error)
+    if not lost:
+        return
+    try:
+        other = Path(tempfile.mkdtemp(prefix="invjax-"))
+        for file, data in lost.items():
+            write_atomic(other / file, data)
+        hint = f"{', '.join(lost)}: kept in {str(other)!r}"
+    except OSError as error:
+        hint = f"the folder for temporary files takes nothing either ({error.strerror or error})"
+    raise BadArgument(name, "be a folder that can be written", Words(f"{os.fspath(folder)!r}: {reason}"), hint=hint)

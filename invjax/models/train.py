@@ -28,7 +28,7 @@ import optax
 from flax import nnx
 
 from invjax.core.errors import BadArgument, Words, check_seed, check_whole, of_shape
-from invjax.core.files import write_atomic
+from invjax.core.files import check_folder, write_atomic
 from invjax.core.images import HINT
 from invjax.core.labels import check_indices, classes_of, count_classes
 from invjax.core.rows import map_rows
@@ -204,6 +204,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     out = Path(options.out)
     if out.suffix != ".npz" or not os.path.isdir(out.parent):
         raise BadArgument("out", "be an .npz in an existing folder", str(out))
+    check_folder(out.absolute().parent)
     data = read_images(options.images)
     if options.test:
         test = read_images(options.test, "test")

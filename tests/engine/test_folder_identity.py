@@ -24,7 +24,6 @@ from invjax import Result, engine
 from invjax.attacks import FGSM, PGD
 from invjax.core.config import config
 from invjax.core.errors import BadArgument
-from invjax.core.files import check_folder, write_new
 from invjax.counterfactuals import FixedWeights
 from invjax.densities import fit_knn
 from invjax.engine.folder import RunFolder
@@ -284,27 +283,3 @@ def test_threads_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             assert one is not None
             nets.same(one, want)
         assert all(path.suffix != ".tmp" for path in (tmp_path / str(trial)).iterdir())
-
-
-@fast
-def test_a_new_file_is_made_once(tmp_path: Path) -> None:
-    assert write_new(tmp_path / "a", b"first")
-    assert not write_new(tmp_path / "a", b"second")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a").read_bytes() == b"first"
-
-
-@fast
-def test_a_folder_is_tried_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_folder(tmp_path / "new" / "one") == tmp_path / "new" / "one"
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(BadArgument, match=r"^out must be a folder that can be written, was .*File name too long"):
-        check_folder(tmp_path / ("n" * 300))
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BadArgument, match=r"^runs must be a folder that can be written, .*No space left on device$"):
-        check_folder(tmp_path / "new", "runs")
-    assert not list(tmp_path.iterdir())
