@@ -59,7 +59,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         return read_npz(path)
     except Unreadable as error:
-        raise BadArgument("path", "be a readable .npz file of named arrays", hint=f"{path}: {error}") from error
+        raise BadArgument("path", "be a readable .npz file", hint=f"{path}: {error}") from error
 
 
 def weights_of(module: Any) -> dict[str, Any]:
