@@ -137,8 +137,9 @@ def measure_counterfactuals(
 
     l1_mad = lof_target = lof_all = ynn = logdensity = rank = nothing
     if train is not None:
+        said = judge(predict, train, classes, "train_y")
         l1_mad = fill(mad_distance(delta, flat(train), space))
-        ynn = fill(neighbour_agreement(points, wanted, train, judge(predict, train), ynn_neighbours))
+        ynn = fill(neighbour_agreement(points, wanted, train, said, ynn_neighbours))
         if lof_neighbours is not None:
             lof_all = fill(local_outlier_factor(points, train, lof_neighbours))
             if classes is not None:

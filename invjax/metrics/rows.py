@@ -123,28 +123,29 @@ def flat(rows: Any) -> np.ndarray:
     return array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float64)
 
 
-def judge(predict: PredictFn, rows: np.ndarray, target: np.ndarray | None = None) -> np.ndarray:
+def judge(predict: PredictFn, rows: np.ndarray, wanted: np.ndarray | None = None, name: str = "target") -> np.ndarray:
     """[n] int64 classes of rows [n, *S]: ``predict`` gives [n] class indices, or [n, K] scores.
 
     A row of NaN has no class, -1, which is never a target. Numbers [n] that are not whole are the probabilities of one
-    class, not classes: they are refused. target: [n], which must be classes where there are scores.
+    class, not classes: they are refused. wanted: [n], the argument ``name``, which must be classes of the scores.
     """
     if len(rows) == 0:
         return np.zeros(0, np.int64)
     said = np.asarray(predict(rows))
     if said.ndim == 2 and len(said) == len(rows) and said.shape[1] > 1:
-        if target is not None:
-            check_indices("target", target, len(rows), said.shape[1], of="predict")
+        if wanted is not None:
+            check_indices(name, wanted, len(rows), said.shape[1], of="predict")
         return classes_of(said.astype(np.float64, copy=False)).astype(np.int64)
-    wanted = f"return classes [{len(rows)}] as whole numbers, or scores [{len(rows)}, K]"
+    form = f"return classes [{len(rows)}] as whole numbers, or scores [{len(rows)}, K]"
     if said.shape != (len(rows),):
-        raise BadArgument("predict", wanted, of_shape(said.shape), hint=_TWO_COLUMNS)
-    unknown = np.isnan(said) if said.dtype.kind == "f" else np.zeros(len(said), bool)
+        raise BadArgument("predict", form, of_shape(said.shape), hint=_TWO_COLUMNS)
+    real = said.dtype.kind == "f"
     try:
-        return whole_numbers("predict", np.where(unknown, NO_CLASS, said), wanted).astype(np.int64)
+        whole = whole_numbers("predict", np.where(np.isnan(said), NO_CLASS, said) if real else said, form)
+        return whole.astype(np.int64)
     except BadArgument as error:
-        hint = _TWO_COLUMNS if said.dtype.kind == "f" else None
-        raise BadArgument("predict", wanted, error.was, error.index, hint=hint) from None
+        hint = _TWO_COLUMNS if real else None
+        raise BadArgument("predict", form, error.was, error.index, hint=hint) from None
 
 
 def reaches(predict: PredictFn, rows: np.ndarray, target: np.ndarray, probability: float | None = None) -> np.ndarray:

@@ -546,3 +546,45 @@ def test_diversity():
     for arguments in ((sets[0],), (sets, valid[:2])):
         with pytest.raises(ValueError, match="must be"):
             metrics.diversity(*arguments)
+
+
+def test_predict_gives_classes_or_scores() -> None:
+    """Probabilities [n] of a booster would all be class 0; NaN is no class; names of classes are none either."""
+    x = np.zeros((4, 2))
+    cf = x + np.array([1.0, 0.0])
+
+    def validity(predict, target=1, **options):
+        record = metrics.measure_counterfactuals(x, cf, target, predict=predict, lof_neighbours=None, **options)
+        return metrics.summarize_counterfactuals(record)["validity"]
+
+    def above(rows):
+        return rows[:, 0] > 0.5
+
+    def scores(rows):
+        return np.stack([~above(rows), above(rows)], 1)
+
+    assert validity(above) == validity(lambda rows: above(rows).astype(float)) == 1
+    assert validity(scores) == validity(lambda rows: np.where(scores(rows), 0.0, -np.inf)) == 1  # log probabilities
+    assert validity(lambda rows: np.where(above(rows), np.nan, 0)) == 0
+    assert validity(lambda rows: np.where(above(rows)[:, None], np.nan, [[1.0, 0.0]])) == 0
+    said = "predict must return classes .4. as whole numbers, or scores .4, K., was"
+    for predict, message in (
+        (lambda rows: 1 / (1 + np.exp(4 - 8 * rows[:, 0])), rf"{said} 0.017.* at index 0; .*np.stack\(\[1 - p, p\]"),
+        (lambda rows: above(rows)[:, None] * 0.9, rf"{said} of shape \(4, 1\); .*np.stack"),
+        (lambda rows: np.where(above(rows), "yes", "no"), f"{said} 'no' at index 0$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            validity(predict)
+    for target, message in ((2, r"target must lie in \[0, 2\), the classes of predict, was 2"), ("1", "was '1' at")):
+        with pytest.raises(ValueError, match=message):
+            validity(scores, target)
+    for classes, was in (([1, 2], "2 at index 1; .* subtract 1"), (["0", "1"], "'0' at index 0"), ([0, -1], "-1 at")):
+        with pytest.raises(ValueError, match=rf"train_y must .*was {was}"):
+            validity(scores, train_x=np.eye(2), train_y=classes)
+
+
+def test_differences_of_pixels_do_not_wrap_around() -> None:
+    """The nearest of a set of uint8: 10 less is nearer than 20 more."""
+    x, sets = np.full((1, 2), 30, np.uint8), np.array([[[50, 30], [20, 30]]], np.uint8)
+    record = metrics.measure_counterfactuals(x, sets, 1, predict=lambda rows: rows[:, 0] != 30, lof_neighbours=None)
+    np.testing.assert_array_equal(record.l2, [10])

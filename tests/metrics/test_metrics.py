@@ -267,3 +267,17 @@ def test_scipy_label_is_the_oracle_for_whole_lists(deltas: np.ndarray) -> None:
     for connectivity, structure in [(4, None), (8, np.ones((3, 3)))]:
         expected = [ndimage.label(np.abs(d).sum(-1) > 0, structure)[1] for d in deltas]
         np.testing.assert_array_equal(metrics.num_clusters(deltas, connectivity), expected)
+
+
+def test_statuses_and_successes_are_looked_at(deltas: np.ndarray) -> None:
+    """Text compares as a failure with every status, and "False" is true."""
+    for bad, was in ((["FOUND"] * len(deltas), "'FOUND' at index 0"), (np.full(len(deltas), 99), "99 at index 0")):
+        with pytest.raises(ValueError, match=f"status must hold statuses .*, was {was}"):
+            metrics.measure(deltas, bad)
+    for name in ("success", "already"):
+        flags: dict = {"success": [[True, False]], "already": [[False, False]], name: [["True", "False"]]}
+        with pytest.raises(ValueError, match=rf"{name} must be bool, or 0 and 1, was 'True' at index \(0, 0\)"):
+            metrics.best_average_worst(flags["success"], {}, already=flags["already"])
+    ones = metrics.best_average_worst([[1, 0]], {})  # numbers that mean it stay fine
+    assert ones["asr"]["average"] == 0.5
+    assert metrics.changed_pixels(np.full((1, 1, 1), -128, np.int8)) == 1  # it has no absolute value in 8 bits
