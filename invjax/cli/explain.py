@@ -77,10 +77,8 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
         )  # fmt: skip
     seconds = time.perf_counter() - begin
     _print(explanation, say)
-    table, summary = (
-        csv_text(explanation, options.keep_formulas),
-        _json(explanation, chosen, [*notes, *unknown], seconds),
-    )
+    table = csv_text(explanation, options.keep_formulas)
+    summary = _json(explanation, chosen, [*notes, *unknown], seconds)
     write_answers(folder, {"counterfactuals.csv": table.encode(), "summary.json": summary.encode()})
     if chosen.weights is not None:
         save_mlp(chosen.weights, folder / "model.npz")

@@ -7,6 +7,10 @@ save and repeats them exactly: the order of the examples and all random numbers 
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, Words
 from invjax.core.identity import digest
 from invjax.engine.manifest import open_folder
 
@@ -36,6 +40,17 @@ def fingerprint(x: Any) -> str:
         return digest(x)
     rows = np.unique(np.linspace(0, len(x) - 1, SAMPLE).astype(np.int64))
     return digest((np.asarray(len(x)), np.asarray(x[rows])))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, orbax does not log the tracebacks of errors that it raises as well."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _plain(leaf: Any) -> Any:
@@ -67,7 +82,16 @@ class Checkpoints:
             return
         leaves = {str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
         args = self._args.Composite(state=self._args.StandardSave(leaves), history=self._args.JsonSave(history))
-        self._manager.save(step, args=args)
+        try:
+            with _quiet():
+                self._manager.save(step, args=args)
+        except Exception as error:  # of the file system, in the words of whatever library met it
+            for begun in (self.folder / "steps").glob(f"{step}.*tmp*"):
+                shutil.rmtree(begun, ignore_errors=True)
+            reason = " ".join(str(error).split())
+            hint = "what was saved before is kept, and the same call goes on from there"
+            was = Words(f"{str(self.folder)!r}: {getattr(error, 'strerror', None) or reason}")
+            raise BadArgument("checkpoint", "be a folder that can be written", was, hint=hint) from error
 
     def restore(self, like: Any) -> tuple[Any, list[dict[str, Any]]] | None:
         """The newest readable state, with the shapes, types and devices of ``like``, and its history; None if new.

@@ -286,6 +286,29 @@ def test_another_configuration_is_refused(stopped: Path, change: dict[str, Any],
     assert sorted(path.name for path in (stopped / "steps").iterdir()) == before  # nothing lost
 
 
+def test_a_full_disk_ends_a_training_in_one_line(
+    whole: learn.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was saved before is kept, nothing half done is left, and there is room later."""
+    ocp = pytest.importorskip("orbax.checkpoint")
+    save = ocp.CheckpointManager.save
+
+    def full(manager: Any, step: int, **options: Any) -> None:
+        if step == 6:
+            (tmp_path / "run" / "steps" / "6.orbax-checkpoint-tmp").mkdir()
+            raise ValueError("RESOURCE_EXHAUSTED: Failed to write 9 bytes:\nNo space left on device")
+        save(manager, step, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "save", full)
+        with pytest.raises(
+            ValueError, match=r"^checkpoint must be a folder that can be written, was .*bytes: No space"
+        ):
+            learn.fit(Net(), X, Y, checkpoint=tmp_path / "run", **RUN)
+    assert [path.name for path in (tmp_path / "run" / "steps").iterdir()] == ["3"]
+    same(learn.fit(Net(), X, Y, checkpoint=tmp_path / "run", **RUN).model, whole.model)
+
+
 def test_numbers_that_functions_hold_are_part_of_a_training(tmp_path: Path) -> None:
     """A rate of optax lies in a closure, a factor of a loss in another: by value, not by name."""
     pytest.importorskip("orbax.checkpoint")
