@@ -7,10 +7,9 @@ save and repeats them exactly: the order of the examples and all random numbers 
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import errno
+import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from invjax.core.identity import digest
 from invjax.engine.manifest import open_folder
 
 KEPT = 2  # if a save is cut short, the one before is left
+_ROOM = 2**17  # bytes of a save beside its arrays
+_REASON = 300  # characters of what a library says about a file
 SAMPLE = 16  # examples that stand for data read from files on demand
 
 
@@ -40,17 +41,6 @@ def fingerprint(x: Any) -> str:
         return digest(x)
     rows = np.unique(np.linspace(0, len(x) - 1, SAMPLE).astype(np.int64))
     return digest((np.asarray(len(x)), np.asarray(x[rows])))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, orbax does not log the tracebacks of errors that it raises as well."""
-    logger = logging.getLogger("absl")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def _plain(leaf: Any) -> Any:
@@ -83,14 +73,17 @@ class Checkpoints:
         leaves = {str(i): _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
         args = self._args.Composite(state=self._args.StandardSave(leaves), history=self._args.JsonSave(history))
         try:
-            with _quiet():
-                self._manager.save(step, args=args)
+            # Looked at before: what orbax prints where its threads meet a full disk cannot be held back.
+            needs = _ROOM + 2 * sum(leaf.nbytes for leaf in leaves.values())
+            if shutil.disk_usage(self.folder).free < needs:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._manager.save(step, args=args)
         except Exception as error:  # of the file system, in the words of whatever library met it
             for begun in (self.folder / "steps").glob(f"{step}.*tmp*"):
                 shutil.rmtree(begun, ignore_errors=True)
             reason = " ".join(str(error).split())
             hint = "what was saved before is kept, and the same call goes on from there"
-            was = Words(f"{str(self.folder)!r}: {getattr(error, 'strerror', None) or reason}")
+            was = Words(f"{str(self.folder)!r}: {getattr(error, 'strerror', None) or reason[:_REASON]}")
             raise BadArgument("checkpoint", "be a folder that can be written", was, hint=hint) from error
 
     def restore(self, like: Any) -> tuple[Any, list[dict[str, Any]]] | None:
