@@ -14,7 +14,7 @@ from invjax.campaign.images import ChosenImages
 from invjax.campaign.pairs import Pairs
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic
-from invjax.core.unpack import Unreadable, read_npy
+from invjax.core.unpack import Unreadable, read_npy, storable
 from invjax.data.images.source import read_npz
 from invjax.types import UNTARGETED, Status
 
@@ -54,13 +54,14 @@ def write_results(folder: str | Path, run: Run, chosen: ChosenImages, pairs: Pai
 
 
 def _npz(run: Run, chosen: ChosenImages, target: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
     result, numbers = run.result, run.attempts
-    np.savez_compressed(
-        buffer, index=chosen.index, label=chosen.labels, target=target, status=result.status,
-        evaluations=result.evaluations, forwards=result.forwards, acp=numbers.acp, anc=numbers.anc, l2=numbers.l2,
-        d20=numbers.d20, x=result.x, delta=result.delta,
-    )  # fmt: skip
+    arrays = {
+        "index": chosen.index, "label": chosen.labels, "target": target, "status": result.status,
+        "evaluations": result.evaluations, "forwards": result.forwards, "acp": numbers.acp, "anc": numbers.anc,
+        "l2": numbers.l2, "d20": numbers.d20, "x": result.x, "delta": result.delta,
+    }  # fmt: skip
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: storable(name, array) for name, array in arrays.items()})
     return buffer.getvalue()
 
 

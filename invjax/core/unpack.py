@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument
@@ -104,12 +105,28 @@ def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget 
     return archive.open(info)
 
 
-def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The bytes of a member of a zip. Raises Unreadable where it is locked, damaged, too large or packed otherwise."""
+def read_member(archive: zipfile.ZipFile, name: str, budget: Budget | None = None) -> bytes:
+    """The bytes of a member of a zip; ``budget`` as in :func:`open_member`.
+
+    Raises Unreadable where it is locked, damaged, too large or packed otherwise.
+    """
     with unpacking():
         info = archive.getinfo(name)
-        with open_member(archive, info) as stream:
+        with open_member(archive, info, budget) as stream:
             return stream.read(info.file_size)  # read() without a size would trust the data instead of the header
+
+
+def storable(name: str, array: Any) -> np.ndarray:
+    """The array in a type that an npz gives back: bfloat16 and float8, whose names are lost in one, as float32.
+
+    Raises BadArgument about ``name`` for objects, which would be pickled and which nothing here reads.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(np.float32)
+    if array.dtype.kind in "OV":
+        raise BadArgument(name, "hold numbers or text", array.dtype)
+    return array
 
 
 def read_npz(path: str | os.PathLike[str], keys: Collection[str] | None = None) -> dict[str, np.ndarray]:

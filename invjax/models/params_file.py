@@ -19,7 +19,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic
-from invjax.core.unpack import Unreadable, read_npz
+from invjax.core.unpack import Unreadable, read_npz, storable
 
 Module = TypeVar("Module")
 INPUT = "input."  # entries that describe the input rather than a weight
@@ -30,21 +30,11 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) 
     path, content = Path(path), io.BytesIO()
     if not os.path.isdir(path.parent):
         raise BadArgument("path", "lie in an existing folder", hint=f"there is no {path.parent}")
-    np.savez_compressed(content, **{name: _storable(name, array) for name, array in arrays.items()})
+    np.savez_compressed(content, **{name: storable(name, array) for name, array in arrays.items()})
     try:
         write_atomic(path, content.getvalue())
     except OSError as error:
         raise BadArgument("path", "be writable", hint=f"{path}: {error}") from error
-
-
-def _storable(name: str, array: np.ndarray) -> Any:
-    """The array in a type that an npz gives back: bfloat16 and float8, whose names are lost in it, as float32."""
-    array = np.asarray(array)
-    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):
-        return array.astype(np.float32)
-    if array.dtype.kind in "OV":
-        raise BadArgument("arrays", "hold numbers or text", hint=f"{name} is of the type {array.dtype}")
-    return array
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -78,31 +78,33 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
     return _tensors(found, path)
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+def _member(archive: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         # torch never compresses. Without compression a small file cannot unpack to one that fills the memory.
         raise RefusedPickle(f"a compressed member {name}")
-    return read_member(archive, name)
+    return read_member(archive, name, budget)
 
 
 def _zip(path: Path) -> Any:
     """The object in a file of torch >= 1.6."""
+    size = path.stat().st_size
+    stored, tensors = Budget(size), Budget(size)  # members of a zip may overlap, and so may tensors of a storage
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
             raise RefusedPickle("no data.pkl: not written by torch.save")
         root = pickles[0].removesuffix("data.pkl")
-        if f"{root}byteorder" in archive.namelist() and _member(archive, f"{root}byteorder") != b"little":
+        if f"{root}byteorder" in archive.namelist() and _member(archive, f"{root}byteorder", stored) != b"little":
             raise RefusedPickle("numbers in big-endian order")
 
         def fetch(key: str, kind: str, count: int) -> np.ndarray:
-            raw, dtype = _member(archive, f"{root}data/{key}"), np.dtype(DTYPES[kind])
+            raw, dtype = _member(archive, f"{root}data/{key}", stored), np.dtype(DTYPES[kind])
             if len(raw) != count * dtype.itemsize:
                 raise RefusedPickle(f"a storage {key} of {len(raw)} bytes instead of {count * dtype.itemsize}")
             return np.frombuffer(raw, dtype)
 
-        content = io.BytesIO(_member(archive, pickles[0]))
-        return WeightsUnpickler(content, fetch, Budget(path.stat().st_size)).load()
+        content = io.BytesIO(_member(archive, pickles[0], stored))
+        return WeightsUnpickler(content, fetch, tensors).load()
 
 
 def _legacy(path: Path) -> Any:

@@ -19,7 +19,7 @@ from invjax.data.grouped.waterbirds import save_waterbirds, waterbirds, with_mas
 from invjax.data.images.files import ImageFiles, Store
 from invjax.data.images.pixels import mask_levels
 from invjax.data.images.source import to_range
-from invjax.data.tfds_builders.examples import _rgb
+from invjax.data.tfds_builders.examples import _rgb, split_generators
 from invjax.types import Bounds
 
 Image = pytest.importorskip("PIL.Image", reason="pillow is an extra (data)")
@@ -246,6 +246,20 @@ def test_links_that_lead_nowhere_else(folder, tmp_path):
         for name in Store(folder).names():
             archive.write(folder / name, f"birds/{name}")
     assert with_masks(waterbirds(tmp_path / "a.zip")).mask.sum() == 64
+
+
+def test_tables_of_files_that_cannot_be_read(folder):
+    for text, message in ((f"{HEADER}{'a' * 200_000},0,0,0\n", "field larger"), ("", "not enough values")):
+        (folder / "metadata.csv").write_text(text)
+        with pytest.raises(ValueError, match=rf"metadata.csv of .* must have a header and rows; {message}"):
+            waterbirds(folder)
+
+
+def test_a_file_that_is_listed_twice_is_no_key(folder):
+    (folder / "metadata.csv").write_text(HEADER + 2 * "a.jpg,0,0,0\n")
+    assert len(waterbirds(folder)) == 2
+    with pytest.raises(ValueError, match=r"waterbirds must list each file once; 'a.jpg' is listed twice"):
+        split_generators(waterbirds(folder))
 
 
 # Names, shapes, and sets that come back

@@ -119,6 +119,20 @@ def test_tensors_that_share_one_storage(tmp_path, monkeypatch):
     assert len(load_state_dict(shared(500))) == 500
 
 
+def test_storages_that_share_the_bytes_of_a_file(tmp_path, monkeypatch):
+    """Members of a zip may lie within each other: each is read once, and all together are counted."""
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x0ctQ"
+    program = b"(" + b"".join(storage.replace(text("0"), text(str(n))) for n in range(40)) + b"l"
+    path, shared = tmp_path / "w.pth", {f"a/data/{n}": NUMBERS.tobytes() for n in range(40)}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {"a/data.pkl": START + program + b".", **shared}.items():
+            archive.writestr(name, content)
+    monkeypatch.setattr("invjax.core.unpack._RATIO", 0.01)  # as if the file were so much smaller
+    monkeypatch.setenv("INVJAX_UNPACK_GIB", str(3000 / 2**30))
+    with pytest.raises(ValueError, match=r"'a/data/\d+' would take 48 bytes"):
+        load_state_dict(path)
+
+
 def test_a_legacy_file_that_asks_for_more_than_it_is(tmp_path):
     (tmp_path / "w.pth").write_bytes(START + b"\x8d" + (2**50).to_bytes(8, "little") + b"abc.")
     with pytest.raises(ValueError, match="truncated or corrupt"):

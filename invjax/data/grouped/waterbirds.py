@@ -208,11 +208,13 @@ def _read_metadata(store: Store) -> dict[str, np.ndarray]:
         text = store.read(_METADATA).decode("utf-8-sig")
     except (OSError, Unreadable, UnicodeDecodeError) as error:
         raise BadArgument(where, "be readable text", hint=str(error)) from error
-    reader = csv.reader(io.StringIO(text))
-    header = next(reader, [])
+    try:
+        header, *rows = csv.reader(io.StringIO(text))
+    except (csv.Error, ValueError) as error:  # a field of 100,000 characters; no line at all
+        raise BadArgument(where, "have a header and rows", hint=str(error)) from error
     if lacking := [name for name in _NEEDED if name not in header]:
         raise BadArgument(where, f"have the columns {', '.join(_NEEDED)}", hint=f"lacks {', '.join(lacking)}")
-    rows = [list(map(restored, row)) for row in reader if row]
+    rows = [list(map(restored, row)) for row in rows if row]
     if not rows:
         raise BadArgument(where, "list at least one image")
     for k, row in enumerate(rows):

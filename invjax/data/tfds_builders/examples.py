@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from invjax.core.errors import BadArgument
 from invjax.core.unpack import Unreadable, unpacking
 from invjax.data.grouped.group_data import SPLITS, GroupData
@@ -27,7 +29,11 @@ def features(tfds: Any, classes: tuple[str, ...], attributes: tuple[str, ...], g
 
 
 def split_generators(data: GroupData) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-    """{split: examples} for every split that has any."""
+    """{split: examples} for every split that has any. Raises BadArgument about files that are listed twice."""
+    assert isinstance(data.x, ImageFiles)
+    names, counts = np.unique(data.x.names, return_counts=True)
+    if (counts > 1).any():  # they are the keys of the examples
+        raise BadArgument(data.name, "list each file once", hint=f"{str(names[counts > 1][0])!r} is listed twice")
     return {
         name: _examples(data.split(name)) for name, row in zip(SPLITS, data.counts().values(), strict=True) if row.any()
     }
