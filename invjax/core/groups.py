@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument, of_shape
+from invjax.core.errors import BadArgument, check_entries, of_shape
+from invjax.core.labels import whole_numbers
 from invjax.types import Array, ArrayLike
 
 Axis = int | tuple[int, ...] | None
@@ -33,8 +34,8 @@ def grouping(shape: tuple[int, ...], groups: ArrayLike | None, num_groups: int |
     ``groups``: int labels [*S] in 0..num_groups−1 with a static ``num_groups``; then [*G] is [num_groups]. Or ``axis``:
     the axes a group runs along (``-1``: the channels of each pixel; None: all coordinates are one group); then [*G] is
     [*S] with those axes of length 1.
-    Raises ValueError where both forms are given, num_groups is missing or not a positive int, or the shape of groups
-    is not [*S].
+    Raises ValueError where both forms are given, num_groups is missing or not a positive int, the shape of groups is
+    not [*S], or one of them, unless they are traced, lies beyond num_groups.
     """
     if groups is None:
         if num_groups is not None:
@@ -52,6 +53,9 @@ def grouping(shape: tuple[int, ...], groups: ArrayLike | None, num_groups: int |
         count = 0
     if count < 1:
         raise BadArgument("num_groups", "be a positive int, the number of labels in `groups`", num_groups)
+    if not isinstance(groups, jax.core.Tracer):
+        known = whole_numbers("groups", groups, f"hold group indices 0 … {count - 1} as whole numbers")
+        check_entries("groups", known, (known < 0) | (known >= count), f"lie in [0, {count}), num_groups")
     labels = jnp.asarray(groups, jnp.int32)
     if labels.shape != shape:
         raise BadArgument("groups", f"have the shape of v, {shape}", of_shape(labels.shape))

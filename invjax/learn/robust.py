@@ -31,7 +31,7 @@ CONVENTIONS = ("released", "wilds")
 def _shares(groups: Any, num_groups: int | None, empty: Empty) -> np.ndarray:
     """1 / (G n_g(i)), [N]: the sum over each group that has examples is 1 / G."""
     present, counts = start_of(groups, num_groups, empty)
-    return 1.0 / (present.sum() * counts[np.asarray(groups)])
+    return 1.0 / (present.sum() * counts[np.asarray(groups, np.int64)])
 
 
 def resample(groups: Any, num_groups: int | None = None, empty: Empty = "error") -> dict[str, Any]:
@@ -82,7 +82,7 @@ def group_dro(
     start, counts = start_of(groups, num_groups, empty)
     rule = GroupDRO(start, counts.astype(np.float32), eta, adjustment, normalise)
     sampling = resample(groups, num_groups, empty) if convention == "wilds" else {}
-    return {"rule": rule, "groups": np.asarray(groups), **sampling}
+    return {"rule": rule, "groups": np.asarray(groups, np.int64), **sampling}
 
 
 def errors_of(model: Any, x: Any, y: Any, *, batch: int = 256) -> np.ndarray:

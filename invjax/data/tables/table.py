@@ -18,6 +18,7 @@ import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace, Relation
 from invjax.core.errors import BadArgument, check_seed
+from invjax.core.labels import check_indices
 from invjax.core.text import as_names
 
 Table = dict[str, np.ndarray]
@@ -102,9 +103,9 @@ def from_space(
 ) -> TabularData:
     """TabularData of a space that is complete."""
     rows: Table = {feature: np.asarray(table[feature]) for feature in space.names}
-    return TabularData(
-        name, rows, np.asarray(label, np.int32), as_names(classes, "classes"), space, space.encode(rows), *split
-    )
+    names, x = as_names(classes, "classes"), space.encode(rows)
+    known = check_indices("label", label, len(x), len(names), of=name)
+    return TabularData(name, rows, known, names, space, x, *split)
 
 
 def shuffled_split(count: int, test: int, seed: int = _SHUFFLE_SEED) -> tuple[np.ndarray, np.ndarray]:
