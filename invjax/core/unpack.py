@@ -116,7 +116,7 @@ def read_member(archive: zipfile.ZipFile, name: str, budget: Budget | None = Non
             return stream.read(info.file_size)  # read() without a size would trust the data instead of the header
 
 
-def storable(name: str, array: Any) -> np.ndarray:
+def storable(name: str, array: Any) -> Any:
     """The array in a type that an npz gives back: bfloat16 and float8, whose names are lost in one, as float32.
 
     Raises BadArgument about ``name`` for objects, which would be pickled and which nothing here reads.
