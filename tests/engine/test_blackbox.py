@@ -289,6 +289,19 @@ def test_probability_of_class_one_alone() -> None:
         np.testing.assert_allclose(one(x), black_box(_predict, 2)(x), rtol=1e-6)
 
 
+def test_the_one_column_of_a_model_of_one_class() -> None:
+    """It is the probability of that class, which is 1, not that of class 1."""
+
+    class Fitted:
+        classes_ = np.array([0])
+
+        def predict_proba(self, x: np.ndarray) -> np.ndarray:
+            return np.ones((len(x), 1))
+
+    with pytest.raises(ValueError, match=r"predict_proba must be of a model with 2 classes, was of one with .* alone"):
+        black_box(Fitted().predict_proba, 2, example=np.zeros(3))
+
+
 def test_floor() -> None:
     box = black_box(lambda x: np.tile([0.0, 1.0], (len(x), 1)), 2, floor=1e-3)
     np.testing.assert_allclose(box(jnp.ones((1, 2)))[0], [np.log(1e-3), 0.0], rtol=1e-6)

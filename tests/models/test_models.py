@@ -487,12 +487,19 @@ def test_training_script_errors(stripes, tmp_path, capsys):
     np.savez(tmp_path / "floats.npz", images=np.zeros((4, 8, 8)), labels=np.zeros(4, int))
     np.savez(tmp_path / "short.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.zeros(3, int))
     np.savez(tmp_path / "other.npz", pictures=np.zeros(3))
+    images = np.zeros((4, 8, 8), np.uint8)
+    for name, labels in (("text", list("abca")), ("wrapped", [0, 1, 0, 2**32]), ("many", [0, 1, 0, 5000])):
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=labels)
     good = ["--images", str(stripes), "--out", str(tmp_path / "o.npz")]
     for arguments, message in [
         (["--images", str(tmp_path / "no.npz"), *good[2:]], "there is no file"),
         (["--images", str(tmp_path / "floats.npz"), *good[2:]], "images must hold uint8"),
         (["--images", str(tmp_path / "short.npz"), *good[2:]], "labels must be classes of shape (4,)"),
         (["--images", str(tmp_path / "other.npz"), *good[2:]], "'images' and 'labels'"),
+        (["--images", str(tmp_path / "text.npz"), *good[2:]], "as whole numbers, was 'a' at index 0"),
+        (["--images", str(tmp_path / "wrapped.npz"), *good[2:]], "was 4294967296 at index 3"),
+        (["--images", str(tmp_path / "many.npz"), *good[2:]], "below 1000 for 4 examples, was 5000 at index 3"),
+        ([*good, "--rate", "1e30", "--epochs", "2", "--hidden", "2"], "rate must be smaller, was 1e+30; the loss of "),
         ([*good, "--epochs", "0"], "epochs must be a whole number >= 1, was 0"),
         ([*good[:3], str(tmp_path / "o.txt")], "out must be an .npz in an existing folder"),
         ([*good, "--test", str(tmp_path / "short.npz")], "labels must be"),
