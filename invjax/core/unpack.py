@@ -27,7 +27,8 @@ from invjax.core.errors import BadArgument
 
 LIMIT = "INVJAX_UNPACK_GIB"
 _RATIO = 32  # of (1): MNIST as float32 deflates to a twelfth, photographs hardly at all
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+_METHODS.add(getattr(zipfile, "ZIP_ZSTANDARD", zipfile.ZIP_STORED))  # of Python 3.14
 _OTHERS = {9: "Deflate64", 93: "Zstandard", 98: "PPMd"}
 _LOCKED = 0x1  # the bit of an encrypted member
 _ARRAY = b"\x93NUMPY"
@@ -100,7 +101,7 @@ def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget 
         raise Unreadable(f"{name} is locked with a password: unpack the zip, and zip it again without one")
     if info.compress_type not in _METHODS:
         method = _OTHERS.get(info.compress_type, f"method {info.compress_type}")
-        raise Unreadable(f"{name} is packed by {method}, which Python cannot unpack: zip it again by Deflate")
+        raise Unreadable(f"{name} is packed by {method}, which this Python cannot unpack: zip it again by Deflate")
     (budget or Budget(info.compress_size)).take(info.file_size, name)
     return archive.open(info)
 

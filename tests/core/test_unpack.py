@@ -108,7 +108,7 @@ def marked(path, at, value):
         (6, 1, "locked with a password"),
         (8, 9, "packed by Deflate64"),
         (8, 1, "packed by method 1,"),
-        (8, 93, "packed by Zstandard"),
+        (8, 98, "packed by PPMd"),
     ],
 )
 def test_zips_that_python_cannot_unpack(tmp_path, at, value, message):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.unpack import Budget, Unreadable
+from invjax.core.unpack import Budget, Unreadable, one_line
 
 _DEEP = ("PNG", "PPM")  # kinds of file whose pixels "I" are 16 bits, kept in 32
 _OFF = 0.2  # how far a colour of a mask may be from the line between black and its brightest one, by that one (JPEG)
@@ -32,7 +32,11 @@ def open_picture(encoded: bytes) -> Any:
 
     Raises Unreadable: it is too large for its file, or no picture but a program (EPS, which Ghostscript would run).
     """
-    picture = pillow().open(io.BytesIO(encoded))
+    image = pillow()
+    try:
+        picture = image.open(io.BytesIO(encoded))
+    except image.DecompressionBombError as error:
+        raise Unreadable(f"{one_line(error)} PIL.Image.MAX_IMAGE_PIXELS allows more") from error
     if picture.format == "EPS":
         raise Unreadable("EPS is a program, not a picture")
     Budget(len(encoded)).take(3 * picture.width * picture.height, f"a picture of {picture.width} × {picture.height}")
