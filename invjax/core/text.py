@@ -19,6 +19,11 @@ def as_names(values: Iterable[Any], name: str = "names") -> tuple[str, ...]:
         raise BadArgument(name, "be text, or bytes in UTF-8", error.object) from error
 
 
+def as_text(value: Any) -> str:
+    """A value of any type as text; bytes that are no UTF-8 keep what can be read of them."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
 def inert(cell: str) -> str:
     """The cell with an apostrophe before it if a spreadsheet would run it, which then shows it as text.
 

@@ -17,6 +17,7 @@ import numpy as np
 from invjax.constraints import FeatureSpace, Relation
 from invjax.constraints.table import columns
 from invjax.core.errors import BadArgument, Words, check_choice, check_seed
+from invjax.core.text import as_text
 from invjax.data.tables.table import TabularData, from_space
 from invjax.recourse.answers import Explanation
 from invjax.recourse.asking import as_series, known_features
@@ -225,7 +226,7 @@ def _classes(model: Any, values: np.ndarray, said: Any) -> tuple[tuple[str, ...]
     known = present if own is None else [value.item() if hasattr(value, "item") else value for value in own]
     if len(present) > len(known) or len(known) < 2:
         raise BadArgument("label", f"have the {len(known)} classes of the model", Words(f"{len(present)} classes"))
-    labels = [str(value) for value in present]
+    labels = list(map(as_text, present))
     names = names_of(known, said)
     if set(names) == set(labels):  # what the frame calls the classes
         order = [names.index(text) for text in labels]
@@ -243,10 +244,10 @@ def _classes(model: Any, values: np.ndarray, said: Any) -> tuple[tuple[str, ...]
 def _places(known: Sequence[Any], present: Sequence[Any]) -> list[int] | None:
     """Where the values of the label are among the model's classes."""
     if len(known) == len(present):
-        found = match_classes(known, [str(value) for value in present])
+        found = match_classes(known, list(map(as_text, present)))
         return None if found is None else found.tolist()
-    texts = [str(value) for value in known]
-    return [texts.index(str(value)) for value in present] if all(str(value) in texts for value in present) else None
+    texts, wanted = list(map(as_text, known)), list(map(as_text, present))
+    return [texts.index(text) for text in wanted] if set(wanted) <= set(texts) else None
 
 
 def _inferred(frame: Any, categories: Sequence[str], relations: Sequence[Relation]) -> FeatureSpace:

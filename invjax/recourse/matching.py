@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.text import as_text
 
 _PROOF = 0.55  # of two classes that could be swapped, so many of the rows must speak for the order
 
@@ -47,7 +48,7 @@ def match_classes(own: Sequence[Any] | None, names: Sequence[str], said: Any = N
 def names_of(own: Sequence[Any], said: Any = None) -> list[str]:
     """[K] the names of the model's classes ``own``, in its order: as ``said``, or their own texts."""
     if said is None:
-        return [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in own]
+        return list(map(as_text, own))
     names = list(said.values()) if isinstance(said, Mapping) else list(said)
     names = [str(name) for name in names]
     places = _as_said(own, names, said).tolist()
@@ -101,7 +102,7 @@ def _as_said(own: Sequence[Any] | None, names: list[str], said: Any) -> np.ndarr
     if isinstance(said, Mapping):
         given: list[Any] = [None] * count
         for value, name in said.items():
-            at = [k for k, known in enumerate(values) if known == value or _same_text(known, str(value))]
+            at = [k for k, known in enumerate(values) if known == value or _same_text(known, as_text(value))]
             if not at:
                 raise BadArgument("classes", f"have the model's classes {_listed(values)} as keys", value)
             given[at[0]] = str(name)
@@ -116,7 +117,7 @@ def _as_said(own: Sequence[Any] | None, names: list[str], said: Any) -> np.ndarr
 
 
 def _same_text(value: Any, name: str) -> bool:
-    return (value.decode(errors="replace") if isinstance(value, bytes) else str(value)) == name
+    return as_text(value) == name
 
 
 def _same_value(value: Any, name: str) -> bool:
@@ -126,7 +127,7 @@ def _same_value(value: Any, name: str) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    text = as_text(value)
     text = {"true": "1", "false": "0"}.get(text.strip().lower(), text)
     try:
         return float(text)

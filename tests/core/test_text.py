@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from invjax.core.text import as_names, inert, restored
 from invjax.data.tables.cells import read_cells
 from invjax.recourse import csv_text
 from invjax.recourse.answers import Explanation, Person
+from invjax.recourse.frames import _classes
 from invjax.types import Status
 
 pytestmark = pytest.mark.fast
@@ -31,6 +33,14 @@ def test_every_cell_comes_back(cell):
 
 def test_names():
     assert as_names([b"a", "b", np.str_("c"), 1]) == ("a", "b", "c", "1")
+
+
+def test_labels_of_bytes_as_arff_has_them():
+    values = np.array([b"good", b"bad", b"good"])
+    for own in ([b"bad", b"good"], ["bad", "good"]):
+        names, _, index = _classes(SimpleNamespace(classes_=own), values, None)
+        assert names == ("bad", "good")
+        assert index.tolist() == [1, 0, 1]
 
 
 def explained(cells, name="job"):
