@@ -55,8 +55,7 @@ class RunFolder:
         self._last = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "invjax-parts")  # deflating takes as long as solving on a fast device
         self._writing: tuple[Future[None], list[tuple[np.ndarray, Result]]] | None = None
-        open_folder(self.folder, manifest)
-        self._run = hash_of_run(manifest)
+        self._run = hash_of_run(open_folder(self.folder, manifest))
         with writing(self.folder):
             self._own.mkdir(exist_ok=True)
         numbers = [int(path.stem.split("-")[1]) for path in part_paths(self.folder) if path.parent == self._own]

@@ -11,19 +11,24 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from invjax.core.errors import BadArgument, Words
-from invjax.core.files import write_new, writing
+from invjax.core.files import write_atomic, write_new, writing
 from invjax.core.identity import describe, digest, digest_of_leaves, digest_of_structure
 from invjax.types import Context, Method, Problem
 
 FORMAT = 2
 NAME = "model"  # of a network that the user has not named
 PARTS = ("p[0-9]*-*.npz", "p[0-9]*/p[0-9]*-*.npz")  # the part files of a run, as patterns
-_BESIDE = ("lanes", "devices", "python")  # written down, but no part of what a run is
+_BESIDE = ("lanes", "devices", "python", "later")  # written down, but no part of what a run is
 _TRIES, _PAUSE_S = 10, 0.02  # a manifest that another process is just writing, where it cannot be made at once
+
+
+class AnotherRun(BadArgument):
+    """A folder holds another run."""
 
 
 def make_manifest(
@@ -33,21 +38,28 @@ def make_manifest(
 
     Raises BadArgument about ``name`` where it is None and a function cannot be told from another.
     """
-    functions = [part for part in method if callable(part)]
-    own = digest(functions, name=name)[:12] if any(" " in describe(part, name=name) for part in functions) else ""
     return {
         "format": FORMAT,
         "python": python(),
-        "method": f"{method.name} {own}".strip(),
-        **{key: describe(value, name=name) for key, value in how.items()},
-        "config": describe(config, name=name),
+        **functions(ctx, config, method, name, **how),
         "model": NAME if name is None else name,
-        "network": digest_of_structure(ctx.logits, name=name),
         "weights": digest_of_leaves(ctx.logits),
         "density": None if ctx.density is None else digest(ctx.density, name=name),
         "space": None if ctx.constraints is None else digest(ctx.constraints, name=name),
         "inputs": digest((problems, key)),
         "examples": int(problems.label.shape[0]),
+    }
+
+
+def functions(ctx: Context, config: Any, method: Method, name: str | None, **how: Any) -> dict[str, Any]:
+    """The entries of a manifest that may be other ones after the run: a function may count its calls."""
+    functions = [part for part in method if callable(part)]
+    own = digest(functions, name=name)[:12] if any(" " in describe(part, name=name) for part in functions) else ""
+    return {
+        "method": f"{method.name} {own}".strip(),
+        **{key: describe(value, name=name) for key, value in how.items()},
+        "config": describe(config, name=name),
+        "network": digest_of_structure(ctx.logits, name=name),
     }
 
 
@@ -69,13 +81,33 @@ def as_saved(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(saved: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
-    """The entries in which two runs differ, in order."""
+    """The entries in which two runs differ, in order. What a run has left of its functions is the same run, too."""
     names = [name for name in {**manifest, **saved} if name not in _BESIDE]
-    return [name for name in names if json.dumps(saved.get(name)) != json.dumps(manifest.get(name))]
+    same = {name: [json.dumps(saved.get(name))] for name in names}
+    for name, value in saved.get("later", {}).items():
+        same.get(name, []).append(json.dumps(value))
+    return [name for name in names if json.dumps(manifest.get(name)) not in same[name]]
 
 
-def open_folder(folder: Path, manifest: dict[str, Any], argument: str = "out", parts: tuple[str, ...] = PARTS) -> None:
-    """Make ``folder`` that of the run with this manifest, or check that it is.
+def keep_later(folder: Path, functions: Callable[[], dict[str, Any]]) -> None:
+    """Write down what has become of a run's functions while it ran, so that the same call is still the same run."""
+    path = folder / "manifest.json"
+    try:
+        saved, now = json.loads(path.read_text()), as_saved(functions())
+    except BadArgument:  # it holds by now what cannot be told apart
+        return
+    later = {name: value for name, value in now.items() if saved.get(name) != value}
+    if later != saved.get("later", {}):
+        write_atomic(path, json.dumps({**saved, "later": later}, indent=2).encode())
+
+
+def open_folder(
+    folder: Path,
+    manifest: dict[str, Any],
+    argument: str = "out",
+    parts: tuple[str, ...] = PARTS,
+) -> dict[str, Any]:
+    """Make ``folder`` that of the run with this manifest, or check that it is. Returns what is written there.
 
     parts: patterns of the names that parts have below it.
 
@@ -100,9 +132,10 @@ def open_folder(folder: Path, manifest: dict[str, Any], argument: str = "out", p
         hint = f"{here} holds a run with another {', '.join(differs)}"
         if saved.get("python", python()) != python():
             hint += f" (of Python {saved['python']}; functions are compared by their code in one version)"
-        raise BadArgument(argument, "be a new folder or one of the same run", hint=hint)
+        raise AnotherRun(argument, "be a new folder or one of the same run", hint=hint)
     if not os.access(folder, os.W_OK):
         raise BadArgument(argument, "be a folder that can be written", str(folder))
+    return saved
 
 
 def _read(path: Path, argument: str) -> dict[str, Any]:

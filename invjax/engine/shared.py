@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from invjax.core.files import writing
 from invjax.core.host import own_work
 from invjax.engine import checks
 from invjax.engine.choosing import choose
@@ -22,7 +23,7 @@ from invjax.engine.confirm import confirm, warn_withdrawn
 from invjax.engine.evaluate import white_box
 from invjax.engine.folder import PART_BYTES, RunFolder, as_folder, bytes_of
 from invjax.engine.lanes import finish, start
-from invjax.engine.manifest import make_manifest
+from invjax.engine.manifest import functions, keep_later, make_manifest
 from invjax.engine.prepared import Prepared
 from invjax.engine.programs import Programs
 from invjax.engine.progress import progress_bar
@@ -179,6 +180,8 @@ def _run(
         finally:
             if folder is not None:
                 folder.close()
+                with writing(folder.folder):
+                    keep_later(folder.folder, lambda: functions(ctx, config, method, name, evaluator=evaluator))
     warn_withdrawn(withdrawn, total)
     return folder
 

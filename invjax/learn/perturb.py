@@ -31,7 +31,7 @@ from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.images.source import to_range
 from invjax.engine import solve, white_box
 from invjax.engine.folder import as_folder
-from invjax.engine.manifest import FORMAT, NAME, hash_of_run, open_folder, python
+from invjax.engine.manifest import FORMAT, NAME, AnotherRun, hash_of_run, keep_later, open_folder, python
 from invjax.engine.parts import packed, set_aside, unpacked
 from invjax.engine.seen import seen_through
 from invjax.learn.checkpoint import fingerprint
@@ -145,12 +145,11 @@ def make_perturbed_dataset(
     target_key, method_key = jax.random.split(key)
     target = draw_targets(target_policy, label, classes, target_key)
     folder = run = None
+    given = {"generator": generator, "bounds": tuple(bounds), "density": density, "options": options}
     if out is not None:
         folder = as_folder("out", out)
-        given = {"generator": generator, "bounds": tuple(bounds), "density": density, "options": options}
         manifest = _manifest(given, network, [fingerprint(x), digest((label, target, method_key))], name, shard)
-        open_folder(folder, manifest, parts=("shard-*.npz", "shard-*.running"))
-        run = hash_of_run(manifest)
+        run = hash_of_run(open_folder(folder, manifest, parts=("shard-*.npz", "shard-*.running")))
 
     shards = []
     for begin in range(0, len(label), shard):
@@ -160,11 +159,15 @@ def make_perturbed_dataset(
         done = None if path is None else _read(path, run, clean)
         if done is None:
             running = None if path is None else path.with_suffix(".running")
+            parts = clean, label[rows], target[rows], rows, method_key, bounds, density
             call = {**options, "out": running, "name": name}
             try:
-                done = _one_shard(
-                    generator, network, clean, label[rows], target[rows], rows, method_key, bounds, density, call
-                )
+                try:
+                    done = _one_shard(generator, network, *parts, call)
+                except AnotherRun:  # the folder is this run's: a function has changed since, by counting its calls
+                    assert running is not None
+                    _remove(running)
+                    done = _one_shard(generator, network, *parts, call)
             except (BadArgument, OSError):
                 done = None if path is None else _read(path, run, clean)
                 if done is None:  # else another thread or process has made it, and taken its folder away
@@ -174,6 +177,9 @@ def make_perturbed_dataset(
                     write_atomic(path, packed(done, run or ""))
                 _remove(running)
         shards.append(_chosen(done, clean, failures))
+    if folder is not None:
+        with writing(folder):
+            keep_later(folder, lambda: _functions(given, network, name))
     moved, source, status, evaluations = (np.concatenate(parts) for parts in zip(*shards, strict=True))
     return Perturbed(moved, target[source], source, label[source], status, evaluations, len(label) - len(source))
 
@@ -249,21 +255,27 @@ def _chosen(done: dict[str, np.ndarray], x: np.ndarray, failures: str) -> tuple[
 
 def _manifest(given: dict[str, Any], network: Any, inputs: list[str], name: str | None, shard: int) -> dict[str, Any]:
     """What identifies a run in its folder. given: the arguments by name, with the options of :func:`invjax.solve`."""
-    how = {key: value for key, value in given["options"].items() if key not in _NO_ANSWER and value is not None}
-    evaluator = how.pop("evaluator", white_box)
-    generator = given["generator"]
     return {
         "format": FORMAT,
         "python": python(),
-        "generator": describe(generator, name=name),
-        "method": digest(generator.method, name=name) if _is_method(generator) else None,
-        "evaluator": describe(evaluator, name=name),
+        **_functions(given, network, name),
         "bounds": describe(given["bounds"]),
-        "options": {key: describe(value, name=name) for key, value in sorted(how.items())},
         "model": NAME if name is None else name,
-        "network": digest_of_structure(network, name=name),
         "weights": digest_of_leaves(network),
         "density": None if given["density"] is None else digest(given["density"], name=name),
         "inputs": inputs,
         "shard": shard,
+    }
+
+
+def _functions(given: dict[str, Any], network: Any, name: str | None) -> dict[str, Any]:
+    """The entries that may be other ones after the run: see :func:`invjax.engine.manifest.functions`."""
+    how = {key: value for key, value in given["options"].items() if key not in _NO_ANSWER and value is not None}
+    evaluator, generator = how.pop("evaluator", white_box), given["generator"]
+    return {
+        "generator": describe(generator, name=name),
+        "method": digest(generator.method, name=name) if _is_method(generator) else None,
+        "evaluator": describe(evaluator, name=name),
+        "options": {key: describe(value, name=name) for key, value in sorted(how.items())},
+        "network": digest_of_structure(network, name=name),
     }

@@ -29,6 +29,7 @@ from invjax.densities import fit_knn
 from invjax.engine.folder import RunFolder
 from invjax.engine.manifest import differences, make_manifest, open_folder
 from invjax.engine.parts import FIELDS, part_paths
+from invjax.models import black_box
 
 fast = pytest.mark.fast
 TASK = nets.task(nets.mlp(), count=12)
@@ -111,6 +112,33 @@ def test_functions_that_hold_numbers(tmp_path: Path) -> None:
     nets.same(solve(tmp_path, network(3.0)), first)
     with pytest.raises(BadArgument, match=r"^out must be .* holds a run with another network$"):
         solve(tmp_path, network(2.0))
+
+
+def test_a_function_that_counts_its_calls_is_the_same_run(tmp_path: Path) -> None:
+    """Its own count is no other function, neither at the next call of this process nor in the next process."""
+
+    class Counted:
+        calls = 0
+
+        def predict_proba(self, x: np.ndarray) -> np.ndarray:
+            self.calls += 1
+            return np.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], 1)
+
+    def call(predictor: Counted) -> Result:
+        options = {"evaluator": engine.antithetic(2), "method": FGSM(eps=0.3)}
+        return solve(tmp_path, black_box(predictor.predict_proba, 2), **options)
+
+    predictor = Counted()
+    first = call(predictor)
+    assert predictor.calls > 0
+    for again in (predictor, predictor, Counted()):
+        nets.same(call(again), first)
+
+    class Other(Counted):
+        sign = -1
+
+    with pytest.raises(BadArgument, match=r"holds a run with another network$"):
+        call(Other())
 
 
 @fast

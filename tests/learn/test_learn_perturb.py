@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,11 @@ def test_a_killed_run_goes_on(task: nets.Task, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         make(task, out=tmp_path / "set")
     monkeypatch.setattr(invjax.learn.perturb, "solve", solve)
+    running = tmp_path / "set" / "shard-000001.running"
+    running.mkdir()  # of a function that had counted more calls
+    (running / "manifest.json").write_text(json.dumps({"format": 2, "network": "counted"}))
     same(make(task, out=tmp_path / "set"), whole)
+    assert not running.exists()
     monkeypatch.setattr(invjax.learn.perturb, "solve", counted)
     same(make(task, out=tmp_path / "set"), whole)  # reread: the solver is not asked again
     (tmp_path / "set" / "shard-000001.npz").write_bytes(b"damaged")
