@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.labels import check_indices, whole_numbers
 from invjax.metrics import changed_pixels, l2
 from invjax.report.page import Section, escape, image_tag, shown_width
 from invjax.types import UNTARGETED, Result, Status
@@ -61,11 +62,10 @@ def attack_section(
     Raises:
         ValueError: shapes that do not fit, naming which.
     """
-    pictures, classes, wanted = np.asarray(images), np.asarray(labels), np.asarray(targets)
+    pictures, wanted = np.asarray(images), whole_numbers("targets", targets, "be classes as whole numbers")
     if pictures.ndim != 4:
         raise BadArgument("images", "be [n, H, W, C]", of_shape(pictures.shape))
-    if classes.shape != pictures.shape[:1]:
-        raise BadArgument("labels", f"be of shape {pictures.shape[:1]}", of_shape(classes.shape))
+    classes = check_indices("labels", labels, len(pictures))
     if wanted.ndim != 2 or len(wanted) != len(pictures):
         raise BadArgument("targets", f"be [{len(pictures)}, T]", of_shape(wanted.shape))
     most = int(max(classes.max(initial=0), wanted.max(initial=0)))

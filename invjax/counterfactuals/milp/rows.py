@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, check, check_choice, check_number, of_shape
+from invjax.core.errors import (
+    BadArgument,
+    Words,
+    check,
+    check_choice,
+    check_entries,
+    check_number,
+    check_whole,
+    of_shape,
+)
+from invjax.core.labels import whole_numbers
 from invjax.counterfactuals.milp.domain import Domain, box_domain
 from invjax.counterfactuals.milp.exact import solve
 from invjax.counterfactuals.milp.network import Layers, margin, pre_activations, relu_layers
@@ -108,11 +118,15 @@ def exact_counterfactual(
     row = np.asarray(x, np.float64).reshape(-1)
     if row.size != network[0][0].shape[0]:
         raise BadArgument("x", f"have the network's {network[0][0].shape[0]} columns", of_shape(np.shape(x)))
-    own = int(pre_activations(network, row)[-1].argmax()) if label is None else int(label)
+    if not np.isfinite(row).all():
+        raise BadArgument("x", "be finite", row[~np.isfinite(row)][0], np.argmin(np.isfinite(row)))
+    most = network[-1][0].shape[1] - 1
+    target = check_whole("target", target, UNTARGETED, most)
+    own = int(pre_activations(network, row)[-1].argmax()) if label is None else check_whole("label", label, 0, most)
     schema = None if space is None else read_space(space, dtype)
     domain = _domain(row.astype(dtype), bounds, mask, schema)
     begin = None if start is None else np.asarray(start, np.float64).reshape(-1)
-    return answer(make_job(network, domain, own, int(target), dtype, options)._replace(start=begin))
+    return answer(make_job(network, domain, own, target, dtype, options)._replace(start=begin))
 
 
 def mip_counterfactuals(
@@ -238,8 +252,11 @@ class Rows(NamedTuple):
             wanted = np.broadcast_to(np.asarray(target).reshape(-1), labels.shape)
         classes = layers[-1][0].shape[1]
         for name, values, least in (("label", labels, 0), ("target", wanted, UNTARGETED)):
-            if values.dtype.kind not in "iu" or np.any((values < least) | (values >= classes)):
-                raise BadArgument(name, f"be integers from {least} to {classes - 1}", values.tolist())
+            form = f"be integers from {least} to {classes - 1}"
+            whole = whole_numbers(name, values, form)
+            check_entries(name, whole, (whole < least) | (whole >= classes), form)
+            if values.dtype.kind not in "iuO":
+                raise BadArgument(name, form, values.dtype)
         schema = None if space is None else read_space(space, rows.dtype)
         domains: list = []
         for row in flat:
