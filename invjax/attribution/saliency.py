@@ -108,10 +108,10 @@ def check_targets(target: Any, label: np.ndarray, classes: int) -> np.ndarray:
     """Targets [N] as int32, each a class or UNTARGETED; None makes all UNTARGETED. Raises ValueError otherwise."""
     if target is None:
         return np.full(len(label), UNTARGETED, np.int32)
-    aim = np.asarray(target)
-    open_ = aim == UNTARGETED if aim.shape == label.shape and aim.dtype.kind in "iu" else np.zeros(label.shape, bool)
-    checked = checks.check_labels("target", np.where(open_, label, aim) if open_.any() else aim, len(label), classes)
-    return np.where(open_, UNTARGETED, checked).astype(np.int32)
+    aim = whole_numbers("target", target, "be class indices")
+    given = np.where(aim == UNTARGETED, label, aim) if aim.shape == label.shape else aim
+    checks.check_labels("target", given, len(label), classes)
+    return aim.astype(np.int32)
 
 
 def one_label(name: str, value: Any) -> Array:

@@ -91,7 +91,8 @@ def check_entries(name: str, values: np.ndarray, bad: np.ndarray, wanted: str) -
     """Raise BadArgument about the first entry of ``values`` where ``bad`` (bool, of the same shape) holds."""
     if np.any(bad):
         index: list[int] = np.argwhere(bad)[0].tolist()
-        raise BadArgument(name, wanted, values[tuple(index)], tuple(index) if len(index) > 1 else index[0])
+        at = tuple(index) if len(index) > 1 else index[0] if index else None
+        raise BadArgument(name, wanted, values[tuple(index)], at)
 
 
 def check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:

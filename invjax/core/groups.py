@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from invjax.core.errors import BadArgument, check_entries, of_shape
 from invjax.core.labels import whole_numbers
@@ -53,7 +54,7 @@ def grouping(shape: tuple[int, ...], groups: ArrayLike | None, num_groups: int |
         count = 0
     if count < 1:
         raise BadArgument("num_groups", "be a positive int, the number of labels in `groups`", num_groups)
-    if not isinstance(groups, jax.core.Tracer):
+    if not isinstance(groups, Tracer):
         known = whole_numbers("groups", groups, f"hold group indices 0 … {count - 1} as whole numbers")
         check_entries("groups", known, (known < 0) | (known >= count), f"lie in [0, {count}), num_groups")
     labels = jnp.asarray(groups, jnp.int32)

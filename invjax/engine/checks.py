@@ -159,7 +159,8 @@ def make_problems(
     x = x if isinstance(x, jax.Array) else _array("x", x)
     if label is None:
         raise BadArgument("label", "be the class of each example (if need be, the one the network gives it)", None)
-    single = np.ndim(label) == 0
+    label = label if hasattr(label, "ndim") else _array("label", label)
+    single = label.ndim == 0
     if single:
         x = x[None]
     if x.ndim < 2 or x.shape[0] == 0 or 0 in x.shape:

@@ -29,7 +29,7 @@ import numpy as np
 from scipy import special
 
 from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_seed, check_whole, of_shape
-from invjax.core.labels import check_flags, whole_numbers
+from invjax.core.labels import check_flags, check_indices, whole_numbers
 
 Empty = Literal["error", "skip"]
 EMPTY: tuple[Empty, ...] = ("error", "skip")
@@ -103,7 +103,7 @@ def group_index(label: Any, attribute: Any, attributes: int | None = None) -> np
     total = int(a.max(initial=-1)) + 1 if attributes is None else attributes
     if a.size and a.max() >= total:
         raise BadArgument("attribute", f"lie in [0, {total})", hint=f"the largest is {int(a.max())}")
-    return (y * total + a).astype(np.int32)
+    return check_indices("label", y * total + a, len(y), what="groups")
 
 
 def group_counts(groups: Any, num_groups: int | None = None) -> np.ndarray:
@@ -223,8 +223,8 @@ def group_accuracies(
 def _integers(name: str, values: Any) -> np.ndarray:
     """A list of indices [N]. Raises BadArgument about ``name`` for anything else."""
     wanted = "be a list of integers [N]"
-    array = np.asarray(values)
     whole = whole_numbers(name, values, wanted)
+    array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iuO"):
         raise BadArgument(name, wanted, Words(f"{array.dtype} {array.shape}"))
     if whole.size and whole.min() < 0:

@@ -112,8 +112,7 @@ def _where(
 
 def targets_of(target: Any, count: int) -> np.ndarray:
     """Wanted classes [N] int64, from one class index or N of them. Raises BadArgument about what is none."""
-    given = np.asarray(target)
-    values = np.broadcast_to(given, (count,)) if given.ndim == 0 else target
+    values = np.full(count, target) if np.isscalar(target) or getattr(target, "ndim", 1) == 0 else target
     return check_indices("target", values, count, strict=True).astype(np.int64)
 
 

@@ -236,11 +236,12 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, model: Any, x: Any, label: Any, target: Any, bounds: Any, mask: Any, space: Any) -> Rows:
         layers = relu_layers(model)
-        single = np.ndim(label) == 0
+        labels = whole_numbers("label", label, "be class indices")
+        single = labels.ndim == 0
         rows = np.asarray(x)[None] if single else np.asarray(x)
         if rows.dtype.kind != "f":
             raise BadArgument("x", "be floating-point numbers", rows.dtype)
-        labels = np.asarray(label).reshape(-1)
+        labels = labels.reshape(-1)
         flat = rows.reshape(len(rows), -1)
         if flat.shape[1:] != (layers[0][0].shape[0],) or labels.shape != (len(rows),):
             raise BadArgument(
