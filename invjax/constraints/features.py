@@ -9,6 +9,7 @@ from typing import Any
 
 from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, check_choice
+from invjax.core.text import as_text
 
 _KINDS = ("continuous", "integer", "ordinal", "category")
 _DIRECTIONS = ("both", "up", "down", "none")
@@ -118,7 +119,7 @@ class Feature:
     def describe(self) -> str:
         """Its range in words: ``"[0, 5] in steps of 0.5"``."""
         if self.levelled:
-            return f"one of {', '.join(map(str, self.levels))}"
+            return f"one of {', '.join(map(as_text, self.levels))}"
         low, high = (f"{side:g}" if self.notation is None else self.shown(side) for side in (self.lower, self.upper))
         return f"[{low}, {high}]" + (f" in steps of {self.grid:g}" if self.grid else "")
 

@@ -10,6 +10,7 @@ import numpy as np
 from invjax.constraints.features import Feature, Relation
 from invjax.constraints.table import Table, columns, numbers
 from invjax.core.errors import BadArgument
+from invjax.core.text import as_text
 
 _ROUNDING = 1e-9  # relative, of raw numbers in float64
 _OFF_GRID = 1e-6  # in steps
@@ -66,7 +67,7 @@ def _own(feature: Feature, column: np.ndarray, values: np.ndarray, rows: list[li
         steps = (inside - feature.origin) / feature.grid
         off = np.abs(steps - np.rint(steps)) > _OFF_GRID + _ROUNDING * np.abs(steps)
     for i in np.flatnonzero(missing):
-        what = f"is {str(column[i])!r}, must be {feature.describe()}"
+        what = f"is {as_text(column[i])!r}, must be {feature.describe()}"
         rows[i].append(f"{feature.name} {what if feature.levelled else what + ', a finite number'}")
     for i in np.flatnonzero(outside):
         rows[i].append(f"{feature.name} is {feature.shown(column[i])}, outside {feature.describe()}")

@@ -12,7 +12,7 @@ import numpy as np
 from invjax.constraints.features import Feature
 from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, of_shape
-from invjax.core.text import as_names
+from invjax.core.text import as_text
 
 Table = Any  # dict name -> [N] array, a pandas DataFrame, or a [N, F] array
 
@@ -41,8 +41,6 @@ def columns(table: Table, names: Sequence[str] | None = None) -> dict[str, np.nd
     for name, column in found.items():
         if column.ndim != 1:
             raise BadArgument(f"column {name!r} of the table", "be one-dimensional", of_shape(column.shape))
-        if column.dtype.kind == "S":
-            found[name] = np.array(as_names(column.tolist(), f"column {name!r} of the table"))
     lengths = {name: len(column) for name, column in found.items()}
     if len(set(lengths.values())) > 1:
         raise BadArgument("columns of the table", "be of one length", lengths)
@@ -60,12 +58,12 @@ def numbers(feature: Feature, column: np.ndarray) -> np.ndarray:
 
 def _positions(feature: Feature, column: np.ndarray) -> np.ndarray:
     """The positions of the cells in the levels. A cell also matches by its text: "3" is the level 3."""
-    lookup: dict[Any, float] = {str(level): float(i) for i, level in enumerate(feature.levels)}
+    lookup: dict[Any, float] = {as_text(level): float(i) for i, level in enumerate(feature.levels)}
     lookup |= {level: float(i) for i, level in enumerate(feature.levels)}
 
     def position(cell: Any) -> float:
         try:
-            return lookup.get(cell, lookup.get(str(cell), math.nan))
+            return lookup.get(cell, lookup.get(as_text(cell), math.nan))
         except TypeError:  # not hashable
             return math.nan
 

@@ -15,7 +15,7 @@ import numpy as np
 from invjax.constraints import Feature
 from invjax.constraints.table import numbers
 from invjax.core.errors import BadArgument, Words
-from invjax.core.text import inert
+from invjax.core.text import as_text, inert
 from invjax.data.tables.cells import read_cells
 from invjax.data.tables.table import Table, TabularData
 from invjax.recourse.answers import Explanation
@@ -93,6 +93,6 @@ def _cell(value: Any, feature: Feature | None, safe: Callable[[str], str]) -> An
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and math.isnan(value):
         return ""
-    if isinstance(value, str):
-        return safe(value)
+    if isinstance(value, str | bytes):
+        return safe(as_text(value))
     return value if feature is None else feature.shown(value)

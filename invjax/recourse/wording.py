@@ -10,6 +10,7 @@ import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace
 from invjax.constraints.notation import Notation
+from invjax.core.text import as_text
 
 _FEW = 3  # significant digits of a number without a grid
 _MOST = 12
@@ -65,7 +66,7 @@ def pair(feature: Feature, old: Any, new: Any, more: int | None = 0) -> tuple[st
     more: further digits beyond these, where a rounded value would not do; None for all that a float64 has.
     """
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (old, new)):
-        return str(old), str(new)
+        return as_text(old), as_text(new)
     if feature.levelled:
         return _whole(old), _whole(new)
     dress = str if feature.notation is None else feature.notation.dress

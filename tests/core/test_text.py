@@ -65,6 +65,8 @@ def test_text_of_answers_is_inert_and_numbers_are_numbers(tmp_path):
         assert row["'=job (to)"] == row["'=job (from)"] == ("plain" if cell == "plain" else f"'{cell}")
         assert row["sum (to)"] == "-1.234,5"
         assert (row["id"], row["predicted"], row["proof"]) == (f"'={row['id'][2:]}", "'-no", "'@proof")
+    of_bytes = list(csv.DictReader(io.StringIO(csv_text(explained([b"=1+1", b"b"])))))
+    assert [row["job (to)"] for row in of_bytes] == ["'=1+1", "b"]
     as_it_is = list(csv.DictReader(io.StringIO(csv_text(explained(cells), formulas=True))))
     assert [row["job (to)"] for row in as_it_is] == cells
     (tmp_path / "a.csv").write_text(csv_text(explained(cells)))

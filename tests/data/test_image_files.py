@@ -276,7 +276,9 @@ def test_names_of_bytes(tmp_path):
     data = group_data("set", pixels, labels, labels, labels, (b"dog", b"cat"), (b"land", b"water"))
     assert data.classes == ("dog", "cat")
     assert data.groups[1] == "dog on water"
-    assert FeatureSpace.infer({"colour": np.array([b"red", b"blue"])}).features[0].levels == ("blue", "red")
+    space = FeatureSpace.infer({"colour": np.array([b"red", b"blue"])})  # the cells that a model was fitted on
+    assert space.features[0].describe() == "one of blue, red"
+    np.testing.assert_array_equal(space.encode({"colour": np.array(["red", b"red"], object)}), [[0, 1], [0, 1]])
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (32, 24, 1), (9, 8, 4)])
