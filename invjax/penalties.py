@@ -29,6 +29,7 @@ from invjax import prox as maps
 from invjax.core.errors import check_choice
 from invjax.core.groups import Axis, Grouping, grouping
 from invjax.core.numerics import as_float, at_least_float32, safe_sqrt
+from invjax.core.ranges import check_box, check_least
 from invjax.types import Array, ArrayLike
 
 
@@ -80,6 +81,7 @@ class Penalty:
 
     def prox(self, v: ArrayLike, step: ArrayLike) -> Array:
         """``argmin_u 1/2 ‖u − v‖² + step · g(u)``; the whole weight is step × weight. v: [*S] -> [*S], its dtype."""
+        check_least("step", step)
         v = as_float(v)
         whole = jnp.asarray(step, v.dtype) * jnp.asarray(self.weight, v.dtype)
         if self.shift is None:
@@ -102,27 +104,28 @@ def zero() -> Penalty:
 
 def box(lower: ArrayLike | None, upper: ArrayLike | None) -> Penalty:
     """The indicator of ``lower <= u <= upper``."""
+    check_box(lower, upper)
     return Penalty(weight=0.0, kind=_KINDS["none"], lower=lower, upper=upper)
 
 
 def l1(weight: ArrayLike) -> Penalty:
     """``weight · Σ |u_i|``. weight: [] or [*S], here and in the other elementwise penalties."""
-    return Penalty(weight=weight, kind=_KINDS["l1"])
+    return Penalty(weight=_weight(weight), kind=_KINDS["l1"])
 
 
 def l0(weight: ArrayLike) -> Penalty:
     """``weight · #{i : u_i ≠ 0}``."""
-    return Penalty(weight=weight, kind=_KINDS["l0"])
+    return Penalty(weight=_weight(weight), kind=_KINDS["l0"])
 
 
 def l_half(weight: ArrayLike) -> Penalty:
     """``weight · Σ |u_i|^(1/2)``."""
-    return Penalty(weight=weight, kind=_KINDS["l_half"])
+    return Penalty(weight=_weight(weight), kind=_KINDS["l_half"])
 
 
 def l_two_thirds(weight: ArrayLike) -> Penalty:
     """``weight · Σ |u_i|^(2/3)``."""
-    return Penalty(weight=weight, kind=_KINDS["l_two_thirds"])
+    return Penalty(weight=_weight(weight), kind=_KINDS["l_two_thirds"])
 
 
 def group_l2(
@@ -132,18 +135,19 @@ def group_l2(
 
     weight: broadcasts to [*G]; groups, num_groups, axis: see :func:`invjax.core.groups.grouping`.
     """
-    return Penalty(weight=weight, kind=_GROUP_L2, groups=groups, num_groups=num_groups, axis=axis)
+    return Penalty(weight=_weight(weight), kind=_GROUP_L2, groups=groups, num_groups=num_groups, axis=axis)
 
 
 def group_l0(
     weight: ArrayLike, groups: ArrayLike | None = None, *, num_groups: int | None = None, axis: Axis = None
 ) -> Penalty:
     """``Σ_g weight_g [u_g ≠ 0]``. Arguments as in :func:`group_l2`."""
-    return Penalty(weight=weight, kind=_GROUP_L0, groups=groups, num_groups=num_groups, axis=axis)
+    return Penalty(weight=_weight(weight), kind=_GROUP_L0, groups=groups, num_groups=num_groups, axis=axis)
 
 
 def top_m(m: ArrayLike) -> Penalty:
     """The indicator of ``‖u‖_0 <= m``. m: [] int, traced. With :func:`in_box` the projection onto the intersection."""
+    check_least("m", m)
     return Penalty(weight=0.0, kind=_TOP_M, m=m)
 
 
@@ -151,6 +155,7 @@ def top_m_groups(
     m: ArrayLike, groups: ArrayLike | None = None, *, num_groups: int | None = None, axis: Axis = None
 ) -> Penalty:
     """The indicator of "at most m groups are not 0". Arguments as in :func:`top_m` and :func:`group_l2`."""
+    check_least("m", m)
     return Penalty(weight=0.0, kind=_TOP_M_GROUPS, groups=groups, m=m, num_groups=num_groups, axis=axis)
 
 
@@ -159,21 +164,27 @@ def top_m_groups(
 # ---------------------------------------------------------------------------------------------------------------------
 def in_box(penalty: Penalty, lower: ArrayLike | None = None, upper: ArrayLike | None = None) -> Penalty:
     """``g(u)`` + the indicator of ``lower <= u <= upper``, with the exact joint map; a second box is intersected."""
-    return dataclasses.replace(
-        penalty,
-        lower=_tighter(jnp.maximum, penalty.lower, _moved(lower, penalty.shift)),
-        upper=_tighter(jnp.minimum, penalty.upper, _moved(upper, penalty.shift)),
-    )
+    check_box(lower, upper)
+    low = _tighter(jnp.maximum, penalty.lower, _moved(lower, penalty.shift))
+    high = _tighter(jnp.minimum, penalty.upper, _moved(upper, penalty.shift))
+    check_box(low, high)  # two boxes may have no point in common
+    return dataclasses.replace(penalty, lower=low, upper=high)
 
 
 def scaled(penalty: Penalty, factor: ArrayLike) -> Penalty:
     """``factor · g``, factor >= 0."""
+    check_least("factor", factor)
     return dataclasses.replace(penalty, weight=jnp.multiply(penalty.weight, factor))
 
 
 def shifted(penalty: Penalty, x: ArrayLike) -> Penalty:
     """``u ↦ g(x + u)``, with the map ``prox_g(v + x) − x``: a penalty on x' = x + r as one on r. x: [] or [*S]."""
     return dataclasses.replace(penalty, shift=_moved(x, penalty.shift))
+
+
+def _weight(weight: ArrayLike) -> ArrayLike:
+    check_least("weight", weight)
+    return weight
 
 
 def _moved(bound: ArrayLike | None, shift: ArrayLike | None) -> ArrayLike | None:

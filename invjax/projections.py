@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from invjax.core.balls import fitting
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
 from invjax.core.numerics import as_float, safe_divide, safe_norm
+from invjax.core.ranges import check_box, check_least
 from invjax.core.ranks import largest
 from invjax.prox import bisect, floats_like, keep_nan, summing
 from invjax.types import Array, ArrayLike
@@ -26,6 +27,7 @@ from invjax.types import Array, ArrayLike
 
 def box(v: ArrayLike, lower: ArrayLike | None = None, upper: ArrayLike | None = None) -> Array:
     """On ``lower <= u <= upper``; a side that is None is open."""
+    check_box(lower, upper)
     v = as_float(v)
     return jnp.clip(v, floats_like(v, lower, -math.inf), floats_like(v, upper, math.inf))
 
@@ -34,6 +36,8 @@ def linf_ball(
     v: ArrayLike, radius: ArrayLike, *, lower: ArrayLike | None = None, upper: ArrayLike | None = None
 ) -> Array:
     """On ``{‖u‖_∞ <= radius}``, or its intersection with the box: itself a box. radius: [] or per coordinate."""
+    check_least("radius", radius)
+    check_box(lower, upper)
     v = as_float(v)
     r = floats_like(v, radius)
     return jnp.clip(
@@ -49,6 +53,8 @@ def l2_ball(
 
     With the box the answer is ``clip(t v)``, t in (0, 1] with ``‖clip(t v)‖ = radius``, a norm that never falls in t.
     """
+    check_least("radius", radius)
+    check_box(lower, upper)
     v = as_float(v)
     radius = jnp.asarray(radius, v.dtype)
     if lower is None and upper is None:
@@ -86,6 +92,8 @@ def l1_ball(
     The answer is soft thresholding at the multiplier, then the box; Duchi et al. (2008) for the free case, here by
     bisection on what the largest entry keeps.
     """
+    check_least("radius", radius)
+    check_box(lower, upper)
     v = as_float(v)
     radius = jnp.asarray(radius, v.dtype)
     low, high = floats_like(v, lower, -math.inf), floats_like(v, upper, math.inf)
@@ -107,6 +115,7 @@ def simplex(v: ArrayLike, total: ArrayLike = 1.0, *, axis: Axis = None) -> Array
 
     total: broadcasts to [*S] with the summed axes of length 1.
     """
+    check_least("total", total, above=True)
     v = as_float(v)
     return keep_nan(v, _fill(v, jnp.full_like(v, math.inf), jnp.asarray(total, v.dtype), axis, bounded=False))
 
@@ -150,6 +159,8 @@ def top_m_groups(
 
 
 def _top(v: Array, m: ArrayLike, lower: ArrayLike | None, upper: ArrayLike | None, ops: Grouping) -> Array:
+    check_least("m", m)
+    check_box(lower, upper)
     low, high = floats_like(v, lower, -math.inf), floats_like(v, upper, math.inf)
     clipped, gain, forced = group_gains(v, low, high, ops)
     order = jnp.where(forced, jnp.full_like(gain, math.inf), gain).reshape(-1)

@@ -30,6 +30,7 @@ from invjax.core.errors import BadArgument
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
 from invjax.core.groups import patch_groups as patch_groups  # part of the public face of this module
 from invjax.core.numerics import as_float, at_least_float32, narrowed_towards, safe_divide
+from invjax.core.ranges import check_box, check_least
 from invjax.types import Array, ArrayLike
 
 
@@ -81,6 +82,7 @@ def threshold(w: ArrayLike, p: float) -> Array:
 
     ``C w^(1/(2−p))`` with ``C = (2−p) (2(1−p))^((p−1)/(2−p))``: sqrt(2w), 1.5 w^(2/3), 2 (2w/3)^(3/4), w.
     """
+    check_least("w", w)
     w = as_float(w)
     return _threshold_constant(p) * w ** (1 / (2 - p))
 
@@ -91,6 +93,7 @@ def zero_weight(magnitude: ArrayLike, p: float) -> Array:
     The inverse of :func:`threshold`: ``(magnitude / C)^(2−p)``, for p = 1/2 ``(2/3 magnitude)^(3/2)``. p: static, in
     [0, 1].
     """
+    check_least("magnitude", magnitude)
     magnitude = as_float(magnitude)
     return (magnitude / _threshold_constant(p)) ** (2 - p)
 
@@ -203,6 +206,8 @@ def keep_nan(v: Array, u: Array) -> Array:
 def _arguments(
     v: ArrayLike, w: ArrayLike, lower: ArrayLike | None, upper: ArrayLike | None
 ) -> tuple[Array, Array, Array, Array]:
+    check_least("w", w)
+    check_box(lower, upper)
     v = as_float(v)
     return v, floats_like(v, w), floats_like(v, lower, -math.inf), floats_like(v, upper, math.inf)
 
@@ -216,6 +221,7 @@ def _group_arguments(
     num_groups: int | None,
     axis: Axis,
 ) -> tuple[Array, Array, Array, Array, Grouping]:
+    check_least("w", w)
     v, _, low, high = _arguments(v, 0.0, lower, upper)
     ops = grouping(v.shape, groups, num_groups, axis)
     return v, jnp.broadcast_to(jnp.asarray(w, v.dtype), ops.shape), low, high, ops

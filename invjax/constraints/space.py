@@ -202,3 +202,16 @@ def _feature(entry: dict[str, Any]) -> Feature:
     if entry.get("notation") is not None:
         entry["notation"] = Notation(**entry["notation"])
     return Feature(**{**entry, "levels": tuple(entry.get("levels", ()))}, transitions=transitions)
+
+
+def check_space(space: Any, compiled: bool = False) -> Any:
+    """``space``, if it is a FeatureSpace, or where ``compiled`` says so its compiled form. Raises BadArgument."""
+    if isinstance(space, FeatureSpace) or (compiled and isinstance(space, Constraints)):
+        return space
+    hint = None
+    if isinstance(space, str | os.PathLike):
+        hint = "FeatureSpace.from_json(path) reads one from a file"
+    elif isinstance(space, Iterable) and any(isinstance(one, Feature) for one in space):
+        hint = "FeatureSpace(features) makes one of them"
+    wanted = "be a FeatureSpace" + (" or its compiled form" if compiled else "")
+    raise BadArgument("space", wanted, Words(f"of type {type(space).__name__}"), hint=hint)

@@ -24,8 +24,9 @@ from invjax.core.errors import BadArgument, check, check_choice, check_number, c
 from invjax.core.host import own_work
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import map_rows
-from invjax.counterfactuals.parts.query import CHUNK, Query, make_query
+from invjax.counterfactuals.parts.query import CHUNK, Query, check_rows_of_targets, make_query
 from invjax.densities import fit_kde
+from invjax.densities.checks import check_density
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.types import Array, ArrayLike, Bounds, Density, HeldOut, LogitsFn, Result, Status
 
@@ -151,9 +152,11 @@ def face(
     rows, classes = np.asarray(train_x, problems.x.dtype), np.asarray(train_y)
     if rows.ndim != 2 or rows.shape[1:] != problems.x.shape[1:] or not np.isfinite(rows).all():
         raise BadArgument("train_x", f"be finite rows [M, {problems.x.shape[1]}]", of_shape(rows.shape))
-    density = fit_kde(rows, classes) if density is None else density
     if classes.shape != (len(rows),):
         raise BadArgument("train_y", "have one class per row of train_x", of_shape(classes.shape))
+    check_rows_of_targets(classes, problems.target)
+    density = fit_kde(rows, classes) if density is None else density
+    check_density(density, rows.shape[1:], rows.dtype, np.concatenate([problems.target, classes]))
     classes, known, count = classes.astype(np.int32), len(rows), len(problems.x)
 
     # Nodes: the training rows, then the N factuals, which nothing leads to.
@@ -206,8 +209,6 @@ def _ends(
 ) -> np.ndarray:  # fmt: skip
     """[M] bool: the rows that have the target, sure enough, in a dense region of its class."""
     members = classes == target
-    if not members.any():
-        return members
     values = evaluate(log_prob_of, density, rows, np.full(len(rows), target, np.int32))
     if isinstance(density, HeldOut):  # a row is no witness of its own density
         values = np.where(members, np.asarray(density.held_out_log_prob(rows, classes)), values)

@@ -67,6 +67,11 @@ class FixedWeights(Standardised):
     RENAMED: ClassVar[Mapping[str, str]] = {"iterations": "steps", "step": "step_size"}
     method: ClassVar[Method]
 
+    @property
+    def wants_density(self) -> bool:
+        """Whether there must be a density."""
+        return self.tau > 0
+
     def check(self) -> None:
         require_at_least(self, 0, "gamma", "tau", "beta")
         require_at_least(self, 1, "steps")

@@ -26,14 +26,15 @@ import numpy as np
 from invjax import losses
 from invjax.constraints import actions
 from invjax.core.config import refuse_old_names
-from invjax.core.errors import BadArgument, check_choice, check_number, check_whole
+from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_whole, of_shape
 from invjax.core.host import own_work
 from invjax.core.logits import num_classes
 from invjax.core.numerics import at_least_float32, select
 from invjax.core.rows import map_rows
 from invjax.counterfactuals.parts import convex
-from invjax.counterfactuals.parts.query import Query, make_query
+from invjax.counterfactuals.parts.query import Query, check_rows_of_targets, make_query
 from invjax.densities import GMM, fit_gmm, quantiles
+from invjax.densities.checks import check_density
 from invjax.engine.evaluate import forward
 from invjax.solvers.best import Best, nothing, shortfall
 from invjax.types import Array, ArrayLike, Bounds, Context, LogitsFn, Problem, Result, Status
@@ -246,14 +247,20 @@ def pcfe(
     check_choice("norm", norm, ("l1", "l2"))
     query = make_query(model, x, label, target, space=space, bounds=bounds)
     if train_x is not None and train_y is not None:
+        check_rows_of_targets(np.asarray(train_y), query.problems.target)
         gmm = fit_gmm(train_x, train_y) if gmm is None else gmm
         threshold = quantiles(gmm, train_x, train_y, quantile) if threshold is None else threshold
     if gmm is None or threshold is None:
         raise BadArgument("train_x", "be given with train_y, unless both gmm and threshold are given")
     dtype = query.problems.x.dtype
+    if not isinstance(gmm, GMM):
+        raise BadArgument("gmm", "be a mixture of fit_gmm or from_sklearn", Words(f"of type {type(gmm).__name__}"))
     if query.problems.x.shape[1] != gmm.mean.shape[-1]:
         wanted = f"have the {gmm.mean.shape[-1]} columns of the mixture, [N, D]"
         raise BadArgument("x", wanted, query.problems.x.shape)
+    check_density(gmm, query.problems.x.shape[1:], dtype, query.problems.target, "gmm")
+    if np.shape(threshold) != (gmm.classes,):
+        raise BadArgument("threshold", f"be one number per class [{gmm.classes}]", of_shape(np.shape(threshold)))
     if tolerance is None:
         tolerance = 1e-8 if dtype == np.float64 else 2e-6
     margin = jnp.asarray(kappa, dtype)

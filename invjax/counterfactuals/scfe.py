@@ -98,6 +98,11 @@ class SCFE:
         if isinstance(self.max_changes, str):  # SCFE("released"), as it was called
             raise BadArgument("variant", "be left out", self.max_changes, hint="the released code is SCFEReleased()")
 
+    @property
+    def wants_density(self) -> bool:
+        """Whether there must be a density."""
+        return self.tau > 0
+
     def check(self) -> None:
         require_at_least(self, 1, "max_changes", "steps")
         require_at_least(self, 0, "tau", "beta", "kappa", "gamma_max", "polish", "exchanges")

@@ -5,6 +5,7 @@ That method is all that a method of :mod:`invjax` asks for (:class:`invjax.types
 ===============================  ===================================================================================
 ``held_out_log_prob(x, y)``      KDE, KNN, LOF: of many points, each without the reference point that it is
                                  (:class:`invjax.types.HeldOut`); thresholds and ranks of training points need it
+``classes``                      all: how many classes they know; ``solve`` refuses a target beyond them
 ``gravity_point(x, label)``      KNN: the centroid that pulls x
 ``score(x, label)``              LOF: the hard factor
 ``anchor(x, label)``             the gravity of the released S-CFE code (:mod:`invjax.densities.released`): the point

@@ -37,6 +37,11 @@ class FeatureDensity:
     scale: Array  # [D] s
     density: Density  # of z [D]
 
+    @property
+    def classes(self) -> int | None:
+        """K, where the density of the features says it."""
+        return getattr(self.density, "classes", None)
+
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; []."""
         return self.density.log_prob(self.standard(x), label)

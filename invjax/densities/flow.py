@@ -39,6 +39,11 @@ class Flow:
     mean: Array  # [K, D]
     scale: Array  # [K, D]
 
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.mean)
+
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; []."""
         x = point(x)

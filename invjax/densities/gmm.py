@@ -33,6 +33,11 @@ class GMM:
     factor: Array  # [K, C, D, D] with factor factor' = the precision; diagonal: [K, C, D], its square root
     center: Array  # [D] of all points
 
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.mean)
+
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; [].
 

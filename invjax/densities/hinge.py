@@ -17,6 +17,7 @@ import numpy as np
 
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import check
+from invjax.densities.checks import check_density
 from invjax.densities.common import check_points, own_log_prob, point
 from invjax.types import Array, ArrayLike, Density
 
@@ -28,6 +29,11 @@ class Hinge:
 
     density: Density
     threshold: Array  # [K] q_α
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.threshold)
 
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S], class ``label`` [] int32; [], at most 0."""
@@ -53,6 +59,7 @@ def quantiles(density: Density, x: ArrayLike, y: ArrayLike, quantile: float = 0.
     """
     data = check_points(x, y)
     check("quantile", quantile, lambda share: 0 <= share <= 1, "in [0, 1]")
+    check_density(density, data.shape, data.dtype, data.y)
     values = own_log_prob(density, data.x.astype(data.dtype).reshape(-1, *data.shape), data.y)
     per_class = [np.quantile(values[data.y == label].astype(np.float64), quantile) for label in range(data.classes)]
     return jnp.asarray(np.stack(per_class), data.dtype)

@@ -33,6 +33,11 @@ class KDE:
     bandwidth: Array  # [K] h_k, units of x
     neighbours: int | None = dataclasses.field(default=None, metadata={"static": True})
 
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.reference.centers)
+
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; [] in the dtype of x.
 

@@ -35,6 +35,11 @@ class KNN:
     scale: Array  # [K] mean squared distance to the k-th nearest
     k: int = dataclasses.field(metadata={"static": True})
 
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.reference.centers)
+
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S], class ``label`` [] int32; [] in units of x squared, <= 0."""
         return _log_prob(self, x, label, None)

@@ -39,6 +39,11 @@ class LOF:
     softness: Array  # [] s
     k: int = dataclasses.field(metadata={"static": True})
 
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.reference.centers)
+
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (2) of the module at one point x [*S], class ``label`` [] int32; [], at most 0."""
         return _log_prob(self, x, label, None)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.errors import BadArgument, of_shape
 from invjax.core.labels import check_indices
 from invjax.densities.blocks import EXACT, Blocks, Local, blocks_of
 from invjax.densities.common import Points, leaf, matches
@@ -85,6 +86,8 @@ class Reference:
         y = check_indices("y", y, len(np.asarray(x)), len(self.centers), of="the density")
         centers, points = np.asarray(self.centers), np.asarray(self.points)
         x = np.asarray(x, centers.dtype)
+        if x.size != len(x) * centers.shape[1]:
+            raise BadArgument("x", f"be points of {centers.shape[1]} numbers", of_shape(x.shape))
         # The same subtraction as in `of`: a point of the fit is found again bit for bit.
         queries = np.hstack([y[:, None].astype(points.dtype), x.reshape(len(y), -1) - centers[y]])
         stored = np.hstack([np.asarray(self.classes)[:, None].astype(points.dtype), points])

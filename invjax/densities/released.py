@@ -36,6 +36,11 @@ class ReleasedKDE(NamedTuple):
     bandwidth: Array  # [K] h_c, data units
     count: Array  # [K] n_c
 
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.count)
+
     def log_prob(self, x: Array, label: ArrayLike) -> Array:
         """[] for one point x [*S] and its class []. No density in more than one dimension: see the normaliser."""
         x = point(x)
@@ -51,6 +56,11 @@ class ReleasedGMM(NamedTuple):
     log_weight: Array  # [K, J] log π; −inf where a class has fewer components
     mean: Array  # [K, J, *S]
     variance: Array  # [K, J, *S]
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.log_weight)
 
     def log_prob(self, x: Array, label: ArrayLike) -> Array:
         """[] for one point x [*S] and its class []."""
@@ -68,6 +78,11 @@ class ReleasedGravity(NamedTuple):
     labels: Array  # [M] int32
     weight: Array  # [M] local density: k over the summed distances to the k nearest others of its class
     k: int | Array  # neighbours
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return int(jnp.max(self.labels)) + 1
 
     def anchor(self, x: Array, label: ArrayLike) -> Array:
         """[*S] the point g of the factual x [*S] in the class ``label``."""

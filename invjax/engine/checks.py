@@ -5,6 +5,7 @@ Compiled code never raises; under ``jit``/``vmap`` (tracers) only shapes and dty
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import Mesh
 
+from invjax.constraints.space import FeatureSpace, check_space
 from invjax.core.errors import BadArgument, Words, check_entries, check_key, check_whole, of_shape
 from invjax.core.images import check_floats
 from invjax.core.labels import whole_numbers
@@ -28,11 +31,26 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def check_evaluator(evaluator: Any) -> None:
+    """Raise unless ``evaluator`` can be called as the engine calls it (:class:`invjax.types.Evaluator`)."""
+    wanted = "be invjax.engine.white_box, antithetic(...), surrogate(...), or a function with their six arguments"
+    if isinstance(evaluator, type) or not callable(evaluator):
+        raise BadArgument("evaluator", wanted, evaluator)
+    try:
+        inspect.signature(evaluator).bind(*[None] * 6)
+    except TypeError as error:
+        raise BadArgument("evaluator", wanted, evaluator, hint=str(error)) from None
+    except ValueError:
+        return  # nothing is known about its arguments
+
+
 def check_lanes(lanes: Any, mesh: Any) -> None:
     """Raise unless ``lanes`` is a number of lanes that the devices of this process can share."""
     check_whole("lanes", lanes)
     if mesh is None:
         return
+    if not isinstance(mesh, Mesh):
+        raise BadArgument("mesh", 'be a jax.sharding.Mesh, such as jax.make_mesh((2,), ("lanes",))', mesh)
     if lanes % mesh.size:
         raise BadArgument("lanes", f"be a multiple of the {mesh.size} devices of the mesh", lanes)
     if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
@@ -91,7 +109,8 @@ def _bounds(bounds: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
 
 def compile_space(space: Any, dtype: Any) -> Any:
     """A FeatureSpace in its compiled form, which passes as it is."""
-    return space.compile(dtype) if hasattr(space, "compile") else space
+    space = check_space(space, compiled=True)
+    return space.compile(dtype) if isinstance(space, FeatureSpace) else space
 
 
 @jax.jit

@@ -66,9 +66,7 @@ def check_lanes(lanes: Any, mesh: Mesh | None) -> None:
     """Raise BadArgument unless it is a number of lanes that the devices can share, or "auto"."""
     if isinstance(lanes, str) and lanes != "auto":
         raise BadArgument("lanes", "be a whole number >= 1, or 'auto'", lanes)
-    checks.check_lanes(1 if mesh is None else mesh.size, mesh) if isinstance(lanes, str) else checks.check_lanes(
-        lanes, mesh
-    )
+    checks.check_lanes(getattr(mesh, "size", 1), mesh) if isinstance(lanes, str) else checks.check_lanes(lanes, mesh)
 
 
 def choose(programs: Programs, problems: Problem, lanes: int | str, count: int | None = None) -> Choice:

@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from invjax.core.config import inwards, typed
 from invjax.core.errors import BadArgument, check_key, warn
 from invjax.core.host import own_work
-from invjax.core.logits import as_logits_fn
+from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.numerics import strong, wide
 from invjax.core.precision import check_precision, products_at
 from invjax.cpu.convolutions import install_canonical_convolutions
+from invjax.densities.checks import check_density
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
 from invjax.engine.choosing import check_lanes, choose, crews_pay
@@ -29,6 +30,7 @@ from invjax.engine.progress import progress_bar
 from invjax.engine.queue import in_full_precision, run_queue
 from invjax.engine.shared import run_shared
 from invjax.types import (
+    UNTARGETED,
     Array,
     ArrayLike,
     Bounds,
@@ -75,11 +77,27 @@ def prepare(
     label, density, key = automatic("label", label), automatic("density", density), automatic("key", key)
     problems, single = checks.make_problems(network, automatic("x", x), label, space=space, **problem)
     checks.check_unmixed(network, problems)
+    _check_density(density, method, network, problems)
     dtype = wide(problems.x.dtype)
     config = strong(inwards(typed(method), dtype), dtype)
     _advise(method, problems, space)
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
     return Prepared(Context(network, density, constraints), problems, config, chosen, check_key(key), single)
+
+
+def _check_density(density: Any, config: Config, network: LogitsFn, problems: Problem) -> None:
+    """Raise BadArgument unless the density fits the points and knows the classes that may be wanted."""
+    if checks.is_traced(density, config, problems):
+        return
+    if density is None:
+        if getattr(config, "wants_density", False):
+            hint = "fit_kde(x, y) makes one, and tau=0 asks for none"
+            raise BadArgument("density", "be given where tau > 0", None, hint=hint)
+        return
+    shape, dtype, labels = problems.x.shape[1:], problems.x.dtype, np.asarray(problems.target)
+    if np.any(labels == UNTARGETED):
+        labels = np.arange(num_classes(network, shape, dtype))
+    check_density(density, shape, dtype, labels)
 
 
 def _advise(config: Config, problems: Problem, space: Any) -> None:
@@ -172,6 +190,7 @@ def solve(
         mask=mask, groups=groups, ids=ids,
     )  # fmt: skip
     check_lanes(lanes, mesh)
+    checks.check_evaluator(evaluator)
     check_precision(precision)
     ctx, problems, config, chosen, key, _ = prepared
     count = problems.label.shape[0]

@@ -12,6 +12,7 @@ from invjax import losses
 from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.core.host import own_work
 from invjax.core.numerics import lifted
+from invjax.engine.checks import check_evaluator
 from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
 from invjax.engine.lanes import Lanes, finish, learn, look, start
@@ -74,6 +75,7 @@ def trace(
       ValueError: as :func:`invjax.solve`; also for a method that asks several points at once.
     """
     steps = check_whole("steps", steps)
+    check_evaluator(evaluator)
     prepared = prepare(logits, x, label, method=method, **arguments)
     if prepared.single:
         raise BadArgument("label", "be [N], a batch, for a trace", Words("a scalar"))

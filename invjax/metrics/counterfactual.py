@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from invjax.constraints.space import check_space
 from invjax.core.errors import BadArgument, Words, check_number, of_shape
 from invjax.core.labels import check_indices
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
@@ -120,6 +121,8 @@ def measure_counterfactuals(
     """
     if probability is not None:
         check_number("probability", probability, lambda value: 0 < value < 1, "None or in (0, 1)")
+    if space is not None:
+        check_space(space)
     got = answers(x, counterfactuals, target, predict, tolerance, probability)
     train, classes = _training(train_x, train_y, got.x.shape[1:])
     count = got.valid

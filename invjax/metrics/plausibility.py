@@ -24,6 +24,7 @@ from scipy.spatial.distance import cdist
 from invjax.core.errors import check_whole
 from invjax.core.labels import check_indices
 from invjax.core.numerics import as_float
+from invjax.densities.checks import check_density
 from invjax.metrics.rows import flat
 from invjax.types import HeldOut
 
@@ -82,6 +83,8 @@ def density_rank(
     """
     queries = np.asarray(points)
     wanted = check_indices("target", target, len(queries))
+    if not _is_leaf(density) or not hasattr(density, "log_prob"):
+        check_density(density, queries.shape[1:], as_float(queries).dtype, wanted)
     values = _log_prob(density, queries, wanted)
     ranks = np.full(len(queries), NAN)
     if train is None or classes is None:
@@ -100,13 +103,16 @@ def density_rank(
     return values, ranks
 
 
+def _is_leaf(density: Any) -> bool:
+    leaves = jax.tree.leaves(density)
+    return len(leaves) == 1 and leaves[0] is density
+
+
 def _log_prob(density: Any, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if len(points) == 0:
         return np.zeros(0)
     rows, wanted = as_float(points), jnp.asarray(labels, jnp.int32)
-    if (
-        len(jax.tree.leaves(density)) == 1 and jax.tree.leaves(density)[0] is density
-    ):  # not a pytree, but any object with log_prob
+    if _is_leaf(density):  # not a pytree, but any object with log_prob
         values = jax.lax.map(lambda one: density.log_prob(*one), (rows, wanted), batch_size=BATCH)
     else:
         values = _mapped(density, rows, wanted)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.constraints.space import check_space
 from invjax.core.errors import BadArgument, check_number, of_shape
 from invjax.core.labels import NO_CLASS, check_indices, check_status, classes_of, whole_numbers
 from invjax.types import Result, Status
@@ -166,7 +167,7 @@ def column_features(space: Any, width: int) -> np.ndarray:
     """The index of the feature of each column, [D] int64; without a space every column is a feature."""
     if space is None:
         return np.arange(width)
-    if space.width != width:
+    if check_space(space).width != width:
         raise BadArgument("space", f"have the {width} columns of x", space.width)
     return np.asarray(space.column_features, np.int64)
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.constraints.space import check_space
 from invjax.core.errors import BadArgument, Words, check_number, check_seed, check_whole, of_shape
 from invjax.core.labels import check_flags
 from invjax.metrics.rows import PredictFn, changed_features, column_features, reaches, targets_of
@@ -118,6 +119,8 @@ def input_stability(
     Returns:
       Pairs whose fields are [repeats, N].
     """
+    if space is not None:
+        check_space(space)
     check_number("sd", sd, lambda value: value > 0, "a number > 0 in model units")
     check_whole("repeats", repeats)
     rows = np.asarray(x)
@@ -161,7 +164,7 @@ def protected_flips(
       For each level the Pairs [N] of the rows, each against itself with this level. Rows that have the level are
       NaN and not ``both``. ``absolute`` and ``jaccard`` leave the flipped feature out.
     """
-    names = list(space.names)
+    names = list(check_space(space).names)
     if feature not in names or not space.features[names.index(feature)].levels:
         raise BadArgument("feature", "be a feature with levels of space", feature)
     rows = np.asarray(space.encode(table))

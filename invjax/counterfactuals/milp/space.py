@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words
+from invjax.constraints.space import FeatureSpace, check_space
 from invjax.counterfactuals.milp.domain import Domain
 
 ROUNDINGS = 2.0  # kept from a relation in addition to the constraints' own margin: the answer is rounded once more
@@ -63,7 +63,7 @@ def read_space(space: Any, dtype: Any) -> Schema:
 
     Raises ValueError where ``space`` is neither.
     """
-    if hasattr(space, "compile"):
+    if isinstance(check_space(space, compiled=True), FeatureSpace):
         # The exact solver's grid points and relations are float64, also where the program's arrays are float32.
         wide = getattr(jax, "enable_x64", None)
         if wide is None:  # until jax 0.8
@@ -71,10 +71,8 @@ def read_space(space: Any, dtype: Any) -> Schema:
         with wide(True):
             arrays = jax.tree.map(np.asarray, space.compile(np.float64))
         compiled = space.compile(dtype if jax.config.jax_enable_x64 else np.float32)  # type: ignore[attr-defined]
-    elif hasattr(space, "satisfied") and hasattr(space, "layout"):
-        compiled, arrays = space, jax.tree.map(lambda leaf: _double(np.asarray(leaf)), space)
     else:
-        raise BadArgument("space", "be a FeatureSpace or compiled Constraints", Words(type(space).__name__))
+        compiled, arrays = space, jax.tree.map(lambda leaf: _double(np.asarray(leaf)), space)
     layout = compiled.layout
     owner = np.repeat(np.arange(len(layout.widths)), layout.widths)
     return Schema(compiled, arrays, owner, np.array(layout.categories, bool))

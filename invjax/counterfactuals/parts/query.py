@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import map_rows
@@ -82,3 +82,10 @@ def make_query(
     checks.check_unmixed(network, problems, "model")
     constraints = None if space is None else checks.compile_space(space, problems.x.dtype)
     return Query(Context(network, None, constraints), jax.tree.map(np.asarray, problems), single)
+
+
+def check_rows_of_targets(classes: np.ndarray, target: Any) -> None:
+    """Raise BadArgument unless each wanted class has a training row; classes: [M] of the rows, target: [N]."""
+    for one in np.unique(target):
+        if not np.any(classes == one):
+            raise BadArgument("train_y", "have rows of each target's class", Words(f"without any of class {one}"))
