@@ -70,7 +70,10 @@ class LogitsFn(Protocol):
 
 
 class Density(Protocol):
-    """A plausibility model, as a pytree. What else some can: :class:`Anchored`, :class:`HeldOut`."""
+    """A plausibility model, as a pytree. What else some can: :class:`Anchored`, :class:`HeldOut`.
+
+    An attribute ``classes``, a whole number, says how many classes it knows: a target beyond them is then refused.
+    """
 
     def log_prob(self, x: Array, label: Array, /) -> Array:
         """x [*S], label [] -> [] log density of the class ``label`` at one point, up to a constant."""
