@@ -21,7 +21,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic, writing
-from invjax.core.text import inert, restored
+from invjax.core.text import as_text, inert, restored
 from invjax.core.unpack import Unreadable
 from invjax.data.folder import data_folder
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data
@@ -178,7 +178,9 @@ def save_waterbirds(data: GroupData, folder: str | Path) -> Path:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    writer.writerows([inert(str(cell)) for cell in row] for row in zip(*(columns[key] for key in COLUMNS), strict=True))
+    writer.writerows(
+        [inert(as_text(cell)) for cell in row] for row in zip(*(columns[key] for key in COLUMNS), strict=True)
+    )
     with writing(folder, "folder"):
         try:
             for n, name in enumerate(names):
