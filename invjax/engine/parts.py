@@ -88,7 +88,7 @@ def set_aside(path: Path) -> None:
         os.replace(path, aside)
     except FileNotFoundError:  # another process was faster
         return
-    warn(f"{str(path)!r} was damaged: it is {aside.name!r} now, and its rows are solved again")
+    warn(f"{str(path)!r} was damaged: it is {aside.name!r} now, and what it held is computed again")
 
 
 def part_paths(folder: str | Path) -> list[Path]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +59,42 @@ def test_one_call(study: Study) -> None:
         assert len(record["seeds"]) == 1
     assert set(seen[0].models) == set(records)
     assert set(seen[0].perturbed) == {"random-labels"}
+
+
+def test_the_folder_of_a_study(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its records are read back; damaged ones are measured again, and those of another study are refused."""
+    module, asked = sys.modules["invjax.learn.study.ablation"], []
+
+    def measured(name: str, study: Study) -> dict[str, Any]:
+        asked.append(name)
+        return {"error": f"{name} {study.seed} {len(asked)}"}
+
+    monkeypatch.setattr(module, "one_record", measured)
+    monkeypatch.setattr(module, "over_seeds", list)
+
+    def call(task: Any = study.task, policy: str = "all") -> Any:
+        return ablation(task, ["erm", "jtt"], seeds=[3], folder=tmp_path, policy=policy, say=lambda line: None)
+
+    first = call()
+    assert call() == first
+    assert asked == ["erm", "jtt"]
+    records = tmp_path / "seed-3" / "records"
+    text = (records / "jtt.json").read_text()
+    (records / "jtt.json").write_text(text.replace("jtt 3", "jtt 4"))
+    (records / "erm.json").write_text(text[:20])
+    with pytest.warns(UserWarning, match=r"(erm|jtt).json' was damaged: it is '(erm|jtt).json.damaged' now"):
+        again = call()
+    assert asked == ["erm", "jtt"] * 2
+    assert again["jtt"][0]["error"] == "jtt 3 4"
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"policy": "other"}, "policy"),
+        ({"task": dataclasses.replace(study.task, batch_norm="frozen")}, "batch_norm"),
+        ({"task": dataclasses.replace(study.task, build=lambda key, data: None)}, "network"),
+        ({"task": dataclasses.replace(study.task, load=functools.partial(study.task.load, count=90))}, "data"),
+    ]
+    for change, what in changes:
+        with pytest.raises(ValueError, match=rf"^runs must be .* holds a run with another {what}$"):
+            call(**change)
 
 
 def test_controls_are_what_they_say(study: Study) -> None:
