@@ -74,13 +74,14 @@ def run_attack(options: AttackOptions, say: Callable[[str], None] = print) -> Ru
         campaign.write_results(folder, run, chosen, pairs)
     weights = "" if options.weights is None else f" with the weights `{Path(options.weights).name}`"
     more = f" The first {_SHOWN} of {len(chosen.index)} images are shown." if len(chosen.index) > _SHOWN else ""
-    write_report(
-        folder / "report.html",
-        [_section(options, run, chosen, pairs, first.names)],
-        title="invjax attack",
-        subtitle=f"`{options.model}`{weights}. {which}.{more}",
-        footer=f"All answers: results.npz and results.csv beside this page. {time.perf_counter() - begin:.0f} s.",
-    )
+    with writing(folder):
+        write_report(
+            folder / "report.html",
+            [_section(options, run, chosen, pairs, first.names)],
+            title="invjax attack",
+            subtitle=f"`{options.model}`{weights}. {which}.{more}",
+            footer=f"All answers: results.npz and results.csv beside this page. {time.perf_counter() - begin:.0f} s.",
+        )
     say(f"wrote {folder / 'report.html'}, results.npz, results.csv")
     return run
 

@@ -80,17 +80,18 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
     table = csv_text(explanation, options.keep_formulas)
     summary = _json(explanation, chosen, [*notes, *unknown], seconds)
     write_answers(folder, {"counterfactuals.csv": table.encode(), "summary.json": summary.encode()})
-    if chosen.weights is not None:
-        save_mlp(chosen.weights, folder / "model.npz")
-    write_report(
-        folder / "report.html",
-        [counterfactual_section(explanation)],
-        title="invjax explain",
-        subtitle=f"What would have to be different for {len(explanation.people)} rows of `{data.name}`. "
-        f"The model: {chosen.words}{right}.",
-        footer=" ".join(f"{line[:1].upper()}{line[1:]}." for line in notes)
-        + f" All values: counterfactuals.csv and summary.json beside this page. {seconds:.0f} s.",
-    )
+    with writing(folder):
+        if chosen.weights is not None:
+            save_mlp(chosen.weights, folder / "model.npz")
+        write_report(
+            folder / "report.html",
+            [counterfactual_section(explanation)],
+            title="invjax explain",
+            subtitle=f"What would have to be different for {len(explanation.people)} rows of `{data.name}`. "
+            f"The model: {chosen.words}{right}.",
+            footer=" ".join(f"{line[:1].upper()}{line[1:]}." for line in notes)
+            + f" All values: counterfactuals.csv and summary.json beside this page. {seconds:.0f} s.",
+        )
     kept = ", model.npz" if chosen.weights is not None else ""
     say(f"wrote {folder / 'report.html'}, counterfactuals.csv, summary.json{kept}")
     return explanation

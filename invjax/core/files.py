@@ -76,9 +76,16 @@ def check_folder(path: str | os.PathLike[str], name: str = "out") -> Path:
 def writing(
     path: str | os.PathLike[str], name: str = "out", what: str = "folder", hint: str | None = None
 ) -> Iterator[None]:
-    """Inside, an OSError becomes a BadArgument about ``name``, which must be a ``what`` that can be written."""
+    """Inside, an OSError becomes a BadArgument about ``name``, which must be a ``what`` that can be written.
+
+    So does one about the ``path`` of a file in it.
+    """
     try:
         yield
+    except BadArgument as error:
+        if error.name != "path":
+            raise
+        raise error.renamed(name) from error
     except OSError as error:
         was = Words(f"{os.fspath(path)!r}: {error.strerror or error}")
         raise BadArgument(name, f"be a {what} that can be written", was, hint=hint) from error

@@ -34,7 +34,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) 
     try:
         write_atomic(path, content.getvalue())
     except OSError as error:
-        raise BadArgument("path", "be writable", hint=f"{path}: {error}") from error
+        raise BadArgument("path", "be writable", hint=f"{path}: {error.strerror or error}") from error
 
 
 def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

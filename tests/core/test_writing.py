@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from invjax.core.errors import BadArgument
-from invjax.core.files import check_folder, write_answers, write_atomic, write_new
+from invjax.core.files import check_folder, write_answers, write_atomic, write_new, writing
 
 pytestmark = pytest.mark.fast
 
@@ -107,6 +107,14 @@ def test_a_folder_is_tried_before_the_work(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(BadArgument, match=r"^runs must be a folder that can be written, .*No space left on device$"):
         check_folder(tmp_path / "new", "runs")
     assert not names(tmp_path)
+
+
+def test_whatever_is_wrong_with_a_file_is_said_of_its_folder(tmp_path: Path) -> None:
+    for wrong in (OSError(28, "No space left on device"), BadArgument("path", "be writable, as No space left")):
+        with pytest.raises(BadArgument, match=r"^out must be .*No space left"), writing(tmp_path):
+            raise wrong
+    with pytest.raises(BadArgument, match=r"^x must be small"), writing(tmp_path):
+        raise BadArgument("x", "be small")
 
 
 def test_answers_make_their_folder(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from invjax.cli.demo.counterfactuals import housing_section, plane_section
 from invjax.cli.demo.digits import digits_section
 from invjax.cli.options import DemoOptions
 from invjax.core.errors import check_seed, check_whole
-from invjax.core.files import check_folder
+from invjax.core.files import check_folder, writing
 from invjax.engine.choosing import check_lanes
 from invjax.models import mnist_cnn
 from invjax.report import Section, write_report
@@ -109,13 +109,14 @@ def run_demo(options: DemoOptions | None = None, say: Callable[[str], None] = pr
         f"with invjax, trained on MNIST's training images, which include these; it reads {100 * accuracy:.1f} % of the "
         f"{available:,} correctly."
     )
-    report = write_report(
-        folder / "report.html",
-        [section for part in parts for section in part.sections],
-        title="invjax demo",
-        subtitle="What is the smallest change that makes a classifier say something else?",
-        footer=f"{origin} Made in {seconds:.0f} s, compilation included, with {_versions()}.",
-    )
+    with writing(folder):
+        report = write_report(
+            folder / "report.html",
+            [section for part in parts for section in part.sections],
+            title="invjax demo",
+            subtitle="What is the smallest change that makes a classifier say something else?",
+            footer=f"{origin} Made in {seconds:.0f} s, compilation included, with {_versions()}.",
+        )
     say(f"wrote {report} ({seconds:.0f} s)")
     return Demo(report, tuple(parts), seconds)
 
