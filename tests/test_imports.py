@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import invjax
+
 pytestmark = pytest.mark.fast
 PACKAGE = Path(__file__).resolve().parent.parent / "invjax"
 
@@ -88,6 +90,18 @@ def _imported(source: str, package: list[str]) -> set[tuple[str, ...]]:
             paths += [[*base, *(node.module or "").split("."), alias.name] for alias in node.names]
     kept = [[part for part in path if part] for path in paths]
     return {tuple(path[1:]) for path in kept if path[0] == "invjax" and len(path) > 1}
+
+
+def test_parts_are_loaded_when_asked_for() -> None:
+    """``import invjax`` is enough, and all packages of a user are there: in ``dir``, and as attributes."""
+    program = (
+        "import sys, invjax; assert 'invjax.metrics' not in sys.modules; invjax.metrics.d20; invjax.learn.fit;"
+        "assert {'viz', 'data', 'solve'} <= set(dir(invjax)); invjax.metric"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "AttributeError: module 'invjax' has no attribute 'metric'" in done.stderr, done.stderr
+    private = {"core", "cli", "cpu", "__main__"}
+    assert set(ORDER) - private <= set(dir(invjax))
 
 
 def test_reader_of_imports() -> None:
