@@ -13,7 +13,9 @@ example, P points asked at once, q probes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+import html
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -177,9 +179,13 @@ class Evaluator(Protocol):
         ...
 
 
-class Result(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
     """The answers, each field with the leading axis [N] of the list (none for a single example).
 
+    ``len(result)`` is N, ``result[3]`` the result of one example, ``result[:10]`` or ``result[result.found]`` that of
+    several, and a loop goes over the examples. A result is a pytree: ``jax.tree.map`` goes over its fields.
     Of a method that answers with sets of P: x, delta and attempt [N, P, *S], status [N, P].
     """
 
@@ -195,9 +201,34 @@ class Result(NamedTuple):
         """[N] bool: x has the wanted class (FOUND, or ALREADY_TARGET with nothing to change)."""
         return (self.status == Status.FOUND) | (self.status == Status.ALREADY_TARGET)
 
-    def rows(self, index: Any) -> Result:
-        """The rows of a batched result that ``index`` (an int, slice, or array) selects."""
+    def __len__(self) -> int:
+        """N, the number of examples. Raises TypeError for the result of a single one."""
+        shape = self._shape()
+        if not shape:
+            raise TypeError("the result of a single example has no length")
+        return shape[0]
+
+    def _shape(self) -> tuple[int, ...]:
+        """The leading axes; of a result whose other fields were not read, those of what there is."""
+        known = (self.evaluations, self.forwards, *vars(self).values())
+        return np.shape(next(field for field in known if field is not None))
+
+    def __getitem__(self, index: Any) -> Result:
+        """The examples that ``index`` selects: a number (one example), a slice, numbers, or a mask [N].
+
+        Raises TypeError for the result of a single example, IndexError for a number beyond the list.
+        """
+        if not self._shape():
+            raise TypeError("the result of a single example has no rows: its fields are the answer")
+        if isinstance(index, str):
+            raise TypeError(f"fields are attributes: write result.{index}")
+        if isinstance(index, int | np.integer) and not -len(self) <= index < len(self):  # jax would take the last one
+            raise IndexError(f"example {index} of {len(self)}")
         return jax.tree.map(lambda field: field[index], self)
+
+    def __iter__(self) -> Iterator[Result]:
+        """The result of each example."""
+        return (self[i] for i in range(len(self)))
 
     def to_pandas(self) -> Any:
         """One row per example: status, found, evaluations, forwards, and l0, l2, linf of ``delta`` in data units.
@@ -225,11 +256,30 @@ class Result(NamedTuple):
         index = pd.RangeIndex(status.size) if status.ndim < 2 else pd.MultiIndex.from_tuples(np.ndindex(*status.shape))
         return pd.DataFrame(columns, index=index)
 
+    def _repr_html_(self) -> str:
+        """In a notebook: a table of how many ended how, with the length of the changes."""
+        if isinstance(self.status, jax.core.Tracer) or not hasattr(self.x, "shape"):
+            return f"<pre>{html.escape(repr(self))}</pre>"
+        status = np.asarray(self.status).reshape(-1)
+        delta = np.asarray(self.delta).astype(np.float64).reshape(len(status), -1)
+        asked = np.asarray(self.evaluations) + np.asarray(self.forwards)
+        asked = np.repeat(asked.reshape(-1), len(status) // max(asked.size, 1))
+        lines = []
+        for one in Status:
+            own = status == one
+            if own.any():
+                l0, l2 = (delta[own] != 0).sum(1).mean(), np.sqrt(np.square(delta[own]).sum(1)).mean()
+                cells = one.name, own.sum(), f"{l0:.4g}", f"{l2:.4g}", f"{asked[own].mean():.4g}"
+                lines.append("".join(f"<td>{cell}</td>" for cell in cells))
+        heads = "".join(f"<th>{head}</th>" for head in ("status", "answers", "mean l0", "mean l2", "mean evaluations"))
+        table = f"<table><tr>{heads}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+        return f"<div>Result: x {self.x.dtype}{list(self.x.shape)}{table}</div>"
+
     def __repr__(self) -> str:
         """How many ended how; the arrays are in the fields."""
         status, shape = self.status, getattr(self.x, "shape", None)
         if shape is None or not hasattr(status, "shape") or isinstance(status, jax.core.Tracer):
-            return f"Result({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
+            return f"Result({', '.join(f'{field.name}={getattr(self, field.name)!r}' for field in fields(self))})"
         status = np.asarray(status).reshape(-1)
         ended = ", ".join(f"{one.name} {n}" for one in Status if (n := int((status == one).sum())))
         mean = f", {np.asarray(self.evaluations).mean():.4g} evaluations on average" if status.size else ""

@@ -102,7 +102,7 @@ print(attack_table(tables))
 # %%
 nine = slice(0, 9)  # the first digit
 titles = [f"{pairs.label[n]} → {pairs.target[n]}" for n in range(9)]
-viz.grid(x[pairs.image[nine]], result.rows(nine), titles=titles)
+viz.grid(x[pairs.image[nine]], result[nine], titles=titles)
 
 # %% [markdown]
 # ## What happens on the way

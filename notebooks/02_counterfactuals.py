@@ -130,7 +130,7 @@ viz.sparsity(counts, distance, ylabel="distance (standard deviations)")
 # %%
 chosen = np.flatnonzero(np.asarray(path.found)[:, 2])[:1]
 fewest = np.asarray(path.found)[chosen[0]].argmax()
-best = path.rows((chosen, [fewest]))
+best = path[chosen, [fewest]]
 proof = certify(
     network.model, x[chosen], label[chosen], target[chosen], best, space=space, norm="l0", time_limit=60
 )  # fmt: skip

@@ -126,7 +126,7 @@ def measure(options: argparse.Namespace, count: int) -> dict[str, float]:
         read = time.perf_counter()
         index, answers = next(run.parts())
         before = time.perf_counter()
-        packed({"index": index, **answers._asdict()})
+        packed({"index": index, **vars(answers)})
         return {
             "pairs": count, "found": found, "list_mib": x.nbytes / 2**20, "memory_mib": most[0],
             "check_s": checked - begin, "run_s": ended - checked, "hash_s": hashed - ended, "statuses_s": read - hashed,

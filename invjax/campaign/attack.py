@@ -91,7 +91,7 @@ def attack_pairs(
     result = solve(logits, x, pairs.label, target=pairs.target, method=config, bounds=bounds, **options)
     if options.get("out") is not None and jax.process_count() > 1:  # this process was given its own rows alone
         result = open_run(options["out"]).load()
-    result = Result(*(np.asarray(field).reshape(*pairs.shape, *field.shape[1:]) for field in result))
+    result = jax.tree.map(lambda field: np.asarray(field).reshape(*pairs.shape, *field.shape[1:]), result)
     seconds = time.perf_counter() - begin  # after the results are on the host
     attempts = measure(result.delta, result.status, bounds=bounds)
     measures = {key: getattr(attempts, key) for key in MEASURES} | {"evaluations": result.evaluations}

@@ -94,7 +94,7 @@ def _section(
         chosen.images[shown],
         chosen.labels[shown],
         pairs.target_table[shown],
-        {run.name: run.result.rows(shown)},
+        {run.name: run.result[shown]},
         campaign.table_rows([run]),
         title=f"{run.name} on {Path(options.images).name}",
         facts={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import jax
@@ -40,7 +41,7 @@ def _path(shared: tuple[Context, SCFE, Array], problems: Problem, method: Method
     picked = jax.tree.map(
         lambda field: jnp.take_along_axis(field, best.reshape(best.shape + (1,) * (field.ndim - 2)), 0), result
     )
-    picked = picked._replace(evaluations=result.evaluations, forwards=result.forwards)
+    picked = replace(picked, evaluations=result.evaluations, forwards=result.forwards)
     return jax.tree.map(lambda field: field.swapaxes(0, 1), picked)
 
 
@@ -88,4 +89,4 @@ def frontier(
     result = map_rows(_path, shared, problems, batch=rows, static=(made.method,))
     result = jax.tree.map(lambda field: field[:, place], result)
     result = confirmed(result, made.ctx, made.problems, made.config)
-    return result.rows(0) if made.single else result
+    return result[0] if made.single else result

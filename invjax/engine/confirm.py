@@ -14,6 +14,7 @@ rounding is a contradiction. So what is FOUND depends on no lane, neighbour or o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -105,10 +106,10 @@ def confirm(
 
 def _with(result: Result, rows: np.ndarray, anew: Result) -> Result:
     """The result with other answers to some rows; both runs' evaluations count."""
-    fields = {name: np.array(field) for name, field in result._asdict().items()}
-    for name, field in anew._asdict().items():
-        fields[name][rows] = field + (fields[name][rows] if name in ("evaluations", "forwards") else 0)
-    changed = Result(**fields)
+    changed = jax.tree.map(np.array, result)
+    for name, field in vars(anew).items():
+        own = getattr(changed, name)
+        own[rows] = field + (own[rows] if name in ("evaluations", "forwards") else 0)
     return jax.tree.map(jnp.asarray, changed) if isinstance(result.x, jax.Array) else changed
 
 
@@ -118,7 +119,7 @@ def _without(result: Result, problems: Problem, wrong: np.ndarray) -> Result:
     clean = np.asarray(problems.x)
     clean = np.broadcast_to(clean[:, None], x.shape) if wrong.ndim > 1 else clean
     attempt[wrong], x[wrong], delta[wrong], status[wrong] = x[wrong], clean[wrong], 0, Status.NOT_FOUND
-    changed = result._replace(x=x, delta=delta, status=status, attempt=attempt)
+    changed = replace(result, x=x, delta=delta, status=status, attempt=attempt)
     return jax.tree.map(jnp.asarray, changed) if isinstance(result.x, jax.Array) else changed
 
 

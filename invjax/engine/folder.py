@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from invjax.core.errors import BadArgument
@@ -36,7 +37,7 @@ def as_folder(name: str, value: object) -> Path:
 
 def bytes_of(result: Result) -> int:
     """What its arrays take."""
-    return sum(field.nbytes for field in result)
+    return sum(field.nbytes for field in jax.tree.leaves(result))
 
 
 class RunFolder:

@@ -7,6 +7,7 @@ for (bfloat16) are stored as the bits they are.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from invjax.core.errors import warn
@@ -22,7 +24,7 @@ from invjax.core.files import write_atomic
 from invjax.core.identity import bytes_of_array
 from invjax.types import Result
 
-FIELDS = Result._fields
+FIELDS = tuple(field.name for field in dataclasses.fields(Result))
 # p{process}-{number}-{pid}-{random}.npz; earlier versions wrote fewer parts of the name.
 _NAME = re.compile(r"p\d+-\d{6,}(-\d+(-[0-9a-f]+)?)?\.npz")
 _PROCESS = re.compile(r"p\d+")
@@ -100,8 +102,8 @@ def part_paths(folder: str | Path) -> list[Path]:
 
 def write_part(path: Path, rows: list[tuple[np.ndarray, Result]], run: str) -> None:
     index = np.concatenate([index for index, _ in rows])
-    fields = [np.concatenate([result[i] for _, result in rows]) for i in range(len(FIELDS))]
-    write_atomic(path, packed({"index": index, **dict(zip(FIELDS, fields, strict=True))}, run))
+    whole = jax.tree.map(lambda *fields: np.concatenate(fields), *(result for _, result in rows))
+    write_atomic(path, packed({"index": index, **vars(whole)}, run))
 
 
 def read_index(path: Path, examples: int, run: str | None) -> np.ndarray | None:
@@ -153,7 +155,7 @@ def each_part(
         if new.all():
             yield index, result
         elif new.any():
-            yield index[new], Result(*(None if field is None else field[new] for field in result))
+            yield index[new], result[new]
 
 
 def count_saved(folder: str | Path) -> int:

@@ -168,7 +168,7 @@ class Programs(NamedTuple):
         """Results of some lanes, on their way to the host."""
         with self._at():
             found = _collect(self.ctx, self.config, problems, lanes, piece, method=self.method, mesh=self.mesh)
-        for field in found:
+        for field in jax.tree.leaves(found):
             field.copy_to_host_async()
         return found
 

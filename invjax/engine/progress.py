@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,21 @@ if TYPE_CHECKING:
     from invjax.engine.queue import Part
 
 
+def in_notebook() -> bool:
+    """Whether the output goes to a cell of Jupyter or Colab, which is no terminal but shows a bar."""
+    return "ipykernel.iostream" in sys.modules and type(sys.stderr).__module__ == "ipykernel.iostream"
+
+
 @contextmanager
 def progress_bar(
     show: bool | None, total: int, start: int = 0, lanes: int | None = None
 ) -> Iterator[Callable[[Part], None]]:
-    """A callback for each :class:`Part`. show: True, False, or None for "only on a terminal". lanes: shown in it."""
-    wanted = sys.stderr.isatty() if show is None else show
+    """A callback for each :class:`Part`. show: True, False, or None for "on a terminal, and in a notebook".
+
+    lanes: shown in it. In a notebook, where each bar stays for good, runs of less than a second have none.
+    """
+    notebook = in_notebook()
+    wanted = (notebook or sys.stderr.isatty()) if show is None else show
     if not wanted:
         yield lambda part: None
         return
@@ -32,7 +42,11 @@ def progress_bar(
 
     found = 0
     words: dict[str, Any] = {} if lanes is None else {"lanes": lanes}
-    with tqdm(total=total, initial=start, unit="example", dynamic_ncols=True) as bar:
+    delay = 1.0 if notebook and show is None else 0.0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # then tqdm writes a bar of text
+        bar = tqdm(total=total, initial=start, unit="example", dynamic_ncols=True, delay=delay)
+    with bar:
 
         def update(part: Part) -> None:
             nonlocal found

@@ -240,12 +240,12 @@ def _parts(pending: list[_Piece], done: int, total: int, steps: int, issued: int
         yield Part(np.empty(0, int), _empty(), done, total, steps, issued)
         return
     index = np.concatenate([piece.index for piece in pending])
-    pieces = [[np.asarray(field)[piece.own] for field in piece.result] for piece in pending]
-    yield Part(index, Result(*map(np.concatenate, zip(*pieces, strict=True))), done, total, steps, issued)
+    pieces = [jax.tree.map(lambda field, own=piece.own: np.asarray(field)[own], piece.result) for piece in pending]
+    yield Part(index, jax.tree.map(lambda *fields: np.concatenate(fields), *pieces), done, total, steps, issued)
 
 
 def _empty() -> Result:
-    return Result(*(np.empty(0) for _ in Result._fields))
+    return Result(*[np.empty(0)] * 6)
 
 
 def _solved(total: int, parts: Iterator[Part], on_part: Callable[[Part], None] | None = None) -> Result:
@@ -257,9 +257,9 @@ def _solved(total: int, parts: Iterator[Part], on_part: Callable[[Part], None] |
         if not len(part.index):
             continue
         if results is None:
-            results = Result(*(np.empty((total, *rows.shape[1:]), rows.dtype) for rows in part.result))
-        for field, rows in zip(results, part.result, strict=True):
-            field[part.index] = rows
+            results = jax.tree.map(lambda rows: np.empty((total, *rows.shape[1:]), rows.dtype), part.result)
+        for name, rows in vars(part.result).items():
+            getattr(results, name)[part.index] = rows
     assert results is not None
     return results
 

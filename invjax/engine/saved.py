@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check_choice
 from invjax.engine.folder import as_folder
 from invjax.engine.manifest import differences, hash_of_run
-from invjax.engine.parts import each_part, part_paths, read_index, read_part
+from invjax.engine.parts import FIELDS, each_part, part_paths, read_index, read_part
 from invjax.types import Result
 
 
@@ -90,11 +91,11 @@ class SavedRun:
         of statuses reads no image.
         """
         for field in fields:
-            check_choice("fields", field, Result._fields)
-        return each_part(self._paths, self.examples, self._run, fields or Result._fields)
+            check_choice("fields", field, FIELDS)
+        return each_part(self._paths, self.examples, self._run, fields or FIELDS)
 
     def __getitem__(self, index: Any) -> Result:
-        """The rows that an int, a slice or an array selects, as :meth:`Result.rows` does; only their parts are read.
+        """The rows that an int, a slice or an array selects, as :class:`Result` does; only their parts are read.
 
         Raises IndexError for rows that the list does not have, and ValueError for rows that are not saved.
         """
@@ -111,13 +112,13 @@ class SavedRun:
             index, answers = self._part(self._paths[number])
             at = np.flatnonzero(parts == number)
             order = np.argsort(index, kind="stable")
-            chosen = answers.rows(order[np.searchsorted(index, flat[at], sorter=order)])
+            chosen = answers[order[np.searchsorted(index, flat[at], sorter=order)]]
             if found is None:
-                found = Result(*(np.empty((len(flat), *field.shape[1:]), field.dtype) for field in chosen))
-            for field, values in zip(found, chosen, strict=True):
-                field[at] = values
+                found = jax.tree.map(lambda field: np.empty((len(flat), *field.shape[1:]), field.dtype), chosen)
+            for name, values in vars(chosen).items():
+                getattr(found, name)[at] = values
         assert found is not None
-        return found if np.ndim(rows) else found.rows(0)
+        return found if np.ndim(rows) else found[0]
 
     def _part(self, path: Path) -> tuple[np.ndarray, Result]:
         if self._kept is None or self._kept[0] != path:
@@ -134,9 +135,9 @@ class SavedRun:
         done, damaged = 0, list[Path]()
         for index, answers in each_part(self._paths, self.examples, self._run, damaged=damaged.append):
             if found is None:
-                found = Result(*(np.empty((self.examples, *field.shape[1:]), field.dtype) for field in answers))
-            for field, values in zip(found, answers, strict=True):
-                field[index] = values
+                found = jax.tree.map(lambda field: np.empty((self.examples, *field.shape[1:]), field.dtype), answers)
+            for name, values in vars(answers).items():
+                getattr(found, name)[index] = values
             done += len(index)
         if found is None or done < self.examples:
             lost = f"damaged: {', '.join(repr(str(path)) for path in damaged)}" if damaged else None

@@ -54,7 +54,7 @@ def run_shared(
     lanes, evaluator, mesh, precision, out, name, progress: as for :func:`solve`. watch: sees each part, as the progress
     bar does.
 
-    Returns all rows [N] on every process. With a folder, process i of P gets only its own, ``Result.rows[i::P]`` so to
+    Returns all rows [N] on every process. With a folder, process i of P gets only its own, ``result[i::P]`` so to
     speak; the others are on disk. A single example is on every process in any case.
     """
     process, processes = jax.process_index(), jax.process_count()
@@ -62,8 +62,8 @@ def run_shared(
 
     def store(index: np.ndarray, rows: Result) -> None:
         mine = index % processes == process
-        for field, values in zip(results, rows, strict=True):
-            field[index[mine] // processes] = values[mine]
+        for name, values in vars(rows).items():
+            getattr(results, name)[index[mine] // processes] = values[mine]
 
     folder = _run(
         prepared, store, lanes=lanes, evaluator=evaluator, mesh=mesh, precision=precision, out=out, name=name,
@@ -142,7 +142,7 @@ def _run(
         if not waiting:
             return
         index = np.concatenate([part.index for part in waiting])
-        rows = Result(*(np.concatenate(fields) for fields in zip(*(part.result for part in waiting), strict=True)))
+        rows = jax.tree.map(lambda *fields: np.concatenate(fields), *(part.result for part in waiting))
         asked = jax.tree.map(lambda leaf: np.asarray(leaf)[index], problems)
         again = in_full_precision(ctx, asked, config, precision=precision, **run)
         rows, wrong, found = confirm(rows, ctx, asked, config, again=again, **run)
@@ -207,9 +207,15 @@ def _exchange(own: Result, count: int) -> Result:
     from jax.experimental import multihost_utils
 
     each = -(-count // jax.process_count())
-    padded = [np.concatenate([field, np.zeros((each - len(field), *field.shape[1:]), field.dtype)]) for field in own]
-    everyone = multihost_utils.process_allgather(tuple(padded))  # each field [processes, each, ...]
-    return Result(*(np.moveaxis(np.asarray(field), 0, 1).reshape(-1, *field.shape[2:])[:count] for field in everyone))
+
+    def pad(field: np.ndarray) -> np.ndarray:
+        return np.concatenate([field, np.zeros((each - len(field), *field.shape[1:]), field.dtype)])
+
+    def in_order(field: Any) -> np.ndarray:
+        return np.moveaxis(np.asarray(field), 0, 1).reshape(-1, *field.shape[2:])[:count]
+
+    everyone = multihost_utils.process_allgather(jax.tree.map(pad, own))  # each field [processes, each, ...]
+    return jax.tree.map(in_order, everyone)
 
 
 _waits = itertools.count()

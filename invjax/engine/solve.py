@@ -167,7 +167,7 @@ def solve(
         processes nothing is gathered then: see Returns.
       name: what to call the network in that folder. It is needed where a function cannot be told from another by its
         code and what it holds (a model of a C library, an open file): the name then stands for it.
-      progress: show a bar (True, False, or None for only on a terminal).
+      progress: show a bar (True, False, or None for on a terminal and in a notebook).
 
     Returns:
       Result with leading axis [N] (none for a single example). Failure is data: see ``Result.status``. A method that
@@ -219,7 +219,7 @@ def solve(
                 )  # fmt: skip
     if not traced:
         warn_without_gradient(result, chosen.name)
-    return result.rows(0) if prepared.single else result
+    return result[0] if prepared.single else result
 
 
 def _at_once(programs: Programs, problems: Problem, lanes: int) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,6 +106,16 @@ class Explanation:
         for number, other, _ in self.answers(row)[1:]:
             lines.append(f"    or ({number}) {other.text}{_chances(other)}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a row for each person, what was asked and what would have to change."""
+        heads = "".join(f"<th>{head}</th>" for head in ("", "predicted", "wanted", "what would change that"))
+        lines = []
+        for row, person in enumerate(self.people):
+            ways = "<br>".join(html.escape(other.text) for _, other, _ in self.answers(row))
+            cells = (html.escape(str(cell)) for cell in (person.id, person.predicted or "–", person.target))
+            lines.append("".join(f'<td style="text-align: left">{cell}</td>' for cell in (*cells, ways)))
+        return f"<table><tr>{heads}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
     def to_pandas(self) -> Any:
         """The table of counterfactuals, columns in raw units, after the columns ``status`` and ``changed``.

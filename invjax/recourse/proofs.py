@@ -41,7 +41,7 @@ def prove(plan: Plan, rows: AskedRows, answers: Conclusion, *, time_limit: float
         return answers.people
     odds = 0.0 if plan.probability is None else math.log(plan.probability / (1 - plan.probability))
     found = certify(
-        plan.network, rows.x[todo], rows.rivals(todo), rows.target[todo], answers.result.rows(todo), space=space,
+        plan.network, rows.x[todo], rows.rivals(todo), rows.target[todo], answers.result[todo], space=space,
         norm="l0", kappa=_MARGIN + odds, time_limit=time_limit,
     )  # fmt: skip
     factual = {name: np.asarray(rows.table[name])[todo] for name in space.names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, of_shape
@@ -71,7 +72,7 @@ def attack_section(
     most = int(max(classes.max(initial=0), wanted.max(initial=0)))
     if class_names is not None and len(class_names) <= most:
         raise BadArgument("class_names", f"name each class, as far as class {most}", Words(f"{len(class_names)} names"))
-    host = {name: Result(*(np.asarray(part) for part in result)) for name, result in results.items()}
+    host = {name: jax.tree.map(np.asarray, result) for name, result in results.items()}
     for name, result in host.items():
         if result.delta.shape != (*wanted.shape, *pictures.shape[1:]):
             expected = (*wanted.shape, *pictures.shape[1:])
@@ -81,7 +82,7 @@ def attack_section(
     norms = {name: l2(result.delta[:shown], unit, bounds) for name, result in host.items()}
     cards = []
     for n, x in enumerate(pictures[:shown]):
-        strips = [_strip(name, x, wanted[n], result.rows(n), norms[name][n], look) for name, result in host.items()]
+        strips = [_strip(name, x, wanted[n], result[n], norms[name][n], look) for name, result in host.items()]
         cards.append(_card(x, classes[n], strips, look))
     if shown < len(pictures):
         cards.append(f"<figcaption>{shown} of {len(pictures)} images shown.</figcaption>")

@@ -2,7 +2,7 @@
 
 from invjax.viz.attacks import comparison, score_curves
 from invjax.viz.counterfactuals import plane, sparsity, ways
-from invjax.viz.figures import grid, trace
+from invjax.viz.figures import grid, show, trace
 from invjax.viz.learning import magnified, panels, perturbed, worst_groups
 from invjax.viz.pixels import perturbation_pixels, picture_pixels, support_pixels
 
@@ -16,6 +16,7 @@ __all__ = [
     "picture_pixels",
     "plane",
     "score_curves",
+    "show",
     "sparsity",
     "support_pixels",
     "trace",

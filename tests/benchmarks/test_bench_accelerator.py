@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -190,7 +191,7 @@ def test_refused() -> None:
     """Answers of the loop that are gone, or whose row had to be solved again; a row that found nothing is neither."""
     status = np.array([Status.FOUND, Status.NOT_FOUND, Status.FOUND, Status.NOT_FOUND, Status.FOUND])
     evaluations = np.array([5, 5, 12, 9, 7])
-    result = Result(*(np.zeros(5),) * 6)._replace(status=status, evaluations=evaluations)
+    result = replace(Result(*(np.zeros(5),) * 6), status=status, evaluations=evaluations)
     believed = [(np.array([2, 0]), np.array([5, 5])), (np.array([4, 1]), np.array([7, 5]))]
     assert refused(result, believed).tolist() == [2, 1]
     assert len(refused(result, [])) == 0

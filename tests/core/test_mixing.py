@@ -243,7 +243,7 @@ def test_keys_of_every_kind(kind: str) -> None:
     result = solve(TASK.net, attack, key=key)
     words = {"method": attack, "key": key}
     moved = invjax.solve(TASK.net, TASK.x[order], TASK.label[order], ids=order, **words)
-    nets.same(moved, result.rows(order))
+    nets.same(moved, result[order])
     alone = invjax.solve(TASK.net, TASK.x[7:8], TASK.label[7:8], ids=order[order == 7], **words)
     np.testing.assert_allclose(alone.attempt[0], result.attempt[7], atol=1e-6)
     other = solve(TASK.net, attack, key=jax.random.key(6, impl=kind))

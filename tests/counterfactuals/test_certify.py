@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -241,7 +242,7 @@ def test_certificate_of_planted_answers() -> None:
     points[1], points[2], points[3], status[3] = far, x[2], x[3], Status.NOT_FOUND
     target = 1 - label
     target[4] = label[4]
-    result = best._replace(x=points, status=status)
+    result = replace(best, x=points, status=status)
     proof = certify(layers, x, label, target, result, norm="l1")
     assert proof.status.tolist() == ["optimal", "gap", "gap", "gap", "already"]
     optimum = np.abs(best.delta.astype(np.float64)).sum(1)

@@ -205,12 +205,12 @@ def test_frontier() -> None:
     assert (value[:, 0] <= value[:, 2]).all()
     assert np.isinf(value[:, 1]).any()
     for j, m in enumerate((3, 1, 2)):
-        check(task, path.rows((slice(None), j)), m)
+        check(task, path[:, j], m)
         alone = solve(task, SCFE(max_changes=m, steps=12, polish=5))
         own = np.where(np.asarray(alone.status) == Status.FOUND, squares(alone), np.inf)
         assert (value[:, j] <= own * 1.001 + 1e-6).all()
     short = frontier(task.net, task.x[:7], task.label[:7], target=task.target[:7], **common)
-    nets.same(short, path.rows(slice(7)))
+    nets.same(short, path[:7])
 
 
 def test_frontier_statuses_and_bad_input() -> None:
@@ -226,14 +226,14 @@ def test_frontier_statuses_and_bad_input() -> None:
     assert (path.delta[[1, 2]] == 0).all()
     assert (np.asarray(path.status)[[0, 3]] == Status.FOUND).all()
     one = frontier(task.net, x[3], label[3], target=target[3], **common)
-    nets.same(one, path.rows(3))
+    nets.same(one, path[3])
     # More changes than there are features: no other question, and no memory for each of the counts.
     common["max_changes"] = [2, D, 100_000]
     more = frontier(task.net, x, label, target=target, **common)
     common["max_changes"] = [2, D]
     fewer = frontier(task.net, x, label, target=target, **common)
-    nets.same(more.rows((slice(None), [0, 1, 1])), more)
-    nets.same(more.rows((slice(None), [0, 2])), fewer)
+    nets.same(more[:, [0, 1, 1]], more)
+    nets.same(more[:, [0, 2]], fewer)
     for wrong in ([], [0, 1], [1.5], 3, [[1, 2]]):
         with pytest.raises(ValueError, match="max_changes must be whole numbers >= 1"):
             frontier(task.net, x, label, target=target, bounds=BOX, max_changes=wrong)  # type: ignore[arg-type]

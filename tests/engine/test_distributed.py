@@ -44,12 +44,12 @@ WHOLE = (
 plain = test.solve()
 for _ in range(2):  # the first goes on where a killed run has ended, the second has nothing to do
     own = test.solve(out=folder + "/list")
-    nets.same(own, plain.rows(slice(process, None, 2)))
+    nets.same(own, plain[process::2])
     nets.same(invjax.open_run(folder + "/list").load(), plain)
 task = nets.task(nets.mlp(), count=13)
 alone = invjax.solve(task.net, task.x[3], task.label[3], target=task.target[3], ids=3, method=test.CONFIG,
                      out=folder + "/single")
-nets.same(alone, plain.rows(3))
+nets.same(alone, plain[3])
 try:
     invjax.solve(nets.mlp(), np.zeros((2, 8, 8, 1)), np.zeros(2, int), method=test.CONFIG, lanes=2,
                  mesh=jax.sharding.Mesh(np.array(jax.devices()), ("lanes",)))
@@ -59,7 +59,7 @@ else:
     raise AssertionError("a mesh over both processes was accepted")
 local = jax.sharding.Mesh(np.array(jax.local_devices()), ("lanes",))
 nets.same(test.solve(mesh=local), plain)
-np.savez(f"{folder}/plain{process}.npz", **plain._asdict())
+np.savez(f"{folder}/plain{process}.npz", **vars(plain))
 jax.distributed.shutdown()
 """
 )
@@ -150,7 +150,7 @@ def test_two_processes(tmp_path: Path) -> None:
             if (run / "manifest.json").exists():
                 saved = invjax.open_run(run)
                 for index, rows in saved.parts():
-                    nets.same(rows, want.rows(index))
+                    nets.same(rows, want[index])
                 counts.append(len(saved.saved))
                 assert counts[-1] >= counts[-2]
                 if processes[1].poll() is not None and set(range(0, 13, 2)) <= set(saved.saved.tolist()):

@@ -192,9 +192,9 @@ def test_queue_of_any_length(count: int) -> None:
     parts: list[engine.Part] = []
     result = engine.run_queue(ctx, problems, config, lanes=4, on_part=parts.append, **common)
     whole = solve(Descent())
-    nets.alike(result, whole.rows(slice(count)), share=1.0)
+    nets.alike(result, whole[:count], share=1.0)
     np.testing.assert_array_equal(result.evaluations, np.asarray(whole.evaluations)[:count])
-    assert all(isinstance(field, np.ndarray) for field in result)
+    assert all(isinstance(field, np.ndarray) for field in jax.tree.leaves(result))
     index = np.concatenate([part.index for part in parts])
     np.testing.assert_array_equal(np.sort(index), np.arange(count))
     assert [part.done for part in parts] == np.cumsum([len(part.index) for part in parts]).tolist()

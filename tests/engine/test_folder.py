@@ -193,7 +193,7 @@ def test_resume_with_another_number_of_processes(
     want = solve()
     with monkeypatch.context() as patch:
         as_process(0, 3, patch)
-        nets.same(solve(tmp_path), want.rows(slice(0, None, 3)))
+        nets.same(solve(tmp_path), want[::3])
         as_process(1, 3, patch)
         interrupt(tmp_path, patch, 4, KeyboardInterrupt)
     kept = invjax.open_run(tmp_path).saved
@@ -201,7 +201,7 @@ def test_resume_with_another_number_of_processes(
     with monkeypatch.context() as patch:
         for process in (0, 1):
             as_process(process, 2, patch)
-            nets.same(solve(tmp_path), want.rows(slice(process, None, 2)))
+            nets.same(solve(tmp_path), want[process::2])
             own = np.arange(process, 20, 2)
             np.testing.assert_array_equal(solved[-1], np.setdiff1d(own, kept))
     nets.same(solve(tmp_path), want)
@@ -245,7 +245,7 @@ def test_resume_on_another_number_of_devices(tmp_path: Path, monkeypatch: pytest
     saved = invjax.open_run(tmp_path)
     ((index, rows),) = saved.parts()
     path.unlink()
-    parts_module.write_part(path, [(index[:4], rows.rows(slice(4)))], saved._run or "")
+    parts_module.write_part(path, [(index[:4], rows[:4])], saved._run or "")
     resumed = run(3)
     assert resumed.manifest["lanes"] % 3 == 0
     nets.alike(resumed.load(), solve())
@@ -268,12 +268,12 @@ def test_a_saved_run_is_read_by_parts_by_rows_and_whole(tmp_path: Path) -> None:
     nets.same(run.load(), want)
     read = []
     for index, rows in run.parts():
-        nets.same(rows, want.rows(index))
+        nets.same(rows, want[index])
         read.append(index)
     assert len(read) == len(parts(tmp_path)) > 2
     np.testing.assert_array_equal(np.sort(np.concatenate(read)), np.arange(20))
     for choice in (3, -1, slice(2, 17, 5), [4, 4, 0], np.arange(20) % 2 == 0):
-        nets.same(run[choice], want.rows(np.array(choice) if isinstance(choice, list) else choice))
+        nets.same(run[choice], want[np.array(choice) if isinstance(choice, list) else choice])
     for index, rows in run.parts("status", "evaluations"):
         np.testing.assert_array_equal(rows.status, want.status[index])
         np.testing.assert_array_equal(rows.evaluations, want.evaluations[index])
@@ -341,7 +341,7 @@ def test_parts_are_written_before_they_grow_large(tmp_path: Path, monkeypatch: p
 def test_a_part_is_written_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a fast device writing would take as long as solving. What the disk refuses is said by the next part."""
     real, gate = parts_module.write_atomic, threading.Event()
-    row = solve().rows(slice(0, 1))
+    row = solve()[:1]
     folder = folder_module.RunFolder(tmp_path, {"examples": 20}, every=1e-9)
 
     def slow(path: Path, data: bytes) -> None:

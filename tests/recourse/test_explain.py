@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -229,7 +230,7 @@ def test_a_method_that_lies(loans, monkeypatch):
         x = np.asarray(result.x).copy()
         x[0] = np.asarray(args[1])[0]
         x[0, 0] += 1e-3  # a change, but not enough of one
-        return result._replace(x=x, attempt=x, status=np.full(len(x), Status.FOUND, np.int32))
+        return replace(result, x=x, attempt=x, status=np.full(len(x), Status.FOUND, np.int32))
 
     rows = np.flatnonzero(data.label[:20] == 1)[:4]
     truth = explain_rows(data, model, rows, target="no")

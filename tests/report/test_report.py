@@ -8,13 +8,15 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from invjax import metrics, viz
+from invjax import BadArgument, metrics, viz
 from invjax.report import Picture, Section, attack_section, write_report
 from invjax.report import page as page_module
 from invjax.report.png import data_uri, encode_png
@@ -115,10 +117,10 @@ def test_pixels_of_images_and_perturbations() -> None:
 def test_grid_draws_four_rows_and_says_what_failed() -> None:
     pytest.importorskip("matplotlib")
     x, result = results(n=3, targets=1)
-    result = Result(*(field[:, 0] for field in result))
+    result = result[:, 0]
     status = result.status.copy()
     status[1] = Status.NOT_FOUND
-    figure = viz.grid(x, result._replace(status=status), titles=["a", "b", "c"])
+    figure = viz.grid(x, replace(result, status=status), titles=["a", "b", "c"])
     assert len(figure.axes) == 12
     assert [axis.get_title() for axis in figure.axes[:3]] == ["a", "b\nnot found", "c"]
     assert [figure.axes[3 * row].get_ylabel() for row in range(4)] == [
@@ -245,7 +247,7 @@ def test_attack_cards_show_every_target_and_every_way_to_fail() -> None:
     status, delta, answers = result.status.copy(), result.delta.copy(), result.x.copy()
     for n, t, state in [(0, 1, Status.NOT_FOUND), (0, 2, Status.ALREADY_TARGET), (1, 0, Status.NONFINITE)]:
         status[n, t], delta[n, t], answers[n, t] = state, 0, x[n]
-    result = result._replace(status=status, delta=delta, x=answers)
+    result = replace(result, status=status, delta=delta, x=answers)
     targets = (np.arange(3)[:, None] + np.arange(1, 5)) % 10
     names = [f"class<{k}>" for k in range(10)]
     rows = metrics.attack_rows({"GSE": metrics.summarize(metrics.measure(delta, status))["all_attempts"]})
@@ -272,7 +274,7 @@ def test_attack_section_of_colour_images_untargeted_all_failed_and_empty() -> No
     data = attack_section(x, [3], [[UNTARGETED]], {"PGD": result}, unit="data")
     assert "l2 3.00" in Page(page_module.render([section])).text
     assert "l2 1.50" in Page(page_module.render([data])).text
-    failed = result._replace(status=np.full((1, 1), Status.NOT_FOUND), delta=result.delta * 0)
+    failed = replace(result, status=np.full((1, 1), Status.NOT_FOUND), delta=result.delta * 0)
     parsed = Page(page_module.render([attack_section(x, [3], [[5]], {"PGD": failed})]))
     assert len(parsed.images) == 1  # the original alone
     assert "mask" not in parsed.text.replace("(mask)", "")
@@ -306,3 +308,18 @@ def test_nothing_loads_matplotlib_before_the_first_figure_and_its_absence_names_
         "else: raise SystemExit('no error')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parent.parent.parent)
+
+
+def test_a_result_in_one_line() -> None:
+    """``viz.show``: the first answers, or a single one; a table says what shows it."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(10, 6, 6, 1)).astype(np.float32)
+    delta = np.zeros_like(x)
+    delta[:, 2, 3] = 0.25
+    status = np.full(10, Status.FOUND, np.int32)
+    result = Result(x + delta, delta, status, status, status * 0, x + delta)
+    assert len(viz.show(result).axes) == 4 * 8
+    assert len(viz.show(result, most=2).axes) == 4 * 2
+    assert len(viz.show(result[3]).axes) == 4
+    with pytest.raises(BadArgument, match=r"result must have images .* result.to_pandas\(\) has a row for each answer"):
+        viz.show(jax.tree.map(lambda field: field.reshape(10, -1) if field.ndim > 1 else field, result))

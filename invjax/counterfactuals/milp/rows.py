@@ -177,7 +177,7 @@ def mip_counterfactuals(
     zeros, points = np.zeros(rows.count, np.int32), points.reshape(rows.shape)
     delta = points - rows.x.reshape(rows.shape)
     result = Result(points, delta, status, zeros, zeros.copy(), points.copy())
-    return result.rows(0) if rows.single else result
+    return result[0] if rows.single else result
 
 
 def make_job(layers: Layers, domain: Domain, label: int, target: int, dtype: Any, options: Mapping[str, Any]) -> Job:

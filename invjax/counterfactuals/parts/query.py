@@ -60,7 +60,7 @@ class Query(NamedTuple):
         """The answers x [N, D] as a Result. probability: of the target, where that is wanted rather than a win."""
         answer = Result(x, x - self.problems.x, status.astype(np.int32), evaluations, forwards, attempt)
         answer = confirmed(answer, self.ctx, self.problems, probability=probability)
-        return answer.rows(0) if self.single else answer
+        return answer[0] if self.single else answer
 
 
 def make_query(
