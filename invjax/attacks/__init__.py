@@ -27,6 +27,7 @@ from invjax.attacks.sparse_rs_patches import SparseRSFrame, SparseRSPatch
 from invjax.attacks.sparsefool import SparseFool
 from invjax.attacks.spgd import SparsePGD
 from invjax.attacks.strattack import StrAttack
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import from_registry
 
 __all__ = [
@@ -68,6 +69,7 @@ REGISTRY: dict[str, Callable[..., Any]] = {
 }
 
 
+@kinds_checked
 def make(name: str, **constants: Any) -> Any:
     """The configuration of the attack called ``name``, with some of its constants replaced.
 

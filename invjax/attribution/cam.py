@@ -29,6 +29,7 @@ import numpy as np
 
 from invjax.attribution.saliency import check_examples, one_label
 from invjax.attribution.split import Split, split
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.images import check_floats
 from invjax.core.labels import check_indices, classes_of, no_class
@@ -68,6 +69,7 @@ def cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
     return _one(model, x, label, "cam")
 
 
+@kinds_checked
 def grad_cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> np.ndarray:
     """Grad-CAM (2) of a list: x [N, H, W, C], label [N] (None: the predicted class) -> [N, H, W] in [0, 1].
 
@@ -77,6 +79,7 @@ def grad_cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> n
     return _many(model, x, label, "grad_cam", batch)[0]
 
 
+@kinds_checked
 def cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> np.ndarray:
     """CAM (1) of a list, like :func:`grad_cams`.
 

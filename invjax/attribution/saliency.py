@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_choice, of_shape
 from invjax.core.images import check_floats
 from invjax.core.labels import check_indices, no_class, whole_numbers
@@ -88,6 +89,7 @@ def saliency_map(
     return saliency_batch(function, point[None], own, aim, indicator)[0]
 
 
+@kinds_checked
 def saliency_maps(
     logits: LogitsFn, x: Any, label: Any, target: Any = None, indicator: Indicator = "none", *, batch: int = BATCH
 ) -> np.ndarray:

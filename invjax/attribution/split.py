@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import as_logits
 from invjax.types import Array
@@ -56,6 +57,7 @@ class Split:
         return self.head(self.features(x))
 
 
+@kinds_checked
 def split(model: Any) -> Split:
     """The halves of a model whose class has methods ``features`` and ``head``.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from invjax import attacks
 from invjax.campaign.pairs import Pairs
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import kind_of
 from invjax.core.errors import BadArgument
 from invjax.engine import open_run, solve
@@ -31,6 +32,7 @@ class Run(NamedTuple):
     seconds: float  # wall time, compilation included
 
 
+@kinds_checked
 def configure(name: str, constants: Mapping[str, str | float]) -> Config:
     """The attack ``name`` with constants given as text: "8/255", "50", "true", "margin".
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_whole
 from invjax.core.images import check_floats
 from invjax.core.labels import check_indices, classes_of
@@ -40,6 +41,7 @@ def _classes(logits: LogitsFn, x: Array) -> Array:
     return classes_of(logits(x))
 
 
+@kinds_checked
 def classify(logits: LogitsFn, images: np.ndarray, batch: int = _BATCH) -> np.ndarray:
     """[N] int, the classes that the network gives ``images`` [N, *S], -1 where its logits hold NaN.
 
@@ -49,6 +51,7 @@ def classify(logits: LogitsFn, images: np.ndarray, batch: int = _BATCH) -> np.nd
     return map_rows(_classes, logits, images, batch=batch)
 
 
+@kinds_checked
 def choose(
     logits: LogitsFn,
     source: ImageSource,

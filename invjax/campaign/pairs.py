@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_entries, of_shape
 from invjax.core.labels import check_indices, whole_numbers
 from invjax.types import UNTARGETED, ArrayLike
@@ -32,6 +33,7 @@ class Pairs(NamedTuple):
         return np.full(self.shape, UNTARGETED, np.int32) if self.target is None else self.target.reshape(self.shape)
 
 
+@kinds_checked
 def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, ...]:
     """Offsets added to the label: "all" (1 … K-1), "untargeted" (none), "1,4,7", or the numbers themselves.
 
@@ -53,6 +55,7 @@ def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, 
     return offsets
 
 
+@kinds_checked
 def make_pairs(label: ArrayLike, num_classes: int, targets: str | Sequence[int] = "all") -> Pairs:
     """Every image with every target: ``target = (label + offset) mod K``.
 
@@ -66,6 +69,7 @@ def make_pairs(label: ArrayLike, num_classes: int, targets: str | Sequence[int] 
     return Pairs(np.repeat(np.arange(len(label)), each), repeated, target, offsets)
 
 
+@kinds_checked
 def listed_pairs(label: ArrayLike, targets: ArrayLike, num_classes: int) -> Pairs:
     """Every image with targets of its own. label: [N] int. targets: [N, T] int, or [N] for one each.
 

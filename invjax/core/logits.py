@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.apply import Apply, FunctionApply, NormalisedApply, PytreeApply
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
 from invjax.core.mixing import ROWS, check_unmixed, is_new, shape_of, six_rows
 from invjax.types import Array, ArrayLike, LogitsFn
@@ -57,6 +58,7 @@ class LogitsModel:
         return self.apply(self.params, x)
 
 
+@kinds_checked
 def as_logits(
     model: Any, mean: ArrayLike | None = None, std: ArrayLike | None = None, *, example: Any = None
 ) -> LogitsModel:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import from_registry
 from invjax.counterfactuals.cem import CEM
 from invjax.counterfactuals.cfe_l2 import CFEL2
@@ -62,6 +63,7 @@ REGISTRY: dict[str, Callable[..., Any]] = {
 }
 
 
+@kinds_checked
 def make(name: str, **constants: Any) -> Any:
     """The configuration of the method called ``name``, with some of its constants replaced.
 

@@ -19,6 +19,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, check, check_choice, check_number, check_whole, of_shape
 from invjax.core.host import own_work
@@ -94,6 +95,7 @@ def shortest(edges: Edges, weight: np.ndarray, sources: np.ndarray, count: int) 
     return np.atleast_2d(lengths), np.atleast_2d(before)
 
 
+@kinds_checked
 @refuse_old_names({"alpha": "quantile", "epsilon": "eps"})
 @own_work()
 def face(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
 from invjax.core.host import own_work
 from invjax.core.rows import map_rows
@@ -45,6 +46,7 @@ def _path(shared: tuple[Context, SCFE, Array], problems: Problem, method: Method
     return jax.tree.map(lambda field: field.swapaxes(0, 1), picked)
 
 
+@kinds_checked
 @own_work()
 def frontier(
     logits: LogitsFn,

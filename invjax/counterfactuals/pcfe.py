@@ -25,6 +25,7 @@ import numpy as np
 
 from invjax import losses
 from invjax.constraints import actions
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_whole, of_shape
 from invjax.core.host import own_work
@@ -197,6 +198,7 @@ def _descend(
     return jax.lax.while_loop(unsettled, turn, (jnp.int32(0), first))[1]
 
 
+@kinds_checked
 @refuse_old_names({"alpha": "quantile", "rounds": "linearisations", "tol": "tolerance", "iterations": "inner_steps"})
 @own_work()
 def pcfe(

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check, check_key, check_whole
 from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.training import check_training, train
@@ -54,6 +55,7 @@ class Flow:
         return _standard(weights, self.masks.astype(dtype), z, label) - jnp.log(scale).sum()
 
 
+@kinds_checked
 def fit_flow(
     x: ArrayLike,
     y: ArrayLike,

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check, check_choice, check_key, check_whole
 from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.em import fit_classes
@@ -58,6 +59,7 @@ class GMM:
         return logsumexp(self.constant.astype(dtype)[label] - 0.5 * jnp.square(white).sum(-1))
 
 
+@kinds_checked
 def fit_gmm(
     x: ArrayLike,
     y: ArrayLike,

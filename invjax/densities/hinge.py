@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import check
 from invjax.densities.checks import check_density
@@ -42,6 +43,7 @@ class Hinge:
         return jnp.minimum(short, jnp.zeros_like(short))
 
 
+@kinds_checked
 @refuse_old_names({"alpha": "quantile"})
 def quantiles(density: Density, x: ArrayLike, y: ArrayLike, quantile: float = 0.25) -> Array:
     """The α-quantile of ``density.log_prob(x_i, y_i)`` over each class of y; [K], in the dtype of x.
@@ -65,6 +67,7 @@ def quantiles(density: Density, x: ArrayLike, y: ArrayLike, quantile: float = 0.
     return jnp.asarray(np.stack(per_class), data.dtype)
 
 
+@kinds_checked
 @refuse_old_names({"alpha": "quantile"})
 def hinge(density: Density, x: ArrayLike, y: ArrayLike, quantile: float = 0.25) -> Hinge:
     """``min(0, log p − q_α[label])`` with q_α from the points x [N, *S], y [N]: see :func:`quantiles`.

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_whole
 from invjax.densities.bandwidth import leave_one_out
 from invjax.densities.blocks import Local
@@ -51,6 +52,7 @@ class KDE:
         return evaluate(_log_prob, self, *self.reference.find(x, y))
 
 
+@kinds_checked
 def fit_kde(
     x: ArrayLike, y: ArrayLike, bandwidth: float | ArrayLike | None = None, neighbours: int | None = None
 ) -> KDE:

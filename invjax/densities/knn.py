@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_whole
 from invjax.densities.common import check_points, evaluate, leaf, point
 from invjax.densities.reference import FAR, Reference, kth_smallest, neighbours_of, small_distance
@@ -54,6 +55,7 @@ class KNN:
         return evaluate(_log_prob, self, *self.reference.find(x, y))
 
 
+@kinds_checked
 def fit_knn(x: ArrayLike, y: ArrayLike, k: int = 20) -> KNN:
     """The density gravity of each class: see formula (1) of the module.
 

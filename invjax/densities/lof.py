@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check, check_whole
 from invjax.core.numerics import safe_sqrt
 from invjax.densities.common import check_points, evaluate, leaf, point
@@ -66,6 +67,7 @@ class LOF:
         return evaluate(_log_prob, self, *self.reference.find(x, y))
 
 
+@kinds_checked
 def fit_lof(x: ArrayLike, y: ArrayLike, k: int = 20, softness: float = 0.5) -> LOF:
     """The local outlier factor with respect to each class: see the formulas of the module.
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check, check_key, check_whole, of_shape
 from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.training import check_training, train
@@ -46,6 +47,7 @@ class VAE:
         return fit[0] - divergence[0] - jnp.log(scale).sum()
 
 
+@kinds_checked
 def fit_vae(
     x: ArrayLike,
     y: ArrayLike,

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.core.numerics import lifted, normal, safe_divide
 from invjax.engine.evaluate import evaluation, forward, forward_only, loss_gradients, pulled
@@ -114,6 +115,7 @@ def _directions(key: Array, samples: int, like: Array) -> Array:
     return (rows * jnp.sqrt(jnp.asarray(size, like.dtype))).reshape(samples, *like.shape)
 
 
+@kinds_checked
 def antithetic(samples: int = 16, scale: float | Any = 0.1, *, coordinates: bool = False) -> Antithetic:
     """The gradient of a black box by central differences, all lanes and points in one call of the network.
 

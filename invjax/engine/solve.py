@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import inwards, typed
 from invjax.core.errors import BadArgument, check_key, warn
 from invjax.core.host import own_work
@@ -56,6 +57,7 @@ def method_of(config: Config) -> Method:
     return method
 
 
+@kinds_checked
 @own_work()
 def prepare(
     logits: LogitsFn,
@@ -112,6 +114,7 @@ def _advise(config: Config, problems: Problem, space: Any) -> None:
         warn(text)
 
 
+@kinds_checked
 @own_work()
 def solve(
     logits: LogitsFn,

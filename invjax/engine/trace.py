@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from invjax import losses
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.core.host import own_work
 from invjax.core.numerics import lifted
@@ -50,6 +51,7 @@ def _run(
     return finish(method, ctx, config, problems, lanes), rows
 
 
+@kinds_checked
 @own_work()
 def trace(
     logits: Any,

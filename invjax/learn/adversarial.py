@@ -21,9 +21,10 @@ import numpy as np
 from flax import nnx
 
 from invjax.attacks.pgd import BALLS, PGD, direction, random_in_ball
+from invjax.core.arguments import kinds_checked
 from invjax.core.balls import within_ball
 from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
-from invjax.core.errors import check_key
+from invjax.core.errors import check_key, check_number, check_whole
 from invjax.engine import solve
 from invjax.learn.evaluate import judged
 from invjax.learn.step import scaled
@@ -93,6 +94,7 @@ class RobustAccuracy(NamedTuple):
     right: np.ndarray  # [N] bool, right under the attack
 
 
+@kinds_checked
 def robust_accuracy(
     model: Any,
     x: Any,
@@ -115,6 +117,8 @@ def robust_accuracy(
     An example whose logits hold NaN is not right, and one at which the attack met NaN (``Status.NONFINITE``) is not
     robust: neither was judged.
     """
+    check_whole("steps", steps)
+    check_number("eps", eps, lambda radius: radius >= 0, "a radius >= 0")
     said, labels = judged(model, x, y)
     right = said == labels
     stays = right.copy()

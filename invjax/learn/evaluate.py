@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument
 from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices, classes_of
@@ -23,6 +24,7 @@ def _logits(model: LogitsFn, x: Array) -> Array:
     return at_least_float32(model(scaled(x)))
 
 
+@kinds_checked
 def predict(model: Any, x: Any, *, batch: int = 256) -> np.ndarray:
     """The logits of a list, [N, *S] -> [N, K] float32, in batches of one compiled shape.
 
@@ -52,6 +54,7 @@ def judged(model: Any, x: Any, y: Any, *, batch: int = 256) -> tuple[np.ndarray,
     return classes_of(predict(network, x, batch=batch)), labels
 
 
+@kinds_checked
 def evaluate(
     model: Any,
     x: Any,

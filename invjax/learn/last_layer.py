@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.labels import check_finite
 from invjax.learn.evaluate import predict
@@ -45,6 +46,7 @@ def _replaced(model: nnx.Module, path: tuple[Any, ...], layer: nnx.Module) -> nn
     return copy
 
 
+@kinds_checked
 def last_layer(model: nnx.Module, example: Any) -> LastLayer:
     """Find the last linear layer. example: a few inputs [B, *S], on which the search runs.
 
@@ -75,6 +77,7 @@ def feature_network(model: nnx.Module, layer: LastLayer) -> nnx.Module:
     return _replaced(model, layer.path, _Identity())
 
 
+@kinds_checked
 def penultimate(model: nnx.Module, x: Any, layer: LastLayer, *, batch: int = 256) -> np.ndarray:
     """φ(x), the inputs of the last layer: [N, *S] -> [N, D] float32. Raises BadArgument where they hold NaN."""
     features = predict(feature_network(model, layer), x, batch=batch)
@@ -82,6 +85,7 @@ def penultimate(model: nnx.Module, x: Any, layer: LastLayer, *, batch: int = 256
     return features
 
 
+@kinds_checked
 def with_last_layer(model: nnx.Module, layer: LastLayer, kernel: ArrayLike, bias: ArrayLike) -> nnx.Module:
     """A copy of ``model``, in evaluation mode, whose last layer has W [D, K] and b [K]."""
     copy: Any = nnx.clone(model)

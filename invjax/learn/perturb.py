@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check, check_choice, check_key, check_whole
 from invjax.core.files import write_atomic, writing
 from invjax.core.identity import describe, digest, digest_of_leaves, digest_of_structure
@@ -66,6 +67,7 @@ class Perturbed(NamedTuple):
         return f"Perturbed({moved}; {self.evaluations.mean() if len(self.y) else 0:.4g} evaluations on average)"
 
 
+@kinds_checked
 def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: jax.Array) -> np.ndarray:
     """ỹ of (1). [N] int -> [N] int32.
 
@@ -94,6 +96,7 @@ def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: j
     return ((y + np.asarray(jax.random.randint(key, y.shape, 1, classes))) % classes).astype(np.int32)
 
 
+@kinds_checked
 def make_perturbed_dataset(
     generator: Any,
     target_policy: str | tuple[str, int],

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from invjax.attacks import PGD
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_choice
 from invjax.counterfactuals import FixedWeights, SCFEReleased
 
@@ -95,6 +96,7 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
 }
 
 
+@kinds_checked
 def preset(name: str, **choices: Any) -> Recipe:
     """The recipe called ``name``. Raises ValueError for an unknown name or choice."""
     return _of(PRESETS, "name", name)(**choices)

@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 
 from invjax import prox, solvers
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check, check_key, check_whole, of_shape
 from invjax.core.labels import check_finite, check_indices
 from invjax.learn.last_layer import LastLayer, last_layer, penultimate, with_last_layer
@@ -102,6 +103,7 @@ class Retrained(NamedTuple):
     report: dict[str, Any]
 
 
+@kinds_checked
 def dfr(
     model: nnx.Module,
     x: Any,
@@ -200,6 +202,7 @@ def _layer_and_labels(model: nnx.Module, x: Any, y: Any) -> tuple[LastLayer, np.
     return layer, check_indices("y", y, len(x), layer.kernel.shape[1])
 
 
+@kinds_checked
 def afr_weights(logits: Any, y: Any, gamma: float) -> np.ndarray:
     """``μ_i ∝ exp(−γ p_i) / n_{y_i}`` with p_i = softmax(logits_i)_{y_i}, summing to 1: [N, K], [N] -> [N].
 
@@ -226,6 +229,7 @@ def _towards(
     return solvers.minimize(objective, start, solver="nag", tol=tol, max_steps=max_steps)
 
 
+@kinds_checked
 def afr(
     model: nnx.Module,
     x: Any,

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check, check_choice
 from invjax.core.labels import NO_CLASS
 from invjax.learn.evaluate import judged
@@ -34,6 +35,7 @@ def _shares(groups: Any, num_groups: int | None, empty: Empty) -> np.ndarray:
     return 1.0 / (present.sum() * counts[np.asarray(groups, np.int64)])
 
 
+@kinds_checked
 def resample(groups: Any, num_groups: int | None = None, empty: Empty = "error") -> dict[str, Any]:
     """Draw examples with replacement, every group equally likely in every batch.
 
@@ -45,6 +47,7 @@ def resample(groups: Any, num_groups: int | None = None, empty: Empty = "error")
     return {"sampling": _shares(groups, num_groups, empty)}
 
 
+@kinds_checked
 def reweight(groups: Any, num_groups: int | None = None, empty: Empty = "error") -> dict[str, Any]:
     """Weigh the losses, with mean 1, so that every group counts the same; arguments as for :func:`resample`.
 
@@ -55,6 +58,7 @@ def reweight(groups: Any, num_groups: int | None = None, empty: Empty = "error")
     return {"weights": shares * len(shares)}
 
 
+@kinds_checked
 def group_dro(
     groups: Any,
     num_groups: int | None = None,
@@ -85,12 +89,14 @@ def group_dro(
     return {"rule": rule, "groups": np.asarray(groups, np.int64), **sampling}
 
 
+@kinds_checked
 def errors_of(model: Any, x: Any, y: Any, *, batch: int = 256) -> np.ndarray:
     """[N] bool, True where ``model`` is wrong: JTT's identification set. Logits that hold NaN are wrong."""
     said, labels = judged(model, x, y, batch=batch)
     return said != labels
 
 
+@kinds_checked
 def jtt(
     net: nnx.Module,
     x: Any,

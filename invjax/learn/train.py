@@ -28,6 +28,7 @@ from flax import nnx
 from jax import dtypes
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import typed
 from invjax.core.errors import BadArgument, check_choice, check_key, check_whole
 from invjax.core.host import own_work
@@ -60,6 +61,7 @@ class Trained(NamedTuple):
     history: list[dict[str, Any]]  # one record per report
 
 
+@kinds_checked
 @own_work()
 def fit(
     model: nnx.Module,

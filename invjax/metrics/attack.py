@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check, check_choice, check_whole, of_shape
 from invjax.core.labels import check_flags, check_status
 from invjax.types import Status
@@ -46,11 +47,13 @@ class Attempts(NamedTuple):
     d20: np.ndarray  # [N, T] int64 windows touched
 
 
+@kinds_checked
 def changed_pixels(delta: Any, atol: float = 0.0) -> np.ndarray:
     """ACP: pixels where any channel changes by more than ``atol`` (data units). [..., H, W, C] -> [...] int64."""
     return _support(delta, atol).sum(axis=(-2, -1), dtype=np.int64)
 
 
+@kinds_checked
 def num_clusters(delta: Any, connectivity: int = 4, atol: float = 0.0) -> np.ndarray:
     """ANC: connected components of the changed pixels. [..., H, W, C] -> [...] int64.
 
@@ -67,6 +70,7 @@ def num_clusters(delta: Any, connectivity: int = 4, atol: float = 0.0) -> np.nda
     return counts.reshape(support.shape[:-2])
 
 
+@kinds_checked
 def l2(delta: Any, unit: Literal["data", "model"] = "data", bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
     """``‖r‖_2`` of each example. [..., H, W, C] -> [...] float64.
 
@@ -86,6 +90,7 @@ def l2(delta: Any, unit: Literal["data", "model"] = "data", bounds: tuple[Any, A
     return np.sqrt(np.sum(np.square(r), axis=(-3, -2, -1)))
 
 
+@kinds_checked
 def d20(delta: Any, window: int = 8, atol: float = 0.0) -> np.ndarray:
     """``d_{2,0}``: stride-1 windows ``window × window``, all channels, with any change. [..., H, W, C] -> [...] int64.
 
@@ -107,6 +112,7 @@ def d20(delta: Any, window: int = 8, atol: float = 0.0) -> np.ndarray:
     return (inside > 0).sum(axis=(-2, -1), dtype=np.int64)
 
 
+@kinds_checked
 def measure(
     delta: Any,
     status: Any,
@@ -144,6 +150,7 @@ def measure(
     )
 
 
+@kinds_checked
 def best_average_worst(
     success: Any,
     measures: Mapping[str, Any],

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.attribution.saliency import Indicator, check_examples, check_targets, saliency_batch
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_choice, of_shape
 from invjax.core.labels import check_status
 from invjax.core.logits import as_logits_fn, num_classes
@@ -65,6 +66,7 @@ class Curve(NamedTuple):
     undefined: int  # attempts that would count, but r is 0, or r or its map is not finite
 
 
+@kinds_checked
 def chance_level(percentiles: Any = PERCENTILES) -> np.ndarray:
     """(3), the score of a perturbation that is unrelated to the map: [P] percent -> [P] float64."""
     return np.sqrt(1.0 - _percentiles(percentiles) / 100.0)
@@ -147,6 +149,7 @@ def _scores(
     return scores(delta.astype(maps.dtype), maps), jax.vmap(level)(maps)
 
 
+@kinds_checked
 def interpretability(
     logits: LogitsFn,
     x: Any,

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
 from invjax.core.labels import check_status
 from invjax.core.numerics import as_float
@@ -113,6 +114,7 @@ def overlap(delta: Array, m: Array, share: ArrayLike = SHARE, level: ArrayLike =
     return Overlap(*(jnp.where(good, value, jnp.nan) for value in values))
 
 
+@kinds_checked
 def measure_overlap(
     delta: Any,
     maps: Any,

@@ -34,6 +34,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from invjax.constraints.space import check_space
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_number, of_shape
 from invjax.core.labels import check_indices
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
@@ -79,6 +80,7 @@ MEASURES = CounterfactualRecord._fields[4:]
 NAMES = {"redundant": "redundancy", "retrained": "retrained_validity", "valid_decoded": "validity_decoded"}
 
 
+@kinds_checked
 def measure_counterfactuals(
     x: Any,
     counterfactuals: Any,
@@ -254,6 +256,7 @@ def redundant_changes(
     return total
 
 
+@kinds_checked
 def nearest_accepted_row(x: Any, target: Any, train_x: Any, train_y: Any, predict: PredictFn) -> np.ndarray:
     """The baseline: the nearest (l2) training row of the target class that the classifier accepts.
 

@@ -28,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import special
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_seed, check_whole, of_shape
 from invjax.core.labels import check_flags, check_indices, whole_numbers
 
@@ -92,6 +93,7 @@ def _plain(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+@kinds_checked
 def group_index(label: Any, attribute: Any, attributes: int | None = None) -> np.ndarray:
     """Group ``y · A + a`` of each example: [N], [N] int -> [N] int32. attributes: A, by default the largest a plus 1.
 
@@ -106,6 +108,7 @@ def group_index(label: Any, attribute: Any, attributes: int | None = None) -> np
     return check_indices("label", y * total + a, len(y), what="groups")
 
 
+@kinds_checked
 def group_counts(groups: Any, num_groups: int | None = None) -> np.ndarray:
     """Examples of each group: [N] int -> [G] int64. num_groups: G, by default the largest index plus 1."""
     g = _integers("groups", groups)
@@ -115,6 +118,7 @@ def group_counts(groups: Any, num_groups: int | None = None) -> np.ndarray:
     return np.bincount(g, minlength=total).astype(np.int64)
 
 
+@kinds_checked
 def wilson_interval(correct: Any, count: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """The Wilson score interval of ``correct`` right answers of ``count``: (low, high), in [0, 1]; NaN if count is 0.
 
@@ -136,6 +140,7 @@ def wilson_interval(correct: Any, count: Any, confidence: float = 0.95) -> tuple
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
 
 
+@kinds_checked
 def bootstrap_worst(
     correct: Any, count: Any, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
@@ -156,6 +161,7 @@ def bootstrap_worst(
     return float(low), float(high)
 
 
+@kinds_checked
 def group_accuracies(
     correct: Any,
     groups: Any,

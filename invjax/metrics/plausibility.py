@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_whole
 from invjax.core.labels import check_indices
 from invjax.core.numerics import as_float
@@ -33,6 +34,7 @@ BATCH = 64  # rows per density call: a kernel density holds [BATCH, M, D] number
 NAN = float("nan")
 
 
+@kinds_checked
 def local_outlier_factor(points: Any, train: Any, neighbours: int = 20) -> np.ndarray:
     """The LOF (1) [n] of points [n, *S] against rows [M, *S]; k is at most M - 1. NaN if M < 2.
 
@@ -59,6 +61,7 @@ def _fitted(content: bytes, shape: tuple[int, ...], neighbours: int) -> Any:
         return module.LocalOutlierFactor(n_neighbors=neighbours, novelty=True).fit(rows)
 
 
+@kinds_checked
 def neighbour_agreement(points: Any, target: Any, train: Any, said: Any, neighbours: int = 5) -> np.ndarray:
     """yNN (3), [n]: points [n, *S], target [n], rows [M, *S] with predicted classes said [M]; k is at most M."""
     rows, queries, wanted, said = flat(train), flat(points), np.asarray(target), np.asarray(said)
@@ -72,6 +75,7 @@ def neighbour_agreement(points: Any, target: Any, train: Any, said: Any, neighbo
     return share
 
 
+@kinds_checked
 def density_rank(
     density: Any, points: Any, target: Any, train: Any = None, classes: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints.space import check_space
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_number, check_seed, check_whole, of_shape
 from invjax.core.labels import check_flags
 from invjax.metrics.rows import PredictFn, changed_features, column_features, reaches, targets_of
@@ -47,6 +48,7 @@ class Pairs(NamedTuple):
         return {**shares, "found": float(self.both.mean()) if self.both.size else NAN}
 
 
+@kinds_checked
 def compare_counterfactuals(
     x: Any,
     first: Any,
@@ -93,6 +95,7 @@ def compare_counterfactuals(
     )
 
 
+@kinds_checked
 def input_stability(
     explain: Explain,
     x: Any,
@@ -142,6 +145,7 @@ def input_stability(
     return Pairs(*(np.stack(values) for values in zip(*pairs, strict=True)))
 
 
+@kinds_checked
 def protected_flips(
     explain: Explain,
     table: Mapping[str, Any],
@@ -181,6 +185,7 @@ def protected_flips(
     return flips
 
 
+@kinds_checked
 def retrained_validity(counterfactuals: Any, target: Any, predicts: Sequence[PredictFn]) -> np.ndarray:
     """[M, n] bool: whether each counterfactual [n, *S] has its target under each of M retrained predict functions."""
     rows = np.asarray(counterfactuals)
@@ -196,6 +201,7 @@ class Diversity(NamedTuple):
     features: np.ndarray  # [N] mean number of columns in which a pair differs
 
 
+@kinds_checked
 def diversity(sets: Any, valid: Any = None, *, tolerance: float = 1e-4) -> Diversity:
     """Diversity (3) of sets [N, P, D], or of the Result of a method that gives sets.
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from invjax.core.apply import Apply
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.core.numerics import at_least_float32
@@ -35,6 +36,7 @@ class BinaryApply:
         return jnp.stack([jnp.zeros_like(z), z], axis=-1)
 
 
+@kinds_checked
 def binary(model: Any, *, probability: bool = False) -> LogitsModel:
     """A network with one output as a classifier of the classes 0 and 1.
 

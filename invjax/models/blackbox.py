@@ -23,6 +23,7 @@ import optax
 
 from invjax.constraints.around import points_around, rows_at
 from invjax.constraints.space import FeatureSpace
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check, check_key, check_number, warn
 from invjax.core.host import host_errors, on_host
 from invjax.core.labels import classes_of
@@ -121,6 +122,7 @@ def _table(predict: Predict, x: np.ndarray) -> Any:
     return x if names is None or pandas is None else pandas.DataFrame(x, columns=names)
 
 
+@kinds_checked
 def black_box(
     predict_proba: Predict, classes: int, *, log: bool = True, floor: float = 1e-6, example: ArrayLike | None = None
 ) -> LogitsModel:
@@ -180,6 +182,7 @@ def with_surrogate(model: Any, surrogate: Any) -> WithSurrogate:
     return WithSurrogate(as_logits(model), as_logits(surrogate))
 
 
+@kinds_checked
 def distill(
     predict_proba: Predict,
     x: ArrayLike,
@@ -273,6 +276,7 @@ def distill(
     return model
 
 
+@kinds_checked
 def agreement(model: LogitsFn, predict_proba: Predict, x: ArrayLike) -> float:
     """Share of the rows of x [N, *S] for which ``model`` [B, *S] -> [B, K] and the black box predict the same class."""
     x = np.asarray(x)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.types import Array
 
@@ -108,6 +109,7 @@ def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
 Module = TypeVar("Module", bound=nnx.Module)
 
 
+@kinds_checked
 def with_classes(module: Module, num_classes: int, *, rngs: nnx.Rngs) -> Module:
     """A copy of a classifier with a fresh last layer for ``num_classes`` classes, for fine-tuning.
 

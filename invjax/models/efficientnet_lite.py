@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_choice
 from invjax.cpu import install_canonical_convolutions
 from invjax.models.blocks import ConvBN
@@ -195,6 +196,7 @@ def installed_weights(name: str) -> Path:
     return files[0]
 
 
+@kinds_checked
 def efficientnet_lite_from_torch(
     name: str = "efficientnet_lite0", weights: Mapping[str, np.ndarray] | str | os.PathLike[str] | None = None
 ) -> EfficientNetLite:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.types import ArrayLike
@@ -121,6 +122,7 @@ PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  #
 WITH_INVJAX = ("mnist_cnn",)  # their weights are in the wheel
 
 
+@kinds_checked
 def load(
     name: str,
     weights: Path_ | None = None,

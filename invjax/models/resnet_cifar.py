@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from invjax.core.arguments import kinds_checked
 from invjax.models.blocks import ConvBN
 from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
@@ -100,6 +101,7 @@ def torch_table() -> dict[str, Entry]:
     return table
 
 
+@kinds_checked
 def resnet20_from_torch(state: Mapping[str, np.ndarray] | str | os.PathLike[str]) -> ResNet20:
     """A :class:`ResNet20` with torch weights (the form with option-A shortcuts).
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
 from invjax.core.unpack import Budget, Unreadable, one_line, read_member
 from invjax.models.params_file import load_arrays
@@ -26,6 +27,7 @@ LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the beginning of
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights of a checkpoint
 
 
+@kinds_checked
 def load_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The tensors of a weights file by key.
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_choice, check_seed
 from invjax.core.labels import classes_of
 from invjax.core.logits import num_classes
@@ -45,6 +46,7 @@ class TableClassifier(NamedTuple):
     predictor: TablePredictor | None = None  # a fitted model, asked in raw units
 
 
+@kinds_checked
 def classifier(
     data: TabularData,
     name: Any = "mlp",

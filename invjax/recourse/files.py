@@ -14,6 +14,7 @@ import numpy as np
 
 from invjax.constraints import Feature
 from invjax.constraints.table import numbers
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
 from invjax.core.text import as_text, inert
 from invjax.data.tables.cells import read_cells
@@ -27,6 +28,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@kinds_checked
 def csv_text(explanation: Explanation, formulas: bool = False) -> str:
     """The text of counterfactuals.csv: a row per answer with :data:`COLUMNS` and each feature's NAME (from), NAME (to).
 

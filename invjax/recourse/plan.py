@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check, check_choice, check_number, check_whole
 from invjax.core.labels import NO_CLASS, classes_of
 from invjax.core.logits import as_logits_fn, num_classes
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
         return self._replace(network=network, seen=seen_through(self.evaluator, network))
 
 
+@kinds_checked
 def make_plan(
     data: TabularData,
     model: Any,

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check, check_seed
 from invjax.data.tables.table import TabularData
 from invjax.densities import KDE, Hinge, fit_kde, hinge
@@ -56,6 +57,7 @@ def training_rows(data: TabularData, most: int = _MOST_ROWS, seed: int = 0) -> n
     return np.sort(np.concatenate(kept))
 
 
+@kinds_checked
 def plausibility_of(data: TabularData, alpha: float = 0.25, rows: np.ndarray | None = None) -> Plausibility:
     """The default density of a table: see the module. rows: of the table; None: :func:`training_rows`.
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_key, check_number
 from invjax.data.tables.table import TabularData
 from invjax.densities.common import evaluate, log_prob_of
@@ -29,6 +30,7 @@ from invjax.types import Array, Config, Density, Evaluator
 _NEIGHBOURS = 20  # of the local outlier factor
 
 
+@kinds_checked
 def freeze(data: TabularData, names: Sequence[str]) -> TabularData:
     """The data with these features immutable as well. Raises ValueError for a name that is not a feature."""
     unknown = [name for name in names if name not in data.space.names]
@@ -42,6 +44,7 @@ def freeze(data: TabularData, names: Sequence[str]) -> TabularData:
     return data._replace(space=space)
 
 
+@kinds_checked
 def explain_rows(
     data: TabularData,
     model: Any,

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.labels import check_indices, whole_numbers
 from invjax.metrics import changed_pixels, l2
@@ -24,6 +25,7 @@ _FAILED = {
 }
 
 
+@kinds_checked
 def attack_section(
     images: Any,
     labels: Any,

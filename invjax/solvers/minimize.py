@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import select
@@ -204,6 +205,7 @@ def _step(run: _Run, loop: _Loop) -> _Loop:
     )
 
 
+@kinds_checked
 @refuse_old_names({"step": "step_size", "iterations": "max_steps"})
 def minimize(
     fun: Callable[[Array], Array],

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, of_shape
 from invjax.core.host import own_work
 from invjax.counterfactuals.milp.question import Question
@@ -33,6 +34,7 @@ class Certificate(NamedTuple):
         return f"Certificate({said or 'empty'}{more})"
 
 
+@kinds_checked
 @own_work()
 def certify(
     model: Any,

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, check_choice, check_number, check_whole, of_shape
 from invjax.counterfactuals.milp.program import Program
@@ -58,6 +59,7 @@ class LofModel(NamedTuple):
         return float(self.lrd[near].mean() * np.maximum(distance[near], self.reach[near]).mean())
 
 
+@kinds_checked
 @refuse_old_names({"k": "neighbours"})
 def lof_model(points: ArrayLike, threshold: float = 1.5, neighbours: int = 1, metric: str = "l1") -> LofModel:
     """Fit (1) to reference points, usually those of the target class.

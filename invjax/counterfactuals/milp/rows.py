@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import (
     BadArgument,
     Words,
@@ -66,6 +67,7 @@ def answers(jobs: Sequence[Job], workers: int = 0) -> list[Exact]:
         return list(pool.map(answer, jobs))
 
 
+@kinds_checked
 def exact_counterfactual(
     layers: Any,
     x: ArrayLike,
@@ -129,6 +131,7 @@ def exact_counterfactual(
     return answer(make_job(network, domain, own, target, dtype, options)._replace(start=begin))
 
 
+@kinds_checked
 def mip_counterfactuals(
     model: Any,
     x: ArrayLike,

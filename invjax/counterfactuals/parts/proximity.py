@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.config import config, require
 from invjax.core.errors import BadArgument, of_shape
 from invjax.types import Array, ArrayLike
@@ -89,6 +90,7 @@ def check(owner: Any) -> None:
         owner.proximity.check()
 
 
+@kinds_checked
 def fit_mad(x: ArrayLike) -> MadL1:
     """:class:`MadL1` with the median absolute deviation of each coordinate of the reference points x [M, *S].
 
@@ -103,6 +105,7 @@ def fit_mad(x: ArrayLike) -> MadL1:
     return MadL1(mad.astype(x.dtype))
 
 
+@kinds_checked
 def fit_mahalanobis(x: ArrayLike, ridge: float = 1e-3) -> Mahalanobis:
     """:class:`Mahalanobis` with the covariance of the reference points x [M, *S].
 

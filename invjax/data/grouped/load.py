@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_choice
 from invjax.data.grouped import digits_spurious, spuco, spuco_mnist, synthbirds, waterbirds
 from invjax.data.grouped.group_data import GroupData
@@ -19,6 +20,7 @@ LOADERS: dict[str, Callable[..., GroupData]] = {
 }
 
 
+@kinds_checked
 def load_groups(name: str, **options: Any) -> GroupData:
     """A known set by its name; ``options`` go to its function.
 

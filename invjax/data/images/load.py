@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_whole
 from invjax.core.labels import check_indices
 from invjax.core.text import as_names
@@ -27,6 +28,7 @@ from invjax.data.images.tfds import open_tfds
 from invjax.types import Bounds
 
 
+@kinds_checked
 def load_images(
     source: Any,
     split: str = "test",
@@ -56,6 +58,7 @@ def load_images(
     return opened.read(start, stop)
 
 
+@kinds_checked
 def open_images(source: Any, split: str = "test", *, bounds: Any = Bounds()) -> ImageSource:  # noqa: B008
     """The same without reading the images: arguments and errors of :func:`load_images`."""
     limits = _limits(bounds)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_choice
 from invjax.data.folder import data_folder
 from invjax.data.tables import adult, german, numeric
@@ -21,6 +22,7 @@ LOADERS: dict[str, Callable[[Path], TabularData]] = {
 }
 
 
+@kinds_checked
 def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
     """A known data set. Its second class is the desired one (``data.desired``).
 

@@ -1,0 +1,232 @@
+"""Arguments of a wrong kind, at the doors of the library: each is a BadArgument that names it.
+
+What a function says of its arguments is in their annotations: ``steps: int``, ``x: ArrayLike``, ``space: Any``. Its own
+checks look at ranges and shapes. :func:`kinds_checked` looks at what is no number, no array or no function at all, of
+which such checks know nothing and end in an error of Python's, far from the door.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import Mesh
+
+from invjax.core.errors import MOST, BadArgument
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kinds_checked(function: F) -> F:
+    """Decorate a public function: an argument of another kind than its annotation says is a BadArgument.
+
+    A check of the function's own comes first, whose words are better. So the function is called in any case, and what
+    it does with such an argument, an error or a result, is not handed on.
+    """
+    signature = inspect.signature(function)
+    found = {name: kinds_of(name, one.annotation, one.default) for name, one in signature.parameters.items()}
+    kinds = {name: kind for name, kind in found.items() if kind is not None}
+
+    @functools.wraps(function)
+    def checked(*args: Any, **options: Any) -> Any:
+        try:
+            given = signature.bind(*args, **options).arguments
+        except TypeError:  # an argument too many or too few, which Python tells
+            return function(*args, **options)
+        wrong = next((name for name, value in given.items() if name in kinds and not kinds[name].hold(value)), None)
+        if wrong is None:
+            return function(*args, **options)
+        refused = BadArgument(wrong, f"be {kinds[wrong].words}", given[wrong])
+        if isinstance(_scalar(given[wrong]), int):  # too large a count, which may end the process
+            raise refused
+        try:
+            function(*args, **options)
+        except (BadArgument, ImportError):
+            raise
+        except Exception as error:
+            raise refused from error
+        raise refused
+
+    return checked  # type: ignore[return-value]
+
+
+class Kinds(NamedTuple):
+    """What an argument may be: any of these."""
+
+    holds: tuple[Callable[[Any], bool], ...]
+    words: str
+
+    def hold(self, value: Any) -> bool:
+        """Whether it is one of them, as far as that can be told without its values."""
+        return isinstance(value, Tracer) or any(one(value) for one in self.holds)
+
+
+def kinds_of(name: str, annotation: Any, default: Any = None) -> Kinds | None:
+    """What an annotation, as text, allows; None where it allows anything."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if name in _BY_NAME and (text in _LOOSE or name in _ALWAYS):
+        text = _BY_NAME[name] + (" | None" if default is None else "")
+    holds, words = [], []
+    for part in _parts(text):
+        key = re.match(r"[\w.]+", part)
+        if key is None:
+            return None
+        if key[0] == "Literal":
+            choices = re.findall(r"[\"']([^\"']*)[\"']", part)
+            holds.append(lambda value, choices=tuple(choices): isinstance(value, str) and value in choices)
+            words += [repr(choice) for choice in choices]
+        elif (known := _KINDS.get(key[0])) is not None:
+            hold = _is_seed if key[0] == "int" and name == "seed" else known[0]
+            holds.append(hold)
+            words.append(known[1])
+        else:
+            return None
+    return Kinds(tuple(holds), " or ".join(words))
+
+
+def _parts(text: str) -> list[str]:
+    """The members of ``A | B[C | D]``."""
+    parts, depth, begin = [], 0, 0
+    for at, sign in enumerate(text):
+        depth += (sign in "[(") - (sign in "])")
+        if sign == "|" and not depth:
+            parts.append(text[begin:at].strip())
+            begin = at + 1
+    return [*parts, text[begin:].strip()]
+
+
+def _scalar(value: Any) -> Any:
+    """A real number as Python's own; None for anything else."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and value.size == 1:
+        one = np.asarray(value).reshape(-1)[0].item() if value.dtype.kind != "O" else None
+        return one if isinstance(one, int | float) and not isinstance(one, bool) else None
+    return None
+
+
+def _is_whole(value: Any) -> bool:
+    number = _scalar(value)
+    return number is not None and (isinstance(number, int) or number.is_integer()) and abs(number) <= MOST
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    number = _scalar(value)
+    return number is not None and not math.isnan(number)
+
+
+def _is_array(value: Any) -> bool:
+    """Of numbers, keys or truth values, by its type; a list by its entries, if it is a short one."""
+    if hasattr(value, "dtype"):
+        return getattr(value.dtype, "kind", "V") not in "OSU"
+    if isinstance(value, list | tuple) and len(value) <= _SHORT:
+        try:
+            return np.asarray(value).dtype.kind not in "OSU"
+        except Exception:  # rows of unequal length, of which the function knows more
+            return True
+    return isinstance(value, int | float) or _is_sequence(value)
+
+
+_SHORT = 64  # entries
+
+
+def _is_list(value: Any) -> bool:
+    return _is_array(value) and not isinstance(value, int | float) and getattr(value, "ndim", 1) > 0
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | set)
+
+
+def _is_pair(value: Any) -> bool:
+    return _is_sequence(value) and len(list(value)) == 2 and all(map(_is_array, value))
+
+
+def _is_dtype(value: Any) -> bool:
+    try:
+        return value is not None and np.dtype(value).kind not in "OSU"
+    except Exception:
+        return False
+
+
+def _has(value: Any, *names: str) -> bool:
+    return any(hasattr(value, name) for name in names)
+
+
+def _is_module(value: Any) -> bool:
+    """Of flax's nnx, which is not imported for this."""
+    return any(kind.__name__ == "Module" for kind in type(value).__mro__)
+
+
+def _is_space(value: Any) -> bool:
+    return hasattr(value, "compile") or hasattr(value, "width")
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "None": (lambda value: value is None, "None"),
+    "int": (_is_whole, f"a whole number up to {MOST}"),
+    "float": (_is_number, "a number"),
+    "bool": (lambda value: isinstance(value, bool | np.bool_ | int), "True or False"),
+    "str": (lambda value: isinstance(value, str), "text"),
+    "Path": (lambda value: hasattr(value, "__fspath__"), "a path"),
+    "os.PathLike": (lambda value: hasattr(value, "__fspath__"), "a path"),
+    "ArrayLike": (_is_array, "an array of numbers"),
+    "np.ndarray": (_is_array, "an array of numbers"),
+    "Array": (_is_array, "an array of numbers"),
+    "Mapping": (lambda value: isinstance(value, Mapping), "a mapping"),
+    "Sequence": (_is_sequence, "a sequence"),
+    "Iterable": (_is_sequence, "a sequence"),
+    "Callable": (callable, "a function"),
+    "LogitsFn": (callable, "a function from x [B, *S] to logits [B, K]"),
+    "Evaluator": (callable, "an evaluator, such as white_box or antithetic()"),
+    "Predict": (callable, "a function"),
+    "PredictFn": (callable, "a function"),
+    "Explain": (callable, "a function"),
+    "Density": (lambda value: hasattr(value, "log_prob"), "a density, with a method log_prob"),
+    "FeatureSpace": (_is_space, "a FeatureSpace"),
+    "List": (_is_list, "an array of numbers with at least one axis"),
+    "Pair": (_is_pair, "a pair (lower, upper)"),
+    "Type": (_is_dtype, "a dtype of numbers"),
+    "Source": (lambda value: isinstance(value, str) or _has(value, "__fspath__", "info"), "a file or tfds:NAME"),
+    "Explanation": (lambda value: hasattr(value, "people"), "an Explanation"),
+    "LastLayer": (lambda value: hasattr(value, "kernel"), "the layer that last_layer() found"),
+    "Result": (lambda value: hasattr(value, "x"), "a Result"),
+    "Config": (lambda value: hasattr(value, "method"), "a configuration"),
+    "Rule": (lambda value: hasattr(value, "weigh"), "a rule such as GroupDRO"),
+    "Function": (callable, "a function"),
+    "nnx.Module": (_is_module, "an nnx.Module"),
+    "Module": (_is_module, "an nnx.Module"),
+    "tuple": (lambda value: isinstance(value, tuple), "a tuple"),
+    **dict.fromkeys(("Augment", "Loss", "Freeze", "Measure", "Restart"), (callable, "a function")),
+    **dict.fromkeys(
+        ("Indicator", "Threshold", "Convention", "Empty"), (lambda value: isinstance(value, str), "one of its names")
+    ),
+    "nnx.Rngs": (lambda value: hasattr(value, "params"), "nnx.Rngs"),
+    "Mesh": (lambda value: isinstance(value, Mesh), "a jax.sharding.Mesh"),
+    "TabularData": (lambda value: hasattr(value, "space"), "a table, from load_tabular, load_csv or from_space"),
+    "ImageSource": (lambda value: hasattr(value, "read"), "a source of images, from open_images"),
+}
+_LOOSE = ("Any", "_empty", "ArrayLike", "np.ndarray")
+_ALWAYS = ("bounds", "grid", "scale")
+# Of arguments that are annotated as anything, those that are called so everywhere.
+_BY_NAME = {
+    "space": "FeatureSpace", "mesh": "Mesh", "density": "Density", "bounds": "Pair", "dtype": "Type",
+    "source": "Source", "adversary": "Function", "checkpoint": "str | Path", "grid": "List",
+    **dict.fromkeys(("x", "y", "delta", "points", "train", "train_x", "train_y", "images", "sets", "said"), "List"),
+    "generator": "Config | Callable", "weights": "ArrayLike", "sampling": "ArrayLike",
+    "percentiles": "ArrayLike", "scale": "ArrayLike",
+    **dict.fromkeys(("example", "first", "second", "similar", "counterfactuals", "correct", "count"), "ArrayLike"),
+}  # fmt: skip

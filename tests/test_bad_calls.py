@@ -1,0 +1,162 @@
+"""A wrong argument to every public function: a BadArgument in one line that says what it must be.
+
+The functions are found, not listed: a new one fails here until it has a valid call in tests/helpers/valid_calls.py, or
+a reason in ``WITHOUT``. Each argument of a valid call is then made wrong in turn, by what its annotation says it holds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from valid_calls import CALLS
+
+import invjax
+from invjax import BadArgument
+from invjax.core.arguments import Kinds, kinds_checked, kinds_of
+
+pytestmark = pytest.mark.fast
+NAN = float("nan")
+
+# Public functions that are not called here, and why.
+WITHOUT = {
+    "mathematics of one array, under jit as well": (
+        "attribution.cam attribution.grad_cam attribution.saliency_map attribution.saliency_batch "
+        "attribution.scale_map metrics.energy_inside metrics.interpretability_score metrics.iou "
+        "metrics.mass_inside metrics.overlap metrics.pointing_game metrics.top_region solvers.averaging "
+        "solvers.extrapolation solvers.forward_backward solvers.gradient_mapping solvers.identity "
+        "solvers.look_ahead solvers.next_beta"
+    ),
+    "no arguments, or text for a person from what the library has made": (
+        "campaign.constants_text campaign.median_pixels campaign.share_reached campaign.table_rows "
+        "cpu.install_canonical_convolutions cpu.replaced_rule cpu.uninstall_canonical_convolutions data.data_folder "
+        "data.group_names data.mnist_digits data.tabular_names learn.study.grid_names learn.study.manifest_of "
+        "learn.study.over_seeds learn.study.percent learn.study.record_of learn.study.table_row metrics.attack_rows "
+        "metrics.attack_table metrics.curve_rows metrics.summarize metrics.summarize_counterfactuals "
+        "metrics.summarize_curve metrics.summarize_overlap models.mnist_cnn recourse.csv_text "
+        "report.counterfactual_section report.write_report"
+    ),
+    "a part of the engine, between checked arguments and the loop": (
+        "constraints.actions engine.run_queue engine.run_saved engine.run_shared engine.seen_through engine.stream "
+        "engine.surrogate engine.white_box"
+    ),
+    "a configuration, whose constants are checked where it is used: tests/test_bad_input.py": (
+        "attacks.FGSM counterfactuals.DCFE"
+    ),
+    "figures": (
+        "viz.comparison viz.grid viz.magnified viz.panels viz.perturbation_pixels viz.perturbed viz.picture_pixels "
+        "viz.plane viz.score_curves viz.sparsity viz.support_pixels viz.trace viz.ways viz.worst_groups"
+    ),
+    "has a file of tests with bad files or folders of its own": (
+        "campaign.attack_pairs campaign.read_integers campaign.write_results data.from_space data.group_data "
+        "data.load_csv densities.fit_features densities.from_sklearn engine.open_run learn.feature_network "
+        "learn.study.ablation learn.study.chosen_methods learn.study.first_step learn.study.load_task "
+        "learn.study.run_method learn.train_at models.resnet_from_torch models.with_surrogate "
+        "counterfactuals.milp.relu_layers recourse.from_predictor recourse.read_people recourse.table_predictor"
+    ),
+}  # fmt: skip
+REASONS = {name: reason for reason, names in WITHOUT.items() for name in names.split()}
+
+
+def public() -> dict[str, Callable[..., Any]]:
+    """The functions that packages list in ``__all__``, each under its first name."""
+    found: dict[int, tuple[str, Callable[..., Any]]] = {}
+    for module in pkgutil.walk_packages(invjax.__path__, "invjax."):
+        if not module.ispkg or module.name in ("invjax.explain", "invjax.explaining"):
+            continue
+        package = importlib.import_module(module.name)
+        for name in getattr(package, "__all__", ()):
+            if inspect.isfunction(one := getattr(package, name)):
+                found.setdefault(id(one), (f"{module.name.removeprefix('invjax.')}.{name}", one))
+    return dict(found.values())
+
+
+FUNCTIONS = public()
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    package, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(f"invjax.{package}"), attribute)
+
+
+def test_every_public_function_is_called_or_has_a_reason() -> None:
+    missing = set(FUNCTIONS) - set(CALLS) - set(REASONS)
+    assert not missing, f"give these a valid call in tests/helpers/valid_calls.py: {sorted(missing)}"
+
+
+def wrong(kinds: Kinds) -> Iterator[Any]:
+    """Values that these kinds do not hold."""
+    values = ["x", None, NAN, 2**40, object(), np.array(["a", "b"])]
+    return (value for value in values if not kinds.hold(value))
+
+
+def bad_calls() -> list[tuple[str, str]]:
+    return [
+        (name, argument)
+        for name in CALLS
+        for argument, one in inspect.signature(function_of(name)).parameters.items()
+        if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+        and kinds_of(argument, one.annotation, one.default) is not None
+    ]
+
+
+def check(name: str, argument: str) -> int:
+    """Every wrong value of one argument; how many there were."""
+    function, count = function_of(name), 0
+    one = inspect.signature(function).parameters[argument]
+    kinds = kinds_of(argument, one.annotation, one.default)
+    assert kinds is not None
+    for value in wrong(kinds):
+        count += 1
+        with pytest.raises((BadArgument, ImportError)) as caught:
+            function(**{**CALLS[name](), argument: value})
+        said = str(caught.value)
+        assert "\n" not in said, (name, argument, value)
+        assert len(said) < 500, (name, argument, value)
+    return count
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_argument(name: str) -> None:
+    """Also: the function is decorated, or it would not know its annotations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        counts = [check(name, argument) for called, argument in bad_calls() if called == name]
+    assert sum(counts) >= min(1, len(counts))
+
+
+def test_there_are_many() -> None:
+    assert len(bad_calls()) >= 300
+
+
+def test_a_check_of_the_function_s_own_comes_first() -> None:
+    @kinds_checked
+    def own(steps: int, x: Any = None, name: str = "a") -> int:
+        if steps != 3 and isinstance(steps, int | float):
+            raise BadArgument("steps", "be 3", steps)
+        return int(steps)
+
+    for value, said in (
+        (2.5, "steps must be 3, was 2.5"),
+        ("x", "steps must be a whole number up to 2147483647, was 'x'"),
+        (2**40, "steps must be a whole number up to 2147483647, was 1099511627776"),
+        (True, "steps must be 3, was True"),
+    ):
+        with pytest.raises(BadArgument) as caught:
+            own(value)
+        assert str(caught.value) == said
+    with pytest.raises(BadArgument, match="name must be text, was 3"):  # although the function takes it
+        own(3, name=3)  # type: ignore[arg-type]
+    for value in (3, 3.0, np.int64(3), jnp.int32(3)):
+        assert own(value) == 3  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        own(3, wrong=1)  # type: ignore[call-arg]
+    assert jax.jit(lambda x: own(3, x) + x)(1.0) == 4
