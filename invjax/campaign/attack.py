@@ -15,6 +15,7 @@ from invjax.campaign.pairs import Pairs
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import kind_of
 from invjax.core.errors import BadArgument
+from invjax.core.images import check_floats
 from invjax.engine import open_run, solve
 from invjax.metrics import best_average_worst, measure
 from invjax.metrics.attack import MEASURES, Attempts, Table
@@ -88,6 +89,7 @@ def attack_pairs(
     With ``out`` a run that was interrupted, or killed, resumes when it is called again: :mod:`invjax.engine.folder`.
     Each of several processes then measures all pairs, which it reads from there when they are solved.
     """
+    check_floats(images.dtype, "images", tuple(bounds))
     begin = time.perf_counter()
     x = images[pairs.image]
     result = solve(logits, x, pairs.label, target=pairs.target, method=config, bounds=bounds, **options)

@@ -30,7 +30,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import typed
-from invjax.core.errors import BadArgument, check_choice, check_key, check_whole
+from invjax.core.errors import BadArgument, Words, check_choice, check_key, check_whole
 from invjax.core.host import own_work
 from invjax.core.identity import describe, digest, digest_of_leaves
 from invjax.core.images import are_pixels
@@ -156,7 +156,7 @@ def fit(
     key = check_key(key)
     streams = jax.random.split(key, 3)
     graphs, states = split_module(model, streams[0], batch_norm, freeze)
-    _check_classes(graphs, states, examples, precision)
+    _check_classes(graphs, states, examples, precision, loss)
     numeric: tuple[Any, Any, Any] = strong(tuple(map(typed, told_parts)), jnp.float32)  # 1 and 1.0 are one program
     numbers = Numbers(*numeric, total=jnp.asarray(total, jnp.int32), key=streams[1])
     progress = Progress(jnp.zeros((), jnp.int32), states, numbers.optimiser.init(states.weights), numbers.rule.init())
@@ -193,8 +193,11 @@ def fit(
     return Trained(trained(model, progress.states), history)
 
 
-def _check_classes(graphs: Graphs, states: States, examples: Examples, precision: str) -> None:
-    """Raise BadArgument about y beyond the K classes of the network, whose loss would be NaN."""
+def _check_classes(graphs: Graphs, states: States, examples: Examples, precision: str, loss: Loss) -> None:
+    """Raise BadArgument about y beyond the K classes of the network, whose loss would be NaN.
+
+    Of a network with one output a loss of the user's own makes what it likes; the cross-entropy would be 0.
+    """
     row = one_row(examples.x)
     x = jax.ShapeDtypeStruct(row.shape, np.float32 if are_pixels(row.dtype) else dtypes.canonicalize_dtype(row.dtype))
 
@@ -202,9 +205,11 @@ def _check_classes(graphs: Graphs, states: States, examples: Examples, precision
         weights, frozen = (narrow(part, precision) for part in states[:2])
         return nnx.merge(graphs.evaluation, weights, frozen, states.rest)(narrow(x, precision))
 
-    out = jax.eval_shape(forward, states, x)
-    if len(getattr(out, "shape", ())) == 2 and out.shape[1] > 1:  # of one output a loss makes what it likes
-        check_indices("y", examples.y, len(examples.y), out.shape[1])
+    shape = getattr(jax.eval_shape(forward, states, x), "shape", ())
+    if len(shape) == 2 and shape[1] > 1:
+        check_indices("y", examples.y, len(examples.y), shape[1])
+    elif loss is cross_entropy:
+        raise BadArgument("model", "return [B, K] with K >= 2 classes", Words(f"{shape} for a batch of 1"))
 
 
 def _reports(

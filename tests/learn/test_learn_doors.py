@@ -123,3 +123,10 @@ def test_groups_beyond_the_table() -> None:
 def test_one_output_is_no_class() -> None:
     with pytest.raises(ValueError, match=r"model must return \[B, K\] with K >= 2 classes, was \(8, 1\)"):
         learn.evaluate(MLP((3, 1), rngs=nnx.Rngs(0)), X, Y)
+    with pytest.raises(ValueError, match=r"model must return \[B, K\] with K >= 2 classes, was \(1, 1\)"):
+        learn.fit(MLP((3, 1), rngs=nnx.Rngs(0)), X, Y, steps=1, batch=4, key=KEY)
+
+    def own(logits: Any, y: Any) -> Any:
+        return jnp.square(logits[:, 0] - y)
+
+    learn.fit(MLP((3, 1), rngs=nnx.Rngs(0)), X, Y, steps=1, batch=4, key=KEY, loss=own)
