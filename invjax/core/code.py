@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dis
 import functools
 import itertools
@@ -12,11 +13,12 @@ from typing import Any
 
 _CALLED = ("__call__", "__init__", "__post_init__", "__new__", "__getattr__", "__getitem__", "__len__")
 _FUNCTIONS = (types.FunctionType, property, staticmethod, classmethod, functools.cached_property)
+_NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
 _CONSTANTS = (bool, int, float, complex, str, bytes, tuple)
 
 
 def looked_up(function: types.FunctionType) -> dict[str, Any]:
-    """What the code of ``function`` takes from its module by name: ``SCALE``, and of modules ``constants.SCALE``."""
+    """What the code of ``function`` takes from its module by name: ``SCALE``; of options ``options.scale`` alone."""
     found: dict[str, Any] = {}
     for code in _codes(function.__code__):
         for step, after in itertools.pairwise(dis.get_instructions(code)):  # nothing ends with a name
@@ -24,7 +26,7 @@ def looked_up(function: types.FunctionType) -> dict[str, Any]:
             if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and name in function.__globals__:
                 value = function.__globals__[name]
                 own = isinstance(value, types.ModuleType) and not is_a_package(value.__name__)
-                if own and after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                if (own or isinstance(value, _NAMESPACES)) and after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
                     name, value = f"{name}.{after.argval}", getattr(value, after.argval, value)
                 found[name] = value
     return found

@@ -13,8 +13,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
+from invjax.core.code import is_a_package
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic, write_new, writing
 from invjax.core.identity import describe, digest, digest_of_leaves, digest_of_structure
@@ -53,8 +55,9 @@ def make_manifest(
 
 def functions(ctx: Context, config: Any, method: Method, name: str | None, **how: Any) -> dict[str, Any]:
     """The entries of a manifest that may be other ones after the run: a function may count its calls."""
-    functions = [part for part in method if callable(part)]
-    own = digest(functions, name=name)[:12] if any(" " in describe(part, name=name) for part in functions) else ""
+    parts = [part for part in method if callable(part)]
+    ours = all(isinstance(part, FunctionType) and is_a_package(part.__module__) for part in parts)  # known by its name
+    own = "" if ours else digest(parts, name=name)[:12]
     return {
         "method": f"{method.name} {own}".strip(),
         **{key: describe(value, name=name) for key, value in how.items()},

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,16 @@ from invjax.engine.blackbox import antithetic
 from invjax.models import MLP, as_logits
 
 SCALE = 0.5
+OPTIONS = types.SimpleNamespace(scale=0.5, lanes=64)
 TABLE = {"w": np.ones(3)}
 
 
 def scaled(x: Any) -> Any:
     return x * SCALE
+
+
+def by_option(x: Any) -> Any:
+    return x * OPTIONS.scale
 
 
 def weighted(x: Any) -> Any:
@@ -164,6 +170,11 @@ def test_what_a_function_looks_up_counts(monkeypatch: pytest.MonkeyPatch) -> Non
     assert digest(weighted) == before[0]
     monkeypatch.setattr(sys.modules[__name__], "SCALE", 0.25)
     assert digest(plus(1.0)) != before[1]
+    before_options = digest(by_option)
+    monkeypatch.setattr(OPTIONS, "lanes", 32)
+    assert digest(by_option) == before_options
+    monkeypatch.setattr(OPTIONS, "scale", 0.25)
+    assert digest(by_option) != before_options
     monkeypatch.setattr(Shift, "sign", -1)
     assert digest(Shift(1.0)) != before[2]
 

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax import Result, engine
+from invjax import Result, attacks, counterfactuals, engine
 from invjax.attacks import FGSM, PGD
 from invjax.core.config import config
 from invjax.core.errors import BadArgument
+from invjax.core.identity import describe, digest
 from invjax.counterfactuals import FixedWeights
 from invjax.densities import fit_knn
 from invjax.engine.folder import RunFolder
@@ -104,6 +105,23 @@ def test_other_numbers_anywhere_are_another_run(what: str, makers: list[Callable
         assert differences(one, manifest(**makers[number]())) == []
         for other in made[number + 1 :]:
             assert ", ".join(differences(one, other)) == what
+
+
+@fast
+def test_every_constant_of_every_method_counts() -> None:
+    made = [make() for make in {**attacks.REGISTRY, **counterfactuals.REGISTRY}.values()]
+    fields = 0
+    for one in made:
+        for field in dataclasses.fields(one):
+            value = getattr(one, field.name)
+            other = "other" if isinstance(value, str) else 0.5 if value is None or value == np.inf else None
+            if other is None and isinstance(value, int | float):
+                other = not value if isinstance(value, bool) else value + 1
+            changed = dataclasses.replace(one, **{field.name: other})
+            assert describe(changed) != describe(one), (one, field.name)
+            assert digest(changed) != digest(one), (one, field.name)
+            fields += 1
+    assert fields > 300
 
 
 @fast
