@@ -210,9 +210,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "nnx.Module": (_is_module, "an nnx.Module"),
     "Module": (_is_module, "an nnx.Module"),
     "tuple": (lambda value: isinstance(value, tuple), "a tuple"),
-    **dict.fromkeys(("Augment", "Loss", "Freeze", "Measure", "Restart"), (callable, "a function")),
+    **dict.fromkeys(("Augment", "Loss", "Freeze", "Measure"), (callable, "a function")),
     **dict.fromkeys(
-        ("Indicator", "Threshold", "Convention", "Empty"), (lambda value: isinstance(value, str), "one of its names")
+        ("Indicator", "Threshold", "Convention", "Empty", "Restart"),
+        (lambda value: isinstance(value, str), "one of its names"),
     ),
     "nnx.Rngs": (lambda value: hasattr(value, "params"), "nnx.Rngs"),
     "Mesh": (lambda value: isinstance(value, Mesh), "a jax.sharding.Mesh"),

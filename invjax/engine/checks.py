@@ -36,8 +36,9 @@ def check_evaluator(evaluator: Any) -> None:
     wanted = "be invjax.engine.white_box, antithetic(...), surrogate(...), or a function with their six arguments"
     if isinstance(evaluator, type) or not callable(evaluator):
         raise BadArgument("evaluator", wanted, evaluator)
+    call = evaluator if inspect.isroutine(evaluator) else evaluator.__call__  # inspect takes a static one for a method
     try:
-        inspect.signature(evaluator).bind(*[None] * 6)
+        inspect.signature(call).bind(*[None] * 6)
     except TypeError as error:
         raise BadArgument("evaluator", wanted, evaluator, hint=str(error)) from None
     except ValueError:
