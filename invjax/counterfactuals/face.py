@@ -23,6 +23,8 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, check, check_choice, check_number, check_whole, of_shape
 from invjax.core.host import own_work
+from invjax.core.labels import check_indices
+from invjax.core.logits import num_classes
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import map_rows
 from invjax.counterfactuals.parts.query import CHUNK, Query, check_rows_of_targets, make_query
@@ -151,15 +153,15 @@ def face(
     check_number("kappa", kappa, lambda v: v >= 0, "a margin >= 0")
     query = make_query(model, x, label, target, space=space, bounds=bounds)
     problems = query.problems
-    rows, classes = np.asarray(train_x, problems.x.dtype), np.asarray(train_y)
+    rows = np.asarray(train_x, problems.x.dtype)
     if rows.ndim != 2 or rows.shape[1:] != problems.x.shape[1:] or not np.isfinite(rows).all():
         raise BadArgument("train_x", f"be finite rows [M, {problems.x.shape[1]}]", of_shape(rows.shape))
-    if classes.shape != (len(rows),):
-        raise BadArgument("train_y", "have one class per row of train_x", of_shape(classes.shape))
+    total = num_classes(query.ctx.logits, rows.shape[1:], rows.dtype)
+    classes = check_indices("train_y", train_y, len(rows), total)
     check_rows_of_targets(classes, problems.target)
     density = fit_kde(rows, classes) if density is None else density
     check_density(density, rows.shape[1:], rows.dtype, np.concatenate([problems.target, classes]))
-    classes, known, count = classes.astype(np.int32), len(rows), len(problems.x)
+    known, count = len(rows), len(problems.x)
 
     # Nodes: the training rows, then the N factuals, which nothing leads to.
     nodes = np.concatenate([rows, problems.x])
