@@ -95,6 +95,7 @@ def run_saved(
     (``numpy.load(file, mmap_mode="r")``), of which the rows in the lanes alone are copied. When it returns, all rows of
     all processes are written.
     """
+    checks.check_evaluator(evaluator)
     out = as_folder("out", out)
     _run(
         prepared, None, lanes=lanes, evaluator=evaluator, mesh=mesh, precision=precision, out=out, name=name,

@@ -216,7 +216,8 @@ def distill(
       steps, batch, rate: of Adam; the rate falls to 0 by a half cosine.
       copies, noise: see above; noise >= 0 is in standard deviations of each column.
       space: of the rows x [N, D]. A black box that refuses what is no row of its table needs it.
-      report: called with one line, the agreement on the tenth of the points that is held out.
+      report: called with one line, the agreement on the tenth of the points that is held out. A class that would have
+        no other points stays in training.
 
     Returns:
       LogitsModel, [B, *S] -> [B, K]. :func:`agreement` measures it on your own rows.
@@ -244,7 +245,8 @@ def distill(
         points = np.concatenate([x, *near])
     soft = _soft_labels(predict_proba, points if space is None else rows_at(space, points), classes)
 
-    held = np.arange(len(points)) % 10 == 9
+    held, said = np.arange(len(points)) % 10 == 9, soft.argmax(1)
+    held &= np.isin(said, said[~held])  # of rows that take turns by class, every tenth may be all there is of one
     data = (jnp.asarray(points[~held], jnp.float32), jnp.asarray(soft[~held], jnp.float32))
     mean, std = x.mean(0), np.where(spread > 0, spread, 1)  # a constant column
     net = MLP((int(np.prod(x.shape[1:])), *hidden, soft.shape[1]), rngs=nnx.Rngs(weights_key))

@@ -50,7 +50,7 @@ def prove(plan: Plan, rows: AskedRows, answers: Conclusion, *, time_limit: float
     told = tell(space, plan.seen, question, better)
     for i, n in enumerate(todo):
         status, changed = str(found.status[i]), len(proved[n].changes)
-        words = "no proof within the time"
+        words = "no proof found"
         if status == "infeasible":
             words = "proved: no allowed change leads there"
         elif status == "optimal":
