@@ -53,7 +53,7 @@ WITHOUT = {
     ),
     "figures": (
         "viz.comparison viz.grid viz.magnified viz.panels viz.perturbation_pixels viz.perturbed viz.picture_pixels "
-        "viz.plane viz.score_curves viz.sparsity viz.support_pixels viz.trace viz.ways viz.worst_groups"
+        "viz.show viz.plane viz.score_curves viz.sparsity viz.support_pixels viz.trace viz.ways viz.worst_groups"
     ),
     "has a file of tests with bad files or folders of its own": (
         "campaign.attack_pairs campaign.read_integers campaign.write_results data.from_space data.group_data "
