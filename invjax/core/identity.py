@@ -59,7 +59,7 @@ def describe(value: Any, *, name: str | None = None) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, enum.Enum):
-        return value.name
+        return str(value)
     if isinstance(value, PurePath):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -114,7 +114,7 @@ class _Walk:
         if isinstance(value, np.ndarray | np.generic | jax.Array):
             return self._array(value)
         if isinstance(value, enum.Enum):
-            return _hashed("enum", self.value(type(value)), value.name.encode())
+            return _hashed("enum", self.value(type(value)), str(value).encode())
         if isinstance(value, np.dtype):
             return _hashed("dtype", value.name.encode(), repr(value.descr).encode())
         if type(value) in _WRAPPERS and not is_of_a_package(value):
