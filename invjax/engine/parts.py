@@ -54,7 +54,7 @@ def packed(arrays: Mapping[str, np.ndarray], run: str = "") -> bytes:
             lines.append(f"{name} {array.dtype.name} {_sum(run, name, array)}")
             foreign = array.dtype.isbuiltin == 2  # of ml_dtypes: numpy would write it as bytes without a meaning
             write(name, array.view(_BITS[array.dtype.itemsize]) if foreign else array)
-        write("checks", np.array(lines))
+        write("checks", np.array(lines, "S"))
     return buffer.getvalue()
 
 
@@ -69,7 +69,7 @@ def unpacked(path: Path, names: Iterable[str], run: str | None = "") -> dict[str
             with np.load(raw, allow_pickle=False) as file:
                 if run is None:
                     return {name: file[name] for name in names}
-                lines = (line.split(" ") for line in file["checks"].tolist())
+                lines = (line.decode().split(" ") for line in file["checks"].tolist())
                 checks = {name: (dtype, found) for name, dtype, found in lines}
                 arrays = {}
                 for name in names:

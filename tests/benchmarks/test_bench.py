@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nets
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.common import Clock, timed_run
+from benchmarks.common import Clock, check_json, timed_run, write_json
 from invjax.campaign.pairs import make_pairs, parse_targets
 from invjax.models import load
 
@@ -122,6 +123,27 @@ def test_bad_input(pictures: Path, words: list[str], message: str, capsys: pytes
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.fast
+def test_what_was_measured_outlives_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path is tried before the run; where it takes nothing afterwards, the record is printed."""
+    check_json(tmp_path / "record.json")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="json must name a file"):
+        check_json(tmp_path)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ValueError, match=r"json must be a folder that can be written, was .*No space left"):
+        check_json(tmp_path / "record.json")
+    with pytest.raises(ValueError, match=r"json must be a file that can be written, was .*No space left"):
+        write_json(tmp_path / "record.json", {"seconds": 12.5})
+    assert json.loads(capsys.readouterr().out)["seconds"] == 12.5
 
 
 @pytest.mark.fast
