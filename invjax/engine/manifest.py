@@ -44,13 +44,20 @@ def make_manifest(
         "format": FORMAT,
         "python": python(),
         **functions(ctx, config, method, name, **how),
-        "model": NAME if name is None else name,
+        "model": name_of(name),
         "weights": digest_of_leaves(ctx.logits),
         "density": None if ctx.density is None else digest(ctx.density, name=name),
         "space": None if ctx.constraints is None else digest(ctx.constraints, name=name),
         "inputs": digest((problems, key)),
         "examples": int(problems.label.shape[0]),
     }
+
+
+def name_of(name: str | None) -> str:
+    """What the network is called in a manifest. Raises BadArgument for what is no text."""
+    if name is not None and not isinstance(name, str):
+        raise BadArgument("name", "be text or None", name)
+    return NAME if name is None else name
 
 
 def functions(ctx: Context, config: Any, method: Method, name: str | None, **how: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, Words
 from invjax.core.identity import digest
+from invjax.engine.folder import as_folder
 from invjax.engine.manifest import open_folder
 
 KEPT = 2  # if a save is cut short, the one before is left
@@ -61,7 +62,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, manifest: dict[str, Any]) -> None:
         ocp = _orbax()
-        path = Path(folder).expanduser().absolute()
+        path = as_folder("checkpoint", folder).expanduser().absolute()
         open_folder(path, manifest, "checkpoint", parts=("steps/*",))
         options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
         self.folder, self._manager, self._args = path, ocp.CheckpointManager(path / "steps", options=options), ocp.args

@@ -32,7 +32,7 @@ from invjax.core.logits import as_logits_fn, num_classes
 from invjax.data.images.source import to_range
 from invjax.engine import solve, white_box
 from invjax.engine.folder import as_folder
-from invjax.engine.manifest import FORMAT, NAME, AnotherRun, hash_of_run, keep_later, open_folder, python
+from invjax.engine.manifest import FORMAT, AnotherRun, hash_of_run, keep_later, name_of, open_folder, python
 from invjax.engine.parts import packed, set_aside, unpacked
 from invjax.engine.seen import seen_through
 from invjax.learn.checkpoint import fingerprint
@@ -263,7 +263,7 @@ def _manifest(given: dict[str, Any], network: Any, inputs: list[str], name: str 
         "python": python(),
         **_functions(given, network, name),
         "bounds": describe(given["bounds"]),
-        "model": NAME if name is None else name,
+        "model": name_of(name),
         "weights": digest_of_leaves(network),
         "density": None if given["density"] is None else digest(given["density"], name=name),
         "inputs": inputs,

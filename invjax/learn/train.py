@@ -37,7 +37,7 @@ from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices
 from invjax.core.numerics import strong
 from invjax.cpu.convolutions import install_canonical_convolutions
-from invjax.engine.manifest import FORMAT, NAME, python
+from invjax.engine.manifest import FORMAT, name_of, python
 from invjax.learn.checkpoint import Checkpoints, fingerprint
 from invjax.learn.examples import Examples, check_examples, one_row, total_steps
 from invjax.learn.optimiser import Optimiser, as_optimiser
@@ -267,7 +267,7 @@ def _manifest(
         "format": FORMAT,
         "python": python(),
         "kind": "training",
-        "model": NAME if name is None else name,
+        "model": name_of(name),
         "network": digest(graphs, name=name),
         "start": digest_of_leaves(states),
         "inputs": fingerprint(examples.x),

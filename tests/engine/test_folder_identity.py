@@ -174,6 +174,8 @@ def test_what_cannot_be_told_apart_needs_a_name(tmp_path: Path) -> None:
     nets.same(solve(tmp_path, guarded, name="mine"), first)
     with pytest.raises(BadArgument, match=r"holds a run with another model$"):
         solve(tmp_path, guarded, name="yours")
+    with pytest.raises(BadArgument, match=r"^name must be text or None, was 3$"):
+        solve(tmp_path / "new", name=3)
     solve(None, guarded)  # no folder, no name
 
 
