@@ -24,7 +24,7 @@ from invjax.core.errors import BadArgument, check_number, check_whole
 from invjax.counterfactuals import FixedWeights
 from invjax.data.images.fashion_mnist import fashion_mnist
 from invjax.data.images.mnist import mnist_digits
-from invjax.learn import Adversary, Optimiser, draw_targets, predict, robust_accuracy, train_at
+from invjax.learn import Adversary, Optimiser, draw_targets, errors_of, robust_accuracy, train_at
 from invjax.learn.angle import COSINES, SHARES, Angles, class_means, directions, measure_angles, tangent_basis
 from invjax.learn.study import DENSITIES, first_step
 from invjax.metrics.mean import Mean, bootstrap_mean
@@ -164,7 +164,7 @@ def study(
             ),
             density=gravity, means=class_means(data.x, data.y, 10), seed=seed,
         )  # fmt: skip
-        right = predict(one.model, data.test_x).argmax(1) == data.test_y
+        right = ~errors_of(one.model, data.test_x, data.test_y)
         robust = robust_accuracy(one.model, x, y, eps=setting.attack).robust
         cells[radius] = Cell(
             {"accuracy": float(right.mean()), "robust": robust, **moves.reached}, measure_angles(moves, basis)

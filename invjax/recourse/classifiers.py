@@ -206,7 +206,10 @@ def _with_gradient(
         how = differences(data.space, box)
         return TableClassifier(box, how, f"{words}; gradients by {how.calls((width,))} calls of it")
     rows = _whole(data, data.train)[:_IMITATED]
-    beside = distill(predict, data.x[rows], key=jax.random.key(seed), classes=len(data.classes), space=data.space)
+    try:
+        beside = distill(predict, data.x[rows], key=jax.random.key(seed), classes=len(data.classes), space=data.space)
+    except BadArgument as error:
+        raise (error.renamed("model") if error.name == "predict_proba" else error) from error.__cause__
     return TableClassifier(
         with_surrogate(box, beside), surrogate, f"{words}; a network that imitates it may lend gradients"
     )
