@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, check_choice
+from invjax.core.errors import BadArgument, Words, check_choice, warn
 from invjax.engine.folder import as_folder
 from invjax.engine.manifest import differences, hash_of_run
 from invjax.engine.parts import FIELDS, each_part, part_paths, read_index, read_part
@@ -88,11 +88,11 @@ class SavedRun:
         """Each saved row once, as ``(index [n], Result [n])``; one part is in memory at a time.
 
         fields: those of ``Result`` that are wanted, all by default. The others are None, and are not read: a count
-        of statuses reads no image.
+        of statuses reads no image. A damaged part is left out, with a warning that names it.
         """
         for field in fields:
             check_choice("fields", field, FIELDS)
-        return each_part(self._paths, self.examples, self._run, fields or FIELDS)
+        return each_part(self._paths, self.examples, self._run, fields or FIELDS, _warn_of)
 
     def __getitem__(self, index: Any) -> Result:
         """The rows that an int, a slice or an array selects, as :class:`Result` does; only their parts are read.
@@ -144,3 +144,8 @@ class SavedRun:
             was = Words(f"a folder with {done} of them")
             raise BadArgument("folder", f"hold all {self.examples} rows", was, hint=lost)
         return found
+
+
+def _warn_of(path: Path) -> None:
+    if path.exists():  # else a run has just set it aside
+        warn(f"{str(path)!r} is damaged and left out: the call that made it computes it again")

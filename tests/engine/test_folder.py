@@ -291,6 +291,12 @@ def test_a_saved_run_is_read_by_parts_by_rows_and_whole(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"saved, was {len(lost)} of 20 rows are not saved, row {lost.min()} say"):
         again[:]
     np.testing.assert_array_equal(again.saved, np.setdiff1d(np.arange(20), lost))
+    with pytest.warns(UserWarning, match=r"p0-000000-.*npz' is damaged and left out: the call that made it"):
+        assert sum(len(index) for index, _ in again.parts("status")) == 20 - len(lost)
+    with pytest.raises(
+        ValueError, match=r"folder must hold all 20 rows, was a folder with .* of them; damaged: .*p0-0000"
+    ):
+        again.load()
     with damaged(tmp_path):
         nets.same(engine.run_saved(prepared, out=tmp_path, lanes=4).load(), want)
 
