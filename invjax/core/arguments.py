@@ -148,7 +148,10 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_sequence(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | set)
+    many = isinstance(value, Iterable) or _has(
+        value, "__getitem__", "__array__"
+    )  # some are read when they are asked for
+    return many and not isinstance(value, str | bytes | Mapping | set | type)
 
 
 def _is_pair(value: Any) -> bool:

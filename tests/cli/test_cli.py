@@ -206,7 +206,7 @@ BAD = [
     (["--images", "{tmp}/wide.npz"], "--images must have the shape that the network 'cnn' takes, was (32, 32, 3); "),
     (["--images", "{tmp}/unlabelled.npz"], "--labels must be a file or 'predicted'; "),
     (["--weights", "nowhere.npz"], "--weights must be an existing file, was 'nowhere.npz'"),
-    (["--weights", "{tmp}/cut.npz"], "--weights must be a readable .npz file of named arrays; "),
+    (["--weights", "{tmp}/cut.npz"], "--weights must be a readable .npz file"),
     (["--weights", "{tmp}/cut.npz", "--model", "resnet20"], "--weights must be "),
     (["--weights", "{tmp}/nan.npz"], "--weights must give finite logits, was NaN for each of the first 8 inputs; "),
     (["--weights", "{tmp}/nan.npz", "--labels", "predicted"], "--weights must give finite logits, from which labels "),
