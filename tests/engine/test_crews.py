@@ -75,8 +75,7 @@ def test_three_crews_answer_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         jax.config.update("jax_transfer_guard", guard)
     assert len(met) == 3
     assert not names, "lanes of four are known"
-    for one, other in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one, other)
+    nets.same(together, alone)
 
 
 def test_settings_of_the_caller_hold(monkeypatch: pytest.MonkeyPatch) -> None:
