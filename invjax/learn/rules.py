@@ -24,7 +24,11 @@ from invjax.types import Array, ArrayLike
 
 
 class Rule(Protocol):
-    """The protocol of a rule; the head of this module has the formula."""
+    """The protocol of a rule; the head of this module has the formula.
+
+    It may also have ``check()``, and ``check_groups(groups [N])``, which raise BadArgument: :func:`invjax.learn.fit`
+    calls them before the first step.
+    """
 
     def init(self) -> Any:
         """The state before the first step: a pytree of arrays."""
