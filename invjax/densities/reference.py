@@ -64,7 +64,7 @@ class Reference:
         points = self.points.astype(z.dtype)
         norms = jnp.square(points).sum(1)  # constant in a loop: computed once before it
         sizes = norms + jnp.square(z).sum()
-        return jnp.maximum(sizes - 2 * jnp.matmul(z, points.T, precision=EXACT), jnp.zeros_like(norms))
+        return jnp.maximum(sizes - jnp.matmul(2 * z, points.T, precision=EXACT), jnp.zeros_like(norms))
 
     def away(self, weights: Array, z: Array | Local) -> Array:
         """``x − Σ_m w_m p_m / Σ_m w_m`` [D] for weights [M] that are 0 outside of the class, z from :meth:`local`."""

@@ -19,8 +19,6 @@ from invjax.densities import Hinge, fit_features, fit_gmm, fit_kde, fit_knn, fit
 from invjax.densities.released import fit_released_kde
 from invjax.engine import trace
 
-pytestmark = pytest.mark.fast
-
 
 def linear(params: jax.Array, x: jax.Array) -> jax.Array:
     return x @ params

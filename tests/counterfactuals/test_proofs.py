@@ -58,7 +58,6 @@ def test_a_small_weight_of_a_wide_column() -> None:
     np.testing.assert_allclose(one.x, 5.25e9, rtol=1e-6)
 
 
-@pytest.mark.fast
 def test_what_the_solver_would_drop_is_refused() -> None:
     weight = np.full((1301, 1), 9e-10)
     weight[0] = 1.0
