@@ -31,13 +31,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import typed
 from invjax.core.errors import BadArgument, Words, check_choice, check_key, check_whole
+from invjax.core.files import writing
 from invjax.core.host import own_work
 from invjax.core.identity import describe, digest, digest_of_leaves
 from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices
 from invjax.core.numerics import strong
 from invjax.cpu.convolutions import install_canonical_convolutions
-from invjax.engine.manifest import FORMAT, name_of, python
+from invjax.engine.manifest import FORMAT, keep_later, name_of, python
 from invjax.learn.checkpoint import Checkpoints, fingerprint
 from invjax.learn.examples import Examples, check_examples, one_row, total_steps
 from invjax.learn.optimiser import Optimiser, as_optimiser
@@ -166,10 +167,10 @@ def fit(
     progress, numbers = replicate(jax.tree.map(jnp.copy, progress)), replicate(numbers)
 
     saved = None
+    told: dict[str, Any] = {"augment": augment, "loss": loss, "freeze": freeze}
+    told |= {part: getattr(numbers, part) for part in ("optimiser", "rule", "adversary")}
     if checkpoint is not None:
         settings = {"batch_norm": batch_norm, "precision": precision, "steps": total, "batch": batch}
-        told = {"augment": augment, "loss": loss, "freeze": freeze}
-        told |= {part: getattr(numbers, part) for part in ("optimiser", "rule", "adversary")}
         saved = Checkpoints(checkpoint, _manifest(graphs, states, examples, told, settings, key, name))
     history: list[dict[str, Any]] = []
     try:
@@ -190,6 +191,8 @@ def fit(
     finally:
         if saved is not None:
             saved.close()
+            with writing(saved.folder, "checkpoint"):
+                keep_later(saved.folder, lambda: _described(told, name))
     return Trained(trained(model, progress.states), history)
 
 
@@ -273,7 +276,12 @@ def _manifest(
         "inputs": fingerprint(examples.x),
         **{part: digest(array) for part, array in lists.items()},
         "sampling": "in turn" if examples.sampling is None else digest(examples.sampling),
-        **{part: describe(value, name=name) for part, value in told.items()},
+        **_described(told, name),
         **settings,
         "key": digest(key),
     }
+
+
+def _described(told: dict[str, Any], name: str | None) -> dict[str, Any]:
+    """The parts of a training that the user makes, for its manifest."""
+    return {part: describe(value, name=name) for part, value in told.items()}

@@ -313,12 +313,19 @@ def test_numbers_that_functions_hold_are_part_of_a_training(tmp_path: Path) -> N
     """A rate of optax lies in a closure, a factor of a loss in another: by value, not by name."""
     pytest.importorskip("orbax.checkpoint")
 
+    traced: list[float] = []
+
+    def counted(loss: learn.step.Loss) -> learn.step.Loss:
+        """With a list of its calls, which makes no other loss."""
+        return lambda logits, y: (traced.append(1.0), loss(logits, y))[1]
+
     def call(rate: float = 1e-2, factor: float = 1.0, offset: float = 0.1) -> learn.Trained:
         optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(rate, 9)))
-        parts = {"optimiser": optimiser, "loss": _times(factor), "augment": _plus(offset)}
+        parts = {"optimiser": optimiser, "loss": counted(_times(factor)), "augment": _plus(offset)}
         return learn.fit(Net(), X, Y, checkpoint=tmp_path / "run", **{**RUN, "steps": 1, **parts})
 
     first = call()
+    assert traced
     same(call().model, first.model)
     for change, what in (({"rate": 2e-2}, "optimiser"), ({"factor": 2.0}, "loss"), ({"offset": 0.2}, "augment")):
         with pytest.raises(ValueError, match=rf"checkpoint must be .* holds a run with another {what}$"):
