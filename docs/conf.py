@@ -60,7 +60,8 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 # Names of types as they stand in the source, not what they stand for (an ArrayLike is a union of eight types).
-autodoc_type_aliases = {name: name for name in ("Array", "ArrayLike", "Config", "State", "Evaluator", "Table", "Path_")}
+_kept = ("Array", "ArrayLike", "Values", "Config", "State", "Evaluator", "Table", "Path_")
+autodoc_type_aliases = {name: name for name in _kept}
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Fields", "params_style")]
 python_use_unqualified_type_names = True

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ import numpy as np
 
 Array = jax.Array
 ArrayLike = jax.typing.ArrayLike
+Values = ArrayLike | Sequence[float] | Sequence[Sequence[float]]  # also written out: target=[1, 2, 3]
 State = Any
 Config = Any
 
@@ -66,7 +67,7 @@ class Problem(NamedTuple):
 class LogitsFn(Protocol):
     """A classifier: a callable whose leaves, where it is a pytree, are its weights."""
 
-    def __call__(self, x: Array, /) -> Array:
+    def __call__(self, x: Any, /) -> Array:
         """x [B, *S] in the data range -> logits [B, K], each row of one example alone."""
         ...
 

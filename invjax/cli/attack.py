@@ -142,7 +142,7 @@ def _load(options: AttackOptions) -> LogitsFn:
         raise BadArgument("weights", f"fit {options.model!r}", hint=str(error)) from error
 
 
-def _class_count(logits: LogitsFn, first: ImageData, options: AttackOptions) -> int:
+def _class_count(logits: LogitsFn, first: ImageData[np.ndarray | None], options: AttackOptions) -> int:
     shape = first.images.shape[1:]
     try:
         return num_classes(logits, shape, np.float32)
@@ -158,7 +158,7 @@ def _labelled(options: AttackOptions, source: ImageSource, logits: LogitsFn) -> 
     if options.labels is not None and options.labels != _PREDICTED:
         return source, campaign.read_integers(options.labels, "labels", LABEL_KEYS)
 
-    def read(start: int, stop: int) -> ImageData:
+    def read(start: int, stop: int) -> ImageData[np.ndarray | None]:
         data = source.read(start, stop)
         if options.labels == _PREDICTED:
             said = campaign.classify(logits, data.images).astype(np.int32)

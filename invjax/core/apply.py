@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from invjax.core.errors import BadArgument
 from invjax.types import Array
 
-Apply = Callable[[Any, Array], Array]  # (params, x [B, *S] in the data range) -> logits [B, K]
+Apply = Callable[[Any, Any], Array]  # (params, x [B, *S] in the data range) -> logits [B, K]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from invjax.core.apply import Apply, FunctionApply, NormalisedApply, PytreeApply
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
 from invjax.core.mixing import ROWS, check_unmixed, is_new, shape_of, six_rows
-from invjax.types import Array, ArrayLike, LogitsFn
+from invjax.types import Array, ArrayLike, LogitsFn, Values
 
 
 @jax.tree_util.register_dataclass
@@ -53,15 +53,13 @@ class LogitsModel:
             wanted = "be hashable, so that compiled programs can be found again"
             raise BadArgument("apply", wanted, Words(f"a {type(self.apply).__name__}: {error}")) from None
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         """Logits of a batch: [B, *S] -> [B, K]."""
         return self.apply(self.params, x)
 
 
 @kinds_checked
-def as_logits(
-    model: Any, mean: ArrayLike | None = None, std: ArrayLike | None = None, *, example: Any = None
-) -> LogitsModel:
+def as_logits(model: Any, mean: Values | None = None, std: Values | None = None, *, example: Any = None) -> LogitsModel:
     """Make a :class:`LogitsModel` of what the user has: ``logits(x) = model((x - mean) / std)``.
 
     Args:
@@ -121,7 +119,7 @@ def _wrap(model: Any) -> LogitsModel:
     return LogitsModel(model, PytreeApply())
 
 
-def _statistic(name: str, value: ArrayLike, positive: bool = False) -> Array:
+def _statistic(name: str, value: Values, positive: bool = False) -> Array:
     """A constant of the normalisation as a float32 leaf; inside a trace its values cannot be looked at."""
     if isinstance(value, jax.core.Tracer):
         return jnp.asarray(value, jnp.float32)

@@ -43,6 +43,7 @@ from invjax.types import (
     Method,
     Problem,
     Result,
+    Values,
 )
 
 
@@ -62,7 +63,7 @@ def method_of(config: Config) -> Method:
 def prepare(
     logits: LogitsFn,
     x: ArrayLike,
-    label: ArrayLike,
+    label: Values,
     *,
     method: Config,
     density: Density | None = None,
@@ -119,15 +120,15 @@ def _advise(config: Config, problems: Problem, space: Any) -> None:
 def solve(
     logits: LogitsFn,
     x: ArrayLike,
-    label: ArrayLike,
+    label: Values,
     *,
     method: Config,
-    target: ArrayLike | None = None,
+    target: Values | None = None,
     bounds: Bounds | tuple[ArrayLike, ArrayLike] | None = None,
-    mask: ArrayLike | None = None,
-    groups: ArrayLike | None = None,
+    mask: Values | None = None,
+    groups: Values | None = None,
     key: Array | None = None,
-    ids: ArrayLike | None = None,
+    ids: Values | None = None,
     density: Density | None = None,
     space: Any = None,
     evaluator: Evaluator = white_box,

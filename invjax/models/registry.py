@@ -14,7 +14,7 @@ import numpy as np
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
-from invjax.types import ArrayLike
+from invjax.types import Values
 
 Path_ = str | os.PathLike[str]
 SHIPPED = Path(__file__).parent / "weights"
@@ -25,8 +25,8 @@ class Loaded(NamedTuple):
 
     net: Any
     classes: int
-    mean: ArrayLike | None
-    std: ArrayLike | None
+    mean: Values | None
+    std: Values | None
 
 
 Loader = Callable[[Any], Loaded]  # path of the weights -> the network
@@ -128,8 +128,8 @@ def load(
     weights: Path_ | None = None,
     num_classes: int | None = None,
     *,
-    mean: ArrayLike | None = None,
-    std: ArrayLike | None = None,
+    mean: Values | None = None,
+    std: Values | None = None,
 ) -> LogitsModel:
     """A classifier by name, with the weights of a file.
 

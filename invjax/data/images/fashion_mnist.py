@@ -17,7 +17,7 @@ _NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", 
 _FILES = {"train": "train", "test": "t10k"}
 
 
-def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> ImageData:
+def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> ImageData[np.ndarray]:
     """60,000 (train) or 10,000 (test) garments: images [N, 28, 28, 1] float32 in [0, 1], labels [N] int32 0 … 9.
 
     Args:

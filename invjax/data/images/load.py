@@ -36,7 +36,7 @@ def load_images(
     start: int = 0,
     count: int | None = None,
     bounds: Bounds | tuple[float, float] = Bounds(),  # noqa: B008 -- a tuple of two numbers
-) -> ImageData:
+) -> ImageData[np.ndarray | None]:
     """Images and labels of a file or data set.
 
     Args:
@@ -93,7 +93,7 @@ def _open_npz(path: Path, bounds: Bounds) -> ImageSource:
         labels = check_indices("labels", labels, len(pixels), strict=True)
     classes = None if names is None else as_names(np.atleast_1d(names).tolist())
 
-    def read(start: int, stop: int) -> ImageData:
+    def read(start: int, stop: int) -> ImageData[np.ndarray | None]:
         return ImageData(
             to_range(pixels[start:stop], bounds), None if labels is None else labels[start:stop], bounds, classes
         )

