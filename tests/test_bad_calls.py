@@ -160,3 +160,18 @@ def test_a_check_of_the_function_s_own_comes_first() -> None:
     with pytest.raises(TypeError, match="unexpected keyword"):
         own(3, wrong=1)  # type: ignore[call-arg]
     assert jax.jit(lambda x: own(3, x) + x)(1.0) == 4
+
+
+@pytest.mark.parametrize("name", ["campaign.classify", "learn.errors_of", "learn.predict", "solvers.minimize"])
+def test_arrays_over_a_mesh(name: str) -> None:
+    """On explicit axes, which ``jax.make_mesh`` makes: the answers of plain arrays. ``solve``: test_evaluator.py."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    over = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    given = CALLS[name]()
+    laid = {
+        key: jax.device_put(jnp.asarray(value), over) if isinstance(value, np.ndarray) else value
+        for key, value in given.items()
+    }
+    plain, sharded = (jax.tree.leaves(function_of(name)(**arguments)) for arguments in (given, laid))
+    for one, other in zip(plain, sharded, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -20,6 +20,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 
 from invjax.core.errors import MOST, BadArgument
+from invjax.core.layout import automatic, is_explicit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +29,8 @@ def kinds_checked(function: F) -> F:
     """Decorate a public function: an argument of another kind than its annotation says is a BadArgument.
 
     A check of the function's own comes first, whose words are better. So the function is called in any case, and what
-    it does with such an argument, an error or a result, is not handed on.
+    it does with such an argument, an error or a result, is not handed on. Arrays that are laid over explicit axes of a
+    mesh come in with automatic ones.
     """
     signature = inspect.signature(function)
     found = {name: kinds_of(name, one.annotation, one.default) for name, one in signature.parameters.items()}
@@ -37,9 +39,13 @@ def kinds_checked(function: F) -> F:
     @functools.wraps(function)
     def checked(*args: Any, **options: Any) -> Any:
         try:
-            given = signature.bind(*args, **options).arguments
+            bound = signature.bind(*args, **options)
         except TypeError:  # an argument too many or too few, which Python tells
             return function(*args, **options)
+        given = bound.arguments
+        if laid := {name: value for name, value in given.items() if is_explicit(value)}:
+            given.update({name: automatic(name, value) for name, value in laid.items()})
+            args, options = bound.args, bound.kwargs
         wrong = next((name for name, value in given.items() if name in kinds and not kinds[name].hold(value)), None)
         if wrong is None:
             return function(*args, **options)

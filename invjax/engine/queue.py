@@ -20,12 +20,12 @@ from jax.sharding import Mesh
 
 from invjax.core.errors import BadArgument, Words
 from invjax.core.host import own_work
+from invjax.core.layout import automatic_mesh
 from invjax.core.precision import products_are_rounded
 from invjax.engine import checks
 from invjax.engine.confirm import confirmed
 from invjax.engine.crews import Crews, Ran, first, num_crews
 from invjax.engine.evaluate import white_box
-from invjax.engine.layout import automatic_mesh
 from invjax.engine.pace import Pace
 from invjax.engine.programs import Programs, split
 from invjax.engine.waiting import Waiting

@@ -13,6 +13,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.config import inwards, typed
 from invjax.core.errors import BadArgument, check_key, warn
 from invjax.core.host import own_work
+from invjax.core.layout import automatic
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.numerics import strong, wide
 from invjax.core.precision import check_precision, products_at
@@ -24,7 +25,6 @@ from invjax.engine.choosing import check_lanes, choose, crews_pay
 from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
 from invjax.engine.gradients import warn_without_gradient
-from invjax.engine.layout import automatic
 from invjax.engine.prepared import Prepared
 from invjax.engine.programs import Programs
 from invjax.engine.progress import progress_bar

@@ -38,6 +38,14 @@ def automatic(name: str, tree: T) -> T:
     return jax.tree.map(one, tree)
 
 
+def is_explicit(value: Any) -> bool:
+    """Whether this is an array over axes of a mesh that are not automatic."""
+    if not isinstance(value, jax.Array) or isinstance(value, Tracer):
+        return False
+    sharding = value.sharding
+    return isinstance(sharding, NamedSharding) and not set(sharding.mesh.axis_types) <= {AxisType.Auto}
+
+
 def automatic_mesh(mesh: Any) -> Mesh:
     """The mesh with automatic axes."""
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
