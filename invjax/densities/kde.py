@@ -98,11 +98,11 @@ def _log_prob(kde: KDE, x: Array, label: Array, skip: Array | None) -> Array:
 
 def _terms(neighbours: int | None, z: Any, precision: Array, reference: Reference, mine: Array) -> tuple[Array, Array]:
     """The exponents' maximum [] and the kernels relative to it [M], 0 where not of the class."""
-    square = reference.squares(z)
+    half_square = reference.squares(z, 0.5)
     nothing = -jnp.asarray(jnp.finfo(precision.dtype).max / 4, precision.dtype)
-    exponent = jnp.where(mine, (-0.5 * precision) * square, nothing)
+    exponent = jnp.where(mine, -precision * half_square, nothing)
     if neighbours is not None:
-        near = square <= kth_smallest(jnp.where(mine, square, jnp.full_like(square, FAR)), neighbours)
+        near = half_square <= kth_smallest(jnp.where(mine, half_square, jnp.full_like(half_square, FAR)), neighbours)
         exponent = jnp.where(near, exponent, nothing)
     top = exponent.max()
     return top, jnp.exp(exponent - top)

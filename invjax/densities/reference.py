@@ -52,19 +52,19 @@ class Reference:
             return self.blocks.local(x, label)
         return x - self.centers.astype(x.dtype)[label]
 
-    def squares(self, z: Array | Local) -> Array:
-        """``‖x − p_m‖²`` [M] to the points of the class, z from :meth:`local`; under ``vmap`` one matrix product.
+    def squares(self, z: Array | Local, times: float = 1.0) -> Array:
+        """``times ‖x − p_m‖²`` [M] to the points of the class, z from :meth:`local`; under ``vmap`` one matrix product.
 
         Centered on the class, ``‖z‖² − 2 z·p + ‖p‖²`` loses hardly a digit; where it would, the class is in blocks. The
         numbers of other classes mean nothing.
         """
         if self.blocks is not None and isinstance(z, Local):
-            return self.blocks.squares(z)
+            return times * self.blocks.squares(z)
         assert not isinstance(z, Local)
         points = self.points.astype(z.dtype)
-        norms = jnp.square(points).sum(1)  # constant in a loop: computed once before it
-        sizes = norms + jnp.square(z).sum()
-        return jnp.maximum(sizes - jnp.matmul(2 * z, points.T, precision=EXACT), jnp.zeros_like(norms))
+        norms = times * jnp.square(points).sum(1)  # constant in a loop: computed once before it
+        sizes = norms + times * jnp.square(z).sum()
+        return jnp.maximum(sizes - 2 * times * jnp.matmul(z, points.T, precision=EXACT), jnp.zeros_like(norms))
 
     def away(self, weights: Array, z: Array | Local) -> Array:
         """``x − Σ_m w_m p_m / Σ_m w_m`` [D] for weights [M] that are 0 outside of the class, z from :meth:`local`."""
