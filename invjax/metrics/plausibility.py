@@ -94,7 +94,8 @@ def density_rank(
     if train is None or classes is None:
         return values, ranks
     rows = np.asarray(train)
-    labels = check_indices("classes", classes, len(rows))
+    known = getattr(density, "classes", None)
+    labels = check_indices("classes", classes, len(rows), known if isinstance(known, int) else None, of="the density")
     for label in np.unique(wanted):
         own = rows[labels == label]
         if len(own):

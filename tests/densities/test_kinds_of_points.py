@@ -64,6 +64,8 @@ def test_ranks_of_a_table_of_whole_numbers() -> None:
     density = FITS["gmm"](X, Y)
     whole, real = (density_rank(density, rows[:4], Y[:4], rows, Y) for rows in (X, FLOATS))
     np.testing.assert_allclose(whole, real, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"classes must lie in \[0, 2\), the classes of the density, was 2 at index"):
+        density_rank(density, X[:4], Y[:4], X, Y + 1)
 
 
 def test_classes_that_a_density_does_not_have() -> None:
