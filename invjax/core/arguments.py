@@ -32,25 +32,23 @@ def kinds_checked(function: F) -> F:
     it does with such an argument, an error or a result, is not handed on. Arrays that are laid over explicit axes of a
     mesh come in with automatic ones.
     """
-    signature = inspect.signature(function)
-    found = {name: kinds_of(name, one.annotation, one.default) for name, one in signature.parameters.items()}
+    parameters = inspect.signature(function).parameters.values()
+    order = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    found = {one.name: kinds_of(one.name, one.annotation, one.default) for one in parameters}
     kinds = {name: kind for name, kind in found.items() if kind is not None}
 
     @functools.wraps(function)
     def checked(*args: Any, **options: Any) -> Any:
-        try:
-            bound = signature.bind(*args, **options)
-        except TypeError:  # an argument too many or too few, which Python tells
-            return function(*args, **options)
-        given = bound.arguments
-        if laid := {name: value for name, value in given.items() if is_explicit(value)}:
-            given.update({name: automatic(name, value) for name, value in laid.items()})
-            args, options = bound.args, bound.kwargs
+        given = {**dict(zip(order, args, strict=False)), **options}
+        if laid := {name: automatic(name, value) for name, value in given.items() if is_explicit(value)}:
+            args = (*(laid.get(name, value) for name, value in zip(order, args, strict=False)), *args[len(order) :])
+            options = {name: laid.get(name, value) for name, value in options.items()}
         wrong = next((name for name, value in given.items() if name in kinds and not kinds[name].hold(value)), None)
         if wrong is None:
             return function(*args, **options)
         refused = BadArgument(wrong, f"be {kinds[wrong].words}", given[wrong])
-        if isinstance(_scalar(given[wrong]), int):  # too large a count, which may end the process
+        number = _scalar(given[wrong])
+        if isinstance(number, int) and abs(number) > MOST:  # as much memory would end the process
             raise refused
         try:
             function(*args, **options)

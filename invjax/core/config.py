@@ -109,11 +109,19 @@ def typed(owner: Any) -> Any:
     if not dataclasses.is_dataclass(owner) or isinstance(owner, type):
         return owner
     changed: dict[str, Any] = {}
-    for one in dataclasses.fields(owner):
+    for one, kind, others in _kinds(type(owner)):
         value = getattr(owner, one.name)
-        if (kept := _of_its_kind(type(owner).__name__, one, value)) is not value:
+        if type(value) is kind and (kind is str or kind is bool or -MOST <= value <= MOST):  # as nearly always
+            continue
+        if (kept := _of_its_kind(type(owner).__name__, one, kind, others, value)) is not value:
             changed[one.name] = kept
     return dataclasses.replace(owner, **changed) if changed else owner
+
+
+@functools.cache
+def _kinds(owner: type) -> tuple[tuple[Any, type | None, set[str]], ...]:
+    """The fields of a configuration that have a kind."""
+    return tuple((one, *kind_of(one)) for one in dataclasses.fields(owner) if kind_of(one)[0] is not None)
 
 
 def kind_of(one: dataclasses.Field[Any]) -> tuple[type | None, set[str]]:
@@ -128,11 +136,10 @@ _REAL = (jnp.floating, jnp.integer, jnp.bool_)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def _of_its_kind(owner: str, one: dataclasses.Field[Any], value: Any) -> Any:
+def _of_its_kind(owner: str, one: Any, kind: type | None, others: set[str], value: Any) -> Any:
     """The value of a field in the field's kind. Raises BadArgument where it is of another, or beyond 32 bits."""
-    kind, others = kind_of(one)
     optional, arrays = "None" in others, bool(others - {"None"})
-    if kind is None or isinstance(value, Tracer) or (optional and value is None):
+    if isinstance(value, Tracer) or (optional and value is None):
         return value
     if arrays and not isinstance(value, int | float | complex | str):  # their shapes and values are the class's matter
         return value

@@ -64,8 +64,13 @@ def own_work() -> Iterator[None]:
     A person's guards over transfers and infinities watch their own code, so both are off inside: the library moves
     NumPy's arrays to the device where it wants them, and "nothing found yet" is an infinite score.
     """
-    with jax.transfer_guard("allow"), _infinities_allowed(), host_errors():
+    guarded = any(getattr(jax.config, name) not in (None, "allow") for name in _GUARDS)
+    with jax.transfer_guard("allow") if guarded else _NONE, _infinities_allowed(), host_errors():
         yield
+
+
+_GUARDS = tuple(f"jax_transfer_guard_{way}" for way in ("host_to_device", "device_to_device", "device_to_host"))
+_NONE = contextlib.nullcontext()
 
 
 def own_thread() -> None:

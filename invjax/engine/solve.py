@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +104,9 @@ def _check_density(density: Any, config: Config, network: LogitsFn, problems: Pr
     check_density(density, shape, dtype, labels)
 
 
+_prepare = inspect.unwrap(prepare)  # for ``solve``, which is a door itself
+
+
 def _advise(config: Config, problems: Problem, space: Any) -> None:
     """A UserWarning with what a configuration has to say (``advice(width of the box)``) about its constants."""
     advice = getattr(config, "advice", None)
@@ -189,7 +193,7 @@ def solve(
     Raises:
       ValueError: naming the argument, what it must be and what it was.
     """
-    prepared = prepare(
+    prepared = _prepare(
         logits, x, label, method=method, density=density, space=space, key=key, target=target, bounds=bounds,
         mask=mask, groups=groups, ids=ids,
     )  # fmt: skip
