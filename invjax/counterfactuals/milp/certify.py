@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, of_shape
+from invjax.core.errors import BadArgument, check_number, of_shape
 from invjax.core.host import own_work
 from invjax.counterfactuals.milp.question import Question
 from invjax.counterfactuals.milp.rows import Rows, answers
@@ -78,6 +78,7 @@ def certify(
       Proofs hold up to the solver's tolerance of 1e-6. A valid answer has the wanted class, also with κ = 0: a tie is
       none.
     """
+    check_number("tolerance", tolerance, lambda v: v >= 0, "a number >= 0 in logit units")
     rows = Rows.of(model, x, label, target, bounds, mask, space)
     points, claimed = _claims(result, rows)
     jobs, order = [], []

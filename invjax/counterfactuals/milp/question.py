@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, check_choice
+from invjax.core.errors import BadArgument, check_choice, check_number
 from invjax.counterfactuals.milp.domain import OBJECTIVES, Domain
 from invjax.counterfactuals.milp.lof import LofModel, LofRows
 from invjax.counterfactuals.milp.network import Layers, margin, rounding
@@ -74,8 +74,9 @@ class Question(NamedTuple):
         for name, value, least in (("label", self.label, 0), ("target", self.target, -1)):
             if not least <= value < classes:
                 raise BadArgument(name, f"be from {least} to {classes - 1}", value)
-        if not self.kappa >= 0:
-            raise BadArgument("kappa", "be a margin >= 0", self.kappa)
+        check_number("kappa", self.kappa, lambda v: v >= 0, "a margin >= 0")
+        if self.lof is not None and not isinstance(self.lof, LofModel):
+            raise BadArgument("lof", "be a LofModel of lof_model(points)", self.lof)
         if self.lof is not None and self.lof.points.shape[1] != width:
             raise BadArgument("lof", f"be fitted to points of {width} columns", self.lof.points.shape[1])
 

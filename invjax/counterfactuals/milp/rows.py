@@ -13,7 +13,6 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.errors import (
     BadArgument,
     Words,
-    check,
     check_choice,
     check_entries,
     check_number,
@@ -60,7 +59,7 @@ def answers(jobs: Sequence[Job], workers: int = 0) -> list[Exact]:
 
     A script that asks for workers needs the usual ``if __name__ == "__main__":``, because they import it afresh.
     """
-    if not workers or len(jobs) < 2:
+    if not check_whole("workers", workers, 0) or len(jobs) < 2:
         return [answer(job) for job in jobs]
     # Spawned rather than forked, because JAX has threads.
     with ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn")) as pool:
@@ -127,7 +126,9 @@ def exact_counterfactual(
     own = int(pre_activations(network, row)[-1].argmax()) if label is None else check_whole("label", label, 0, most)
     schema = None if space is None else read_space(space, dtype)
     domain = _domain(row.astype(dtype), bounds, mask, schema)
-    begin = None if start is None else np.asarray(start, np.float64).reshape(-1)
+    begin = None if start is None else _numbers("start", start).reshape(-1)
+    if begin is not None and (begin.shape != row.shape or not np.isfinite(begin).all()):
+        raise BadArgument("start", f"be {row.size} finite numbers", start)
     return answer(make_job(network, domain, own, target, dtype, options)._replace(start=begin))
 
 
@@ -189,14 +190,17 @@ def make_job(layers: Layers, domain: Domain, label: int, target: int, dtype: Any
         raise BadArgument("options", f"be of {', '.join(sorted(ASKED | HOW))}", Words(", ".join(sorted(unknown))))
     asked = {name: options[name] for name in ASKED & set(options)}
     if asked.get("mad") is not None:
-        asked["mad"] = np.asarray(asked["mad"], np.float64)
+        asked["mad"] = _numbers("mad", asked["mad"])
+    if np.dtype(dtype).kind != "f":
+        raise BadArgument("dtype", "be a type of floats", np.dtype(dtype))
     question = Question(layers, domain, label, target, dtype=dtype, **asked)
     job = Job(question, **{name: options[name] for name in HOW & set(options)})
     check_choice("method", job.method, METHODS)
     check_choice("tighten", job.tighten, TIGHTEN)
     check_number("time_limit", job.time_limit, lambda v: v > 0, "a number of seconds > 0")
     check_number("mip_gap", job.mip_gap, lambda v: 0 <= v < 1, "in [0, 1)")
-    check("max_changes", question.max_changes, lambda v: v is None or v >= 0, "None or at least 0")
+    if question.max_changes is not None:
+        check_whole("max_changes", question.max_changes, 0)
     question.check()
     points = None if job.references is None else np.asarray(job.references, np.float64)
     if job.method == "polytopes":
@@ -222,6 +226,13 @@ def _domain(row: np.ndarray, bounds: Any, mask: Any, schema: Schema | None) -> D
         raise
     except (TypeError, ValueError) as error:
         raise BadArgument("bounds", f"be (lower, upper), scalars or [{row.size}]", bounds) from error
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadArgument(name, "be numbers", values) from error
 
 
 class Rows(NamedTuple):
