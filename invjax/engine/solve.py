@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +105,7 @@ def _check_density(density: Any, config: Config, network: LogitsFn, problems: Pr
     check_density(density, shape, dtype, labels)
 
 
-_prepare = inspect.unwrap(prepare)  # for ``solve``, which is a door itself
+_prepare: Callable[..., Prepared] = inspect.unwrap(prepare)  # for ``solve``, which is a door itself
 
 
 def _advise(config: Config, problems: Problem, space: Any) -> None:
