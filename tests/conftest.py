@@ -81,6 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 MOST_MAPS = 25_000  # Linux allows a process 65,530 memory maps; every compiled program takes some, and no one is told
 MOST_MEMORY = 1_700  # MiB of a process: two workers and what they start are to fit a laptop
 GROWTH = 450  # MiB more than after the last time, where what cannot be forgotten is above that already
+_tests = 0  # that have ended
 _after = 0  # MiB in use when programs were last forgotten
 
 
@@ -107,7 +108,10 @@ def pytest_runtest_teardown() -> None:
 
     The tests' own ``@cache``s are forgotten too: what they hold was to have warmed jax's.
     """
-    global _after
+    global _after, _tests
+    _tests += 1
+    if _tests % 8:  # counting maps takes milliseconds
+        return
     if _used() < max(MOST_MEMORY, _after + GROWTH) and _maps() < MOST_MAPS:
         return
     for kept in gc.get_objects():
