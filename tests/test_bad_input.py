@@ -15,7 +15,7 @@ import pytest
 
 import invjax
 from invjax import BadArgument, attacks, counterfactuals
-from invjax.attacks import FGSM, GSE, PGD, SAIF, GSEReleased, SparseRS
+from invjax.attacks import FGSM, GSE, PGD, SAIF, GSEReleased, LocalSearch, SparseRS
 from invjax.core.config import config as config_class
 from invjax.core.config import kind_of, typed
 from invjax.counterfactuals import SCFE
@@ -324,6 +324,13 @@ def test_nothing_is_written_for_a_bad_call(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lanes must be a multiple of the 8 devices"):
         invjax.solve(TASK.net, TASK.x, TASK.label, method=PGD(), out=out, mesh=mesh, lanes=4)
     assert not out.exists()
+
+
+def test_a_method_that_depends_on_a_constant() -> None:
+    """The number of candidates is a width of the method: it is looked at before the method is asked for."""
+    for wrong in ("x", None, [], 2**31):
+        with pytest.raises(BadArgument, match=r"LocalSearch.candidates must be"):
+            invjax.solve(TASK.net, TASK.x, TASK.label, method=LocalSearch(candidates=wrong))  # type: ignore[arg-type]
 
 
 def test_messages_name_what_was_given() -> None:

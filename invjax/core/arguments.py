@@ -173,6 +173,11 @@ def _has(value: Any, *names: str) -> bool:
     return any(hasattr(value, name) for name in names)
 
 
+def _is_configuration(value: Any) -> bool:
+    """Its method may be a property that wants sound constants."""
+    return hasattr(type(value), "method") or "method" in getattr(value, "__dict__", {})
+
+
 def _is_module(value: Any) -> bool:
     """Of flax's nnx, which is not imported for this."""
     return any(kind.__name__ == "Module" for kind in type(value).__mro__)
@@ -211,7 +216,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "Explanation": (lambda value: hasattr(value, "people"), "an Explanation"),
     "LastLayer": (lambda value: hasattr(value, "kernel"), "the layer that last_layer() found"),
     "Result": (lambda value: hasattr(value, "x"), "a Result"),
-    "Config": (lambda value: hasattr(value, "method"), "a configuration"),
+    "Config": (_is_configuration, "a configuration"),
     "Rule": (lambda value: hasattr(value, "weigh"), "a rule such as GroupDRO"),
     "Function": (callable, "a function"),
     "nnx.Module": (_is_module, "an nnx.Module"),

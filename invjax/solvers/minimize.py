@@ -20,7 +20,7 @@ from jax.core import Tracer
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.core.numerics import select
 from invjax.solvers import linesearch
 from invjax.solvers.momentum import Prox, Restart, Solver, State, check_restart
@@ -118,9 +118,11 @@ def _check(
         # A traced number cannot be looked at; only host values are checked.
         if number is not None and not isinstance(number, Tracer) and not np.all(np.asarray(number) > 0):
             raise BadArgument(name, "be positive", number)
+    if isinstance(max_steps, int):
+        check_whole("max_steps", max_steps)
     if (support is not None) != (solver == "pnag"):
         raise BadArgument(
-            "support", "be given for solver 'pnag' and for no other", Words(f"{support!r} for {solver!r}")
+            "support", "be given for solver 'pnag' and for no other", Words(f"{type(support).__name__} for {solver!r}")
         )
     if support is not None:
         mask = jnp.asarray(support)
