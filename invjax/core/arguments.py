@@ -50,6 +50,8 @@ def kinds_checked(function: F) -> F:
         number = _scalar(given[wrong])
         if isinstance(number, int) and abs(number) > MOST:  # as much memory would end the process
             raise refused
+        if isinstance(given[wrong], bool | np.bool_):  # it would be taken for 0 or 1, and all the work be done
+            raise refused
         try:
             function(*args, **options)
         except (BadArgument, ImportError):
@@ -152,9 +154,8 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_sequence(value: Any) -> bool:
-    many = isinstance(value, Iterable) or _has(
-        value, "__getitem__", "__array__"
-    )  # some are read when they are asked for
+    lazy = _has(value, "__getitem__", "__array__")  # some are read when they are asked for
+    many = isinstance(value, Iterable) or lazy
     return many and not isinstance(value, str | bytes | Mapping | set | type)
 
 
@@ -196,6 +197,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "Path": (lambda value: hasattr(value, "__fspath__"), "a path"),
     "os.PathLike": (lambda value: hasattr(value, "__fspath__"), "a path"),
     "ArrayLike": (_is_array, "an array of numbers"),
+    "Values": (_is_array, "an array of numbers"),
     "np.ndarray": (_is_array, "an array of numbers"),
     "Array": (_is_array, "an array of numbers"),
     "Mapping": (lambda value: isinstance(value, Mapping), "a mapping"),
