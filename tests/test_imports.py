@@ -57,6 +57,10 @@ HEAVY = (
     "pandas",
     "safetensors",
     "tyro",
+    "invjax.constraints",  # of our own, what most programs do without
+    "invjax.densities",
+    "invjax.data",
+    "invjax.metrics",
 )
 
 

@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
+from invjax.core.density import check_density
 from invjax.core.errors import BadArgument, check, check_choice, check_number, check_whole, of_shape
 from invjax.core.host import own_work
 from invjax.core.labels import check_indices
@@ -29,7 +30,6 @@ from invjax.core.numerics import at_least_float32
 from invjax.core.rows import map_rows
 from invjax.counterfactuals.parts.query import CHUNK, Query, check_rows_of_targets, make_query
 from invjax.densities import fit_kde
-from invjax.densities.checks import check_density
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.types import Array, ArrayLike, Bounds, Density, HeldOut, LogitsFn, Result, Status
 

@@ -27,6 +27,7 @@ from invjax import losses
 from invjax.constraints import actions
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
+from invjax.core.density import check_density
 from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_whole, of_shape
 from invjax.core.host import own_work
 from invjax.core.logits import num_classes
@@ -35,7 +36,6 @@ from invjax.core.rows import map_rows
 from invjax.counterfactuals.parts import convex
 from invjax.counterfactuals.parts.query import Query, check_rows_of_targets, make_query
 from invjax.densities import GMM, fit_gmm, quantiles
-from invjax.densities.checks import check_density
 from invjax.engine.evaluate import forward
 from invjax.solvers.best import Best, nothing, shortfall
 from invjax.types import Array, ArrayLike, Bounds, Context, LogitsFn, Problem, Result, Status

@@ -17,8 +17,8 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
+from invjax.core.density import check_density
 from invjax.core.errors import check
-from invjax.densities.checks import check_density
 from invjax.densities.common import check_points, own_log_prob, point
 from invjax.types import Array, ArrayLike, Density
 

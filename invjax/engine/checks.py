@@ -15,7 +15,6 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh
 
-from invjax.constraints.space import FeatureSpace, check_space
 from invjax.core.errors import BadArgument, Words, check_entries, check_key, check_whole, of_shape
 from invjax.core.images import check_floats
 from invjax.core.labels import whole_numbers
@@ -112,6 +111,8 @@ def _bounds(bounds: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
 
 def compile_space(space: Any, dtype: Any) -> Any:
     """A FeatureSpace in its compiled form, which passes as it is."""
+    from invjax.constraints.space import FeatureSpace, check_space  # ``import invjax`` does without it
+
     space = check_space(space, compiled=True)
     return space.compile(dtype) if isinstance(space, FeatureSpace) else space
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import inwards, typed
+from invjax.core.density import check_density
 from invjax.core.errors import BadArgument, check_key, warn
 from invjax.core.host import own_work
 from invjax.core.layout import automatic
@@ -20,7 +21,6 @@ from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.numerics import strong, wide
 from invjax.core.precision import check_precision, products_at
 from invjax.cpu.convolutions import install_canonical_convolutions
-from invjax.densities.checks import check_density
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
 from invjax.engine.choosing import check_lanes, choose, crews_pay

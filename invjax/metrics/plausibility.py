@@ -22,10 +22,10 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from invjax.core.arguments import kinds_checked
+from invjax.core.density import check_density
 from invjax.core.errors import check_whole
 from invjax.core.labels import check_indices
 from invjax.core.numerics import as_float
-from invjax.densities.checks import check_density
 from invjax.metrics.rows import flat
 from invjax.types import HeldOut
 
