@@ -133,6 +133,46 @@ def test_each_argument(name: str) -> None:
     assert sum(counts) >= min(1, len(counts))
 
 
+MATRIX, TEXT, NONE, ROWS = np.full((2, 2), NAN), np.array(["a", "b"]), [], np.zeros((0, 3))
+# Of the right kind, and of a shape or with values that do not fit the other arguments.
+MISFITS: dict[str, dict[str, list[Any]]] = {
+    "campaign.classify": {"images": [NONE, MATRIX, ROWS]},
+    "counterfactuals.certify": {"x": [NONE, ROWS], "target": [NONE, MATRIX, ROWS]},
+    "learn.afr_weights": {"logits": [ROWS, TEXT]},
+    "learn.fit": {"hooks": [MATRIX, TEXT]},
+    "learn.last_layer": {"example": [MATRIX]},
+    "learn.predict": {"x": [MATRIX]},
+    "metrics.bootstrap_worst": {"correct": [3, NONE, NAN, MATRIX], "count": [3, NAN, MATRIX, NONE]},
+    "metrics.local_outlier_factor": {"train": [MATRIX], "points": [np.zeros((2, 9))]},
+    "metrics.neighbour_agreement": {
+        "points": [MATRIX], "target": [3, NONE, NAN, MATRIX, TEXT], "train": [NONE, MATRIX], "said": [NONE, MATRIX],
+    },
+    "metrics.retrained_validity": {"counterfactuals": [3, NAN], "predicts": [MATRIX, TEXT]},
+    "metrics.wilson_interval": {"correct": [NONE, ROWS], "count": [NONE]},
+    "models.agreement": {"x": [NONE]},
+    "models.as_logits": {"mean": ["x", TEXT, {"a": 1}], "std": ["x"], "example": [MATRIX, ROWS]},
+    "models.distill": {"hidden": [MATRIX, TEXT]},
+    "recourse.freeze": {"names": [MATRIX]},
+    "recourse.plausibility_of": {"rows": [NAN, MATRIX, [10**6]]},
+    "report.attack_section": {"results": [{"a": 1}]},
+    "solvers.minimize": {
+        "step_size": [NONE, ROWS], "tol": [NONE, np.ones(3)], "max_steps": [2**40, 2**70, NONE, np.ones(3)],
+        "shrink": [NONE, np.ones(3)], "momentum": [np.ones(3)],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_what_does_not_fit(name: str) -> None:
+    for argument, values in MISFITS[name].items():
+        for value in values:
+            with pytest.raises(BadArgument) as caught:
+                function_of(name)(**{**CALLS[name](), argument: value})
+            said = str(caught.value)
+            assert "\n" not in said, (argument, value)
+            assert len(said) < 500, (argument, value)
+
+
 def test_there_are_many() -> None:
     assert len(bad_calls()) >= 300
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, check_whole
+from invjax.core.errors import BadArgument, check_whole, of_shape
 from invjax.core.images import check_floats
 from invjax.core.labels import check_indices, classes_of
-from invjax.core.logits import num_classes
+from invjax.core.logits import asked_in_shapes, num_classes
 from invjax.core.mixing import check_names_classes
 from invjax.core.rows import map_rows
 from invjax.data import ImageSource
@@ -47,7 +47,11 @@ def classify(logits: LogitsFn, images: np.ndarray, batch: int = _BATCH) -> np.nd
 
     Compiles once whatever N. Raises ValueError for images that are not floating point.
     """
+    images = np.asarray(images)
+    if not images.size:
+        raise BadArgument("images", "hold at least one example", of_shape(images.shape))
     check_floats(images.dtype, "images")
+    asked_in_shapes(logits, images.shape[1:], images.dtype)
     return map_rows(_classes, logits, images, batch=batch)
 
 

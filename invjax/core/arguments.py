@@ -90,6 +90,9 @@ def kinds_of(name: str, annotation: Any, default: Any = None) -> Kinds | None:
             words += [repr(choice) for choice in choices]
         elif (known := _KINDS.get(key[0])) is not None:
             hold = _is_seed if key[0] == "int" and name == "seed" else known[0]
+            if (inner := re.fullmatch(r"Sequence\[(str|int|PredictFn|Callable|Hook)\b.*\]", part)) is not None:
+                hold, words_of = _each(_KINDS[inner[1]][0]), _EACH[inner[1]]
+                known = hold, f"a sequence of {words_of}"
             holds.append(hold)
             words.append(known[1])
         else:
@@ -159,6 +162,15 @@ def _is_sequence(value: Any) -> bool:
     return many and not isinstance(value, str | bytes | Mapping | set | type)
 
 
+_EACH = {"str": "text", "int": "whole numbers", "PredictFn": "functions", "Callable": "functions", "Hook": "functions"}
+
+
+def _each(hold: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether a value is a sequence of which every entry holds. What is read when it is asked for is not read."""
+    known = list | tuple | np.ndarray
+    return lambda value: _is_sequence(value) and (not isinstance(value, known) or all(map(hold, value)))
+
+
 def _is_pair(value: Any) -> bool:
     return _is_sequence(value) and len(list(value)) == 2 and all(map(_is_array, value))
 
@@ -224,7 +236,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "nnx.Module": (_is_module, "an nnx.Module"),
     "Module": (_is_module, "an nnx.Module"),
     "tuple": (lambda value: isinstance(value, tuple), "a tuple"),
-    **dict.fromkeys(("Augment", "Loss", "Freeze", "Measure"), (callable, "a function")),
+    **dict.fromkeys(("Augment", "Loss", "Freeze", "Measure", "Hook"), (callable, "a function")),
     **dict.fromkeys(
         ("Indicator", "Threshold", "Convention", "Empty", "Restart"),
         (lambda value: isinstance(value, str), "one of its names"),

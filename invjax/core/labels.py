@@ -132,7 +132,7 @@ def classes_of(scores: Any) -> Any:
 
 def check_finite(name: str, scores: np.ndarray, what: str = "logits") -> None:
     """Raise BadArgument, about the network ``name``, where one of its ``scores`` [N, ...] is NaN. It names the row."""
-    broken = np.isnan(scores).reshape(len(scores), -1).any(1)
+    broken = np.isnan(scores).any(tuple(range(1, scores.ndim)))
     if broken.any():
         shown = "NaN for all of them" if broken.all() else f"NaN for {broken.sum()} of them"
         was = Words(f"{shown}, the first")

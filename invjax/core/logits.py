@@ -21,7 +21,7 @@ import numpy as np
 
 from invjax.core.apply import Apply, FunctionApply, NormalisedApply, PytreeApply
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.mixing import ROWS, check_unmixed, is_new, shape_of, six_rows
 from invjax.types import Array, ArrayLike, LogitsFn, Values
 
@@ -92,7 +92,13 @@ def as_logits(model: Any, mean: Values | None = None, std: Values | None = None,
         logits = LogitsModel(params, NormalisedApply(logits.apply))
     if example is not None:
         rows = _rows(example)
-        check_unmixed(logits, rows, "model")
+        try:
+            check_unmixed(logits, rows, "model")
+        except BadArgument:
+            raise
+        except Exception:  # the network's own, of whatever does not fit it
+            asked_in_shapes(logits, rows.shape[1:], rows.dtype, "model")
+            raise
         is_new(logits, rows.shape[1:], rows.dtype)  # no longer
     return logits
 
@@ -142,6 +148,8 @@ def _rows(example: Any) -> np.ndarray:
         if shape is None or not jnp.issubdtype(one.dtype, jnp.floating):
             was = one.dtype if shape is not None else Words(type(example).__name__)
             raise BadArgument("example", "be a floating-point array [*S] in the data range, or a shape", was)
+    if not one.size:
+        raise BadArgument("example", "hold at least one number", of_shape(one.shape))
     return six_rows(one[None], min(0.0, float(one.min())), max(1.0, float(one.max())))
 
 
@@ -166,14 +174,19 @@ def as_logits_fn(logits: Any, name: str = "logits") -> LogitsFn:
     return cast(LogitsFn, logits)
 
 
-def num_classes(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> int:
-    """K of a network, from its abstract evaluation on a batch. Raises BadArgument where it gives no logits [B, K]."""
+def asked_in_shapes(logits: LogitsFn, shape: tuple[int, ...], dtype: Any, name: str = "logits") -> Any:
+    """Shape and dtype of what a network gives a batch. Raises BadArgument about ``name`` where it takes no such one."""
     try:
-        out = shape_of(logits, shape, dtype)
+        return shape_of(logits, shape, dtype)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         accepted = f"accept x of shape [B, {', '.join(map(str, shape))}] (channel last), {np.dtype(dtype).name}"
-        raise BadArgument("logits", accepted, hint=f"calling it failed: {first}") from error
+        raise BadArgument(name, accepted, hint=f"calling it failed: {first}") from error
+
+
+def num_classes(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> int:
+    """K of a network, from its abstract evaluation on a batch. Raises BadArgument where it gives no logits [B, K]."""
+    out = asked_in_shapes(logits, shape, dtype)
     if not hasattr(out, "shape") or len(out.shape) != 2 or out.shape[0] != ROWS or out.shape[1] < 2:
         found = getattr(out, "shape", type(out).__name__)
         raise BadArgument("logits", "return [B, K] with K >= 2 classes", Words(f"{found} for a batch of {ROWS}"))

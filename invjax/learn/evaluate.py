@@ -11,7 +11,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument
 from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices, classes_of
-from invjax.core.logits import as_logits, num_classes
+from invjax.core.logits import as_logits, asked_in_shapes, num_classes
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import Picked, map_rows
 from invjax.learn.examples import one_row
@@ -33,8 +33,10 @@ def predict(model: Any, x: Any, *, batch: int = 256) -> np.ndarray:
     """
     if not len(x):
         raise BadArgument("x", "hold at least one example")
-    are_pixels(one_row(x).dtype)
-    return map_rows(_logits, as_logits(model), Picked(x, np.arange(len(x))), batch=batch)
+    network, row = as_logits(model), one_row(x)
+    dtype = np.float32 if are_pixels(row.dtype) else jax.dtypes.canonicalize_dtype(row.dtype)
+    asked_in_shapes(network, row.shape[1:], dtype, "model")
+    return map_rows(_logits, network, Picked(x, np.arange(len(x))), batch=batch)
 
 
 def judged(model: Any, x: Any, y: Any, *, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:

@@ -145,7 +145,7 @@ def dfr(
     for name, value in (("retrains", retrains), ("batch", batch)):
         check_whole(name, value)
     for name, values in (("C", () if C is None else (C,)), ("grid", grid)):
-        if not all(value > 0 for value in values) or (name == "grid" and not values):
+        if not all(value > 0 for value in values) or (name == "grid" and not len(values)):
             raise BadArgument(name, "be positive", values if name == "grid" else C)
     layer, labels = _layer_and_labels(model, x, y)
     member = labels if groups is None else check_indices("groups", groups, len(x), num_groups, what="groups")
@@ -203,7 +203,7 @@ def _layer_and_labels(model: nnx.Module, x: Any, y: Any) -> tuple[LastLayer, np.
 
 
 @kinds_checked
-def afr_weights(logits: Any, y: Any, gamma: float) -> np.ndarray:
+def afr_weights(logits: ArrayLike, y: Any, gamma: float) -> np.ndarray:
     """``μ_i ∝ exp(−γ p_i) / n_{y_i}`` with p_i = softmax(logits_i)_{y_i}, summing to 1: [N, K], [N] -> [N].
 
     Raises BadArgument: logits that are not [N, K] or hold NaN, or y that are no classes of them.

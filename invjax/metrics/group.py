@@ -29,7 +29,16 @@ import numpy as np
 from scipy import special
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_seed, check_whole, of_shape
+from invjax.core.errors import (
+    BadArgument,
+    Words,
+    check_choice,
+    check_entries,
+    check_number,
+    check_seed,
+    check_whole,
+    of_shape,
+)
 from invjax.core.labels import check_flags, check_indices, whole_numbers
 
 Empty = Literal["error", "skip"]
@@ -125,7 +134,11 @@ def wilson_interval(correct: Any, count: Any, confidence: float = 0.95) -> tuple
     correct, count: of any shapes that broadcast. Raises ValueError unless 0 <= correct <= count.
     """
     check_confidence(confidence)
-    k, n = np.broadcast_arrays(np.asarray(correct, np.float64), np.asarray(count, np.float64))
+    try:
+        k, n = np.broadcast_arrays(np.asarray(correct, np.float64), np.asarray(count, np.float64))
+    except ValueError:
+        shapes = Words(f"{np.shape(correct)} and {np.shape(count)}")
+        raise BadArgument("correct", "be numbers of a shape that broadcasts with count", shapes) from None
     if not np.all((k >= 0) & (k <= n)):
         raise BadArgument("correct", "lie in [0, count]", Words(f"{k.tolist()} of {n.tolist()}"))
     z = special.ndtri((1 + confidence) / 2)
@@ -151,7 +164,11 @@ def bootstrap_worst(
     """
     check_confidence(confidence)
     check_whole("resamples", resamples)
-    k, n = np.asarray(correct, np.int64), np.asarray(count, np.int64)
+    k = whole_numbers("correct", correct, "be whole numbers [G]")
+    n = whole_numbers("count", count, "be whole numbers [G]")
+    if k.ndim != 1 or k.shape != n.shape:
+        raise BadArgument("correct", "be [G], as count", Words(f"{k.shape} and {n.shape}"))
+    check_entries("correct", k, (k < 0) | (k > n), "lie in [0, count]")
     k, n = k[n > 0], n[n > 0]
     if not n.size:
         raise BadArgument("count", "have a group with examples", hint="all were 0")

@@ -23,7 +23,7 @@ from scipy.spatial.distance import cdist
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.density import check_density
-from invjax.core.errors import check_whole
+from invjax.core.errors import BadArgument, Words, check_entries, check_whole
 from invjax.core.labels import check_indices
 from invjax.core.numerics import as_float
 from invjax.metrics.rows import flat
@@ -36,16 +36,28 @@ NAN = float("nan")
 
 @kinds_checked
 def local_outlier_factor(points: Any, train: Any, neighbours: int = 20) -> np.ndarray:
-    """The LOF (1) [n] of points [n, *S] against rows [M, *S]; k is at most M - 1. NaN if M < 2.
+    """The LOF (1) [n] of points [n, *S] against rows [M, *S]; k is at most M - 1. NaN if M < 2, or for a point of NaN.
 
     Raises ImportError: scikit-learn is missing (extra ``data``).
     """
-    rows, queries = flat(train), flat(points)
+    rows, queries = _rows_and_points(train, points)
     check_whole("neighbours", neighbours)
-    if len(rows) < 2 or len(queries) == 0:
-        return np.full(len(queries), NAN)
+    factor, whole = np.full(len(queries), NAN), np.isfinite(queries).all(1)
+    if len(rows) < 2 or not whole.any():
+        return factor
     fitted = _fitted(rows.tobytes(), rows.shape, min(neighbours, len(rows) - 1))
-    return -np.asarray(fitted.score_samples(queries), np.float64)
+    factor[whole] = -np.asarray(fitted.score_samples(queries[whole]), np.float64)
+    return factor
+
+
+def _rows_and_points(train: Any, points: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Both as [M, D] and [n, D] float64. Raises BadArgument where they differ in D, or rows are not finite."""
+    rows, queries = flat(train), flat(points)
+    if rows.shape[1] != queries.shape[1]:
+        shapes = Words(f"{np.shape(points)} and {np.shape(train)}")
+        raise BadArgument("points", "have the shape of the training rows, but for their number", shapes)
+    check_entries("train", rows, ~np.isfinite(rows), "be finite")
+    return rows, queries
 
 
 @lru_cache(maxsize=4)
@@ -64,7 +76,10 @@ def _fitted(content: bytes, shape: tuple[int, ...], neighbours: int) -> Any:
 @kinds_checked
 def neighbour_agreement(points: Any, target: Any, train: Any, said: Any, neighbours: int = 5) -> np.ndarray:
     """yNN (3), [n]: points [n, *S], target [n], rows [M, *S] with predicted classes said [M]; k is at most M."""
-    rows, queries, wanted, said = flat(train), flat(points), np.asarray(target), np.asarray(said)
+    rows, queries = _rows_and_points(train, points)
+    wanted, said = check_indices("target", target, len(queries)), check_indices("said", said, len(rows))
+    if not len(rows):
+        raise BadArgument("train", "hold at least one row")
     check_whole("neighbours", neighbours)
     k = min(neighbours, len(rows))
     share = np.full(len(queries), NAN)

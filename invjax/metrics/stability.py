@@ -189,6 +189,8 @@ def protected_flips(
 def retrained_validity(counterfactuals: Any, target: Any, predicts: Sequence[PredictFn]) -> np.ndarray:
     """[M, n] bool: whether each counterfactual [n, *S] has its target under each of M retrained predict functions."""
     rows = np.asarray(counterfactuals)
+    if not rows.ndim:
+        raise BadArgument("counterfactuals", "be [n, *S]", of_shape(rows.shape))
     wanted = targets_of(target, len(rows))
     return np.asarray([reaches(predict, rows, wanted) for predict in predicts], bool).reshape(len(predicts), len(rows))
 

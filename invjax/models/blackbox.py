@@ -24,7 +24,7 @@ import optax
 from invjax.constraints.around import points_around, rows_at
 from invjax.constraints.space import FeatureSpace
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, Words, check, check_key, check_number, warn
+from invjax.core.errors import BadArgument, Words, check, check_key, check_number, of_shape, warn
 from invjax.core.host import host_errors, on_host
 from invjax.core.labels import classes_of
 from invjax.core.logits import LogitsModel, as_logits
@@ -282,6 +282,8 @@ def distill(
 def agreement(model: LogitsFn, predict_proba: Predict, x: ArrayLike) -> float:
     """Share of the rows of x [N, *S] for which ``model`` [B, *S] -> [B, K] and the black box predict the same class."""
     x = np.asarray(x)
+    if not x.size:
+        raise BadArgument("x", "hold at least one row", of_shape(x.shape))
     return _agreement(model, x, _soft_labels(predict_proba, x, None))
 
 

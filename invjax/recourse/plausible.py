@@ -23,7 +23,8 @@ import numpy as np
 from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, check, check_seed
+from invjax.core.errors import BadArgument, check, check_entries, check_seed
+from invjax.core.labels import whole_numbers
 from invjax.data.tables.table import TabularData
 from invjax.densities import KDE, Hinge, fit_kde, hinge
 
@@ -65,7 +66,12 @@ def plausibility_of(data: TabularData, alpha: float = 0.25, rows: np.ndarray | N
     Raises ValueError: alpha, or a class with fewer than two rows.
     """
     check("alpha", alpha, lambda value: 0 < value < 1, "a share in (0, 1)")
-    rows = training_rows(data) if rows is None else rows
+    if rows is None:
+        rows = training_rows(data)
+    elif np.asarray(rows).dtype != bool:  # a mask is checked by its use
+        wanted = f"be numbers of rows, 0 … {len(data.x) - 1}"
+        rows = whole_numbers("rows", rows, wanted)
+        check_entries("rows", rows, (rows < 0) | (rows >= len(data.x)), wanted)
     x, y = data.x[rows], data.label[rows]
     found = np.asarray(fit_kde(x, y).bandwidth, np.float64)
     least = [_floor(x[y == k]) for k in range(len(found))]

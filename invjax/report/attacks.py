@@ -74,6 +74,9 @@ def attack_section(
     most = int(max(classes.max(initial=0), wanted.max(initial=0)))
     if class_names is not None and len(class_names) <= most:
         raise BadArgument("class_names", f"name each class, as far as class {most}", Words(f"{len(class_names)} names"))
+    for name, result in results.items():
+        if not isinstance(result, Result):
+            raise BadArgument(f"results[{name!r}]", "be a Result", Words(f"a {type(result).__name__}"))
     host = {name: jax.tree.map(np.asarray, result) for name, result in results.items()}
     for name, result in host.items():
         if result.delta.shape != (*wanted.shape, *pictures.shape[1:]):

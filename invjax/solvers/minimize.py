@@ -20,7 +20,7 @@ from jax.core import Tracer
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
-from invjax.core.errors import BadArgument, Words, check_whole
+from invjax.core.errors import BadArgument, Words, check_whole, of_shape
 from invjax.core.numerics import select
 from invjax.solvers import linesearch
 from invjax.solvers.momentum import Prox, Restart, Solver, State, check_restart
@@ -90,6 +90,20 @@ class _Loop(NamedTuple):
     broken: Array  # [] bool: NaN or infinity met, or no step accepted
 
 
+def _check_numbers(numbers: dict[str, ArrayLike | None]) -> None:
+    """Each is a number; of a traced one the shape alone can be looked at."""
+    for name, number in numbers.items():
+        if number is None:
+            continue
+        if np.shape(number):
+            raise BadArgument(name, "be a number", of_shape(np.shape(number)))
+        positive = name in ("step_size", "max_steps") and not isinstance(number, Tracer)
+        if positive and not np.all(np.asarray(number) > 0):
+            raise BadArgument(name, "be positive", number)
+    if isinstance(numbers["max_steps"], int | np.integer):
+        check_whole("max_steps", numbers["max_steps"])
+
+
 def _check(
     x0: Array,
     g: Proximable | None,
@@ -97,7 +111,6 @@ def _check(
     step_size: ArrayLike | None,
     backtracking: bool | None,
     restart: str | None,
-    max_steps: ArrayLike,
     support: ArrayLike | None,
 ) -> None:
     if solver not in get_args(Name):
@@ -114,12 +127,6 @@ def _check(
             raise BadArgument("restart", f"be 'none' for solver {solver!r}, which has nothing to restart", restart)
     if step_size is None and backtracking is False:
         raise BadArgument("step_size", "be given when backtracking is False", None)
-    for name, number in (("step_size", step_size), ("max_steps", max_steps)):
-        # A traced number cannot be looked at; only host values are checked.
-        if number is not None and not isinstance(number, Tracer) and not np.all(np.asarray(number) > 0):
-            raise BadArgument(name, "be positive", number)
-    if isinstance(max_steps, int):
-        check_whole("max_steps", max_steps)
     if (support is not None) != (solver == "pnag"):
         raise BadArgument(
             "support", "be given for solver 'pnag' and for no other", Words(f"{type(support).__name__} for {solver!r}")
@@ -259,7 +266,9 @@ def minimize(
       ValueError: an unknown name, an argument the solver does not take or lacks, a shape or dtype that does not fit.
     """
     start = jnp.asarray(x0)
-    _check(start, g, solver, step_size, backtracking, restart, max_steps, support)
+    numbers = {"step_size": step_size, "max_steps": max_steps, "tol": tol, "momentum": momentum, "shrink": shrink}
+    _check_numbers(numbers)
+    _check(start, g, solver, step_size, backtracking, restart, support)
     dtype = start.dtype
     prox: Prox = identity if g is None else g.prox
     mask = None if support is None else jnp.asarray(support)

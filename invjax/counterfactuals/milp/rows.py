@@ -256,6 +256,8 @@ class Rows(NamedTuple):
         if rows.dtype.kind != "f":
             raise BadArgument("x", "be floating-point numbers", rows.dtype)
         labels = labels.reshape(-1)
+        if not rows.size:
+            raise BadArgument("x", "hold at least one row", of_shape(np.shape(x)))
         flat = rows.reshape(len(rows), -1)
         if flat.shape[1:] != (layers[0][0].shape[0],) or labels.shape != (len(rows),):
             raise BadArgument(
@@ -264,7 +266,10 @@ class Rows(NamedTuple):
         if target is None:
             wanted = np.full(len(rows), UNTARGETED)
         else:
-            wanted = np.broadcast_to(np.asarray(target).reshape(-1), labels.shape)
+            wanted = np.asarray(target).reshape(-1)
+            if wanted.shape not in ((1,), labels.shape):
+                raise BadArgument("target", f"be one class or [{len(labels)}]", of_shape(np.shape(target)))
+            wanted = np.broadcast_to(wanted, labels.shape)
         classes = layers[-1][0].shape[1]
         for name, values, least in (("label", labels, 0), ("target", wanted, UNTARGETED)):
             form = f"be integers from {least} to {classes - 1}"
