@@ -50,8 +50,6 @@ def kinds_checked(function: F) -> F:
         number = _scalar(given[wrong])
         if isinstance(number, int) and abs(number) > MOST:  # as much memory would end the process
             raise refused
-        if isinstance(given[wrong], bool | np.bool_):  # it would be taken for 0 or 1, and all the work be done
-            raise refused
         try:
             function(*args, **options)
         except (BadArgument, ImportError):
