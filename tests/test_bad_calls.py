@@ -23,7 +23,6 @@ import invjax
 from invjax import BadArgument
 from invjax.core.arguments import Kinds, kinds_checked, kinds_of
 
-pytestmark = pytest.mark.fast
 NAN = float("nan")
 
 # Public functions that are not called here, and why.

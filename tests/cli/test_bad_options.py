@@ -16,7 +16,6 @@ pytest.importorskip("tyro", reason="the command line needs tyro (extra cli)")
 from invjax.cli import main as cli
 from invjax.cli.options import COMMANDS
 
-pytestmark = pytest.mark.fast
 HUGE = "9" * 5000
 LONG = "n" * 300  # more than a file system takes
 NUMBERS = ("x", "1.5", "nan", HUGE, "4294967296000")
