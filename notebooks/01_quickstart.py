@@ -96,7 +96,7 @@ for name, answers in {"GSE": result, "PGD": pgd}.items():
 print(attack_table(tables))
 
 # %% [markdown]
-# The original, the picture that is read as another digit, the perturbation (red: brighter, blue: darker) and the
+# The original, the picture that is read as another digit, the perturbation (orange: brighter, blue: darker) and the
 # changed pixels:
 
 # %%

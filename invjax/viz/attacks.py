@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, of_shape
-from invjax.viz import sheets
+from invjax.viz import palette, sheets
 from invjax.viz.pixels import in_range, perturbation_pixels, picture_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Distinct on white and for the colour-blind, in the order of use (Okabe and Ito's set).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31")
+COLOURS = tuple(tone.light for tone in palette.SERIES)
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -49,10 +48,8 @@ def score_curves(
         if published is not None and name in published:
             axis.plot(at, published[name], color=colour, lw=1, ls="--", alpha=0.7, label=f"{name} (published)")
     axis.set(xlabel="percentile P of the adversarial saliency map", ylabel="interpretability score", xticks=at)
-    sheets.plain_axes(axis)
-    axis.grid(axis="y", color="#e5e7eb", lw=0.6)
-    axis.set_axisbelow(True)
-    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    sheets.plain_axes(axis, "y")
+    axis.legend(frameon=False, fontsize=sheets.SMALL, loc="lower left")
     return figure
 
 
@@ -99,8 +96,7 @@ def comparison(
             sheets.draw(upper[column], picture_pixels(image + r, bounds))
             sheets.draw(lower[column], perturbation_pixels(r))
             if not r.any():
-                lower[column].text(0.5, 0.5, "not found", ha="center", va="center", fontsize=8, color=sheets.GREY,
-                                   transform=lower[column].transAxes)  # fmt: skip
+                sheets.say_in(lower[column], "not found")
     for column, name in enumerate(["original", *changes]):
-        axes[0, column].set_title(name, fontsize=9)
+        axes[0, column].set_title(name, fontsize=sheets.SMALL)
     return figure

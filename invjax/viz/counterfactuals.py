@@ -9,7 +9,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.types import Result
-from invjax.viz import sheets
+from invjax.viz import palette, sheets
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def ways(
     for n, image in enumerate(images):
         sheets.draw(axes[0, n], picture_pixels(image, bounds))
         if titles is not None:
-            axes[0, n].set_title(titles[n], fontsize=9)
+            axes[0, n].set_title(titles[n], fontsize=sheets.SMALL)
     sheets.name_row(axes[0, 0], "original")
     for k, (name, result) in enumerate(results.items()):
         found = np.asarray(result.found)
@@ -64,7 +64,7 @@ def ways(
             sheets.draw(upper[n], picture_pixels(np.asarray(result.x)[n], bounds))
             sheets.draw(lower[n], perturbation_pixels(np.asarray(result.delta)[n], scale))
             if not found[n]:
-                lower[n].text(0.5, 0.5, "not found", transform=lower[n].transAxes, ha="center", va="center", fontsize=7)
+                sheets.say_in(lower[n], "not found")
         sheets.name_row(upper[0], name)
         sheets.name_row(lower[0], "its change")
     return figure
@@ -121,22 +121,21 @@ def plane(
         if height is not None:
             # Four shades, each e^1.5 times as dense as the one around it.
             steps = height.max() - 1.5 * np.arange(4, -1, -1)
-            axis.contourf(first, second, height, levels=steps, colors=("#fef6e7", "#fdebc8", "#fbdca0", "#f8ca72"))
+            axis.contourf(first, second, height, levels=steps, colors=[tone.light for tone in palette.SHADES])
             if level is not None and height.min() < level < height.max():
-                axis.contour(
-                    first, second, height, levels=[level], colors=[sheets.AMBER], linewidths=1.2, linestyles="solid"
-                )
+                rim = {"colors": [palette.LEVEL.light], "linewidths": 1.3, "linestyles": "solid"}
+                axis.contour(first, second, height, levels=[level], **rim)
         if gap.min() < 0 < gap.max():
             axis.contour(first, second, gap, levels=[0.0], colors=[sheets.GREY], linestyles="dashed", linewidths=1.3)
-        for value, colour, title in ((0, sheets.BLUE, class_names[0]), (1, sheets.AMBER, class_names[1])):
-            axis.scatter(*data[label == value].T, s=9, color=colour, alpha=0.55, lw=0, label=title)
+        for value, colour, mark in ((0, sheets.BLUE, "o"), (1, sheets.AMBER, "D")):
+            axis.scatter(*data[label == value].T, s=9, color=colour, marker=mark, lw=0, label=class_names[value])
         _arrows(axis, rows, end)
-        axis.scatter(*end.T, s=26, color="#16181d", marker="o", zorder=4, label="counterfactual")
+        axis.scatter(*end.T, s=26, color=sheets.INK, marker="o", zorder=4, label="counterfactual")
         axis.set_title(name, fontsize=10)
         axis.set_xlabel(names[0])
         sheets.plain_axes(axis)
     axes[0].set_ylabel(names[1])
-    axes[0].legend(frameon=False, fontsize=8, loc="best")
+    axes[0].legend(frameon=False, fontsize=sheets.SMALL, loc="best")
     return figure
 
 
@@ -158,11 +157,13 @@ def sparsity(counts: Any, values: Any, *, ylabel: str = "distance", title: str =
     axis.plot(where, lines.T, color=sheets.BLUE, lw=0.8, alpha=0.35)
     axis.plot(where, sheets.median(lines), color=sheets.AMBER, lw=2.2, marker="o", label="median of those found")
     for m, share in zip(where, np.mean(~np.isnan(lines), axis=0), strict=True):
-        axis.annotate(f"{100 * share:.0f} %", (m, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+        axis.annotate(
+            f"{100 * share:.0f} %", (m, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize=sheets.SMALL
+        )
     axis.set(xlabel="features that may change (above: rows with an answer)", ylabel=ylabel, xticks=where)
     axis.set_ylim(bottom=0)
     sheets.plain_axes(axis)
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=sheets.SMALL)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
@@ -171,4 +172,4 @@ def sparsity(counts: Any, values: Any, *, ylabel: str = "distance", title: str =
 def _arrows(axis: Axes, start: np.ndarray, end: np.ndarray) -> None:
     there = np.isfinite(end).all(1)
     for a, b in zip(start[there], end[there], strict=True):
-        axis.annotate("", b, a, arrowprops={"arrowstyle": "-", "color": "#16181d", "lw": 0.7, "alpha": 0.55})
+        axis.annotate("", b, a, arrowprops={"arrowstyle": "-", "color": sheets.INK, "lw": 0.7, "alpha": 0.55})

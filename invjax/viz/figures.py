@@ -62,7 +62,7 @@ def grid(
         for row, pixels in enumerate(rows):
             sheets.draw(axes[row, n], pixels)
         title = titles[n] if titles is not None else ""
-        axes[0, n].set_title(title if found[n] else f"{title}\nnot found".strip(), fontsize=9)
+        axes[0, n].set_title(title if found[n] else f"{title}\nnot found".strip(), fontsize=sheets.SMALL)
     for row, name in enumerate(names):
         sheets.name_row(axes[row, 0], name)
     return figure
@@ -128,10 +128,8 @@ def trace(
         axis.plot(where, values.T, color=colour, lw=0.8 if many else 1.8, alpha=0.35 if many else 1.0)
         if many:
             axis.plot(where, sheets.median(values), color=colour, lw=2.2, label="median of the runs still going")
-            axis.legend(frameon=False, fontsize=8)
-        sheets.plain_axes(axis)
-        axis.grid(axis="y", color="#e5e7eb", lw=0.6)
-        axis.set_axisbelow(True)
+            axis.legend(frameon=False, fontsize=sheets.SMALL)
+        sheets.plain_axes(axis, "y")
     upper.set_ylabel("changed pixels")
     upper.set_ylim(bottom=0)
     if total is not None:
@@ -144,7 +142,7 @@ def trace(
         "ha": "right",
         "va": "bottom",
         "color": sheets.GREY,
-        "fontsize": 8,
+        "fontsize": sheets.SMALL,
     }
     lower.text(0.995, 0, "target reached below this line", **beside)
     if title:

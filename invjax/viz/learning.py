@@ -42,16 +42,15 @@ def worst_groups(records: Mapping[str, Mapping[str, Any]]) -> Figure:
             if record[f"{key}_ci"] is not None:
                 low, high = (100 * end for end in record[f"{key}_ci"])
                 axis.plot([low, high], [y, y], color=colour, linewidth=1.2, alpha=0.5, solid_capstyle="round")
-        axis.plot(values, height, "o", color=colour, markersize=5, label=label)
+        axis.plot(values, height, "os"[k], color=colour, markersize=5, label=label)
     axis.axvline(100 * next(iter(rows.values()))["wga"], color=sheets.GREY, linestyle=":", linewidth=1)
-    axis.set_yticks(places, list(rows), fontsize=8)
-    axis.set_xlabel("right answers, %", fontsize=9)
+    axis.set_yticks(places, list(rows), fontsize=sheets.SMALL)
+    axis.set_xlabel("right answers, %", fontsize=sheets.SMALL)
     axis.set_xlim(-2, 102)
     axis.set_ylim(-0.6, len(rows) - 0.4)
-    axis.tick_params(axis="x", labelsize=8)
-    axis.grid(axis="x", alpha=0.25)
-    sheets.plain_axes(axis)
-    axis.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    axis.tick_params(axis="x", labelsize=sheets.SMALL)
+    sheets.plain_axes(axis, "x")
+    axis.legend(fontsize=sheets.SMALL, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
@@ -108,7 +107,8 @@ def panels(
 
     Args:
         images: [N, H, W, C] in the data range.
-        maps: network -> [N, H, W] in [0, 1], for instance Grad-CAM; blended over the image, red where the map is high.
+        maps: network -> [N, H, W] in [0, 1], for instance Grad-CAM; blended over the image, bright where the map is
+            high.
         titles: N names of the rows.
         notes: network -> N captions below its pictures, for instance "waterbird".
         bounds: data range.
@@ -127,9 +127,9 @@ def panels(
         sheets.draw(axes[n, 0], pixels)
         for axis, (name, planes) in zip(axes[n, 1:], maps.items(), strict=True):
             sheets.draw(axis, pixels)
-            axis.imshow(np.clip(np.asarray(planes)[n], 0, 1), cmap="jet", vmin=0, vmax=1, alpha=0.5)
+            axis.imshow(np.clip(np.asarray(planes)[n], 0, 1), cmap="inferno", vmin=0, vmax=1, alpha=0.5)
             if notes is not None and name in notes:
-                axis.set_xlabel(notes[name][n], fontsize=7, labelpad=2)
+                axis.set_xlabel(notes[name][n], fontsize=sheets.SMALL, labelpad=2)
     return figure
 
 
@@ -169,7 +169,7 @@ def magnified(
             after, before = (in_range(np.asarray(one), bounds).astype(np.float64) for one in (moved[n], image))
             change = (low + high) / 2 + factor * (after - before)
             sheets.draw(axis, picture_pixels(change, bounds))
-    figure.supxlabel(f"changes × {factor:g}, grey: none", fontsize=8, color=sheets.GREY)
+    figure.supxlabel(f"changes × {factor:g}, grey: none", fontsize=sheets.SMALL, color=sheets.GREY)
     return figure
 
 
@@ -193,7 +193,7 @@ def _sheet(
         len(images), len(names) + 1, (cell * (len(names) + 1) + 0.9, height * len(images) + 0.5)
     )
     for column, name in enumerate(["original", *names]):
-        axes[0, column].set_title(name, fontsize=9)
+        axes[0, column].set_title(name, fontsize=sheets.SMALL)
     for n, title in enumerate(titles or ()):
         sheets.name_row(axes[n, 0], title)
     return figure, axes

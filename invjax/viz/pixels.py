@@ -11,10 +11,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, check_entries, of_shape
 from invjax.core.images import from_pixels
-
-RAISED = (220, 38, 38)  # red: the value goes up
-LOWERED = (37, 110, 235)  # blue: it goes down
-SUPPORT = (217, 119, 6)  # amber: changed at all
+from invjax.viz.palette import LOWERED, RAISED, SUPPORT
 
 
 def picture_pixels(x: Any, bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
@@ -49,9 +46,10 @@ def in_range(x: np.ndarray, bounds: tuple[Any, Any], name: str = "x") -> np.ndar
 def perturbation_pixels(delta: Any, scale: float | None = None) -> np.ndarray:
     """A signed perturbation as RGBA, transparent where nothing changes. [H, W, C] -> [H, W, 4] uint8.
 
-    One channel is red where the value rises and blue where it falls, more opaque for a larger change but never so faint
-    that a changed pixel could be missed. Three channels show ``1/2 + delta / (2 scale)`` each, so that grey means no
-    change of that channel. Any other number of channels shows the largest change of each pixel like one channel.
+    One channel is orange where the value rises and a darker blue where it falls, more opaque for a larger change but
+    never so faint that a changed pixel could be missed. Three channels show ``1/2 + delta / (2 scale)`` each, so that
+    grey means no change of that channel. Any other number of channels shows the largest change of each pixel like one
+    channel.
 
     Args:
         delta: the perturbation.

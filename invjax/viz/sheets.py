@@ -6,18 +6,23 @@ The figures are made without pyplot: no global state, no window, no leak when hu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from invjax.core.errors import BadArgument, of_shape
+from invjax.viz import palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, AMBER, GREY = "#1c5cc8", "#d97706", "#6b7280"
+BLUE, AMBER, GREY, INK, LINE = (
+    tone.light for tone in (palette.BLUE, palette.AMBER, palette.SOFT, palette.INK, palette.LINE)
+)
+SMALL = 9  # points: no text of a figure is smaller
 SMOOTH = 64  # pixels: a picture with a longer side is interpolated
+OURS = "invjax"  # the gid of a figure that has the colours of the palette
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
@@ -28,6 +33,7 @@ def new_figure(size: tuple[float, float]) -> Figure:
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install 'invjax[demo]'") from error
     figure = Figure(figsize=size, layout="constrained", dpi=120)
+    figure.set_gid(OURS)
     FigureCanvasAgg(figure)
     return figure
 
@@ -37,8 +43,8 @@ def sheet(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, n
     figure = new_figure(size)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
-        axis.set(xticks=[], yticks=[], facecolor="#f3f4f6")
-        axis.spines[:].set_color("#d1d5db")
+        axis.set(xticks=[], yticks=[], facecolor=palette.CELL.light)
+        axis.spines[:].set_color(LINE)
     return figure, axes
 
 
@@ -49,12 +55,20 @@ def draw(axis: Axes, pixels: np.ndarray, **how: Any) -> None:
 
 def name_row(axis: Axes, name: str) -> None:
     """A name to the left of the first cell of a row."""
-    axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=SMALL)
 
 
-def plain_axes(axis: Axes) -> None:
-    """Without the frame's upper and right side."""
+def say_in(axis: Axes, words: str) -> None:
+    """Words in the middle of a cell."""
+    axis.text(0.5, 0.5, words, transform=axis.transAxes, ha="center", va="center", fontsize=SMALL, color=GREY)
+
+
+def plain_axes(axis: Axes, grid: Literal["x", "y"] | None = None) -> None:
+    """Without the frame's upper and right side; grid: the axis whose ticks are continued by faint lines."""
     axis.spines[["top", "right"]].set_visible(False)
+    if grid is not None:
+        axis.grid(axis=grid, color=LINE, lw=0.7)
+        axis.set_axisbelow(True)
 
 
 def median(values: np.ndarray) -> np.ndarray:

@@ -90,8 +90,8 @@ def test_worst_groups() -> None:
     }
     (axis,) = worst_groups(records).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["erm", "p-cfe"]
-    points = {line.get_label(): line.get_xdata() for line in axis.lines if line.get_marker() == "o"}
+    points = {line.get_label(): line.get_xdata() for line in axis.lines if line.get_marker() in ("o", "s")}
     np.testing.assert_allclose(np.asarray(points["all test images"]), [80, 90])
     np.testing.assert_allclose(np.asarray(points["worst group"]), [50, 60])
-    bars = [line for line in axis.lines if line.get_marker() != "o" and len(set(line.get_ydata())) == 1]
+    bars = [line for line in axis.lines if line.get_marker() == "None" and len(set(line.get_ydata())) == 1]
     assert len(bars) == 2  # one of each method, where there is an interval

@@ -40,7 +40,7 @@ _NOTE = (
     "a narrow kernel plausibility alone redraws the picture as one particular four, with a larger τ as a blurred four. "
     "Log density and last column come from a Gaussian mixture of other fours, which no method was given; the last "
     "column is the share of further real fours that it finds less likely than the answer. Wachter's method minimises "
-    "the l1 norm by gradient steps, which leaves tiny changes in many pixels. Pictures of a change: red is brighter, "
+    "the l1 norm by gradient steps, which leaves tiny changes in many pixels. Changes: orange is brighter, "
     "blue darker, all on one scale."
 )
 

@@ -93,5 +93,5 @@ def _pictures(study: Study) -> tuple[Picture, ...]:
     made = next(iter(sets.values()))
     rows = made.source[np.flatnonzero(made.y != made.label)][:_IMAGES].tolist()
     titles = [f"→ {study.data.classes[k]}" for k in made.y[np.isin(made.source, rows)]]
-    caption = "Training images, their changed versions, and the change: red is brighter, blue darker, all on one scale."
+    caption = "Training images, their changed versions, and the change: orange is brighter, blue darker; one scale."
     return (Picture(perturbed(study.x, sets, rows, titles=titles), caption, width=860),)
