@@ -14,18 +14,28 @@
 # %% [markdown]
 # # Quickstart
 #
+# <!-- [![Open in Colab][colab-badge]][colab] -->
+#
+# [colab]: https://colab.research.google.com/github/owner/invjax/blob/main/notebooks/01_quickstart.ipynb
+# [colab-badge]: https://colab.research.google.com/assets/colab-badge.svg
+#
 # Take a classifier and a few digits, and look for the smallest change that makes the classifier read another digit.
 # It runs on CPU, GPU and TPU; on Colab the first cell installs what is missing.
 
 # %%
-import importlib.util
+# @title Install invjax, where it is missing {display-mode: "form"}
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-if importlib.util.find_spec("invjax") is None:  # from the repository around this notebook, if it stands in one
-    source = ".." if Path("../pyproject.toml").exists() else "invjax"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"{source}[demo]"], check=True)
+if getattr(find_spec("invjax"), "origin", None) is None:  # from a wheel or a clone beside this notebook, or else by git
+    clones = [folder for folder in (Path(".."), Path("invjax")) if (folder / "invjax" / "__init__.py").exists()]
+    beside = [str(path.resolve()) for path in (*sorted(Path().glob("invjax-*.whl"), reverse=True), *clones)]
+    source = f"{beside[0]}[demo]" if beside else "invjax[demo] @ git+https://address-not-set.invalid/owner/invjax"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", source]
+    if subprocess.run(install, capture_output=True).returncode:
+        raise SystemExit(f"pip found no {source}: upload the wheel that `pip wheel --no-deps .` makes in a clone")
 
 # %%
 # %matplotlib inline

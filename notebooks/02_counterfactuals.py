@@ -14,6 +14,11 @@
 # %% [markdown]
 # # Counterfactual explanations
 #
+# <!-- [![Open in Colab][colab-badge]][colab] -->
+#
+# [colab]: https://colab.research.google.com/github/owner/invjax/blob/main/notebooks/02_counterfactuals.ipynb
+# [colab-badge]: https://colab.research.google.com/assets/colab-badge.svg
+#
 # What would have to be different for the classifier to say something else? The answer should change few features, by
 # little, only those that can change, and it should look like real data. S-CFE asks for all of it at once:
 #
@@ -24,14 +29,19 @@
 # On Colab the first cell installs what is missing.
 
 # %%
-import importlib.util
+# @title Install invjax, where it is missing {display-mode: "form"}
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-if importlib.util.find_spec("invjax") is None:  # from the repository around this notebook, if it stands in one
-    source = ".." if Path("../pyproject.toml").exists() else "invjax"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"{source}[demo]"], check=True)
+if getattr(find_spec("invjax"), "origin", None) is None:  # from a wheel or a clone beside this notebook, or else by git
+    clones = [folder for folder in (Path(".."), Path("invjax")) if (folder / "invjax" / "__init__.py").exists()]
+    beside = [str(path.resolve()) for path in (*sorted(Path().glob("invjax-*.whl"), reverse=True), *clones)]
+    source = f"{beside[0]}[demo]" if beside else "invjax[demo] @ git+https://address-not-set.invalid/owner/invjax"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", source]
+    if subprocess.run(install, capture_output=True).returncode:
+        raise SystemExit(f"pip found no {source}: upload the wheel that `pip wheel --no-deps .` makes in a clone")
 
 # %%
 # %matplotlib inline

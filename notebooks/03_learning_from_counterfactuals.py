@@ -14,6 +14,11 @@
 # %% [markdown]
 # # Learning from counterfactuals
 #
+# <!-- [![Open in Colab][colab-badge]][colab] -->
+#
+# [colab]: https://colab.research.google.com/github/owner/invjax/blob/main/notebooks/03_learning_from_counterfactuals.ipynb
+# [colab-badge]: https://colab.research.google.com/assets/colab-badge.svg
+#
 # Move every training image towards another class, label it with that class, and train a fresh network on the result.
 # What it then knows of the classes it has from the changes alone. Does it matter how the images were moved: by an
 # adversarial attack, or by a plausible counterfactual (p-CFE)?
@@ -26,14 +31,19 @@
 # On Colab the first cell installs what is missing.
 
 # %%
-import importlib.util
+# @title Install invjax, where it is missing {display-mode: "form"}
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-if importlib.util.find_spec("invjax") is None:  # from the repository around this notebook, if it stands in one
-    source = ".." if Path("../pyproject.toml").exists() else "invjax"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", f"{source}[demo]"], check=True)
+if getattr(find_spec("invjax"), "origin", None) is None:  # from a wheel or a clone beside this notebook, or else by git
+    clones = [folder for folder in (Path(".."), Path("invjax")) if (folder / "invjax" / "__init__.py").exists()]
+    beside = [str(path.resolve()) for path in (*sorted(Path().glob("invjax-*.whl"), reverse=True), *clones)]
+    source = f"{beside[0]}[demo]" if beside else "invjax[demo] @ git+https://address-not-set.invalid/owner/invjax"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", source]
+    if subprocess.run(install, capture_output=True).returncode:
+        raise SystemExit(f"pip found no {source}: upload the wheel that `pip wheel --no-deps .` makes in a clone")
 
 # %%
 # %matplotlib inline
