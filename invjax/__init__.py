@@ -11,6 +11,7 @@ import invjax.core.interrupts as _interrupts  # noqa: F401 -- first: what follow
 from invjax import attacks
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
+from invjax.core.meant import no_attribute, place_of
 from invjax.engine import install_canonical_convolutions, open_run, run_batch, run_queue, solve, trace, white_box
 from invjax.solvers import minimize
 from invjax.types import (
@@ -35,7 +36,9 @@ if typing.TYPE_CHECKING:
     from invjax import counterfactuals as counterfactuals
     from invjax import data as data
     from invjax import densities as densities
+    from invjax import engine as engine
     from invjax import learn as learn
+    from invjax import losses as losses
     from invjax import metrics as metrics
     from invjax import models as models
     from invjax import penalties as penalties
@@ -43,6 +46,8 @@ if typing.TYPE_CHECKING:
     from invjax import prox as prox
     from invjax import recourse as recourse
     from invjax import report as report
+    from invjax import solvers as solvers
+    from invjax import types as types
     from invjax import viz as viz
 
 __all__ = [
@@ -53,8 +58,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _PARTS = (
-    "attribution", "campaign", "constraints", "counterfactuals", "data", "densities", "learn", "metrics", "models",
-    "penalties", "projections", "prox", "recourse", "report", "viz",
+    "attacks", "attribution", "campaign", "constraints", "counterfactuals", "data", "densities", "engine", "learn",
+    "losses", "metrics", "models", "penalties", "projections", "prox", "recourse", "report", "solvers", "types", "viz",
 )  # fmt: skip
 
 
@@ -64,8 +69,9 @@ if not typing.TYPE_CHECKING:  # a checker of types would take every name for one
         """The parts that ``import invjax`` leaves out, loaded when they are first asked for."""
         if name in _PARTS:
             return importlib.import_module(f"invjax.{name}")
-        raise AttributeError(f"module 'invjax' has no attribute {name!r}")
+        place = place_of(name, __path__[0], _PARTS)
+        raise no_attribute(__name__, name, place and f"it is invjax.{place}.{name}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PARTS})
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__, *_PARTS})

@@ -16,6 +16,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from invjax.core.meant import suggest_names
 from invjax.types import Array, ArrayLike
 
 FAR_BELOW = 1e3  # where a class that is ruled out counts as standing: e^-1000 is 0
@@ -127,3 +128,6 @@ def probability_gap(logits: Array, label: ArrayLike, target: ArrayLike, probabil
 # What attacks with an option ``loss`` choose from. They use no more of it than its order and the direction of its
 # gradient, so the log-odds stand for cross-entropy: the same steps, without its saturation.
 LOSSES = {"cross_entropy": log_odds, "margin": gap}
+
+
+suggest_names(__name__)

@@ -28,6 +28,7 @@ from invjax import projections
 from invjax import prox as maps
 from invjax.core.errors import check_choice
 from invjax.core.groups import Axis, Grouping, grouping
+from invjax.core.meant import suggest_names
 from invjax.core.numerics import as_float, at_least_float32, safe_sqrt
 from invjax.core.ranges import check_box, check_least
 from invjax.types import Array, ArrayLike
@@ -289,3 +290,6 @@ _GROUP_L2 = Kind("group_l2", _group_l2_value, _group_l2_prox)
 _GROUP_L0 = Kind("group_l0", _group_l0_value, _group_l0_prox)
 _TOP_M = Kind("top_m", _top_m_value, _top_m_prox)
 _TOP_M_GROUPS = Kind("top_m_groups", _top_m_groups_value, _top_m_groups_prox)
+
+
+suggest_names(__name__)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from invjax.core.balls import fitting
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
+from invjax.core.meant import suggest_names
 from invjax.core.numerics import as_float, safe_divide, safe_norm
 from invjax.core.ranges import check_box, check_least
 from invjax.core.ranks import largest
@@ -205,3 +206,6 @@ def _fill(v: Array, cap: Array, total: Array, axis: Axis, *, bounded: bool) -> A
 
 def _below(fill: Callable[[Array], Array], summed: Callable[[Array], Array], goal: Array) -> Callable[[Array], Array]:
     return lambda level: summed(fill(level)) < goal
+
+
+suggest_names(__name__)

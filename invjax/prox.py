@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from invjax.core.errors import BadArgument
 from invjax.core.groups import Axis, Grouping, group_gains, grouping
 from invjax.core.groups import patch_groups as patch_groups  # part of the public face of this module
+from invjax.core.meant import suggest_names
 from invjax.core.numerics import as_float, at_least_float32, narrowed_towards, safe_divide
 from invjax.core.ranges import check_box, check_least
 from invjax.types import Array, ArrayLike
@@ -316,3 +317,6 @@ def _power(p: float, v: ArrayLike, w: ArrayLike, lower: ArrayLike | None, upper:
     keep = exists & (candidate > floor) & (fy > 0.5 * (c + f) + rise)
     answer = jnp.where(keep, side * candidate, jnp.where(floor > 0, side * floor, zero))
     return keep_nan(v, answer)
+
+
+suggest_names(__name__)

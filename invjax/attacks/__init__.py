@@ -29,6 +29,7 @@ from invjax.attacks.spgd import SparsePGD
 from invjax.attacks.strattack import StrAttack
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import from_registry
+from invjax.core.meant import suggest_names
 
 __all__ = [
     "EAD", "FGSM", "FMN", "GSE", "JSMA", "PGD", "PGD0", "REGISTRY", "SAIF", "SAPF", "CornerSearch", "FWnucl",
@@ -76,3 +77,6 @@ def make(name: str, **constants: Any) -> Any:
     Raises BadArgument for an unknown name or a constant that the attack does not have; it lists the known ones.
     """
     return from_registry(REGISTRY, "attack", name, constants)
+
+
+suggest_names(__name__)

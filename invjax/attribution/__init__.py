@@ -12,6 +12,7 @@ How far a perturbation lies on such a map is measured by :mod:`invjax.metrics.at
 from invjax.attribution.cam import cam, cams, grad_cam, grad_cams, scale_map
 from invjax.attribution.saliency import INDICATORS, Indicator, saliency_batch, saliency_map, saliency_maps
 from invjax.attribution.split import Split, split
+from invjax.core.meant import suggest_names
 
 __all__ = [
     "INDICATORS",
@@ -27,3 +28,5 @@ __all__ = [
     "scale_map",
     "split",
 ]
+
+suggest_names(__name__)

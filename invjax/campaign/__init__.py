@@ -11,6 +11,7 @@ from invjax.campaign.images import ChosenImages, choose, classify
 from invjax.campaign.pairs import Pairs, listed_pairs, make_pairs, parse_targets
 from invjax.campaign.results import read_integers, write_results
 from invjax.campaign.table import NOTE, median_pixels, share_reached, table_rows
+from invjax.core.meant import suggest_names
 
 __all__ = [
     "NOTE",
@@ -31,3 +32,5 @@ __all__ = [
     "table_rows",
     "write_results",
 ]
+
+suggest_names(__name__)

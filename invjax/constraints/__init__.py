@@ -15,5 +15,8 @@ from invjax.constraints.compiled import Constraints
 from invjax.constraints.features import Feature, Relation
 from invjax.constraints.plain import PlainRow
 from invjax.constraints.space import FeatureSpace
+from invjax.core.meant import suggest_names
 
 __all__ = ["Constraints", "Feature", "FeatureSpace", "PlainRow", "Relation", "SpaceRow", "actions"]
+
+suggest_names(__name__)

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from invjax.core.errors import MOST, BadArgument
 from invjax.core.layout import automatic, is_explicit
+from invjax.core.meant import call_explained
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,7 +33,8 @@ def kinds_checked(function: F) -> F:
     it does with such an argument, an error or a result, is not handed on. Arrays that are laid over explicit axes of a
     mesh come in with automatic ones.
     """
-    parameters = inspect.signature(function).parameters.values()
+    signature = inspect.signature(function)
+    parameters = signature.parameters.values()
     order = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
     found = {one.name: kinds_of(one.name, one.annotation, one.default) for one in parameters}
     kinds = {name: kind for name, kind in found.items() if kind is not None}
@@ -45,7 +47,12 @@ def kinds_checked(function: F) -> F:
             options = {name: laid.get(name, value) for name, value in options.items()}
         wrong = next((name for name, value in given.items() if name in kinds and not kinds[name].hold(value)), None)
         if wrong is None:
-            return function(*args, **options)
+            try:
+                return function(*args, **options)
+            except TypeError as error:
+                if (better := call_explained(error, function.__name__, signature, args, options)) is error:
+                    raise
+                raise better from None
         refused = BadArgument(wrong, f"be {kinds[wrong].words}", given[wrong])
         number = _scalar(given[wrong])
         if isinstance(number, int) and abs(number) > MOST:  # as much memory would end the process
@@ -55,6 +62,9 @@ def kinds_checked(function: F) -> F:
         except (BadArgument, ImportError):
             raise
         except Exception as error:
+            if isinstance(error, TypeError):
+                better = call_explained(error, function.__name__, signature, args, options)
+                raise (refused if better is error else better) from error
             raise refused from error
         raise refused
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -15,7 +15,8 @@ import numpy as np
 from jax.core import Tracer
 
 from invjax.core.balls import rounded_down
-from invjax.core.errors import MOST, BadArgument, check
+from invjax.core.errors import MOST, BadArgument, check, check_choice, unknown
+from invjax.core.meant import call_explained
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,20 +48,40 @@ def config(cls: C) -> C:
         typed(self)
 
     made.check = check
-    if renamed := getattr(made, "RENAMED", None):
-        made.__init__ = refuse_old_names(renamed, f"{made.__name__}.")(made.__init__)
+    made.__init__ = _explained(made)
     return made
 
 
-def refuse_old_names(renamed: Mapping[str, str], owner: str = "") -> Callable[[F], F]:
+def _explained(made: Any) -> Callable[..., None]:
+    """The ``__init__`` of a configuration; for a constant that it lacks, the error names the one that was meant."""
+    fill, renamed = made.__init__, getattr(made, "RENAMED", {})
+    signature = inspect.signature(made)
+
+    @functools.wraps(fill)
+    def __init__(self: Any, *args: Any, **constants: Any) -> None:
+        try:
+            fill(self, *args, **constants)
+        except TypeError as error:
+            refuse_renamed(constants, renamed, f"{made.__name__}.")
+            raise call_explained(error, made.__name__, signature, args, constants) from None
+
+    return __init__
+
+
+def refuse_renamed(arguments: Iterable[str], renamed: Mapping[str, str], owner: str = "") -> None:
+    """Raise BadArgument about an argument that was called otherwise: it gives the new name."""
+    for old in arguments:
+        if old in renamed:
+            raise BadArgument(f"{owner}{old}", f"be given by its new name, {renamed[old]}")
+
+
+def refuse_old_names(renamed: Mapping[str, str]) -> Callable[[F], F]:
     """Decorate a function whose keywords were called otherwise: an old name is an error that gives the new one."""
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def checked(*args: Any, **arguments: Any) -> Any:
-            for old in arguments:
-                if old in renamed:
-                    raise BadArgument(f"{owner}{old}", f"be given by its new name, {renamed[old]}")
+            refuse_renamed(arguments, renamed)
             return function(*args, **arguments)
 
         return checked  # type: ignore[return-value]
@@ -86,8 +107,8 @@ def require_above(owner: object, limit: float, *names: str) -> None:
 
 
 def require_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError unless the field ``name`` is one of ``choices``."""
-    require(owner, name, lambda value: value in choices, f"one of {', '.join(map(repr, choices))}")
+    """Raise BadArgument unless the field ``name`` is one of ``choices``."""
+    check_choice(f"{type(owner).__name__}.{name}", getattr(owner, name), choices)
 
 
 def inwards(owner: Any, dtype: Any) -> Any:
@@ -192,7 +213,7 @@ def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str,
     Raises BadArgument for an unknown name or constant; it lists the known ones.
     """
     if name not in registry:
-        raise BadArgument(what, f"be one of {', '.join(registry)}", name)
+        raise unknown(what, name, registry, f"be one of {', '.join(registry)}")
     make = registry[name]
     parameters = inspect.signature(make).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):  # handed on to a configuration
@@ -201,5 +222,5 @@ def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str,
         known = [parameter.name for parameter in parameters]
     for constant in constants:
         if constant not in known and constant not in getattr(make, "RENAMED", {}):
-            raise BadArgument("keywords", f"name constants of {what} {name!r} ({', '.join(known)})", constant)
+            raise unknown("keywords", constant, known, f"name constants of {what} {name!r} ({', '.join(known)})")
     return make(**constants)

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from invjax.core.meant import did_you_mean
+
 NOTHING: Any = object()  # nothing to show
 
 
@@ -69,7 +71,10 @@ def _shown(value: Any) -> str:
     if isinstance(value, Words | np.dtype):
         return str(value)
     try:
-        text = " ".join(repr(value.item() if isinstance(value, np.generic) else value).split())
+        scalar = isinstance(value, np.generic) or (
+            isinstance(value, jax.Array) and value.shape == () and not is_key(value)
+        )
+        text = " ".join(repr(value.item() if scalar else value).split())
     except Exception:  # of an object that cannot be shown, or an int of more digits than Python prints
         text = f"a {type(value).__name__}"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]} … {text[-15:]}"
@@ -80,6 +85,11 @@ _LONGEST = 200  # characters of a value in a message
 
 def _plain_index(index: Any) -> Any:
     return int(index) if np.ndim(index) == 0 else tuple(int(i) for i in index)
+
+
+def in_range(values: np.ndarray) -> Words:
+    """What an array was, by its least and its largest entry, with all the digits that tell them from a limit."""
+    return Words(f"in [{_shown(values.min())}, {_shown(values.max())}]")
 
 
 def of_shape(shape: Any) -> Words:
@@ -163,7 +173,18 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
     choices = list(choices)
     if isinstance(value, str) and value in choices:
         return value
-    raise BadArgument(name, f"be one of {', '.join(map(repr, choices))}", value)
+    raise unknown(name, value, choices)
+
+
+def unknown(name: str, value: Any, known: Iterable[Any], wanted: str | None = None) -> BadArgument:
+    """The error about a name that is none of ``known``. It asks whether the closest one was meant.
+
+    wanted: read after "must", by default "be one of" them.
+    """
+    known = list(known)
+    return BadArgument(
+        name, wanted or f"be one of {', '.join(map(repr, known))}", value, hint=did_you_mean(value, known)
+    )
 
 
 def warn(message: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import from_registry
+from invjax.core.meant import suggest_names
 from invjax.counterfactuals.cem import CEM
 from invjax.counterfactuals.cfe_l2 import CFEL2
 from invjax.counterfactuals.dice import DiCE
@@ -70,3 +71,6 @@ def make(name: str, **constants: Any) -> Any:
     Raises ValueError for an unknown name, or a constant that the method does not have.
     """
     return from_registry(REGISTRY, "method", name, constants)
+
+
+suggest_names(__name__)

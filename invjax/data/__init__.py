@@ -5,6 +5,7 @@ units, the encoded rows, and what may change in them. Images with a class and an
 come as :class:`GroupData`. Nothing here downloads anything.
 """
 
+from invjax.core.meant import suggest_names
 from invjax.data.folder import data_folder
 from invjax.data.grouped.group_data import GroupData, group_data
 from invjax.data.grouped.load import group_names, load_groups
@@ -32,3 +33,5 @@ __all__ = [
     "open_images",
     "tabular_names",
 ]
+
+suggest_names(__name__)

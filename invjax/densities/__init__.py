@@ -15,6 +15,7 @@ That method is all that a method of :mod:`invjax` asks for (:class:`invjax.types
 
 from __future__ import annotations
 
+from invjax.core.meant import suggest_names
 from invjax.densities.features import FeatureDensity, fit_features
 from invjax.densities.flow import Flow, fit_flow
 from invjax.densities.gmm import GMM, fit_gmm, from_sklearn
@@ -44,3 +45,5 @@ __all__ = [
     "hinge",
     "quantiles",
 ]
+
+suggest_names(__name__)

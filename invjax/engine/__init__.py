@@ -1,5 +1,6 @@
 """The engine: the only code that knows batches, masks, lanes and devices."""
 
+from invjax.core.meant import suggest_names
 from invjax.cpu.convolutions import install_canonical_convolutions, uninstall_canonical_convolutions
 from invjax.engine.batch import run_batch
 from invjax.engine.blackbox import antithetic, surrogate
@@ -17,3 +18,5 @@ __all__ = [
     "open_run", "prepare", "run_batch", "run_queue", "run_saved", "run_shared", "seen_through", "solve", "stream",
     "surrogate", "trace", "uninstall_canonical_convolutions", "white_box",
 ]  # fmt: skip
+
+suggest_names(__name__)

@@ -3,6 +3,7 @@
 The study of learning from counterfactuals, which compares all of this by the worst group, is :mod:`invjax.learn.study`.
 """
 
+from invjax.core.meant import suggest_names
 from invjax.learn.adversarial import Adversary, RobustAccuracy, robust_accuracy, train_at
 from invjax.learn.evaluate import evaluate, predict
 from invjax.learn.last_layer import LastLayer, feature_network, last_layer, penultimate, with_last_layer
@@ -51,3 +52,5 @@ __all__ = [
     "train_at",
     "with_last_layer",
 ]
+
+suggest_names(__name__)

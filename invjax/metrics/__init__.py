@@ -12,6 +12,7 @@
 The measures of ONE map in the two attribution modules take JAX arrays and may stand inside compiled code.
 """
 
+from invjax.core.meant import suggest_names
 from invjax.metrics.attack import (
     Attempts,
     attack_rows,
@@ -115,3 +116,5 @@ __all__ = [
     "top_region",
     "wilson_interval",
 ]
+
+suggest_names(__name__)

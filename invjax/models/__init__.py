@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from invjax.core.logits import LogitsModel, as_logits
+from invjax.core.meant import no_attribute
 from invjax.models.binary import binary
 from invjax.models.registry import load, mnist_cnn
 
@@ -71,7 +72,7 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(f"invjax.models.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise no_attribute(__name__, name)
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ print(explanation.text())
 With a model that has been fitted already, and its DataFrame: :func:`from_predictor`.
 """
 
+from invjax.core.meant import suggest_names
 from invjax.recourse.answers import Explanation, FrontierStep, Person
 from invjax.recourse.classifiers import TableClassifier, classifier
 from invjax.recourse.files import csv_text, read_people
@@ -38,3 +39,5 @@ __all__ = [
     "read_people",
     "table_predictor",
 ]
+
+suggest_names(__name__)

@@ -6,6 +6,7 @@ Every solver is a :class:`Solver` of pure functions of one example (``init, ask,
 
 from __future__ import annotations
 
+from invjax.core.meant import suggest_names
 from invjax.solvers import linesearch, momentum
 from invjax.solvers.minimize import Proximable, Solution, minimize
 from invjax.solvers.momentum import Prox, Restart, Solver, State, averaging, extrapolation, look_ahead, next_beta
@@ -35,3 +36,5 @@ __all__ = [
     "pnag",
     "prox_grad",
 ]
+
+suggest_names(__name__)

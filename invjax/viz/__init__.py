@@ -1,5 +1,6 @@
 """Figures from results. matplotlib is loaded by the first figure, not by this import (extra ``demo``)."""
 
+from invjax.core.meant import suggest_names
 from invjax.viz.attacks import comparison, score_curves
 from invjax.viz.counterfactuals import plane, sparsity, ways
 from invjax.viz.figures import grid, show, trace
@@ -23,3 +24,5 @@ __all__ = [
     "ways",
     "worst_groups",
 ]
+
+suggest_names(__name__)

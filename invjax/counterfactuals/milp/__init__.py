@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from invjax.core.meant import suggest_names
 from invjax.counterfactuals.milp.certify import Certificate, certify
 from invjax.counterfactuals.milp.lof import LofModel, lof_model
 from invjax.counterfactuals.milp.network import relu_layers
@@ -18,3 +19,5 @@ __all__ = [
     "mip_counterfactuals",
     "relu_layers",
 ]
+
+suggest_names(__name__)

@@ -9,6 +9,7 @@ targets drawn at random, and a fresh network is trained on the moved examples, l
 measured on the untouched test set. ``python -m benchmarks learn`` is the command line of this study.
 """
 
+from invjax.core.meant import suggest_names
 from invjax.learn.study.ablation import POLICIES, ablation, manifest_of
 from invjax.learn.study.methods import DESCRIPTIONS, chosen_methods, grid_names, run_method
 from invjax.learn.study.records import over_seeds, percent, record_of, table_row
@@ -37,3 +38,5 @@ __all__ = [
     "run_method",
     "table_row",
 ]
+
+suggest_names(__name__)

@@ -1,0 +1,138 @@
+"""What was meant by a name that is not known: the closest one that is."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+# Words of other libraries, for what has another name here. The first of ours that fits is taken.
+_ELSEWHERE = {
+    **dict.fromkeys(("model", "network", "net", "classifier", "predict", "fmodel"), ("logits", "model")),
+    **dict.fromkeys(("images", "image", "inputs", "input", "data", "samples"), ("x", "images", "frame")),
+    **dict.fromkeys(("y", "labels", "ytrue"), ("label", "labels")),
+    **dict.fromkeys(("attack", "config", "algorithm"), ("method", "attack")),
+    **dict.fromkeys(("targets", "ytarget", "targetclass", "desiredclass"), ("target", "targets")),
+    **dict.fromkeys(("epsilon", "radius", "maxnorm"), ("eps",)),
+    **dict.fromkeys(
+        ("niter", "nbiter", "numiter", "iters", "iterations", "maxiter", "maxiterations", "numsteps", "nsteps"),
+        ("steps", "max_steps"),
+    ),
+    **dict.fromkeys(("lr", "learningrate", "alpha", "epsstep", "relstepsize", "absstepsize", "step"), ("step_size",)),
+    **dict.fromkeys(("nrestarts", "numrestarts", "numrandominit"), ("restarts",)),
+    **dict.fromkeys(("batchsize", "batch"), ("lanes", "batch")),
+    **dict.fromkeys(("seed", "rng", "randomstate"), ("key", "seed")),
+    **dict.fromkeys(("verbose", "disp", "tqdm"), ("progress",)),
+    **dict.fromkeys(("sep", "separator"), ("delimiter",)),
+    **dict.fromkeys(("totalcfs", "numcfs", "ncfs"), ("answers",)),
+    **dict.fromkeys(("output", "folder", "dir", "outdir", "outputdir"), ("out",)),
+    **dict.fromkeys(("clipmin", "clipmax", "cliprange", "datarange"), ("bounds",)),
+    **dict.fromkeys(("adv", "advs", "xadv", "adversarial", "adversarials", "counterfactual"), ("x",)),
+    **dict.fromkeys(("perturbation", "perturbations", "noise", "r"), ("delta",)),
+    **dict.fromkeys(("success", "succeeded", "isadv", "valid"), ("found", "success")),
+    **dict.fromkeys(("inf", "max", "chebyshev"), ("linf",)),
+    **dict.fromkeys(("2", "20", "euclidean"), ("l2",)),
+    **dict.fromkeys(("1", "10", "manhattan"), ("l1",)),
+}
+_LONGEST = 100  # characters of a name
+
+
+def closest(word: Any, names: Iterable[Any]) -> str | None:
+    """The one of ``names`` that ``word`` is close to: by its letters and digits, or as other libraries call it."""
+    plain = _plain(word)
+    known = {name: _plain(name) for name in names if isinstance(name, str)}
+    if not plain or len(plain) > _LONGEST:
+        return None
+    for name, own in known.items():
+        if own == plain:
+            return name
+    for ours in _ELSEWHERE.get(plain, ()):
+        if ours in known:
+            return ours
+    near = difflib.get_close_matches(plain, known.values(), n=1)
+    return next((name for name, own in known.items() if near and own == near[0]), None)
+
+
+def did_you_mean(word: Any, names: Iterable[Any], prefix: str = "", quoted: bool = True) -> str | None:
+    """The question after :func:`closest`, ``"did you mean 'steps'?"``; None where nothing is close."""
+    found = closest(word, names)
+    if found is None:
+        return None
+    found = prefix + found
+    return f"did you mean {repr(found) if quoted else found}?"
+
+
+def suggest_names(module: str) -> None:
+    """Let the module of this name answer for attributes that it lacks: with an AttributeError that has the closest."""
+
+    def __getattr__(name: str) -> Any:
+        raise no_attribute(module, name)
+
+    vars(sys.modules[module])["__getattr__"] = __getattr__
+
+
+def no_attribute(module: str, name: str, more: str | None = None) -> AttributeError:
+    """The error about an attribute that a module lacks. more: where it is, if that is known.
+
+    The names that the module exports come first. Python, which would add a suggestion of its own, is not told the name.
+    """
+    found, text = sys.modules[module], f"module {module!r} has no attribute {name!r}"
+    if name.startswith("_"):
+        return AttributeError(text, name=name, obj=found)
+    shown = [one for one in (*getattr(found, "__all__", ()), *dir(found)) if not one.startswith("_")]
+    hint = more or did_you_mean(name, shown)
+    return AttributeError(f"{text}; {hint}" if hint else text, name=name, obj=None)
+
+
+def place_of(name: str, folder: str, parts: Iterable[str]) -> str | None:
+    """The first of the ``parts`` of a package that exports ``name``. Their sources are read, and none is loaded."""
+    for part in parts:
+        source = Path(folder, part, "__init__.py")
+        source = source if source.is_file() else Path(folder, f"{part}.py")
+        tree = ast.parse(source.read_text(encoding="utf-8") if source.is_file() else "")
+        for node in (node for node in tree.body if isinstance(node, ast.Assign)):
+            if getattr(node.targets[0], "id", "") == "__all__" and name in ast.literal_eval(node.value):
+                return part
+    return None
+
+
+def call_explained(
+    error: TypeError, name: str, signature: inspect.Signature, args: tuple[Any, ...], options: dict[str, Any]
+) -> TypeError:
+    """The error of a call ``name(*args, **options)`` that does not fit the signature, with what to write instead.
+
+    An error that came from inside of the function is returned as it is.
+    """
+    try:
+        signature.bind(*args, **options)
+        return error
+    except TypeError:
+        parameters = signature.parameters.values()
+    known = [one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+    strange = [option for option in options if option not in known]
+    if strange and not any(one.kind is one.VAR_KEYWORD for one in parameters):
+        free = [option for option in known[len(args) :] if option not in options]
+        hint = did_you_mean(strange[0], free) or f"it takes {', '.join(known)}"
+        return TypeError(f"{name}() got an unexpected keyword argument {strange[0]!r}; {hint}")
+    needed = [
+        f"{one.name}=..." if one.kind is one.KEYWORD_ONLY else one.name
+        for one in parameters
+        if one.default is one.empty and one.name in known
+    ]
+    return TypeError(f"{error}; call {name}({', '.join(needed)})")
+
+
+def _plain(word: Any) -> str:
+    """The letters and digits of a name, in lower case; of a number, as it is written."""
+    if (
+        isinstance(word, bool)
+        or not isinstance(word, str | float | int)
+        or (isinstance(word, int) and not 0 <= word <= 99)
+    ):
+        return ""
+    return re.sub(r"[\W_]", "", str(word)).casefold()
