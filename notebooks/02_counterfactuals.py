@@ -68,12 +68,13 @@ ROWS = 2 if TINY else 20
 # %% [markdown]
 # ## Rows of a table
 #
-# Boston Housing: 506 suburbs, 12 features, and whether the houses cost at least the median. A *feature space* says in
-# raw units what may become of each feature; all that is not named keeps the range that occurs. `infer` also takes the
-# mean and the deviation of every column: models, densities and distances see standardised numbers, people do not.
+# Boston Housing: 506 suburbs, 11 features (without the column B, which is computed from the share of Black residents),
+# and whether the houses cost at least the median. A *feature space* says in raw units what may become of each feature;
+# all that is not named keeps the range that occurs. `infer` also takes the mean and the deviation of every column:
+# models, densities and distances see standardised numbers, people do not.
 
 # %%
-data = load_tabular("housing")
+data = load_tabular("housing").without("B")
 space = FeatureSpace.infer(
     data.table,
     CRIM={"direction": "down"},  # crime may only fall
@@ -81,7 +82,7 @@ space = FeatureSpace.infer(
     RM={"direction": "up"},  # rooms per house may only grow
     TAX={"kind": "integer"},  # whole dollars
     PTRATIO={"direction": "down", "step": 0.1},  # pupils per teacher, one decimal
-    **{name: {"direction": "none"} for name in ("ZN", "AGE", "DIS", "RAD", "B", "LSTAT")},  # fixed
+    **{name: {"direction": "none"} for name in ("ZN", "AGE", "DIS", "RAD", "LSTAT")},  # fixed
 )
 data = data._replace(space=space, x=space.encode(data.table))
 data, space

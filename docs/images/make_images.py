@@ -67,7 +67,7 @@ def trace() -> Any:
 
 def sparsity() -> Any:
     """What one more change buys the suburbs of the test rows."""
-    data = load_tabular("housing")
+    data = load_tabular("housing").without("B")
     model = classifier(data, "mlp").model
     rows = data.test[data.label[data.test] == 0][:30]
     counts = np.arange(1, 7)

@@ -125,6 +125,8 @@ def _data(options: ExplainOptions) -> TabularData:
                 if (value := getattr(options, name)) not in (None, "", "error"):
                     raise BadArgument(name, "be left out with --data", str(value))
             data = load_tabular(str(options.data))
+            if data.name == "housing":
+                data = data.without("B", reason="it is computed from the share of Black residents")
     except BadArgument as error:
         option = {"path": "csv", "name": "data"}.get(error.name)
         raise (error.renamed(option) if option else error) from None

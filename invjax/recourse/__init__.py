@@ -1,6 +1,6 @@
 """Rows of a table in, tables of changes out: what ``invjax explain`` does, as functions.
 
-data = load_tabular("housing")
+data = load_tabular("housing").without("B")
 chosen = classifier(data, "mlp")
 explanation = explain_rows(data, chosen.model, slice(0, 10), target="price >= median")
 print(explanation.text())

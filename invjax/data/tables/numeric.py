@@ -23,7 +23,9 @@ _WINE_QUALITY = (
 def housing(root: Path) -> TabularData:
     """Boston Housing as the published S-CFE tables use it: CHAS dropped, 406 rows to train and 100 to test.
 
-    Label 1: the median price MEDV is at least its median over all 506 rows. (D. Harrison, D. L. Rubinfeld, 1978.)
+    Label 1: the median price MEDV is at least its median over all 506 rows. The column B is computed from the share of
+    Black residents. It is kept because the published tables have it; ``data.without("B")`` leaves it out, as the demo
+    and ``invjax explain --data housing`` do. (D. Harrison, D. L. Rubinfeld, 1978.)
     """
     path = root / "boston_housing_mlxtend.csv"
     if not os.path.isfile(path):

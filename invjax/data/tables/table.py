@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace, Relation
-from invjax.core.errors import BadArgument, check_seed
+from invjax.core.errors import BadArgument, check_choice, check_seed
 from invjax.core.labels import check_indices
 from invjax.core.text import as_names
 
@@ -45,6 +45,28 @@ class TabularData(NamedTuple):
         """The rows of the table that ``index`` (an int, slice or array) selects, as a table."""
         index = np.atleast_1d(np.arange(len(self.label))[index])
         return {name: values[index] for name, values in self.table.items()}
+
+    def without(self, *names: str, reason: str = "") -> TabularData:
+        """The same rows, classes and split without these features: no model and no answer sees them.
+
+        Relations that they enter are left out too. reason: why, for the notes. Raises BadArgument for a name that is
+        not a feature, and where no feature is left.
+        """
+        for name in names:
+            check_choice("names", name, self.space.names)
+        kept = [i for i, feature in enumerate(self.space.features) if feature.name not in names]
+        if not kept:
+            raise BadArgument("names", "leave a feature", names)
+        relations = [one for one in self.space.relations if not set(one.coefficients) & set(names)]
+        space = FeatureSpace(
+            [self.space.features[i] for i in kept], relations, self.space.center[kept], self.space.scale[kept]
+        )
+        columns = ~np.isin(self.space.column_features, [i for i in range(len(self.space.names)) if i not in kept])
+        table = {name: self.table[name] for name in space.names}
+        gone = [name for name in self.space.names if name in names]
+        said = f"{len(gone)} column{' is' if len(gone) == 1 else 's are'} left out: {', '.join(gone)}"
+        notes = (*self.notes, f"{said} ({reason})" if reason else said) if gone else self.notes
+        return self._replace(table=table, space=space, x=self.x[:, columns], notes=notes)
 
     def class_of(self, given: Any, argument: str = "target") -> int:
         """The index of a class given by its name, or by a number.
