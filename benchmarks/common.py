@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ from invjax.engine.programs import Programs
 from invjax.engine.progress import progress_bar
 from invjax.engine.queue import in_full_precision
 from invjax.types import Array, Config, LogitsFn, Result, Status
+
+T = TypeVar("T", bound=str)
 
 
 def versions() -> dict[str, str]:
@@ -90,12 +92,12 @@ def check_json(path: str | Path | None) -> None:
     check_folder(Path(path).absolute().parent, "json")
 
 
-def pick(option: str, text: str, known: Collection[str]) -> list[str]:
+def pick(option: str, text: str, known: Collection[T]) -> list[T]:
     """The names of a comma-separated list, each once, in the given order; "all" stands for every known name.
 
     Raises BadArgument, about ``option``, for an unknown name or none.
     """
-    words = known if text.strip() == "all" else [word.strip() for word in text.split(",") if word.strip()]
+    words: Any = known if text.strip() == "all" else [word.strip() for word in text.split(",") if word.strip()]
     if not words or not set(words) <= set(known):
         raise BadArgument(option, f"be 'all' or some of {', '.join(known)}", text)
     return list(dict.fromkeys(words))

@@ -13,6 +13,9 @@ a broken network, and stay what they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -127,7 +130,8 @@ def probability_gap(logits: Array, label: ArrayLike, target: ArrayLike, probabil
 
 # What attacks with an option ``loss`` choose from. They use no more of it than its order and the direction of its
 # gradient, so the log-odds stand for cross-entropy: the same steps, without its saturation.
-LOSSES = {"cross_entropy": log_odds, "margin": gap}
+Loss = Literal["cross_entropy", "margin"]
+LOSSES: dict[Loss, Callable[..., Array]] = {"cross_entropy": log_odds, "margin": gap}
 
 
 suggest_names(__name__)

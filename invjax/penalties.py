@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -230,6 +230,7 @@ def _clip(v: Array, w: Array, *, lower: ArrayLike | None = None, upper: ArrayLik
 
 
 # The penalties of one number by name: methods and constraints look them up here.
+PenaltyName = Literal["none", "l0", "l_half", "l_two_thirds", "l1"]
 ELEMENTWISE: dict[str, Elementwise] = {
     "none": Elementwise(jnp.zeros_like, _clip, None),
     "l0": Elementwise(lambda z: (z != 0).astype(z.dtype), maps.l0, 0.0),
@@ -240,7 +241,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
 PENALTIES = tuple(ELEMENTWISE)
 
 
-def elementwise(penalty: str) -> Elementwise:
+def elementwise(penalty: PenaltyName) -> Elementwise:
     """φ and its map by name. Raises BadArgument about ``penalty`` for an unknown one."""
     return ELEMENTWISE[check_choice("penalty", penalty, PENALTIES)]
 

@@ -97,13 +97,17 @@ def wrong(kinds: Kinds) -> Iterator[Any]:
     return (value for value in values if not kinds.hold(value))
 
 
+def kinds(name: str, one: inspect.Parameter) -> Kinds | None:
+    """What an argument of a public function may be."""
+    return kinds_of(one.name, one.annotation, one.default, inspect.unwrap(function_of(name)).__globals__)
+
+
 def bad_calls() -> list[tuple[str, str]]:
     return [
         (name, argument)
         for name in CALLS
         for argument, one in inspect.signature(function_of(name)).parameters.items()
-        if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
-        and kinds_of(argument, one.annotation, one.default) is not None
+        if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL) and kinds(name, one) is not None
     ]
 
 
@@ -111,9 +115,9 @@ def check(name: str, argument: str) -> int:
     """Every wrong value of one argument; how many there were."""
     function, count = function_of(name), 0
     one = inspect.signature(function).parameters[argument]
-    kinds = kinds_of(argument, one.annotation, one.default)
-    assert kinds is not None
-    for value in wrong(kinds):
+    held = kinds(name, one)
+    assert held is not None
+    for value in wrong(held):
         count += 1
         with pytest.raises((BadArgument, ImportError)) as caught:
             function(**{**CALLS[name](), argument: value})

@@ -22,9 +22,10 @@ from benchmarks.counterfactuals.tasks import Task, load_task
 from invjax.core.errors import check_number, check_whole
 from invjax.counterfactuals import SCFE, certify, frontier
 from invjax.counterfactuals.milp import Certificate
+from invjax.counterfactuals.milp.domain import Objective
 from invjax.types import Status
 
-NORMS = ("l0", "l1")
+NORMS: tuple[Objective, ...] = ("l0", "l1")
 # (β, first step size, steps): with a larger β the square counts less, and the step has to be shorter.
 TRIED = ((10.0, 0.1, 60), (30.0, 0.01, 60), (100.0, 0.01, 200), (1000.0, 0.001, 300))
 UNLIMITED = 2**30  # max_changes without a limit
@@ -101,7 +102,7 @@ def judged(certificate: Certificate) -> dict[str, Any]:
     }
 
 
-def certified(task: Task, norm: str, *, kappa: float, time_limit: float, workers: int = 0) -> dict[str, Any]:
+def certified(task: Task, norm: Objective, *, kappa: float, time_limit: float, workers: int = 0) -> dict[str, Any]:
     """Solve, prove and compare for one norm."""
     begin = time.perf_counter()
     points, found = (sparsest if norm == "l0" else least_l1)(task, kappa)

@@ -12,7 +12,7 @@ import optax
 
 from benchmarks.counterfactuals.peers.exchange import Exchange, network
 from invjax.core.errors import BadArgument, Words
-from invjax.data.tables.load import load_tabular
+from invjax.data.tables.load import TableName, load_tabular
 from invjax.types import Array
 
 Weights = list[tuple[Array, Array]]
@@ -22,7 +22,7 @@ EPOCHS, BATCH, RATE = 80, 32, 5e-3
 LAST_RATE = 0.01  # rate of the last step over that of the first
 
 
-def protocol(name: str, *, seed: int = 0, root: Path | None = None) -> Exchange:
+def protocol(name: TableName, *, seed: int = 0, root: Path | None = None) -> Exchange:
     """The protocol: features z-scored over all rows, NumPy's ``RandomState(1)`` permutation, last 100 rows to explain.
 
     The network is the rectifier network D-20-20-1, trained with Adam on cross-entropy: 80 epochs, batches of 32, a rate

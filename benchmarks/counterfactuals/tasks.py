@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from invjax.constraints import FeatureSpace
 from invjax.core.errors import check_choice, check_whole
 from invjax.core.logits import LogitsModel
 from invjax.core.rows import map_rows
-from invjax.data.tables.load import load_tabular
+from invjax.data.tables.load import TableName, load_tabular
 from invjax.densities import fit_gmm, fit_kde
 from invjax.types import Array, Density
 
@@ -91,7 +91,7 @@ def load_task(name: str, *, n: int | None = None, seed: int = 0) -> Task:
     """
     check_choice("data", name, NAMES)
     rows = ROWS.get(name, 100) if n is None else check_whole("n", n)
-    return _digits(rows) if name == "mnist" else _table(name, rows, seed)
+    return _digits(rows) if name == "mnist" else _table(cast(TableName, name), rows, seed)
 
 
 def _says(weights: Weights, x: np.ndarray) -> np.ndarray:
@@ -99,7 +99,7 @@ def _says(weights: Weights, x: np.ndarray) -> np.ndarray:
     return (network(weights, x) > 0).astype(np.int32)
 
 
-def _table(name: str, rows: int, seed: int) -> Task:
+def _table(name: TableName, rows: int, seed: int) -> Task:
     data = load_tabular(name)
     chosen = data.test[:rows]
     train_x, train_y = data.x[data.train], data.label[data.train]

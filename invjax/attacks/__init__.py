@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from invjax.attacks.corner_search import CornerSearch
 from invjax.attacks.ead import EAD
@@ -37,6 +37,11 @@ __all__ = [
     "SparseFool", "SparsePGD", "SparseRS", "SparseRSFrame", "SparseRSPatch", "StrAttack", "make",
 ]  # fmt: skip
 
+AttackName = Literal[
+    "fgsm", "pgd", "forward-backward", "gse", "gse-released", "gse-published", "strattack", "fwnucl", "homotopy",
+    "sapf", "saif", "sigma-zero", "fmn", "pgd0", "sigma-map", "spgd", "ead", "jsma", "sparsefool", "sparse-rs",
+    "sparse-rs-patch", "sparse-rs-frame", "corner-search", "one-pixel", "local-search",
+]  # fmt: skip
 REGISTRY: dict[str, Callable[..., Any]] = {
     # dense
     "fgsm": FGSM,
@@ -71,7 +76,7 @@ REGISTRY: dict[str, Callable[..., Any]] = {
 
 
 @kinds_checked
-def make(name: str, **constants: Any) -> Any:
+def make(name: AttackName, **constants: Any) -> Any:
     """The configuration of the attack called ``name``, with some of its constants replaced.
 
     Raises BadArgument for an unknown name or a constant that the attack does not have; it lists the known ones.

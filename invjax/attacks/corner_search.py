@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts import corners
-from invjax.core.config import STATIC, config, require, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require, require_at_least
 from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import num_classes
 from invjax.solvers.best import Best, nothing
@@ -57,7 +57,7 @@ class CornerSearch:
     samples: int = 1000
     listed: int = field(default=100, metadata=STATIC)
     rankings: int = field(default=10, metadata=STATIC)
-    unit: str = field(default="pixel", metadata=STATIC)
+    unit: corners.Unit = field(default="pixel", metadata=STATIC)
 
     RENAMED: ClassVar = {"max_changes": "k"}
     method: ClassVar[Method]
@@ -66,7 +66,6 @@ class CornerSearch:
         require_at_least(self, 1, "listed", "rankings")
         require(self, "k", lambda v: 1 <= v <= self.listed, f"in [1, listed] = [1, {self.listed}]")
         require_at_least(self, 0, "samples")
-        require_choice(self, "unit", corners.UNITS)
 
 
 class CornerState(NamedTuple):

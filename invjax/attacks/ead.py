@@ -16,13 +16,13 @@ images.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 
 from invjax import losses, penalties
 from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
-from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require_above, require_at_least
 from invjax.core.numerics import select
 from invjax.solvers import State as Inner
 from invjax.solvers import fista, search
@@ -54,7 +54,7 @@ class EAD:
     steps: int = 1000
     step_size: float = 0.01
     kappa: float = 0.0
-    rule: str = field(default="en", metadata=STATIC)
+    rule: Literal["en", "l1"] = field(default="en", metadata=STATIC)
 
     method: ClassVar[Method]
     RENAMED: ClassVar = {"start": "initial_weight", "grow": "growth", "iterations": "steps", "step": "step_size"}
@@ -64,7 +64,6 @@ class EAD:
         require_above(self, 0, "initial_weight", "step_size")
         require_above(self, 1, "growth")
         require_at_least(self, 1, "trials", "steps")
-        require_choice(self, "rule", ("en", "l1"))
 
 
 class EADState(NamedTuple):

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.attacks.parts import pruning
 from invjax.attacks.parts.coordinates import room, scale, to_data
-from invjax.attacks.parts.units import check_unit, count, grouping_of
+from invjax.attacks.parts.units import Unit, count, grouping_of
 from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.groups import group_gains
 from invjax.core.numerics import safe_divide, safe_norm
@@ -57,7 +57,7 @@ class FMN:
     eps_rate: float = 0.05
     eps_rate_end: float = 0.001
     prune: int = 20
-    unit: str = field(default="feature", metadata=STATIC)
+    unit: Unit = field(default="feature", metadata=STATIC)
     patch: int = field(default=8, metadata=STATIC)
 
     method: ClassVar[Method]
@@ -72,7 +72,6 @@ class FMN:
         require_above(self, 0, "step_size", "step_size_end")
         for name in ("eps_rate", "eps_rate_end"):
             require(self, name, lambda v: 0 <= v < 1, "in [0, 1)")
-        check_unit(self)
 
 
 class FMNState(NamedTuple):

@@ -12,13 +12,13 @@ fewest changed features is kept.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 
 from invjax import losses, penalties, prox
 from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
-from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.numerics import safe_divide, select
 from invjax.solvers import search
 from invjax.solvers.best import Best, nothing
@@ -53,7 +53,7 @@ class ForwardBackward:
     initial_weight: float = 0.01
     growth: float = 2.0
     kappa: float = 0.0
-    penalty: str = field(default="l_half", metadata=STATIC)
+    penalty: Literal["l0", "l_half", "l_two_thirds", "l1"] = field(default="l_half", metadata=STATIC)
 
     method: ClassVar[Method]
     RENAMED: ClassVar = {"step": "step_size", "iterations": "steps", "start": "initial_weight"}
@@ -64,7 +64,6 @@ class ForwardBackward:
         require(self, "initial_weight", lambda v: 0 < v < 1, "in (0, 1)")
         require_above(self, 1, "growth")
         require_at_least(self, 0, "kappa")
-        require_choice(self, "penalty", tuple(_PENALTIES))
 
 
 class ForwardBackwardState(NamedTuple):

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 
 from invjax import losses, projections, prox
 from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data, to_units
-from invjax.attacks.parts.units import UNITS, Layout, count, layout_of, patch_side
-from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.attacks.parts.units import Layout, Unit, count, layout_of, patch_side
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.groups import group_gains
 from invjax.core.numerics import safe_divide, safe_norm, select
 from invjax.solvers.best import Best, nothing
@@ -73,7 +73,7 @@ class Homotopy:
     memory: float = 0.9
     polish: int = 4
     kappa: float = 0.0
-    unit: str = field(default="group", metadata=STATIC)
+    unit: Unit = field(default="group", metadata=STATIC)
     patch: int | None = field(default=None, metadata=STATIC)
 
     RENAMED: ClassVar = {"start": "initial_weight", "inner": "inner_steps", "iterations": "steps",
@@ -87,7 +87,6 @@ class Homotopy:
         for name in ("initial_weight", "decay", "shrink"):
             require(self, name, lambda v: 0 < v < 1, "in (0, 1)")
         require(self, "memory", lambda v: 0 <= v < 1, "in [0, 1)")
-        require_choice(self, "unit", UNITS)
         require(self, "patch", lambda v: v is None or v >= 1, "None or at least 1 pixel")
 
 

@@ -27,14 +27,14 @@ the feature. Coordinates: the box has width 1 (:mod:`invjax.attacks.parts.coordi
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts import coordinates
-from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Problem, Status
 
@@ -60,9 +60,9 @@ class JSMA:
     share: float = 0.145
     k: int = 1_000_000
     steps: int = 10_000
-    form: str = field(default="pair", metadata=STATIC)
-    direction: str = field(default="both", metadata=STATIC)
-    scores: str = field(default="logits", metadata=STATIC)
+    form: Literal["pair", "one"] = field(default="pair", metadata=STATIC)
+    direction: Literal["both", "up", "down"] = field(default="both", metadata=STATIC)
+    scores: Literal["logits", "probabilities"] = field(default="logits", metadata=STATIC)
     candidates: int = field(default=128, metadata=STATIC)
 
     method: ClassVar[Method]
@@ -74,9 +74,6 @@ class JSMA:
         require_at_least(self, 0, "k")
         require_at_least(self, 1, "steps")
         require_at_least(self, 2, "candidates")
-        require_choice(self, "form", ("pair", "one"))
-        require_choice(self, "direction", ("both", "up", "down"))
-        require_choice(self, "scores", ("logits", "probabilities"))
 
 
 class JSMAState(NamedTuple):

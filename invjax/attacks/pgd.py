@@ -14,6 +14,7 @@ means less the more features there are: the field takes 3 at ImageNet's size.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import field
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -23,17 +24,17 @@ import jax.numpy as jnp
 
 from invjax import losses, projections
 from invjax.attacks.parts.coordinates import scale, to_data, to_units
-from invjax.core.balls import rounded_down, within_ball
-from invjax.core.config import OPEN, STATIC, config, require, require_at_least, require_choice
+from invjax.core.balls import Norm, rounded_down, within_ball
+from invjax.core.config import OPEN, STATIC, config, require, require_at_least
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Problem, Status
 
 REACH = 2.5  # default length of all steps together, in radii
-DEFAULT_EPS = {"linf": 8 / 255, "l2": 0.5}  # box widths
+DEFAULT_EPS: dict[Norm, float] = {"linf": 8 / 255, "l2": 0.5}  # box widths
 
 # The projection onto the ball of each norm. Clipping to a box that holds x never leaves the ball.
-BALLS = {"linf": projections.linf_ball, "l2": projections.l2_ball}
+BALLS: dict[Norm, Callable[..., Array]] = {"linf": projections.linf_ball, "l2": projections.l2_ball}
 
 
 @config
@@ -59,8 +60,8 @@ class PGD:
     step_size: float | None = None
     steps: int = 40
     restarts: int = 1
-    norm: str = field(default="linf", metadata=STATIC)
-    loss: str = field(default="cross_entropy", metadata=STATIC)
+    norm: Norm = field(default="linf", metadata=STATIC)
+    loss: losses.Loss = field(default="cross_entropy", metadata=STATIC)
     random_start: bool = field(default=False, metadata=STATIC)
     stop_early: bool = field(default=True, metadata=STATIC)
 
@@ -73,8 +74,6 @@ class PGD:
         require_at_least(self, 1, "steps", "restarts")
         if self.eps is not None and (self.step_size is None or self.random_start is True or self.restarts > 1):
             require(self, "eps", lambda v: v != math.inf, "finite where step_size or a random start follows from it")
-        require_choice(self, "norm", tuple(BALLS))
-        require_choice(self, "loss", tuple(losses.LOSSES))
 
     def advice(self, width: float | None) -> str | None:
         """What a user should know, if anything: that the steps cannot reach the radius. width: of the box, not used."""
@@ -86,7 +85,7 @@ class PGD:
         )
 
 
-def FGSM(eps: float | None = None, norm: str = "linf", loss: str = "cross_entropy") -> PGD:
+def FGSM(eps: float | None = None, norm: Norm = "linf", loss: losses.Loss = "cross_entropy") -> PGD:
     """The fast gradient sign method (Goodfellow et al. 2015), ``x - ε sign ∇_x L`` (4): one PGD step of length ε.
 
     eps: None is the default radius of :class:`PGD`.

@@ -20,15 +20,15 @@ from __future__ import annotations
 
 from dataclasses import field
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts.coordinates import room, scale, to_data, to_units
-from invjax.attacks.parts.units import check_unit, grouping_of, need_image
-from invjax.core.config import OPEN, STATIC, config, require_above, require_at_least, require_choice
+from invjax.attacks.parts.units import Unit, grouping_of, need_image
+from invjax.core.config import OPEN, STATIC, config, require_above, require_at_least
 from invjax.core.groups import Grouping, group_gains
 from invjax.core.numerics import replace_if, safe_divide, safe_sqrt, uniform
 from invjax.core.ranks import largest
@@ -57,8 +57,8 @@ class PGD0:
     step_size: float = 120000 / 255
     steps: int = 100
     restarts: int = 5
-    loss: str = field(default="cross_entropy", metadata=STATIC)
-    unit: str = field(default="pixel", metadata=STATIC)
+    loss: losses.Loss = field(default="cross_entropy", metadata=STATIC)
+    unit: Unit = field(default="pixel", metadata=STATIC)
 
     method: ClassVar[Method]
     RENAMED: ClassVar = {"step": "step_size"}
@@ -83,8 +83,8 @@ class SigmaMap:
     step_size: float = 120000 / 255
     steps: int = 100
     restarts: int = 5
-    loss: str = field(default="cross_entropy", metadata=STATIC)
-    unit: str = field(default="pixel", metadata=STATIC)
+    loss: losses.Loss = field(default="cross_entropy", metadata=STATIC)
+    unit: Literal["pixel", "feature"] = field(default="pixel", metadata=STATIC)
 
     method: ClassVar[Method]
     RENAMED: ClassVar = {"step": "step_size", "kappa": "sigma_scale"}
@@ -92,7 +92,6 @@ class SigmaMap:
     def check(self) -> None:
         _check(self)
         require_above(self, 0, "sigma_scale")
-        require_choice(self, "unit", ("pixel", "feature"))
 
 
 Config = PGD0 | SigmaMap
@@ -102,8 +101,6 @@ def _check(config: Config) -> None:
     require_at_least(config, 0, "k")
     require_above(config, 0, "step_size")
     require_at_least(config, 1, "steps", "restarts")
-    require_choice(config, "loss", tuple(losses.LOSSES))
-    check_unit(config)
 
 
 def project(problem: Problem, config: PGD0, v: Array) -> Array:

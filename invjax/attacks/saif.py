@@ -15,15 +15,15 @@ example has a step size of its own, not the batch's; the oracle of p knows the b
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from invjax import losses, projections
 from invjax.attacks.parts.coordinates import SIGNED, room, scale, to_data
-from invjax.attacks.parts.units import UNITS, need_image
-from invjax.core.config import OPEN, STATIC, config, require_above, require_at_least, require_choice
+from invjax.attacks.parts.units import need_image
+from invjax.core.config import OPEN, STATIC, config, require_above, require_at_least
 from invjax.solvers import frank_wolfe
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
@@ -51,7 +51,7 @@ class SAIF:
     steps: int = 200
     halvings: int = 1
     kappa: float = 0.0
-    unit: str = field(default="feature", metadata=STATIC)
+    unit: Literal["feature", "pixel"] = field(default="feature", metadata=STATIC)
     probes: int = field(default=3, metadata=STATIC)
 
     RENAMED: ClassVar = {"max_changes": "k"}
@@ -61,7 +61,6 @@ class SAIF:
         require_at_least(self, 1, "k", "steps", "probes")
         require_above(self, 0, "eps")
         require_at_least(self, 0, "halvings", "kappa")
-        require_choice(self, "unit", UNITS[:2])
 
 
 class SAIFState(NamedTuple):

@@ -28,13 +28,13 @@ steps. Where nothing may change, G is 0. r is in [-1, 1] units.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 
 from invjax import losses, prox
 from invjax.attacks.parts import coordinates, units
-from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.numerics import replace_if, safe_divide, safe_norm, select
 from invjax.core.ranks import largest
 from invjax.solvers import search
@@ -91,7 +91,7 @@ class SAPF:
     rho_count: float = 0.3072
     rho_growth: float = 1.09
     kappa: float = 0.0
-    order: str = field(default="joint", metadata=STATIC)
+    order: Literal["joint", "alternate"] = field(default="joint", metadata=STATIC)
     patch: int | None = field(default=None, metadata=STATIC)
 
     RENAMED: ClassVar = {"c": "initial_weight", "final": "final_steps", "tau": "group_weight", "rate": "step_size"}
@@ -103,7 +103,6 @@ class SAPF:
         require_at_least(self, 0, "group_weight", "kappa")
         require_above(self, 1, "growth")
         require(self, "decay", lambda v: 0 < v <= 1, "in (0, 1]")
-        require_choice(self, "order", tuple(TURNS))
         require(self, "patch", lambda v: v is None or v >= 1, "None or at least 1 pixel")
 
 

@@ -25,14 +25,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts import corners
-from invjax.core.config import STATIC, config, require, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require, require_at_least
 from invjax.core.numerics import select
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
 
@@ -47,7 +47,12 @@ def _released(logits: Array, label: Array, target: Array) -> Array:
 
 
 # Candidates are only compared: the log-odds rank them as the cross-entropy does, and never tie by saturation.
-LOSSES = {"released": _released, "margin": losses.gap, "cross_entropy": losses.log_odds}
+Loss = Literal["released", "margin", "cross_entropy"]
+LOSSES: dict[Loss, Callable[..., Array]] = {
+    "released": _released,
+    "margin": losses.gap,
+    "cross_entropy": losses.log_odds,
+}
 
 
 @config
@@ -70,8 +75,8 @@ class SparseRS:
     queries: int = 10_000
     initial_share: float = 0.3
     restarts: int = 1
-    loss: str = field(default="released", metadata=STATIC)
-    unit: str = field(default="pixel", metadata=STATIC)
+    loss: Loss = field(default="released", metadata=STATIC)
+    unit: corners.Unit = field(default="pixel", metadata=STATIC)
 
     RENAMED: ClassVar = {"alpha": "initial_share"}
     method: ClassVar[Method]
@@ -79,14 +84,12 @@ class SparseRS:
     def check(self) -> None:
         require_at_least(self, 1, "k")
         require(self, "initial_share", lambda v: 0 < v <= 1, "in (0, 1]")
-        require_choice(self, "unit", corners.UNITS)
         check_search(self)
 
 
 def check_search(owner: Any) -> None:
     """Check the constants that every form of the search has."""
     require_at_least(owner, 1, "queries", "restarts")
-    require_choice(owner, "loss", tuple(LOSSES))
 
 
 def starts(queries: ArrayLike, breaks: Ints) -> Array:

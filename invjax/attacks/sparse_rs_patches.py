@@ -61,7 +61,7 @@ class SparseRSPatch:
     initial_share: float = 0.4
     period: int = 4
     restarts: int = 1
-    loss: str = field(default="released", metadata=STATIC)
+    loss: sparse_rs.Loss = field(default="released", metadata=STATIC)
 
     RENAMED: ClassVar = {"alpha": "initial_share"}
     method: ClassVar[Method]
@@ -90,7 +90,7 @@ class SparseRSFrame:
     queries: int = 10_000
     initial_share: float = 0.5
     restarts: int = 1
-    loss: str = field(default="released", metadata=STATIC)
+    loss: sparse_rs.Loss = field(default="released", metadata=STATIC)
 
     RENAMED: ClassVar = {"alpha": "initial_share"}
     method: ClassVar[Method]

@@ -30,7 +30,7 @@ prune=0, compare=1_000_000)`` is the published form. Unit: the feature. Coordina
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ import jax.numpy as jnp
 from invjax import losses
 from invjax.attacks.parts import coordinates
 from invjax.attacks.parts.pruning import Pruning, before, bisect, ends, offered
-from invjax.core.config import STATIC, config, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require_at_least
 from invjax.core.numerics import safe_divide, safe_norm, select
 from invjax.core.ranks import portions
 from invjax.solvers.best import Best, nothing
@@ -73,7 +73,7 @@ class SparseFool:
     prune: int = 20
     factor: float = 3.0
     overshoot: float = 0.02
-    order: str = field(default="gain", metadata=STATIC)
+    order: Literal["gain", "slope"] = field(default="gain", metadata=STATIC)
 
     RENAMED: ClassVar = {"iterations": "steps", "inner": "inner_steps"}
     method: ClassVar[Method]
@@ -82,7 +82,6 @@ class SparseFool:
         require_at_least(self, 1, "steps", "inner_steps", "compare", "factor")
         require_at_least(self, 2, "classes")
         require_at_least(self, 0, "prune", "overshoot")
-        require_choice(self, "order", ("gain", "slope"))
 
 
 class Rival(NamedTuple):

@@ -21,15 +21,15 @@ from __future__ import annotations
 import math
 from dataclasses import field
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from invjax import losses
 from invjax.attacks.parts.coordinates import room, scale, to_data
-from invjax.attacks.parts.units import UNITS, grouping_of, need_image
-from invjax.core.config import OPEN, STATIC, config, require_above, require_at_least, require_choice
+from invjax.attacks.parts.units import grouping_of, need_image
+from invjax.core.config import OPEN, STATIC, config, require_above, require_at_least
 from invjax.core.groups import Grouping
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.core.ranks import largest
@@ -64,9 +64,9 @@ class SparsePGD:
     mask_step_size: float = 0.25
     steps: int = 300
     patience: int = 3
-    gradient: str = field(default="unprojected", metadata=STATIC)
-    loss: str = field(default="cross_entropy", metadata=STATIC)
-    unit: str = field(default="pixel", metadata=STATIC)
+    gradient: Literal["unprojected", "projected"] = field(default="unprojected", metadata=STATIC)
+    loss: losses.Loss = field(default="cross_entropy", metadata=STATIC)
+    unit: Literal["feature", "pixel", "group", "window"] = field(default="pixel", metadata=STATIC)
     patch: int = field(default=8, metadata=STATIC)
 
     method: ClassVar[Method]
@@ -75,9 +75,6 @@ class SparsePGD:
     def check(self) -> None:
         require_at_least(self, 1, "k", "steps", "patience", "patch")
         require_above(self, 0, "eps", "step_size", "mask_step_size")
-        require_choice(self, "gradient", ("unprojected", "projected"))
-        require_choice(self, "loss", tuple(losses.LOSSES))
-        require_choice(self, "unit", (*UNITS, "window"))
 
 
 class SparsePGDState(NamedTuple):

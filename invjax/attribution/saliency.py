@@ -19,7 +19,7 @@ holds all classes, not on its own target. Here each example has its own label an
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ from invjax.losses import wanted
 from invjax.types import UNTARGETED, Array, ArrayLike, LogitsFn
 
 Indicator = Literal["none", "or", "and"]
-INDICATORS: tuple[Indicator, ...] = ("none", "or", "and")
+INDICATORS: tuple[Indicator, ...] = get_args(Indicator)
 
 
 def saliency_batch(logits: LogitsFn, x: Array, label: Array, target: Array, indicator: Indicator = "none") -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -39,10 +39,11 @@ def configure(name: str, constants: Mapping[str, str | float]) -> Config:
 
     Raises BadArgument for an unknown attack or constant, or a value that is not of the constant's kind or range.
     """
-    fields = {field.name: field for field in dataclasses.fields(attacks.make(name))}
+    attack = cast(attacks.AttackName, name)  # text, which make looks at
+    fields = {field.name: field for field in dataclasses.fields(attacks.make(attack))}
     values = {key: _value(value, fields[key]) if key in fields else value for key, value in constants.items()}
     try:
-        config = attacks.make(name, **values)
+        config = attacks.make(attack, **values)
     except BadArgument as error:
         raise (error.renamed("constants") if error.name == "keywords" else error) from None
     if (check := getattr(config, "check", None)) is not None:

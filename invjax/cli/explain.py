@@ -56,8 +56,8 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
             data.space.to_json(options.save_schema, unknown)
     with _about_the_file(options):
         chosen = classifier(
-            data, options.model, gradient=options.gradient, classes=_classes(options.classes),
-            threshold=options.threshold, seed=options.seed,
+            data, options.model, gradient=options.gradient,  # type: ignore[arg-type]
+            classes=_classes(options.classes), threshold=options.threshold, seed=options.seed,
         )  # fmt: skip
     right = "" if math.isnan(chosen.accuracy) else f"; right on {100 * chosen.accuracy:.0f} % of the test rows"
     say(f"{data.name}: {len(data.label)} rows, classes {', '.join(data.classes)}; {chosen.words}{right}")
@@ -124,7 +124,7 @@ def _data(options: ExplainOptions) -> TabularData:
             for name in _OF_FILES:
                 if (value := getattr(options, name)) not in (None, "", "error"):
                     raise BadArgument(name, "be left out with --data", str(value))
-            data = load_tabular(str(options.data))
+            data = load_tabular(str(options.data))  # type: ignore[arg-type]
             if data.name == "housing":
                 data = data.without("B", reason="it is computed from the share of Black residents")
     except BadArgument as error:

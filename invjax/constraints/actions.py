@@ -21,7 +21,7 @@ from invjax.constraints.compiled import Constraints
 from invjax.constraints.plain import PlainRow, plain_row
 from invjax.constraints.relations import Coupling
 from invjax.core.ranks import largest
-from invjax.penalties import elementwise
+from invjax.penalties import PenaltyName, elementwise
 from invjax.types import Array, ArrayLike, Problem
 
 
@@ -42,7 +42,9 @@ class SpaceRow:
         layout = self.constraints.layout
         return not (layout.has_grids or layout.has_categories or layout.has_relations)
 
-    def prox(self, v: Array, w: ArrayLike, penalty: str = "none", max_changes: ArrayLike | None = None) -> Array:
+    def prox(
+        self, v: Array, w: ArrayLike, penalty: PenaltyName = "none", max_changes: ArrayLike | None = None
+    ) -> Array:
         """(1), v and u [D]; penalty: none, l0, l_half, l_two_thirds, l1; max_changes: [] int, traced.
 
         With relations it is exact for the penalties none and l1 without max_changes (up to the fixed number of
@@ -103,7 +105,7 @@ class SpaceRow:
         """[] ``Σ_f cost_f |u_f − x_f|``, where a category counts its transition cost."""
         return self.penalty(u, "l1")
 
-    def penalty(self, u: Array, penalty: str) -> Array:
+    def penalty(self, u: Array, penalty: PenaltyName) -> Array:
         """[] the sum in (1) without w."""
         layout = self.constraints.layout
         values = self.column_cost * elementwise(penalty).phi(u - self.x)
@@ -113,7 +115,7 @@ class SpaceRow:
         return categories + jnp.sum(jnp.where(layout.is_category, jnp.zeros_like(values), values))
 
     # -----------------------------------------------------------------------------------------------------------------
-    def _separable(self, v: Array, w: Array, penalty: str, max_changes: ArrayLike | None = None) -> Array:
+    def _separable(self, v: Array, w: Array, penalty: PenaltyName, max_changes: ArrayLike | None = None) -> Array:
         """(1) without the relations, exact."""
         layout = self.constraints.layout
         y, low, high = v - self.x, self.lower - self.x, self.upper - self.x
@@ -134,7 +136,7 @@ class SpaceRow:
         gain = layout.per_feature(saved, categorical)
         return self._keep(u, largest(gain, max_changes) & (gain > 0))
 
-    def _coupled(self, v: Array, w: Array, penalty: str, max_changes: ArrayLike | None) -> Array:
+    def _coupled(self, v: Array, w: Array, penalty: PenaltyName, max_changes: ArrayLike | None) -> Array:
         """(1) with the relations."""
         layout = self.constraints.layout
         coupling = Coupling(self.constraints, self.x)

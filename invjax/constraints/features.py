@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, check_choice
 from invjax.core.text import as_text
 
-_KINDS = ("continuous", "integer", "ordinal", "category")
-_DIRECTIONS = ("both", "up", "down", "none")
+Kind = Literal["continuous", "integer", "ordinal", "category"]
+Direction = Literal["both", "up", "down", "none"]
 Level = str | int | float | bool
 
 
@@ -44,12 +44,12 @@ class Feature:
     """
 
     name: str
-    kind: str = "continuous"
+    kind: Kind = "continuous"
     lower: float = -math.inf
     upper: float = math.inf
     step: float | None = None
     levels: tuple[Level, ...] = ()
-    direction: str = "both"
+    direction: Direction = "both"
     cost: float = 1.0
     transitions: Mapping[tuple[Level, Level], float | None] = dataclasses.field(default_factory=dict)
     notation: Notation | None = None
@@ -58,8 +58,8 @@ class Feature:
         object.__setattr__(self, "levels", tuple(_plain(level) for level in self.levels))
         object.__setattr__(self, "transitions", _transitions(self))
         self._need(isinstance(self.name, str) and self.name != "", "name", "a non-empty string")
-        check_choice(f"feature {self.name!r}: kind", self.kind, _KINDS)
-        check_choice(f"feature {self.name!r}: direction", self.direction, _DIRECTIONS)
+        check_choice(f"feature {self.name!r}: kind", self.kind, get_args(Kind))
+        check_choice(f"feature {self.name!r}: direction", self.direction, get_args(Direction))
         self._need(_number(self.cost) and 0 < self.cost < math.inf, "cost", "a finite number > 0")
         for side in ("lower", "upper"):
             value = getattr(self, side)

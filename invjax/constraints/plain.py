@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from invjax import prox as maps
 from invjax.core.ranks import largest
-from invjax.penalties import elementwise
+from invjax.penalties import PenaltyName, elementwise
 from invjax.types import Array, ArrayLike, Problem
 
 
@@ -29,7 +29,9 @@ class PlainRow:
     upper: Array  # [*S]
     groups: Array | None  # [*S] int32
 
-    def prox(self, v: Array, w: ArrayLike, penalty: str = "none", max_changes: ArrayLike | None = None) -> Array:
+    def prox(
+        self, v: Array, w: ArrayLike, penalty: PenaltyName = "none", max_changes: ArrayLike | None = None
+    ) -> Array:
         """``argmin_u 1/2 ‖u − v‖² + w Σ φ(u − x)`` in the box, with at most max_changes units changed. [*S] -> [*S]."""
         y, low, high = v - self.x, self.lower - self.x, self.upper - self.x
         grouped_l0 = penalty == "l0" and self.groups is not None
@@ -76,7 +78,7 @@ class PlainRow:
         """[] ``‖u − x‖_1``."""
         return jnp.sum(jnp.abs(u - self.x))
 
-    def penalty(self, u: Array, penalty: str) -> Array:
+    def penalty(self, u: Array, penalty: PenaltyName) -> Array:
         """[] ``Σ φ(u − x)``; a group counts once in l0."""
         if penalty == "l0":
             return jnp.sum(self.changed(u)).astype(u.dtype)

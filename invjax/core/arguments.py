@@ -12,7 +12,8 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from types import UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import jax
 import numpy as np
@@ -36,7 +37,8 @@ def kinds_checked(function: F) -> F:
     signature = inspect.signature(function)
     parameters = signature.parameters.values()
     order = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
-    found = {one.name: kinds_of(one.name, one.annotation, one.default) for one in parameters}
+    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    found = {one.name: kinds_of(one.name, one.annotation, one.default, scope) for one in parameters}
     kinds = {name: kind for name, kind in found.items() if kind is not None}
 
     @functools.wraps(function)
@@ -82,17 +84,20 @@ class Kinds(NamedTuple):
         return isinstance(value, Tracer) or any(one(value) for one in self.holds)
 
 
-def kinds_of(name: str, annotation: Any, default: Any = None) -> Kinds | None:
-    """What an annotation, as text, allows; None where it allows anything."""
+def kinds_of(name: str, annotation: Any, default: Any = None, scope: Mapping[str, Any] | None = None) -> Kinds | None:
+    """What an annotation, as text, allows; None where it allows anything. scope: where it looks up aliases."""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     if name in _BY_NAME and (text in _LOOSE or name in _ALWAYS):
         text = _BY_NAME[name] + (" | None" if default is None else "")
     holds, words = [], []
-    for part in _parts(text):
+    for part in _members(text, scope or {}):
         key = re.match(r"[\w.]+", part)
         if key is None:
             return None
-        if key[0] == "Literal":
+        if key[0] == "names":  # which of them, the function's own check says, in better words
+            holds.append(_KINDS["str"][0])
+            words.append(f"one of {part.removeprefix('names ')}")
+        elif key[0] == "Literal":
             choices = re.findall(r"[\"']([^\"']*)[\"']", part)
             holds.append(lambda value, choices=tuple(choices): isinstance(value, str) and value in choices)
             words += [repr(choice) for choice in choices]
@@ -117,6 +122,19 @@ def _parts(text: str) -> list[str]:
             parts.append(text[begin:at].strip())
             begin = at + 1
     return [*parts, text[begin:].strip()]
+
+
+def _members(text: str, scope: Mapping[str, Any]) -> list[str]:
+    """The members of a union; an alias of names, ``Norm = Literal["l1", "l2"]``, as ``names 'l1', 'l2'``."""
+    found = []
+    for part in _parts(text):
+        alias = None if part in _KINDS else scope.get(part)
+        for one in get_args(alias) if get_origin(alias) in (Union, UnionType) else (alias,):
+            if get_origin(one) is Literal:
+                found.append(f"names {', '.join(map(repr, get_args(one)))}")
+            else:
+                found.append(part if one is alias else one.__name__ if isinstance(one, type) else str(one))
+    return found
 
 
 def _scalar(value: Any) -> Any:
@@ -245,10 +263,6 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "Module": (_is_module, "an nnx.Module"),
     "tuple": (lambda value: isinstance(value, tuple), "a tuple"),
     **dict.fromkeys(("Augment", "Loss", "Freeze", "Measure", "Hook"), (callable, "a function")),
-    **dict.fromkeys(
-        ("Indicator", "Threshold", "Convention", "Empty", "Restart"),
-        (lambda value: isinstance(value, str), "one of its names"),
-    ),
     "nnx.Rngs": (lambda value: hasattr(value, "params"), "nnx.Rngs"),
     "Mesh": (lambda value: isinstance(value, Mesh), "a jax.sharding.Mesh"),
     "TabularData": (lambda value: hasattr(value, "space"), "a table, from load_tabular, load_csv or from_space"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpy as np
 from invjax.core.numerics import safe_divide, safe_sqrt
 from invjax.types import Array, ArrayLike
 
-NORMS = ("linf", "l2")
+Norm = Literal["linf", "l2"]
 
 
 def reach(x: Array, radius: ArrayLike) -> tuple[Array, Array]:
@@ -43,10 +43,10 @@ def rounded_down(radius: float, dtype: Any) -> np.ndarray:
     return np.asarray(np.nextafter(near, near.dtype.type(0)) if float(near) > radius else near)
 
 
-def within_ball(x: Array, point: Array, radius: ArrayLike, norm: str, width: Array | None = None) -> Array:
+def within_ball(x: Array, point: Array, radius: ArrayLike, norm: Norm, width: Array | None = None) -> Array:
     """``point`` where it is in the ball around x, exactly; else the nearest such point up to a few roundings.
 
-    x, point: [*S]. radius: []. norm: one of NORMS. width: [*S] what the radius is measured in, feature by feature; by
+    x, point: [*S]. radius: []. width: [*S] what the radius is measured in, feature by feature; by
     default data units. A clip to a box that holds x afterwards does not leave the ball.
     """
     if norm == "linf":

@@ -6,8 +6,9 @@ import dataclasses
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,8 @@ def config(cls: C) -> C:
 
     Its ``check()``, which the class may define for the ranges of its constants, also asks the kind that each field is
     declared with: a ``float`` is a finite number (:data:`OPEN`: or infinite), an ``int`` is whole and fits into 32
-    bits, a ``bool`` is True or False, a ``str`` is text. Fields of other types are the class's own matter.
+    bits, a ``bool`` is True or False, a ``str`` is text, a ``Literal`` is one of its names. Fields of other types are
+    the class's own matter.
 
     A class attribute ``RENAMED: ClassVar = {"old": "new"}`` names constants that were called otherwise: the old name
     is an error that gives the new one.
@@ -106,11 +108,6 @@ def require_above(owner: object, limit: float, *names: str) -> None:
         require(owner, name, lambda value: value > limit, f"above {limit}")
 
 
-def require_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
-    """Raise BadArgument unless the field ``name`` is one of ``choices``."""
-    check_choice(f"{type(owner).__name__}.{name}", getattr(owner, name), choices)
-
-
 def inwards(owner: Any, dtype: Any) -> Any:
     """``owner`` with its radius ``eps``, where it is a Python number, rounded down to ``dtype`` instead of to nearest.
 
@@ -130,8 +127,11 @@ def typed(owner: Any) -> Any:
     if not dataclasses.is_dataclass(owner) or isinstance(owner, type):
         return owner
     changed: dict[str, Any] = {}
-    for one, kind, others in _kinds(type(owner)):
+    for one, kind, others, names in _kinds(type(owner)):
         value = getattr(owner, one.name)
+        if names:
+            check_choice(f"{type(owner).__name__}.{one.name}", value, names)
+            continue
         if type(value) is kind and (kind is str or kind is bool or -MOST <= value <= MOST):  # as nearly always
             continue
         if (kept := _of_its_kind(type(owner).__name__, one, kind, others, value)) is not value:
@@ -140,16 +140,30 @@ def typed(owner: Any) -> Any:
 
 
 @functools.cache
-def _kinds(owner: type) -> tuple[tuple[Any, type | None, set[str]], ...]:
-    """The fields of a configuration that have a kind."""
-    return tuple((one, *kind_of(one)) for one in dataclasses.fields(owner) if kind_of(one)[0] is not None)
+def _kinds(owner: type) -> tuple[tuple[Any, type | None, set[str], tuple[str, ...]], ...]:
+    """The fields of a configuration that have a kind, and the names that such a field may hold."""
+    found = ((one, *kind_of(one)) for one in dataclasses.fields(owner))
+    return tuple((one, kind, others, names_of(owner, one)) for one, kind, others in found if kind is not None)
+
+
+def names_of(owner: type, one: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """What a field declared as a ``Literal`` may hold, in its order; () for any other field."""
+    kind: Any = one.type
+    if isinstance(kind, str):
+        home = next(cls for cls in owner.__mro__ if one.name in inspect.get_annotations(cls))
+        try:
+            kind = eval(kind, vars(sys.modules[home.__module__]))
+        except Exception:  # the name of a type that is known to checkers alone
+            return ()
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def kind_of(one: dataclasses.Field[Any]) -> tuple[type | None, set[str]]:
     """What a field holds, float, int, bool or str (None: anything else), and what else it may: None, arrays."""
     text = one.type.__name__ if isinstance(one.type, type) else str(one.type)
     first, *others = text.split(" | ")
-    return (None if _KINDS.keys() & others else _KINDS.get(first)), set(others)
+    kind = _KINDS.get(first) or (str if isinstance(one.default, str) else None)  # a name of a fixed set is text
+    return (None if _KINDS.keys() & others else kind), set(others)
 
 
 _KINDS = {kind.__name__: kind for kind in (float, int, bool, str)}

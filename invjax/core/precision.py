@@ -8,28 +8,28 @@ close to the border of a class by construction.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 
 from invjax.core.errors import BadArgument
 
-PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
+Precision = Literal["default", "high", "highest", "bfloat16", "tensorfloat32", "float32"]
 _FULL = ("highest", "float32")
 
 
-def check_precision(precision: str | None) -> None:
+def check_precision(precision: Precision | None) -> None:
     """Raise BadArgument unless it is one of jax's names for a precision of products, or None."""
-    if precision is not None and precision not in PRECISIONS:
-        raise BadArgument("precision", f"be None or one of {', '.join(PRECISIONS)}", precision)
+    if precision is not None and precision not in get_args(Precision):
+        raise BadArgument("precision", f"be None or one of {', '.join(get_args(Precision))}", precision)
 
 
-def products_at(precision: str | None) -> AbstractContextManager[Any]:
+def products_at(precision: Precision | None) -> AbstractContextManager[Any]:
     """A context in which programs are compiled with this precision; None leaves the one that is set."""
     return nullcontext() if precision is None else jax.default_matmul_precision(precision)
 
 
-def products_are_rounded(precision: str | None = None) -> bool:
+def products_are_rounded(precision: Precision | None = None) -> bool:
     """Whether float32 products lose digits on the default device, at this precision or the one that is set."""
     chosen = precision or jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return _device_rounds() and chosen not in _FULL

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import from_registry
@@ -51,6 +51,9 @@ __all__ = [
     "pcfe",
 ]
 
+MethodName = Literal[
+    "s-cfe", "s-cfe-released", "wachter", "cfe-l2", "cem", "dcfe", "fixed-weights", "dice", "dice-genetic"
+]  # fmt: skip
 REGISTRY: dict[str, Callable[..., Any]] = {
     "s-cfe": SCFE,
     "s-cfe-released": SCFEReleased,
@@ -65,7 +68,7 @@ REGISTRY: dict[str, Callable[..., Any]] = {
 
 
 @kinds_checked
-def make(name: str, **constants: Any) -> Any:
+def make(name: MethodName, **constants: Any) -> Any:
     """The configuration of the method called ``name``, with some of its constants replaced.
 
     Raises ValueError for an unknown name, or a constant that the method does not have.

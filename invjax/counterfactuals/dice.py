@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from invjax import constraints
-from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.errors import check_whole
 from invjax.core.numerics import select, uniform
 from invjax.counterfactuals.parts import proximity, sets, weighted
@@ -68,7 +68,7 @@ class DiCE(Standardised):
     restorations: int = 30
     kappa: float = 0.05
     probability: float | None = None
-    diversity: str = field(default="det", metadata=STATIC)
+    diversity: Literal["det", "logdet"] = field(default="det", metadata=STATIC)
 
     RENAMED: ClassVar[Mapping[str, str]] = {
         "count": "answers", "start": "start_width", "step": "step_size", "iterations": "steps", "least": "min_steps",
@@ -86,7 +86,6 @@ class DiCE(Standardised):
         require_at_least(self, 0, "closeness", "spread", "min_steps", "tolerance", "restorations")
         require_at_least(self, 1, "steps")
         require(self, "start_width", lambda v: 0 < v <= 1, "in (0, 1]")
-        require_choice(self, "diversity", ("det", "logdet"))
         proximity.check(self)
 
 

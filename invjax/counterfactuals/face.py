@@ -12,7 +12,7 @@ edges rather than reject answers: every step of a path, and the whole of it, is 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -32,6 +32,9 @@ from invjax.counterfactuals.parts.query import CHUNK, Query, check_rows_of_targe
 from invjax.densities import fit_kde
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.types import Array, ArrayLike, Bounds, Density, HeldOut, LogitsFn, Result, Status
+
+Graph = Literal["knn", "epsilon"]
+Weight = Literal["density", "distance"]
 
 
 class Paths(NamedTuple):
@@ -65,7 +68,7 @@ class Edges(NamedTuple):
     distance: np.ndarray  # [E] > 0
 
 
-def near(nodes: np.ndarray, rows: np.ndarray, graph: str, neighbours: int, eps: float | None) -> Edges:
+def near(nodes: np.ndarray, rows: np.ndarray, graph: Graph, neighbours: int, eps: float | None) -> Edges:
     """Edges from ``nodes`` [n, D] to their nearest ``rows`` [M, D], without those of length 0.
 
     graph: "knn", the ``neighbours`` nearest others; "epsilon", all within the radius ``eps``.
@@ -111,10 +114,10 @@ def face(
     space: Any = None,
     bounds: Bounds | tuple[ArrayLike, ArrayLike] | None = None,
     density: Density | None = None,
-    graph: str = "knn",
+    graph: Graph = "knn",
     neighbours: int = 20,
     eps: float | None = None,
-    weight: str = "density",
+    weight: Weight = "density",
     probability: float | None = None,
     quantile: float = 0.25,
     kappa: float = 0.0,
@@ -143,8 +146,8 @@ def face(
     Raises:
       ValueError: an argument.
     """
-    check_choice("graph", graph, ("knn", "epsilon"))
-    check_choice("weight", weight, ("density", "distance"))
+    check_choice("graph", graph, get_args(Graph))
+    check_choice("weight", weight, get_args(Weight))
     neighbours = check_whole("neighbours", neighbours)
     check("eps", eps, lambda v: graph == "knn" or v > 0, "a radius > 0")
     if probability is not None:

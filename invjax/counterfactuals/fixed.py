@@ -21,23 +21,24 @@ Deviations from the released code: perturbations have either sign (there they ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 
 from invjax import losses
 from invjax.constraints import actions
-from invjax.core.config import STATIC, config, require_above, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require_above, require_at_least
 from invjax.core.numerics import select
 from invjax.counterfactuals.cfe_l2 import decayed, toward
 from invjax.counterfactuals.parts.standard import Standardised
-from invjax.penalties import PENALTIES
+from invjax.penalties import PenaltyName
 from invjax.solvers import State, fista
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
-LOSSES = {"cross_entropy": losses.cross_entropy, "hinge": losses.margin}
+Loss = Literal["cross_entropy", "hinge"]
+LOSSES: dict[Loss, Callable[..., Array]] = {"cross_entropy": losses.cross_entropy, "hinge": losses.margin}
 
 
 @config
@@ -61,8 +62,8 @@ class FixedWeights(Standardised):
     beta: float = 0.0
     steps: int = 40
     step_size: float = 0.1
-    loss: str = field(default="cross_entropy", metadata=STATIC)
-    penalty: str = field(default="l0", metadata=STATIC)
+    loss: Loss = field(default="cross_entropy", metadata=STATIC)
+    penalty: PenaltyName = field(default="l0", metadata=STATIC)
 
     RENAMED: ClassVar[Mapping[str, str]] = {"iterations": "steps", "step": "step_size"}
     method: ClassVar[Method]
@@ -76,8 +77,6 @@ class FixedWeights(Standardised):
         require_at_least(self, 0, "gamma", "tau", "beta")
         require_at_least(self, 1, "steps")
         require_above(self, 0, "step_size")
-        require_choice(self, "loss", tuple(LOSSES))
-        require_choice(self, "penalty", PENALTIES)
 
 
 class FixedWeightsState(NamedTuple):

@@ -17,7 +17,7 @@ optimality is claimed there.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ from invjax.engine.evaluate import forward
 from invjax.solvers.best import Best, nothing, shortfall
 from invjax.types import Array, ArrayLike, Bounds, Context, LogitsFn, Problem, Result, Status
 
+Norm = Literal["l1", "l2"]
 SEGMENT = (0.5, 0.75, 0.9, 0.97, 1.0)  # points tried between a valid point and the new one
 TIGHTEN, SHRINK = 2.0, 0.85  # factors of margin and radius where rounding to the grid has lost validity
 
@@ -92,7 +93,7 @@ class _State(NamedTuple):
     rounds: Array  # [] int32
 
 
-def _start(ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, norm: str, exact: bool) -> _State:
+def _start(ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, norm: Norm, exact: bool) -> _State:
     at = jax.vmap(lambda problem, e: actions(ctx.constraints, problem).project(e.mean))(problems, e)
     ones = jnp.ones(at.shape[0], at.dtype)
     state = _State(
@@ -103,7 +104,7 @@ def _start(ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbe
 
 
 def _round(
-    ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, state: _State, norm: str, exact: bool
+    ctx: Context, problems: Problem, e: convex.Ellipsoid, numbers: _Numbers, state: _State, norm: Norm, exact: bool
 ) -> _State:
     """Linearise, solve, look along the segment."""
     z, pull = jax.vjp(lambda u: at_least_float32(ctx.logits(u)), state.at)
@@ -152,7 +153,7 @@ def _judge(
     numbers: _Numbers,
     state: _State,
     points: Array,
-    norm: str,
+    norm: Norm,
     exact: bool,
 ) -> tuple[_State, Array]:  # fmt: skip
     """The state with its best, after points [n, q, D] of the hull; and which of them have the target, [n, q] bool.
@@ -183,7 +184,7 @@ def _judge(
 
 
 def _descend(
-    shared: tuple[Context, _Numbers], problems: Problem, e: convex.Ellipsoid, norm: str, exact: bool
+    shared: tuple[Context, _Numbers], problems: Problem, e: convex.Ellipsoid, norm: Norm, exact: bool
 ) -> _State:
     """All rounds of n lanes, until every lane has settled."""
     ctx, numbers = shared
@@ -215,7 +216,7 @@ def pcfe(
     bounds: Bounds | tuple[ArrayLike, ArrayLike] | None = None,
     quantile: float = 0.5,
     kappa: float = 0.05,
-    norm: str = "l1",
+    norm: Norm = "l1",
     linearisations: int = 10,
     tolerance: float | None = None,
     inner_steps: int = 3000,
@@ -246,7 +247,7 @@ def pcfe(
     """
     check_number("quantile", quantile, lambda v: 0 <= v < 1, "in [0, 1)")
     check_number("kappa", kappa, lambda v: v > 0, "a margin > 0")
-    check_choice("norm", norm, ("l1", "l2"))
+    check_choice("norm", norm, get_args(Norm))
     query = make_query(model, x, label, target, space=space, bounds=bounds)
     if train_x is not None and train_y is not None:
         check_rows_of_targets(np.asarray(train_y), query.problems.target)
@@ -273,7 +274,7 @@ def pcfe(
     return _run(query, components(gmm, threshold), numbers, norm)
 
 
-def _run(query: Query, parts: Components, numbers: _Numbers, norm: str) -> Result:
+def _run(query: Query, parts: Components, numbers: _Numbers, norm: Norm) -> Result:
     problems = query.problems
     count, size = problems.x.shape
     status = query.early()

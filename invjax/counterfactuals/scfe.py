@@ -33,13 +33,13 @@ import jax.numpy as jnp
 
 from invjax import losses
 from invjax.constraints import actions
-from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.errors import BadArgument
 from invjax.core.numerics import select
 from invjax.counterfactuals.parts import proximity as distances
 from invjax.counterfactuals.parts.exchange import moves
 from invjax.counterfactuals.parts.multiplier import Here, step
-from invjax.penalties import PENALTIES
+from invjax.penalties import PenaltyName
 from invjax.solvers.best import Best, nothing, shortfall, there
 from invjax.types import Array, Context, Eval, Method, Outcome, Problem, Status
 
@@ -76,7 +76,7 @@ class SCFE:
     max_changes: int = 3
     tau: float = 0.0
     beta: float = 0.0
-    penalty: str = field(default="none", metadata=STATIC)
+    penalty: PenaltyName = field(default="none", metadata=STATIC)
     kappa: float = 0.05
     probability: float | None = None
     gamma_max: float = float("inf")
@@ -109,7 +109,6 @@ class SCFE:
         require_above(self, 0, "step_size")
         require(self, "probability", lambda v: v is None or 0 < v < 1, "None or in (0, 1)")
         require(self, "momentum", lambda v: 0 <= v < 1, "in [0, 1)")
-        require_choice(self, "penalty", PENALTIES)
         distances.check(self)
 
 

@@ -18,23 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from invjax import losses, projections, prox
-from invjax.core.config import OPEN, STATIC, config, require, require_at_least, require_choice
+from invjax.core.config import OPEN, STATIC, config, require, require_at_least
 from invjax.core.errors import BadArgument, Words, check_shape
 from invjax.core.numerics import select
 from invjax.penalties import elementwise
 from invjax.solvers import search
 from invjax.solvers.best import Best, nothing
 from invjax.types import UNTARGETED, Anchored, Array, ArrayLike, Context, Eval, Method, Outcome, Problem, Status
-
-PENALTIES = ("l0", "l_half", "l1")
-SCHEDULES = ("released", "sqrt")
 
 
 @config
@@ -74,8 +71,8 @@ class SCFEReleased:
     upper: float | ArrayLike | None = None
     range_lower: float | ArrayLike = field(default=0.0, metadata=OPEN)
     range_upper: float | ArrayLike = field(default=1.0, metadata=OPEN)
-    penalty: str = field(default="l0", metadata=STATIC)
-    schedule: str = field(default="released", metadata=STATIC)
+    penalty: Literal["l0", "l_half", "l1"] = field(default="l0", metadata=STATIC)
+    schedule: Literal["released", "sqrt"] = field(default="released", metadata=STATIC)
 
     RENAMED: ClassVar[Mapping[str, str]] = {"iterations": "steps", "step": "step_size", "p": "penalty"}
     method: ClassVar[Method]
@@ -87,8 +84,6 @@ class SCFEReleased:
             require(self, name, lambda v: 0 <= v < np.inf, "a number >= 0")
         require_at_least(self, 1, "steps", "trials")
         require(self, "max_changes", lambda v: v is None or (v >= 1 and float(v).is_integer()), "None or at least 1")
-        require_choice(self, "penalty", PENALTIES)
-        require_choice(self, "schedule", SCHEDULES)
         for name in ("lower", "upper"):
             require(self, name, lambda v: v is None or _numbers(v, np.isfinite), "None or finite numbers of float32")
         for name in ("range_lower", "range_upper"):

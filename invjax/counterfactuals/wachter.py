@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from invjax.core.config import STATIC, config, require_choice
+from invjax.core.config import STATIC, config
 from invjax.core.numerics import safe_divide
 from invjax.counterfactuals.parts import proximity, weighted
 from invjax.counterfactuals.parts.proximity import MadL1, Proximity
@@ -58,7 +58,7 @@ class Wachter(Standardised):
     step_size: float = 0.1
     kappa: float = 0.05
     probability: float | None = None
-    loss: str = field(default="hinge", metadata=STATIC)
+    loss: Literal["hinge", "squared"] = field(default="hinge", metadata=STATIC)
 
     RENAMED: ClassVar[Mapping[str, str]] = weighted.RENAMED
     parts: ClassVar[weighted.Parts]
@@ -66,7 +66,6 @@ class Wachter(Standardised):
 
     def check(self) -> None:
         weighted.check_search(self)
-        require_choice(self, "loss", ("hinge", "squared"))
         proximity.check(self)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.em import fit_classes
 from invjax.types import Array, ArrayLike
 
+Covariance = Literal["full", "diag"]
 _NONE = -1e30  # the log weight of a component that is not there
 
 
@@ -64,7 +65,7 @@ def fit_gmm(
     x: ArrayLike,
     y: ArrayLike,
     components: int = 5,
-    covariance: str = "full",
+    covariance: Covariance = "full",
     *,
     floor: float = 1e-3,
     restarts: int = 3,
@@ -89,7 +90,7 @@ def fit_gmm(
     """
     components, restarts = check_whole("components", components), check_whole("restarts", restarts)
     check_whole("steps", steps)
-    check_choice("covariance", covariance, ("full", "diag"))
+    check_choice("covariance", covariance, get_args(Covariance))
     check("floor", floor, lambda share: 0 < share < 1, "in (0, 1)")
     data = check_points(x, y, components, f"{components} components")
     # Standardised, so that k-means weighs features alike and float32 holds every scale.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from invjax.core.precision import products_at
+from invjax.core.precision import Precision, products_at
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
 from invjax.engine.evaluate import white_box
@@ -128,7 +128,7 @@ class Programs(NamedTuple):
     method: Method
     evaluator: Evaluator = white_box
     mesh: Mesh | None = None
-    precision: str | None = None
+    precision: Precision | None = None
 
     def _at(self) -> AbstractContextManager[Any]:
         return products_at(self.precision)

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from invjax.core.errors import BadArgument, Words
 from invjax.core.host import own_work
 from invjax.core.layout import automatic_mesh
-from invjax.core.precision import products_are_rounded
+from invjax.core.precision import Precision, products_are_rounded
 from invjax.engine import checks
 from invjax.engine.confirm import confirmed
 from invjax.engine.crews import Crews, Ran, first, num_crews
@@ -179,7 +179,7 @@ def stream(
     mesh: Mesh | None = None,
     todo: np.ndarray | None = None,
     chunk: int | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     fixed_s: float | None = None,
 ) -> Iterator[Part]:
     """Solve the rows ``todo`` of ``problems`` (all by default), yielding each group of examples as it ends.
@@ -272,7 +272,7 @@ def in_full_precision(
     method: Method,
     key: Array,
     evaluator: Evaluator = white_box,
-    precision: str | None = None,
+    precision: Precision | None = None,
 ) -> Callable[[np.ndarray], Result] | None:
     """Solves rows [n] of the problems anew in full float32; None where ``precision`` is that already."""
     if not products_are_rounded(precision):
@@ -298,7 +298,7 @@ def run_queue(
     evaluator: Evaluator = white_box,
     mesh: Mesh | None = None,
     on_part: Callable[[Part], None] | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     fixed_s: float | None = None,
 ) -> Result:
     """Solve a list of N problems on a fixed number of lanes; the same answers as ``run_batch``, on the host.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from invjax.core.files import writing
 from invjax.core.host import own_work
+from invjax.core.precision import Precision
 from invjax.engine import checks
 from invjax.engine.choosing import choose
 from invjax.engine.confirm import confirm, warn_withdrawn
@@ -40,10 +41,10 @@ Store = Callable[[np.ndarray, Result], None]  # what to do with the answers of s
 def run_shared(
     prepared: Prepared,
     *,
-    lanes: int | str,
+    lanes: int | Literal["auto"],
     evaluator: Evaluator = white_box,
     mesh: Mesh | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     out: str | Path | None = None,
     name: str | None = None,
     progress: bool | None = None,
@@ -80,11 +81,11 @@ def run_shared(
 def run_saved(
     prepared: Prepared,
     *,
-    lanes: int | str,
+    lanes: int | Literal["auto"],
     out: str | Path,
     evaluator: Evaluator = white_box,
     mesh: Mesh | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     name: str | None = None,
     progress: bool | None = None,
     watch: Callable[[Part], None] | None = None,
@@ -110,10 +111,10 @@ def _run(
     prepared: Prepared,
     store: Store | None,
     *,
-    lanes: int | str,
+    lanes: int | Literal["auto"],
     evaluator: Evaluator,
     mesh: Mesh | None,
-    precision: str | None,
+    precision: Precision | None,
     out: str | Path | None,
     name: str | None,
     progress: bool | None,

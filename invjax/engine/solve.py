@@ -19,7 +19,7 @@ from invjax.core.host import own_work
 from invjax.core.layout import automatic
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.numerics import strong, wide
-from invjax.core.precision import check_precision, products_at
+from invjax.core.precision import Precision, check_precision, products_at
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
@@ -139,7 +139,7 @@ def solve(
     evaluator: Evaluator = white_box,
     lanes: int | Literal["auto"] = "auto",
     mesh: Mesh | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     out: str | Path | None = None,
     name: str | None = None,
     progress: bool | None = None,

@@ -22,8 +22,8 @@ from flax import nnx
 
 from invjax.attacks.pgd import BALLS, PGD, direction, random_in_ball
 from invjax.core.arguments import kinds_checked
-from invjax.core.balls import within_ball
-from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.core.balls import Norm, within_ball
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.errors import check_key, check_number, check_whole
 from invjax.engine import solve
 from invjax.learn.evaluate import judged
@@ -53,7 +53,7 @@ class Adversary:
     ratio: float = 2.5
     lower: float = 0.0
     upper: float = 1.0
-    norm: str = field(default="l2", metadata=STATIC)
+    norm: Norm = field(default="l2", metadata=STATIC)
     random_start: bool = field(default=True, metadata=STATIC)
 
     def check(self) -> None:
@@ -61,7 +61,6 @@ class Adversary:
         require_at_least(self, 1, "steps")
         require_above(self, 0, "ratio")
         require(self, "upper", lambda v: v > self.lower, f"above lower, {self.lower!r}")
-        require_choice(self, "norm", tuple(BALLS))
 
     def __call__(self, logits: Callable[[Array], Array], x: Array, y: Array, key: Array) -> Array:
         """The moved inputs [B, *S]; each depends on its own row alone. x [B, *S], y [B]."""
@@ -101,7 +100,7 @@ def robust_accuracy(
     y: Any,
     *,
     eps: float,
-    norm: str = "l2",
+    norm: Norm = "l2",
     steps: int = 20,
     restarts: int = 1,
     ratio: float = 2.5,

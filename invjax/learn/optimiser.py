@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from invjax.core.config import STATIC, config, require, require_above, require_at_least, require_choice
+from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.errors import BadArgument
 from invjax.types import Array, ArrayLike
-
-RULES = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine")
 
 
 def norm_of(tree: Any) -> Array:
@@ -68,8 +65,8 @@ class Optimiser:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    rule: str = field(default="sgd", metadata=STATIC)
-    schedule: str = field(default="constant", metadata=STATIC)
+    rule: Literal["sgd", "adam", "adamw"] = field(default="sgd", metadata=STATIC)
+    schedule: Literal["constant", "cosine"] = field(default="constant", metadata=STATIC)
     nesterov: bool = field(default=False, metadata=STATIC)
 
     def check(self) -> None:
@@ -77,8 +74,6 @@ class Optimiser:
         require_at_least(self, 0, "weight_decay", "warmup")
         for name in ("momentum", "beta1", "beta2"):
             require(self, name, lambda v: 0 <= v < 1, "in [0, 1)")
-        require_choice(self, "rule", RULES)
-        require_choice(self, "schedule", SCHEDULES)
 
     def rate_at(self, step: ArrayLike, total: ArrayLike) -> Array:
         """σ_t, [] float32."""

@@ -6,7 +6,7 @@ The graphs are hashable and equal for equal architectures, so the next seed find
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from invjax.core.errors import BadArgument, Words, check_choice
 from invjax.core.nnx import comparable
 from invjax.types import Array
 
-BATCH_NORM = ("train", "frozen")
+BatchNorm = Literal["train", "frozen"]
 
 Freeze = Callable[[str], bool]  # whether the weight at this attribute path ("stem.conv.kernel") stays fixed
 
@@ -37,7 +37,7 @@ class States(NamedTuple):
 
 
 def split_module(
-    module: nnx.Module, key: Array, batch_norm: str = "train", freeze: Freeze | None = None
+    module: nnx.Module, key: Array, batch_norm: BatchNorm = "train", freeze: Freeze | None = None
 ) -> tuple[Graphs, States]:
     """``(Graphs, States)`` of a copy of ``module``; its random numbers (dropout) start from ``key``.
 
@@ -49,7 +49,7 @@ def split_module(
     """
     if not isinstance(module, nnx.Module):
         raise BadArgument("model", "be an nnx.Module, so that it can be trained", Words(type(module).__name__))
-    check_choice("batch_norm", batch_norm, BATCH_NORM)
+    check_choice("batch_norm", batch_norm, get_args(BatchNorm))
 
     def free(path: tuple[Any, ...], value: Any) -> bool:
         del value

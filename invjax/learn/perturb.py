@@ -17,7 +17,7 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -39,8 +39,9 @@ from invjax.learn.checkpoint import fingerprint
 from invjax.learn.evaluate import predict
 from invjax.types import Bounds, Density, LogitsFn, Method, Status
 
-POLICIES = ("other", "all", "next", "fixed")
-FAILURES = ("keep", "clean", "drop")
+Drawn = Literal["other", "all", "next"]
+Policy = Drawn | tuple[Literal["fixed"], int]
+Failures = Literal["keep", "clean", "drop"]
 _NO_ANSWER = ("lanes", "mesh", "progress")  # options that change none
 SHARD = 1024  # examples of a shard: 0.6 GB at 224 px, three times as much while it is made
 
@@ -68,7 +69,7 @@ class Perturbed(NamedTuple):
 
 
 @kinds_checked
-def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: jax.Array) -> np.ndarray:
+def draw_targets(policy: Policy, label: Any, classes: int, key: jax.Array) -> np.ndarray:
     """ỹ of (1). [N] int -> [N] int32.
 
     Args:
@@ -82,7 +83,7 @@ def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: j
     Raises ValueError: an unknown policy, or a fixed class outside [0, K).
     """
     name, *rest = (policy,) if isinstance(policy, str) else policy
-    if name not in POLICIES or len(rest) != (name == "fixed"):
+    if name not in (*get_args(Drawn), "fixed") or len(rest) != (name == "fixed"):
         raise BadArgument("target_policy", "be 'other', 'all', 'next' or ('fixed', class)", policy)
     y = check_indices("label", label, None, classes)
     if name == "next":
@@ -99,12 +100,12 @@ def draw_targets(policy: str | tuple[str, int], label: Any, classes: int, key: j
 @kinds_checked
 def make_perturbed_dataset(
     generator: Any,
-    target_policy: str | tuple[str, int],
+    target_policy: Policy,
     logits: LogitsFn,
     x: Any,
     y: Any,
     *,
-    failures: str = "keep",
+    failures: Failures = "keep",
     key: jax.Array | None = None,
     bounds: Bounds | tuple[Any, Any] = (0.0, 1.0),
     density: Density | None = None,
@@ -136,7 +137,7 @@ def make_perturbed_dataset(
     An example whose target is its own class keeps its x and has the status ALREADY_TARGET.
     Raises ValueError: an unknown policy, lists that do not fit, or a folder that holds another run.
     """
-    check_choice("failures", failures, FAILURES)
+    check_choice("failures", failures, get_args(Failures))
     shard = check_whole("shard", shard)
     if not len(x):
         raise BadArgument("x", "hold at least one example")
@@ -248,7 +249,7 @@ def _one_shard(
     return {"x": found, "status": status, "evaluations": evaluations, "rows": rows}
 
 
-def _chosen(done: dict[str, np.ndarray], x: np.ndarray, failures: str) -> tuple[np.ndarray, ...]:
+def _chosen(done: dict[str, np.ndarray], x: np.ndarray, failures: Failures) -> tuple[np.ndarray, ...]:
     """x̃, rows, status and evaluations of a shard, with failures treated as asked."""
     failed = ~np.isin(done["status"], (Status.FOUND, Status.ALREADY_TARGET))
     moved = np.where(failed.reshape(-1, *[1] * (x.ndim - 1)), x, done["x"]) if failures == "clean" else done["x"]

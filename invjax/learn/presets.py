@@ -8,24 +8,29 @@ All act in [0, 1] pixel units. The docstring of a preset says where our generato
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 from invjax.attacks import PGD
 from invjax.core.arguments import kinds_checked
+from invjax.core.balls import Norm
 from invjax.core.errors import check_choice
 from invjax.counterfactuals import FixedWeights, SCFEReleased
+from invjax.learn.perturb import Failures, Policy
 
 
 class Recipe(NamedTuple):
     """The arguments of :func:`~invjax.learn.make_perturbed_dataset` beside the data."""
 
     generator: Any
-    target_policy: str
-    failures: str
+    target_policy: Policy
+    failures: Failures
 
 
-def ilyas(targets: str = "rand") -> Recipe:
+Targets = Literal["rand", "det"]
+
+
+def ilyas(targets: Targets = "rand") -> Recipe:
     """D_rand and D_det of Ilyas et al. 2019 (CIFAR-10): targeted PGD-l2, ε 0.5, 100 steps of 0.1.
 
     targets: "rand" draws uniformly from all classes (an example whose target is its own class stays as it is); "det"
@@ -36,14 +41,15 @@ def ilyas(targets: str = "rand") -> Recipe:
     return Recipe(attack, _of(policies, "targets", targets), "keep")
 
 
-KUMANO_EPS = {
+Data = Literal["mnist", "fashion-mnist", "cifar10"]
+KUMANO_EPS: dict[Data, dict[Norm, float]] = {
     "mnist": {"l2": 2.0, "linf": 0.3},
     "fashion-mnist": {"l2": 2.0, "linf": 0.3},
     "cifar10": {"l2": 0.5, "linf": 0.1},
 }
 
 
-def kumano(norm: str = "l2", targets: str = "rand", data: str = "mnist") -> Recipe:
+def kumano(norm: Norm = "l2", targets: Targets = "rand", data: Data = "mnist") -> Recipe:
     """The natural protocol of Kumano et al. 2024: targeted PGD, 100 steps of ε/5, the point of least loss kept.
 
     norm: "l2" or "linf" (their code divides the gradient by its largest entry, ours takes its sign). targets: "rand"
@@ -73,7 +79,7 @@ def pcfe_released() -> Recipe:
     return Recipe(SCFEReleased(gamma=1.0, tau=0.0, beta=0.5, steps=100, trials=4, step_size=1e-3), "all", "clean")
 
 
-def waterbirds(method: str = "pgd-l2", steps: int = 100) -> Recipe:
+def waterbirds(method: Literal["pgd-l2", "pgd-linf", "cfe-l2"] = "pgd-l2", steps: int = 100) -> Recipe:
     """The rivals of p-CFE on WaterBirds and SpuCo: "pgd-l2" (ε 3), "pgd-linf" (ε 0.03) or "cfe-l2"; other classes.
 
     steps: 100 as published, fewer for a small budget; the step size stays ε/5. CFE-l2 is ‖x' − x‖² + γ L with γ = 100
@@ -87,7 +93,8 @@ def waterbirds(method: str = "pgd-l2", steps: int = 100) -> Recipe:
     return Recipe(_of(recipes, "method", method), "other", "keep")
 
 
-PRESETS: dict[str, Callable[..., Recipe]] = {
+PresetName = Literal["ilyas", "kumano", "pcfe_slides", "pcfe_released", "waterbirds"]
+PRESETS: dict[PresetName, Callable[..., Recipe]] = {
     "ilyas": ilyas,
     "kumano": kumano,
     "pcfe_slides": pcfe_slides,
@@ -97,10 +104,10 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
 
 
 @kinds_checked
-def preset(name: str, **choices: Any) -> Recipe:
+def preset(name: PresetName, **choices: Any) -> Recipe:
     """The recipe called ``name``. Raises ValueError for an unknown name or choice."""
     return _of(PRESETS, "name", name)(**choices)
 
 
-def _of(table: dict[str, Any], argument: str, value: str) -> Any:
+def _of(table: Mapping[Any, Any], argument: str, value: str) -> Any:
     return table[check_choice(argument, value, table)]

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -26,7 +26,8 @@ from invjax.learn.rules import GroupDRO, start_of
 from invjax.learn.train import fit
 from invjax.metrics.group import Empty
 
-CONVENTIONS = ("released", "wilds")
+Convention = Literal["released", "wilds"]
+How = Literal["sampling", "weights"]
 
 
 def _shares(groups: Any, num_groups: int | None, empty: Empty) -> np.ndarray:
@@ -66,7 +67,7 @@ def group_dro(
     eta: float = 0.01,
     adjustment: float = 0.0,
     normalise: bool = False,
-    convention: str = "released",
+    convention: Convention = "released",
     empty: Empty = "error",
 ) -> dict[str, Any]:
     """GroupDRO in one of its two conventions.
@@ -82,7 +83,7 @@ def group_dro(
       eta, adjustment, normalise: constants of the rule.
       convention: "released" or "wilds".
     """
-    check_choice("convention", convention, CONVENTIONS)
+    check_choice("convention", convention, get_args(Convention))
     start, counts = start_of(groups, num_groups, empty)
     rule = GroupDRO(start, counts.astype(np.float32), eta, adjustment, normalise)
     sampling = resample(groups, num_groups, empty) if convention == "wilds" else {}
@@ -103,7 +104,7 @@ def jtt(
     y: Any,
     *,
     upweight: float = 100.0,
-    how: str = "sampling",
+    how: How = "sampling",
     key: jax.Array,
     **identification: Any,
 ) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def jtt(
         to upweight.
     """
     check("upweight", upweight, lambda value: value > 0, "positive")
-    check_choice("how", how, ("sampling", "weights"))
+    check_choice("how", how, get_args(How))
     first = fit(net, x, y, key=key, **identification).model
     said, labels = judged(first, x, y)
     if (said == NO_CLASS).any():

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from invjax.learn.optimiser import norm_of
 from invjax.learn.parts import Graphs, States
 from invjax.types import Array
 
-PRECISIONS = ("float32", "bfloat16")
+Precision = Literal["float32", "bfloat16"]
 
 Loss = Callable[[Array, Array], Array]  # (logits [B, K], y [B]) -> [B]
 Augment = Callable[[Array, Array], Array]  # (key, x [B, *S]) -> [B, *S]
@@ -67,7 +67,7 @@ class Choices:
     graphs: Graphs
     loss: Loss
     augment: Augment | None
-    precision: str
+    precision: Precision
 
 
 def cross_entropy(logits: Array, y: Array) -> Array:
@@ -80,7 +80,7 @@ def scaled(x: Array) -> Array:
     return from_pixels(x) if are_pixels(x.dtype) else x
 
 
-def narrow(tree: Any, precision: str) -> Any:
+def narrow(tree: Any, precision: Precision) -> Any:
     """Floating leaves cast to the type in which the network computes."""
     if precision == "float32":
         return tree

@@ -19,7 +19,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +43,9 @@ from invjax.learn.checkpoint import Checkpoints, fingerprint
 from invjax.learn.examples import Examples, check_examples, one_row, total_steps
 from invjax.learn.optimiser import Optimiser, as_optimiser
 from invjax.learn.order import Order
-from invjax.learn.parts import Freeze, Graphs, States, split_module, trained
+from invjax.learn.parts import BatchNorm, Freeze, Graphs, States, split_module, trained
 from invjax.learn.rules import ERM, Rule
-from invjax.learn.step import PRECISIONS, Augment, Choices, Loss, Numbers, Progress, cross_entropy, narrow, train_step
+from invjax.learn.step import Augment, Choices, Loss, Numbers, Precision, Progress, cross_entropy, narrow, train_step
 from invjax.types import Array
 
 AHEAD = 4  # steps that may be queued on the device; more would pile up batches in its memory
@@ -82,8 +82,8 @@ def fit(
     augment: Augment | None = None,
     loss: Loss = cross_entropy,
     freeze: Freeze | None = None,
-    batch_norm: str = "train",
-    precision: str = "float32",
+    batch_norm: BatchNorm = "train",
+    precision: Precision = "float32",
     mesh: Any = None,
     every: int | None = None,
     measure: Measure | None = None,
@@ -144,7 +144,7 @@ def fit(
     count = len(examples.y)
     batch = check_whole("batch", batch, 1, count)
     total = total_steps(steps, epochs, count, batch)
-    check_choice("precision", precision, PRECISIONS)
+    check_choice("precision", precision, get_args(Precision))
     every = min(total, math.ceil(count / batch)) if every is None else check_whole("every", every)
     told_parts = (as_optimiser(optimiser), ERM() if rule is None else rule, adversary)
     for part in told_parts:
@@ -196,7 +196,7 @@ def fit(
     return Trained(trained(model, progress.states), history)
 
 
-def _check_classes(graphs: Graphs, states: States, examples: Examples, precision: str, loss: Loss) -> None:
+def _check_classes(graphs: Graphs, states: States, examples: Examples, precision: Precision, loss: Loss) -> None:
     """Raise BadArgument about y beyond the K classes of the network, whose loss would be NaN.
 
     Of a network with one output a loss of the user's own makes what it likes; the cross-entropy would be 0.

@@ -17,7 +17,7 @@ the 2023 poster's ANC seems to have 8 neighbours).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy import ndimage
@@ -31,8 +31,10 @@ Case = Literal["best", "average", "worst"]
 Convention = Literal["all_attempts", "successes_only"]
 Table = dict[str, dict[str, float]]
 
-CASES: tuple[Case, ...] = ("best", "average", "worst")
-CONVENTIONS: tuple[Convention, ...] = ("all_attempts", "successes_only")
+LengthUnit = Literal["data", "model"]
+
+CASES: tuple[Case, ...] = get_args(Case)
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 MEASURES = ("acp", "anc", "l2", "d20")
 
 
@@ -71,7 +73,7 @@ def num_clusters(delta: Any, connectivity: int = 4, atol: float = 0.0) -> np.nda
 
 
 @kinds_checked
-def l2(delta: Any, unit: Literal["data", "model"] = "data", bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
+def l2(delta: Any, unit: LengthUnit = "data", bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
     """``‖r‖_2`` of each example. [..., H, W, C] -> [...] float64.
 
     Args:
@@ -80,7 +82,7 @@ def l2(delta: Any, unit: Literal["data", "model"] = "data", bounds: tuple[Any, A
             is [-1, 1]: twice the data value for bounds (0, 1). Published GSE numbers are in "model" units.
         bounds: (lower, upper) of the data range, each a scalar or of a shape that broadcasts to [H, W, C].
     """
-    check_choice("unit", unit, ("data", "model"))
+    check_choice("unit", unit, get_args(LengthUnit))
     r = _images(delta).astype(np.float64)
     if unit == "model":
         span = np.asarray(bounds[1], np.float64) - np.asarray(bounds[0], np.float64)
@@ -117,7 +119,7 @@ def measure(
     delta: Any,
     status: Any,
     *,
-    unit: Literal["data", "model"] = "model",
+    unit: LengthUnit = "model",
     bounds: tuple[Any, Any] = (0.0, 1.0),
     window: int = 8,
     connectivity: int = 4,

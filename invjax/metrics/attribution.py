@@ -29,7 +29,7 @@ measured by :mod:`invjax.metrics.attribution_overlap`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ from invjax.metrics.attack import CONVENTIONS, Convention
 from invjax.types import Array, ArrayLike, LogitsFn, Status
 
 Threshold = Literal["released", "plain"]
-THRESHOLDS: tuple[Threshold, ...] = ("released", "plain")
+THRESHOLDS: tuple[Threshold, ...] = get_args(Threshold)
 PERCENTILES = (50.0, 60.0, 70.0, 80.0, 90.0)  # those of the published curves
 NAN = float("nan")
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy import special
@@ -42,7 +42,7 @@ from invjax.core.errors import (
 from invjax.core.labels import check_flags, check_indices, whole_numbers
 
 Empty = Literal["error", "skip"]
-EMPTY: tuple[Empty, ...] = ("error", "skip")
+EMPTY: tuple[Empty, ...] = get_args(Empty)
 
 
 class GroupAccuracies(NamedTuple):

@@ -17,7 +17,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,10 @@ class Size(NamedTuple):
     pixels: int  # side of the images it was trained on
 
 
-SIZES = {
+EfficientNetName = Literal[
+    "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "efficientnet_lite3", "efficientnet_lite4"
+]  # fmt: skip
+SIZES: dict[EfficientNetName, Size] = {
     "efficientnet_lite0": Size(1.0, 1.0, 224),
     "efficientnet_lite1": Size(1.0, 1.1, 240),
     "efficientnet_lite2": Size(1.1, 1.2, 260),
@@ -198,7 +201,8 @@ def installed_weights(name: str) -> Path:
 
 @kinds_checked
 def efficientnet_lite_from_torch(
-    name: str = "efficientnet_lite0", weights: Mapping[str, np.ndarray] | str | os.PathLike[str] | None = None
+    name: EfficientNetName = "efficientnet_lite0",
+    weights: Mapping[str, np.ndarray] | str | os.PathLike[str] | None = None,
 ) -> EfficientNetLite:
     """An :class:`EfficientNetLite` with trained weights; give ``MEAN`` and ``STD`` to ``as_logits``.
 

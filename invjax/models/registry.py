@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -110,6 +110,10 @@ def _imagenet(name: str, family: str) -> Loader:
     return loader
 
 
+ModelName = Literal[
+    "cnn", "mlp", "mnist_cnn", "resnet20", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
+    "efficientnet_lite3", "efficientnet_lite4", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+]  # fmt: skip
 REGISTRY: dict[str, Loader] = {
     "cnn": _own("cnn", _build_cnn),
     "mlp": _own("mlp", _build_mlp),
@@ -124,7 +128,7 @@ WITH_INVJAX = ("mnist_cnn",)  # their weights are in the wheel
 
 @kinds_checked
 def load(
-    name: str,
+    name: ModelName | str,
     weights: Path_ | None = None,
     num_classes: int | None = None,
     *,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,8 @@ class Size(NamedTuple):
 
 
 BASIC, BOTTLENECK = (3, 3), (1, 3, 1)
-SIZES = {
+ResNetName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+SIZES: dict[ResNetName, Size] = {
     "resnet18": Size((2, 2, 2, 2), BASIC),
     "resnet34": Size((3, 4, 6, 3), BASIC),
     "resnet50": Size((3, 4, 6, 3), BOTTLENECK),
@@ -154,7 +155,7 @@ def torch_table(net: ResNet) -> dict[str, Entry]:
     return table
 
 
-def resnet_from_torch(name: str, weights: Mapping[str, np.ndarray] | str | os.PathLike[str]) -> ResNet:
+def resnet_from_torch(name: ResNetName, weights: Mapping[str, np.ndarray] | str | os.PathLike[str]) -> ResNet:
     """A :class:`ResNet` with the weights of torchvision or timm; give ``MEAN`` and ``STD`` to ``as_logits``.
 
     The tensors decide width and number of classes.

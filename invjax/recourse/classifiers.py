@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ _HIDDEN = (20, 20)
 _PASSES, _FEWEST, _MOST = 30, 400, 3000  # passes over the rows; steps at least and at most
 _BATCH, _RATE, _DECAY = 64, 5e-3, 1e-2
 _IMITATED = 4000  # rows that a surrogate learns from
-GRADIENTS = ("surrogate", "antithetic")
+GradientName = Literal["surrogate", "antithetic"]
 
 
 class TableClassifier(NamedTuple):
@@ -51,7 +51,7 @@ def classifier(
     data: TabularData,
     name: Any = "mlp",
     *,
-    gradient: str = "surrogate",
+    gradient: GradientName = "surrogate",
     classes: Any = None,
     threshold: float | None = None,
     dtypes: Mapping[str, Any] | None = None,
@@ -75,7 +75,7 @@ def classifier(
       ValueError: there is no such name, file or object, or it does not fit the columns and classes. ImportError:
       scikit-learn is missing (extra ``data``).
     """
-    check_choice("gradient", gradient, GRADIENTS)
+    check_choice("gradient", gradient, get_args(GradientName))
     check_seed("seed", seed, 32, 0 if name == "forest" else -(2**31))
     own: Any = name
     if isinstance(name, str) and ":" in name:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from invjax.core.text import as_text
 from invjax.data.tables.table import TabularData, from_space
 from invjax.recourse.answers import Explanation
 from invjax.recourse.asking import as_series, known_features
-from invjax.recourse.classifiers import GRADIENTS, TableClassifier, of_rows, tested
+from invjax.recourse.classifiers import GradientName, TableClassifier, of_rows, tested
 from invjax.recourse.fitted import table_predictor
 from invjax.recourse.matching import match_classes, names_of
 from invjax.recourse.missing import patterns, together, without_features
@@ -37,7 +37,7 @@ class TableExplainer:
     frame: Any  # the features of the DataFrame that it was made from
     own: tuple[Any, ...]  # the model's values of ``data.classes``
     target: Any = None  # the class that is wanted unless ``explain`` is told another
-    gradient: str = "surrogate"
+    gradient: GradientName = "surrogate"
     seed: int = 0
     parts: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)  # the same without missing features
 
@@ -134,7 +134,7 @@ def from_predictor(
     classes: Any = None,
     space: FeatureSpace | None = None,
     relations: Sequence[Relation] = (),
-    gradient: str = "surrogate",
+    gradient: GradientName = "surrogate",
     seed: int = 0,
 ) -> TableExplainer:
     """Explanations of a fitted model's decisions, from the DataFrame that it knows.
@@ -178,7 +178,7 @@ def from_predictor(
     rows = np.arange(len(frame))
     data = from_space("the table", frame, index, names, space, (rows, rows))
     data = freeze(data, immutable)
-    check_choice("gradient", gradient, GRADIENTS)
+    check_choice("gradient", gradient, get_args(GradientName))
     check_seed("seed", seed, 32, -(2**31))
     predictor = table_predictor(model, data, classes=classes, threshold=threshold, dtypes=dict(frame.dtypes.items()))
     chosen = tested(of_rows(data, predictor, gradient, seed), data)

@@ -7,7 +7,7 @@ fits them at the door, and everything after it reads them from the :class:`Plan`
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from invjax.core.errors import BadArgument, Words, check, check_choice, check_nu
 from invjax.core.labels import NO_CLASS, classes_of
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.mixing import ROWS
-from invjax.counterfactuals import REGISTRY, make
+from invjax.counterfactuals import REGISTRY, MethodName, make
 from invjax.data.tables.table import Table, TabularData
 from invjax.densities import fit_knn
 from invjax.engine.evaluate import white_box
@@ -27,7 +27,8 @@ from invjax.recourse.raw import knowing, logits_of_table, rows_of
 from invjax.recourse.wording import number
 from invjax.types import Config, Density, Evaluator, LogitsFn
 
-FUNCTIONS = ("face", "pcfe")
+Function = Literal["face", "pcfe"]  # methods that are plain functions
+FUNCTIONS = get_args(Function)
 _METHODS = (*REGISTRY, *FUNCTIONS)
 _CUT = ("s-cfe", "cem")  # take the density cut at its quantile, with the weight of the default density
 _UNLIMITED = 2**20  # so many changes are no limit
@@ -63,7 +64,7 @@ class Plan(NamedTuple):
 def make_plan(
     data: TabularData,
     model: Any,
-    method: str | Config = "s-cfe",
+    method: MethodName | Function | Config = "s-cfe",
     *,
     max_changes: int | None = None,
     plausibility: float = 0.25,
@@ -101,7 +102,9 @@ def make_plan(
         if name == "pcfe":
             _refuse(name, probability=probability)
     elif isinstance(method, str):
-        config, used = _configured(method, data, train, fitted, max_changes, tau, density, probability)
+        config, used = _configured(
+            cast(MethodName, method), data, train, fitted, max_changes, tau, density, probability
+        )
     else:
         for constant, value in (("max_changes", max_changes), ("tau", tau), ("probability", probability)):
             if value is not None:
@@ -141,7 +144,7 @@ def _check_names_classes(network: LogitsFn, data: TabularData, train: np.ndarray
 
 
 def _configured(
-    method: str,
+    method: MethodName,
     data: TabularData,
     train: np.ndarray,
     fitted: Plausibility | None,

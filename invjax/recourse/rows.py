@@ -12,6 +12,7 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_key, check_number
+from invjax.counterfactuals import MethodName
 from invjax.data.tables.table import TabularData
 from invjax.densities.common import evaluate, log_prob_of
 from invjax.engine.evaluate import white_box
@@ -20,7 +21,7 @@ from invjax.recourse.answers import Explanation, FrontierStep
 from invjax.recourse.completing import complete
 from invjax.recourse.concluding import Conclusion, conclude, judge_result, report
 from invjax.recourse.methods import call_method, check_frontier, frontier_of
-from invjax.recourse.plan import Plan, make_plan
+from invjax.recourse.plan import Function, Plan, make_plan
 from invjax.recourse.proofs import check_certify, prove
 from invjax.recourse.raw import logits_of
 from invjax.recourse.reading import AskedRows, read_rows
@@ -52,7 +53,7 @@ def explain_rows(
     *,
     target: Any = None,
     undesired: Any = None,
-    method: str | Config = "s-cfe",
+    method: MethodName | Function | Config = "s-cfe",
     max_changes: int | None = None,
     plausibility: float = 0.25,
     tau: float | None = None,

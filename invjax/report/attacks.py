@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.labels import check_indices, whole_numbers
 from invjax.metrics import changed_pixels, l2
+from invjax.metrics.attack import LengthUnit
 from invjax.report.page import Section, escape, image_tag, shown_width
 from invjax.types import UNTARGETED, Result, Status
 from invjax.viz.pixels import LOWERED, RAISED, SUPPORT, perturbation_pixels, picture_pixels, support_pixels
@@ -39,7 +40,7 @@ def attack_section(
     facts: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
     bounds: tuple[Any, Any] = (0.0, 1.0),
-    unit: Literal["data", "model"] = "model",
+    unit: LengthUnit = "model",
     max_images: int = 12,
     size: int = 84,
 ) -> Section:

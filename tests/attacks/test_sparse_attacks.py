@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -457,7 +457,7 @@ def test_units() -> None:
     moved = x.copy()
     moved[0, 0, :2], moved[3, 3, 0] = 0.1, 0.2
     given = problem(x)
-    counts = {unit: int(units.count(units.grouping_of(given, unit, 2), moved - x)) for unit in units.UNITS}
+    counts = {unit: int(units.count(units.grouping_of(given, unit, 2), moved - x)) for unit in get_args(units.Unit)}
     assert counts == {"feature": 3, "pixel": 2, "group": 2}
     given = given._replace(groups=jnp.zeros(x.shape, jnp.int32))
     assert int(units.count(units.grouping_of(given, "group"), jnp.asarray(moved - x))) == 1

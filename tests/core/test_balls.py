@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import x64
 
-from invjax.core.balls import NORMS, fitting, within_ball
+from invjax.core.balls import Norm, fitting, within_ball
 from invjax.core.config import inwards
 from invjax.core.numerics import lifted, narrowed_towards
 
@@ -32,7 +33,7 @@ def size(r: np.ndarray, norm: str) -> np.longdouble:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @settings(max_examples=40)
-@given(st.integers(0, 10_000), st.floats(-2, 2), st.floats(-2, 0.5), st.sampled_from(NORMS))
+@given(st.integers(0, 10_000), st.floats(-2, 2), st.floats(-2, 0.5), st.sampled_from(get_args(Norm)))
 def test_within_ball(dtype: str, seed: int, scale: float, radius: float, norm: str) -> None:
     rng, wide = np.random.default_rng(seed), np.float64 if dtype == "float64" else np.float32
     with x64() if dtype == "float64" else contextlib.nullcontext():

@@ -7,6 +7,7 @@ A unit (a pixel with C channels, or a feature: C = 1) has 2^C corners, its colou
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,11 @@ import jax.numpy as jnp
 from invjax.attacks.parts import units
 from invjax.types import Array, Problem
 
-UNITS = ("pixel", "feature")
+Unit = Literal["pixel", "feature"]
 _WORD = 32  # random bits per draw
 
 
-def shape_of(problem: Problem, unit: str, name: str) -> tuple[int, int]:
+def shape_of(problem: Problem, unit: Unit, name: str) -> tuple[int, int]:
     """(U, C): how many units there are, and the channels of each.
 
     Raises BadArgument where pixels are asked for and x is not an image.

@@ -8,22 +8,16 @@ is tiled by square patches. There are two forms: a :class:`Layout` serves the pr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from invjax.core.config import require_choice
 from invjax.core.errors import BadArgument, Words
 from invjax.core.groups import Grouping, grouping
 from invjax.types import Array, Problem
 
-UNITS = ("feature", "pixel", "group")
-
-
-def check_unit(owner: object) -> None:
-    """Raise BadArgument unless the field ``unit`` is one of UNITS."""
-    require_choice(owner, "unit", UNITS)
+Unit = Literal["feature", "pixel", "group"]
 
 
 def need_image(problem: Problem, name: str, otherwise: str = "") -> None:
@@ -114,8 +108,8 @@ def layout(problem: Problem, size: int, name: str) -> Layout:
     return patches(problem.x.shape, size)
 
 
-def layout_of(problem: Problem, unit: str, size: int, name: str) -> Layout:
-    """The layout of a unit of UNITS; ``size``: the side of the patches of an image without groups."""
+def layout_of(problem: Problem, unit: Unit, size: int, name: str) -> Layout:
+    """The layout of a unit; ``size``: the side of the patches of an image without groups."""
     if unit == "group":
         return layout(problem, size, name)
     if unit == "pixel":
@@ -123,8 +117,8 @@ def layout_of(problem: Problem, unit: str, size: int, name: str) -> Layout:
     return Layout(lambda a: a, lambda a: a, {"axis": -1 if unit == "pixel" else ()})
 
 
-def grouping_of(problem: Problem, unit: str, patch: int = 8, name: str = "it") -> Grouping:
-    """Sums over the units of UNITS, and values per unit handed back. Raises as :func:`layout_of`."""
+def grouping_of(problem: Problem, unit: Unit, patch: int = 8, name: str = "it") -> Grouping:
+    """Sums over the units, and values per unit handed back. Raises as :func:`layout_of`."""
     return layout_of(problem, unit, patch, name).grouping(problem.x.shape)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_number, of_shape
 from invjax.core.host import own_work
+from invjax.counterfactuals.milp.domain import Objective
 from invjax.counterfactuals.milp.question import Question
 from invjax.counterfactuals.milp.rows import Rows, answers
 from invjax.types import ArrayLike, Result, Status
@@ -46,7 +47,7 @@ def certify(
     bounds: tuple[ArrayLike, ArrayLike] = (0.0, 1.0),
     mask: ArrayLike | None = None,
     space: Any = None,
-    norm: str = "l0",
+    norm: Objective = "l0",
     kappa: float = 0.05,
     workers: int = 0,
     tolerance: float = 1e-5,

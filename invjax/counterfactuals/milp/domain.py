@@ -9,14 +9,14 @@ a category to level j costs m_j (c_f times its transition's cost; 0 where it sta
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from invjax.counterfactuals.milp.program import TOLERANCE, Program
 from invjax.types import ArrayLike
 
-OBJECTIVES = ("l1", "l0", "linf", "mad_l1")
+Objective = Literal["l1", "l0", "linf", "mad_l1"]
 
 
 class Domain(NamedTuple):
@@ -51,11 +51,11 @@ class Domain(NamedTuple):
         """[F] bool: the features in which ``point`` differs from the row."""
         return np.bincount(self.feature, point != self.x, len(self.category)) > 0
 
-    def value(self, point: np.ndarray, objective: str, mad: np.ndarray | None = None) -> float:
+    def value(self, point: np.ndarray, objective: Objective, mad: np.ndarray | None = None) -> float:
         """What ``point`` costs by (1)."""
         return float(self.values(point, objective, mad))
 
-    def values(self, points: np.ndarray, objective: str, mad: np.ndarray | None = None) -> np.ndarray:
+    def values(self, points: np.ndarray, objective: Objective, mad: np.ndarray | None = None) -> np.ndarray:
         """[N] (or [], for one) what points [N, D] cost by (1)."""
         weights, category = self.weights(mad if objective == "mad_l1" else None), self.category[self.feature]
         far = points != self.x if objective == "l0" else np.abs(points - self.x)
@@ -66,7 +66,7 @@ class Domain(NamedTuple):
         """[D] how far each column can move."""
         return np.maximum(np.maximum(self.upper - self.x, self.x - self.lower), 0.0)
 
-    def dearest(self, objective: str, mad: np.ndarray | None = None) -> float:
+    def dearest(self, objective: Objective, mad: np.ndarray | None = None) -> float:
         """What the change of one feature costs at the most: the unit of an objective's tolerances, where below 1."""
         weights = self.weights(mad if objective == "mad_l1" else None)[self.feature]
         paid = weights * ((self.reach() > 0) if objective == "l0" else self.reach())
@@ -118,7 +118,7 @@ def box_domain(x: ArrayLike, lower: ArrayLike = 0.0, upper: ArrayLike = 1.0, mas
     )  # fmt: skip
 
 
-def within(domain: Domain, objective: str, most: float, mad: np.ndarray | None = None) -> Domain:
+def within(domain: Domain, objective: Objective, most: float, mad: np.ndarray | None = None) -> Domain:
     """The domain without changes that alone cost more than ``most``: a tighter box tightens the network's bounds."""
     if objective == "l0" or not np.isfinite(most):
         return domain
@@ -134,7 +134,7 @@ def place(
     program: Program,
     domain: Domain,
     *,
-    objective: str = "l1",
+    objective: Objective = "l1",
     mad: np.ndarray | None = None,
     max_changes: int | None = None,
     most: float = np.inf,
@@ -200,7 +200,7 @@ def _changes(program: Program, domain: Domain, x: np.ndarray) -> np.ndarray:
 
 
 def _distances(
-    program: Program, domain: Domain, x: np.ndarray, objective: str, weights: np.ndarray
+    program: Program, domain: Domain, x: np.ndarray, objective: Objective, weights: np.ndarray
 ) -> dict[int, float]:
     """Variables above |x'_f - x_f|, and the objective made of them, as variable -> coefficient."""
     one_hot = domain.category[domain.feature]

@@ -23,7 +23,7 @@ balls with a linear center and the lazy rows are this module's own.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -34,7 +34,8 @@ from invjax.core.errors import BadArgument, check_choice, check_number, check_wh
 from invjax.counterfactuals.milp.program import Program
 from invjax.types import ArrayLike
 
-METRICS: dict[str, Any] = {"l1": "cityblock", "linf": "chebyshev"}  # SciPy's names
+Metric = Literal["l1", "linf"]
+METRICS: dict[Metric, Any] = {"l1": "cityblock", "linf": "chebyshev"}  # SciPy's names
 APART = 1e-5  # what (3) and θ are kept by, so that the solver's 1e-6 decides nothing
 
 
@@ -45,7 +46,7 @@ class LofModel(NamedTuple):
     lrd: np.ndarray  # [M] 1 / mean of reach over its own k neighbours
     reach: np.ndarray  # [M] d_k(n)
     neighbours: int
-    metric: str
+    metric: Metric
     threshold: float  # θ
 
     def distances(self, point: np.ndarray) -> np.ndarray:
@@ -61,7 +62,7 @@ class LofModel(NamedTuple):
 
 @kinds_checked
 @refuse_old_names({"k": "neighbours"})
-def lof_model(points: ArrayLike, threshold: float = 1.5, neighbours: int = 1, metric: str = "l1") -> LofModel:
+def lof_model(points: ArrayLike, threshold: float = 1.5, neighbours: int = 1, metric: Metric = "l1") -> LofModel:
     """Fit (1) to reference points, usually those of the target class.
 
     Args:

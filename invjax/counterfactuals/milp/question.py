@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from invjax.core.errors import BadArgument, check_choice, check_number
-from invjax.counterfactuals.milp.domain import OBJECTIVES, Domain
+from invjax.counterfactuals.milp.domain import Domain, Objective
 from invjax.counterfactuals.milp.lof import LofModel, LofRows
 from invjax.counterfactuals.milp.network import Layers, margin, rounding
 from invjax.counterfactuals.milp.program import TOLERANCE, Program, Solution
@@ -46,7 +46,7 @@ class Question(NamedTuple):
     domain: Domain
     label: int
     target: int  # UNTARGETED: any class but the label
-    objective: str = "l1"
+    objective: Objective = "l1"
     kappa: float = 0.05
     max_changes: int | None = None
     mad: np.ndarray | None = None  # [F]
@@ -55,7 +55,7 @@ class Question(NamedTuple):
 
     def check(self) -> None:
         """Raise BadArgument for a question that cannot be solved."""
-        check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("objective", self.objective, get_args(Objective))
         if self.objective == "mad_l1" and self.mad is None:
             raise BadArgument("mad", "be given, [F] > 0, for the objective 'mad_l1'")
         if self.mad is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -28,8 +28,8 @@ from invjax.counterfactuals.milp.question import Exact, Question
 from invjax.counterfactuals.milp.space import Schema, read_space
 from invjax.types import UNTARGETED, ArrayLike, Result, Status
 
-METHODS = ("mip", "polytopes")
-TIGHTEN = ("ibp", "lp", "milp")
+Search = Literal["mip", "polytopes"]
+Tighten = Literal["ibp", "lp", "milp"]
 ASKED = {"objective", "kappa", "max_changes", "mad", "lof"}
 HOW = {"method", "references", "time_limit", "mip_gap", "tighten"}
 
@@ -38,12 +38,12 @@ class Job(NamedTuple):
     """A question and how to answer it."""
 
     question: Question
-    method: str = "mip"
+    method: Search = "mip"
     references: Any = None
     start: np.ndarray | None = None
     time_limit: float = 60.0
     mip_gap: float = 1e-6
-    tighten: str = "lp"
+    tighten: Tighten = "lp"
 
 
 def answer(job: Job) -> Exact:
@@ -195,8 +195,8 @@ def make_job(layers: Layers, domain: Domain, label: int, target: int, dtype: Any
         raise BadArgument("dtype", "be a type of floats", np.dtype(dtype))
     question = Question(layers, domain, label, target, dtype=dtype, **asked)
     job = Job(question, **{name: options[name] for name in HOW & set(options)})
-    check_choice("method", job.method, METHODS)
-    check_choice("tighten", job.tighten, TIGHTEN)
+    check_choice("method", job.method, get_args(Search))
+    check_choice("tighten", job.tighten, get_args(Tighten))
     check_number("time_limit", job.time_limit, lambda v: v > 0, "a number of seconds > 0")
     check_number("mip_gap", job.mip_gap, lambda v: 0 <= v < 1, "in [0, 1)")
     if question.max_changes is not None:

@@ -10,13 +10,13 @@ procedural   smooth noise, upright in green and brown against level waves in blu
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from invjax.core.errors import check_choice, check_seed
 
-_KINDS = ("photos", "textures", "procedural")
+Background = Literal["auto", "photos", "textures", "procedural"]
 FAMILIES = ("land", "water")
 TILE = 40  # pixels
 CROP = (24, 40)  # least and greatest side of a crop
@@ -44,13 +44,13 @@ class Backgrounds(NamedTuple):
     tiles: tuple[tuple[list[list[Tile]], ...], ...]  # [family][split][scene][tile]
 
 
-def backgrounds(kind: str = "auto", seed: int = 0) -> Backgrounds:
+def backgrounds(kind: Background = "auto", seed: int = 0) -> Backgrounds:
     """The tiles of one kind; "auto" is "photos", or "procedural" where scikit-learn is missing.
 
     Raises:
       BadArgument: another kind. ImportError: the package that brings the pictures is missing (extra ``data``).
     """
-    check_choice("background", kind, ("auto", *_KINDS))
+    check_choice("background", kind, get_args(Background))
     rng = np.random.default_rng([check_seed("seed", seed), 2])
     if kind != "procedural":
         try:

@@ -8,7 +8,7 @@ silhouettes   birds drawn here of ellipses and strokes: a round one on legs agai
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from invjax.core.errors import check_choice, check_seed
 from invjax.data.images.fashion_mnist import fashion_folder, missing, read_idx
 from invjax.data.images.mnist import mnist_digits
 
-_KINDS = ("fashion", "digits", "silhouettes")
+Foreground = Literal["auto", "fashion", "digits", "silhouettes"]
 _SIDE = 28
 _FASHION = ((0, 2, 4, 6), (5, 7, 9))
 _DIGITS = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
@@ -30,7 +30,7 @@ class Foregrounds(NamedTuple):
     objects: tuple[np.ndarray, np.ndarray]  # of class 0 and 1: [M, 28, 28] uint8, 0 outside
 
 
-def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int = 0) -> Foregrounds:
+def foregrounds(kind: Foreground = "auto", fashion: str | Path | None = None, seed: int = 0) -> Foregrounds:
     """The objects of one kind; "auto" takes the first that is there (the silhouettes always are).
 
     Args:
@@ -42,7 +42,7 @@ def foregrounds(kind: str = "auto", fashion: str | Path | None = None, seed: int
       BadArgument: another kind, or no Fashion-MNIST where it was asked for.
       ImportError: no digits (extra ``demo``).
     """
-    check_choice("foreground", kind, ("auto", *_KINDS))
+    check_choice("foreground", kind, get_args(Foreground))
     if kind in ("auto", "fashion"):
         folder = fashion_folder(fashion)
         if folder is not None:

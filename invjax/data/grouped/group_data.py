@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,7 +23,8 @@ from invjax.data.images.files import ImageFiles
 from invjax.data.images.source import to_range
 from invjax.types import Bounds
 
-SPLITS = ("train", "val", "test")  # WaterBirds' numbers 0, 1, 2
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)  # WaterBirds' numbers 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +61,7 @@ class GroupData:
         lazy = ", read when asked for" if isinstance(self.x, ImageFiles) else ""
         return f"GroupData({self.name!r}: {len(self)} examples{lazy}; {len(self.groups)} groups; {counts})"
 
-    def split(self, name: str) -> GroupData:
+    def split(self, name: Split) -> GroupData:
         """The examples of "train", "val" or "test". Raises BadArgument for another name, or where there are none."""
         return self.take(np.flatnonzero(self.part == self._index(name)))
 
@@ -81,7 +82,7 @@ class GroupData:
             table={key: column[rows] for key, column in self.table.items()},
         )
 
-    def counts(self) -> dict[str, np.ndarray]:
+    def counts(self) -> dict[Split, np.ndarray]:
         """The number of examples of each group in each split: {split: [G] int}."""
         size = len(self.groups)
         return {name: np.bincount(self.group[self.part == k], minlength=size) for k, name in enumerate(SPLITS)}
@@ -95,7 +96,7 @@ class GroupData:
             lines.append(f"{name:{width}}" + "".join(f"{row[g]:8d}" for row in counts.values()))
         return "\n".join([*lines, f"{'all':{width}}" + "".join(f"{row.sum():8d}" for row in counts.values())])
 
-    def require_groups(self, split: str = "train") -> None:
+    def require_groups(self, split: Split = "train") -> None:
         """Raise BadArgument unless ``split`` holds two classes and every group that any split has."""
         rows = self.part == self._index(split)
         if len(present := np.unique(self.y[rows])) < 2:
@@ -105,7 +106,7 @@ class GroupData:
             names = ", ".join(repr(self.groups[g]) for g in absent)
             raise BadArgument(split, "hold an example of each group", Words(f"without {names}"))
 
-    def subset(self, count: int, split: str = "train", *, seed: int = 0, equal: bool = False) -> GroupData:
+    def subset(self, count: int, split: Split = "train", *, seed: int = 0, equal: bool = False) -> GroupData:
         """``count`` examples of ``split``, drawn by group, and all examples of the other splits, in their order.
 
         Groups keep their shares (by largest remainders, so that no group vanishes); with ``equal`` they get one size as
@@ -151,7 +152,7 @@ class GroupData:
             raise BadArgument(self.name, "hold an image that can be read", hint=bad[0])
         return dataclasses.replace(self.take(kept), x=pixels, skipped=(*self.skipped, *bad))
 
-    def _index(self, name: str) -> int:
+    def _index(self, name: Split) -> int:
         k = SPLITS.index(check_choice("split", name, SPLITS))
         if not np.any(self.part == k):
             raise BadArgument("split", f"be one of which {self.name} has examples", name)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_choice
 from invjax.data.grouped import digits_spurious, spuco, spuco_mnist, synthbirds, waterbirds
 from invjax.data.grouped.group_data import GroupData
 
+GroupsName = Literal[
+    "digits-spurious", "spuco-mnist", "synthbirds", "waterbirds", "spuco-animals", "spuco-dogs", "spuco-birds"
+]  # fmt: skip
 LOADERS: dict[str, Callable[..., GroupData]] = {
     "digits-spurious": digits_spurious.digits_spurious,
     "spuco-mnist": spuco_mnist.spuco_mnist,
@@ -21,7 +24,7 @@ LOADERS: dict[str, Callable[..., GroupData]] = {
 
 
 @kinds_checked
-def load_groups(name: str, **options: Any) -> GroupData:
+def load_groups(name: GroupsName, **options: Any) -> GroupData:
     """A known set by its name; ``options`` go to its function.
 
     ===============  ========================================================================================
@@ -37,6 +40,6 @@ def load_groups(name: str, **options: Any) -> GroupData:
     return LOADERS[check_choice("name", name, LOADERS)](**options)
 
 
-def group_names() -> tuple[str, ...]:
+def group_names() -> tuple[GroupsName, ...]:
     """The names that :func:`load_groups` knows."""
-    return tuple(LOADERS)
+    return get_args(GroupsName)

@@ -12,6 +12,7 @@ dogs train 10,000/500, val 1,000/50, test 500/500; birds the same but val 500/25
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -24,11 +25,12 @@ _SETS = {  # folder, classes, places
     "birds": ("spuco_birds", ("landbirds", "waterbirds"), ("land", "water")),
     "dogs": ("spuco_dogs", ("small_dogs", "big_dogs"), ("indoor", "outdoor")),
 }
-_PARTS = {"animals": ("birds", "dogs"), "birds": ("birds",), "dogs": ("dogs",)}
+Which = Literal["animals", "dogs", "birds"]
+_PARTS: dict[Which, tuple[str, ...]] = {"animals": ("birds", "dogs"), "birds": ("birds",), "dogs": ("dogs",)}
 
 
 def spuco_animals(
-    source: str | Path | None = None, which: str = "animals", *, size: int | None = 224, margin: float = MARGIN
+    source: str | Path | None = None, which: Which = "animals", *, size: int | None = 224, margin: float = MARGIN
 ) -> GroupData:
     """SpuCo's photographs of animals; the images stay files until they are read.
 
@@ -79,7 +81,7 @@ def spuco_animals(
     )
 
 
-def names(which: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def names(which: Which) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The names of the classes, places and groups of "animals", "dogs" or "birds"."""
     parts = [_SETS[part][1:] for part in _PARTS[check_choice("which", which, _PARTS)]]
     groups = tuple(f"{one} on {place}" for own, places in parts for one in own for place in places)

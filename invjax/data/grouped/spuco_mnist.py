@@ -26,7 +26,7 @@ from __future__ import annotations
 import colorsys
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -36,14 +36,15 @@ from invjax.data.grouped.group_data import GroupData, group_data
 from invjax.data.images.mnist import mnist_digits
 from invjax.data.images.source import read_npz
 
-DIFFICULTIES = (
+Difficulty = Literal[
     "magnitude_large",
     "magnitude_medium",
     "magnitude_small",
     "variance_low",
     "variance_medium",
     "variance_high",
-)
+]
+DIFFICULTIES = get_args(Difficulty)
 PAIRS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 _CORNERS = {"magnitude_medium": 4, "magnitude_small": 2, "variance_low": 7}
 _POINTS = 49  # of the two regions that are drawn
@@ -59,7 +60,7 @@ class Digits(NamedTuple):
 
 
 def spuco_mnist(
-    difficulty: str = "magnitude_large",
+    difficulty: Difficulty = "magnitude_large",
     *,
     strength: float | Sequence[float] = 0.995,
     val_strength: float | Sequence[float] | None = None,
@@ -73,7 +74,7 @@ def spuco_mnist(
     """SpuCoMNIST as uint8 images [N, 28, 28, 3] with the digit as mask.
 
     Args:
-      difficulty: one of ``DIFFICULTIES``, the table above.
+      difficulty: a name of the table above.
       strength: ρ in [0, 1], or one for each class.
       val_strength: ρ in val; None for a balanced val.
       classes: K disjoint lists of digits; other digits are left out.
@@ -88,7 +89,7 @@ def spuco_mnist(
       BadArgument: an argument is out of its range, or a group of training would be empty because ``strength`` is too
         high for the number of images.
     """
-    check_choice("difficulty", difficulty, DIFFICULTIES)
+    check_choice("difficulty", difficulty, get_args(Difficulty))
     for name, given in (("label_noise", label_noise), ("feature_noise", feature_noise)):
         check(name, given, lambda share: 0 <= share <= 1, "in [0, 1]")
     lists = [tuple(int(d) for d in one) for one in classes]

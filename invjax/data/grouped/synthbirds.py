@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from invjax.core.errors import BadArgument, check, check_seed
-from invjax.data.grouped.backgrounds import FAMILIES, backgrounds, crop, resize
-from invjax.data.grouped.foregrounds import Foregrounds, foregrounds
+from invjax.data.grouped.backgrounds import FAMILIES, Background, backgrounds, crop, resize
+from invjax.data.grouped.foregrounds import Foreground, Foregrounds, foregrounds
 from invjax.data.grouped.group_data import SPLITS, GroupData, group_data, proportional_shares
 
 _WATERBIRDS_TRAIN = (3498, 184, 56, 1057)  # by group 2 y + place
@@ -37,8 +37,8 @@ def synthbirds(
     held_out: int = 100,
     contrast: float = 0.2,
     scale: float = 0.8,
-    foreground: str = "auto",
-    background: str = "auto",
+    foreground: Foreground = "auto",
+    background: Background = "auto",
     fashion: str | Path | None = None,
     seed: int = 0,
 ) -> GroupData:

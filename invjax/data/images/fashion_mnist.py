@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -14,10 +15,11 @@ from invjax.data.images.source import ImageData
 from invjax.types import Bounds
 
 _NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-_FILES = {"train": "train", "test": "t10k"}
+Split = Literal["train", "test"]
+_FILES: dict[Split, str] = {"train": "train", "test": "t10k"}
 
 
-def fashion_mnist(folder: str | Path | None = None, split: str = "train") -> ImageData[np.ndarray]:
+def fashion_mnist(folder: str | Path | None = None, split: Split = "train") -> ImageData[np.ndarray]:
     """60,000 (train) or 10,000 (test) garments: images [N, 28, 28, 1] float32 in [0, 1], labels [N] int32 0 … 9.
 
     Args:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from invjax.constraints import Feature
+from invjax.constraints.features import Direction
 from invjax.core.errors import BadArgument
 from invjax.data.tables.table import TabularData, assemble, package_file
 
@@ -31,7 +32,8 @@ EDUCATION = (  # in the order of education-num, 1 ... 16
     "Preschool", "1st-4th", "5th-6th", "7th-8th", "9th", "10th", "11th", "12th", "HS-grad", "Some-college", "Assoc-voc",
     "Assoc-acdm", "Bachelors", "Masters", "Prof-school", "Doctorate",
 )  # fmt: skip
-_NUMBERS = {"age": "up", "capital-gain": "both", "capital-loss": "both", "hours-per-week": "both"}  # and directions
+# Columns of numbers, and how they may change.
+_NUMBERS: dict[str, Direction] = {"age": "up", "capital-gain": "both", "capital-loss": "both", "hours-per-week": "both"}
 _IMMUTABLE = ("sex", "race", "native-country", "marital-status", "relationship")
 
 

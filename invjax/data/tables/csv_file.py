@@ -12,7 +12,7 @@ import dataclasses
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from invjax.data.tables.cells import Cells, read_cells
 from invjax.data.tables.column import USUAL, Form, choose_notations, form_of, is_missing, number, refuse_names
 from invjax.data.tables.table import TabularData, from_space, shuffled_split
 
+Decimal = Literal[".", ","]
+Missing = Literal["error", "drop"]
 _LARGEST = 1e100  # the square of a larger number is no number
 _REPEATS = 20  # names of a column that need not repeat
 
@@ -34,10 +36,10 @@ def load_csv(
     schema: FeatureSpace | str | Path | None = None,
     *,
     delimiter: str | None = None,
-    decimal: Literal[".", ","] | None = None,
+    decimal: Decimal | None = None,
     drop: Sequence[str] = (),
     categories: Sequence[str] = (),
-    missing: Literal["error", "drop"] = "error",
+    missing: Missing = "error",
     missing_values: Sequence[str] = (),
     test_fraction: float = 0.2,
     seed: int = 1,
@@ -65,10 +67,10 @@ def load_csv(
         only break the ranges of the schema are kept: :meth:`FeatureSpace.reasons` names them, and no method changes
         them.
     """
-    check_choice("missing", missing, ("error", "drop"))
+    check_choice("missing", missing, get_args(Missing))
     check("test_fraction", test_fraction, lambda share: 0 < share < 1, "between 0 and 1")
     if decimal is not None:
-        check_choice("decimal", decimal, (".", ","))
+        check_choice("decimal", decimal, get_args(Decimal))
     if schema is not None and (drop or categories):
         raise BadArgument("drop and categories", "be left out with a schema", hint="it names the features to use")
     found = find(path, "tabular")

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints import Feature
+from invjax.constraints.features import Direction, Kind
 from invjax.core.errors import BadArgument
 from invjax.data.tables.table import TabularData, assemble, package_file, shuffled_split
 
 _CLASSES = ("bad", "good")
 
 # Name, kind, direction, levels by code. Ordinal levels stand from the lowest to the highest.
-_ATTRIBUTES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
+_ATTRIBUTES: tuple[tuple[str, Kind, Direction, dict[str, str]], ...] = (
     (
         "checking account",
         "category",

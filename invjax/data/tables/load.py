@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_choice
@@ -12,7 +13,8 @@ from invjax.data.folder import data_folder
 from invjax.data.tables import adult, german, numeric
 from invjax.data.tables.table import TabularData
 
-LOADERS: dict[str, Callable[[Path], TabularData]] = {
+TableName = Literal["housing", "wine", "breast-cancer", "wine-quality", "adult", "german"]
+LOADERS: dict[TableName, Callable[[Path], TabularData]] = {
     "housing": numeric.housing,
     "wine": numeric.wine,
     "breast-cancer": numeric.breast_cancer,
@@ -23,7 +25,7 @@ LOADERS: dict[str, Callable[[Path], TabularData]] = {
 
 
 @kinds_checked
-def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
+def load_tabular(name: TableName, root: str | Path | None = None) -> TabularData:
     """A known data set. Its second class is the desired one (``data.desired``).
 
     =============  ==================================================================  =========================
@@ -57,6 +59,6 @@ def load_tabular(name: str, root: str | Path | None = None) -> TabularData:
     return data._replace(desired=data.classes[1])
 
 
-def tabular_names() -> tuple[str, ...]:
+def tabular_names() -> tuple[TableName, ...]:
     """The names that :func:`load_tabular` knows."""
     return tuple(LOADERS)

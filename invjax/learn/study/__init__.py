@@ -10,11 +10,11 @@ measured on the untouched test set. ``python -m benchmarks learn`` is the comman
 """
 
 from invjax.core.meant import suggest_names
-from invjax.learn.study.ablation import POLICIES, ablation, manifest_of
+from invjax.learn.study.ablation import ablation, manifest_of
 from invjax.learn.study.methods import DESCRIPTIONS, chosen_methods, grid_names, run_method
 from invjax.learn.study.records import over_seeds, percent, record_of, table_row
 from invjax.learn.study.study import MethodRun, Study, first_step
-from invjax.learn.study.tasks import DENSITIES, NETWORKS, TASKS, Moves, Task, load_task
+from invjax.learn.study.tasks import DENSITIES, NETWORKS, POLICIES, TASKS, Moves, Task, load_task
 
 __all__ = [
     "DENSITIES",

@@ -25,9 +25,7 @@ from invjax.engine.parts import set_aside
 from invjax.learn.study.methods import run_method
 from invjax.learn.study.records import over_seeds, record_of
 from invjax.learn.study.study import Study, file_name
-from invjax.learn.study.tasks import Task
-
-POLICIES = ("all", "other")
+from invjax.learn.study.tasks import Task, TaskPolicy
 
 
 def ablation(
@@ -35,7 +33,7 @@ def ablation(
     names: Sequence[str],
     *,
     seeds: Iterable[int] = (0, 1, 2),
-    policy: str = "all",
+    policy: TaskPolicy = "all",
     folder: Path | None = None,
     keep_networks: bool = False,
     say: Callable[[str], None] = print,
@@ -120,7 +118,7 @@ def _line(name: str, seed: int, cell: dict[str, Any]) -> str:
     )
 
 
-def manifest_of(task: Task, policy: str) -> dict[str, Any]:
+def manifest_of(task: Task, policy: TaskPolicy) -> dict[str, Any]:
     """What identifies a study in a folder. Further seeds and methods may be added to it."""
     return {
         "format": FORMAT,

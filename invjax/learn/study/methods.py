@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.attacks import PGD
+from invjax.core.balls import Norm
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel
 from invjax.core.rows import map_rows
@@ -23,7 +24,7 @@ from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
 from invjax.learn import Perturbed, afr, dfr, evaluate, group_dro, jtt, resample, reweight
 from invjax.learn.study.study import MethodRun, Study, first_step
-from invjax.learn.study.tasks import Task
+from invjax.learn.study.tasks import Task, TaskPolicy
 from invjax.types import Status
 
 AFR_GAMMAS = (0.5, 2.0, 8.0)  # the best worst group of val decides, as in the paper
@@ -51,7 +52,7 @@ def _generated(study: Study, name: str, generator: Callable[[Study], tuple[Any, 
     return study.learn_from(name, made, study.spent(name))
 
 
-def _pgd(study: Study, norm: str) -> tuple[Any, Any]:
+def _pgd(study: Study, norm: Norm) -> tuple[Any, Any]:
     moves = study.task.moves
     eps = moves.eps_l2 if norm == "l2" else moves.eps_linf
     return PGD(eps=eps, step_size=eps / 5, steps=moves.iterations, norm=norm, stop_early=False), None
@@ -210,7 +211,7 @@ def grid_names(task: Task) -> list[str]:
     return [f"p-cfe gamma={g:g} tau={t:g}" for g, t in pairs if (g, t) != (moves.gamma, moves.tau)]
 
 
-def chosen_methods(words: str, task: Task, policy: str) -> list[str]:
+def chosen_methods(words: str, task: Task, policy: TaskPolicy) -> list[str]:
     """Expand a comma-separated list, ``all`` and the grid included; ``erm`` comes first: the others build on it.
 
     Raises ValueError for an unknown name.

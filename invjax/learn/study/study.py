@@ -23,7 +23,7 @@ from invjax.counterfactuals import FixedWeights
 from invjax.data.grouped.group_data import GroupData
 from invjax.densities import fit_knn
 from invjax.learn import Perturbed, fit, make_perturbed_dataset
-from invjax.learn.study.tasks import DENSITIES, NEAREST, Task
+from invjax.learn.study.tasks import DENSITIES, NEAREST, Task, TaskPolicy
 
 
 class MethodRun(NamedTuple):
@@ -43,7 +43,7 @@ class Study:
 
     task: Task
     seed: int
-    policy: str  # "other" or "all"
+    policy: TaskPolicy
     folder: Path | None = None  # keeps trainings and perturbed sets, so that a killed run resumes
     models: dict[str, nnx.Module] = field(default_factory=dict)  # trained networks by method
     perturbed: dict[str, Perturbed] = field(default_factory=dict)  # what they learnt from, by method
@@ -131,7 +131,7 @@ class Study:
             step_size=first_step(gamma, tau * kind.curvature),
         )  # fmt: skip
 
-    def make(self, name: str, generator: Any, density: Any = None, policy: str | None = None) -> Perturbed:
+    def make(self, name: str, generator: Any, density: Any = None, policy: TaskPolicy | None = None) -> Perturbed:
         """The perturbed set of a generator, made once; its seconds are in :meth:`spent`."""
         if name not in self.made:
             attacked, begin = self.erm[0], time.perf_counter()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -26,10 +26,13 @@ from invjax.data.grouped.synthbirds import synthbirds
 from invjax.data.grouped.waterbirds import waterbirds
 from invjax.densities import fit_features, fit_gmm, fit_knn, fit_vae
 from invjax.learn import Optimiser, feature_network, last_layer
+from invjax.learn.parts import BatchNorm
 from invjax.models import MLP, ResNet20, SmallCNN, as_logits, with_classes
 
-TASKS = ("digits-spurious", "spuco-mnist", "synthbirds", "waterbirds")
-NETWORKS = ("resnet20", "efficientnet_lite0", "resnet50")  # for waterbirds
+TaskName = Literal["digits-spurious", "spuco-mnist", "synthbirds", "waterbirds"]
+Network = Literal["resnet20", "efficientnet_lite0", "resnet50"]  # for waterbirds
+TaskPolicy = Literal["all", "other"]  # of the targets
+TASKS, NETWORKS, POLICIES = get_args(TaskName), get_args(Network), get_args(TaskPolicy)
 NEAREST = 5  # points that pull, in a nearest-neighbour density
 FEW = ("erm", "pgd-l2", "pgd-linf", "cfe-l2", "p-cfe", "dfr", "groupdro")  # for networks of ImageNet's size
 
@@ -63,7 +66,7 @@ class Task:
     upweight: float  # of the first training's errors in JTT's second
     references: int = 1000  # points of each class a density is fitted on; with 300 digits less is learnt from it
     lanes: int = 128
-    batch_norm: str = "train"
+    batch_norm: BatchNorm = "train"
     train: int | None = None  # number of training images if it was overridden
     methods: tuple[str, ...] = ()  # what "all" stands for; empty: every method
     size: int | None = None  # side of the images in pixels if the files are resized
@@ -193,10 +196,10 @@ _COUNTS = {_SPUCO.name: 2000, _SYNTHBIRDS.name: 1200, _WATERBIRDS.name: 960, _PR
 
 
 def load_task(
-    name: str,
+    name: TaskName,
     *,
     source: str | Path | None = None,
-    model: str = "resnet20",
+    model: Network = "resnet20",
     train: int | None = None,
     steps: int | None = None,
     iterations: int | None = None,
@@ -204,12 +207,12 @@ def load_task(
     weights: str | Path | None = None,
     size: int | None = None,
 ) -> Task:
-    """The protocol of a data set, one of ``TASKS``.
+    """The protocol of a data set.
 
     Args:
       name: the data set.
       source: the zip or folder of waterbirds; None looks where ``INVJAX_DATA`` points.
-      model: the network for waterbirds, one of ``NETWORKS``.
+      model: the network for waterbirds, one of ``Network``.
       train: number of training images; None takes the task's own, here and below.
       steps: of each training.
       iterations: gradients per perturbed example.
@@ -224,8 +227,8 @@ def load_task(
     for argument, value in (("train", train), ("steps", steps), ("iterations", iterations), ("size", size)):
         if value is not None:
             check_whole(argument, value)
-    check_choice("name", name, TASKS)
-    check_choice("model", model, NETWORKS)
+    check_choice("name", name, get_args(TaskName))
+    check_choice("model", model, get_args(Network))
     if density is not None:
         check_choice("density", density, DENSITIES)
     birds, large = name == "waterbirds", name == "waterbirds" and model == "resnet50"
