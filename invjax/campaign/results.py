@@ -14,6 +14,7 @@ from invjax.campaign.images import ChosenImages
 from invjax.campaign.pairs import Pairs
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic
+from invjax.core.meant import explained
 from invjax.core.unpack import Unreadable, read_npy, storable
 from invjax.data.images.source import read_npz
 from invjax.types import UNTARGETED, Status
@@ -42,6 +43,7 @@ def read_integers(path: str | Path, name: str, keys: tuple[str, ...]) -> np.ndar
     return values
 
 
+@explained
 def write_results(folder: str | Path, run: Run, chosen: ChosenImages, pairs: Pairs) -> None:
     """Write ``results.npz`` and ``results.csv`` (a row per image and target) into an existing ``folder``.
 

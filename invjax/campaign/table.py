@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from invjax.campaign.attack import Run
+from invjax.core.meant import explained
 from invjax.metrics import attack_rows
 
 _CASES = {"best": "best target", "average": "average target", "worst": "worst target"}
@@ -19,6 +20,7 @@ NOTE = (
 )
 
 
+@explained
 def table_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
     """The rows of all runs: best, average and worst target (only "average" where there is one target)."""
     several = runs[0].attempts.success.shape[1] > 1

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, check_choice
+from invjax.core.meant import explained
 from invjax.core.text import as_text
 
 Kind = Literal["continuous", "integer", "ordinal", "category"]
@@ -16,6 +17,7 @@ Direction = Literal["both", "up", "down", "none"]
 Level = str | int | float | bool
 
 
+@explained
 @dataclasses.dataclass(frozen=True)
 class Feature:
     """One feature of a table, in raw units.
@@ -143,6 +145,7 @@ class Feature:
             raise BadArgument(f"feature {self.name!r}: {field}", f"be {what}", getattr(self, field))
 
 
+@explained
 @dataclasses.dataclass(frozen=True)
 class Relation:
     """``Σ_i coefficients[i] · raw_i <= upper`` between features by name, in raw units; not all coefficients are 0."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from invjax.constraints.features import Feature, Relation
-from invjax.core.errors import BadArgument, of_shape
+from invjax.core.errors import BadArgument, of_shape, unknown_name
 
 
 class Schema:
@@ -34,7 +34,8 @@ class Schema:
         for relation in self.relations:
             for name in relation.coefficients:
                 if name not in by_name:
-                    raise BadArgument(f"relation {relation}", f"be between features of {', '.join(by_name)}", name)
+                    wanted = f"be between features of {', '.join(by_name)}"
+                    raise unknown_name(f"relation {relation}", name, by_name, wanted)
                 if by_name[name].kind == "category":
                     raise BadArgument(f"relation {relation}", "be between numbers", hint=f"{name!r} is a category")
         self.center = self._per_feature("center", center, 0.0, -np.inf, "be finite")
@@ -60,8 +61,8 @@ class Schema:
         if given is None:
             return np.full(len(self.features), default)
         if isinstance(given, Mapping):
-            if unknown := [key for key in given if key not in self.names]:
-                raise BadArgument(name, f"be given for features of {', '.join(self.names)}", unknown[0])
+            if strange := [key for key in given if key not in self.names]:
+                raise unknown_name(name, strange[0], self.names, f"be given for features of {', '.join(self.names)}")
             given = [given.get(own, default) for own in self.names]
         values = np.asarray(given, np.float64)
         if values.shape != (len(self.features),):

@@ -20,8 +20,11 @@ from invjax.constraints.schema import Schema
 from invjax.constraints.table import Table, columns, infer_features, numbers
 from invjax.core.errors import BadArgument, Words
 from invjax.core.files import write_atomic
+from invjax.core.meant import closest
 from invjax.core.unpack import Unreadable, one_line, read_json
 from invjax.types import Result
+
+_KEYS = ("invjax_feature_space", "notes", "features", "relations", "center", "scale")  # of a file
 
 
 class FeatureSpace(Schema):
@@ -150,12 +153,17 @@ class FeatureSpace(Schema):
             raise BadArgument("path", wanted, os.fspath(path), hint=str(error)) from None
         except BadArgument:
             raise
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        except TypeError as error:
+            raise BadArgument("path", wanted, os.fspath(path), hint=str(error)[:300]) from None
+        except (AttributeError, KeyError, ValueError, OverflowError) as error:
             raise BadArgument("path", wanted, os.fspath(path), hint=repr(error)[:200]) from None
 
     @classmethod
     def _of(cls, content: Any) -> FeatureSpace:
         """The schema that a JSON file holds."""
+        for key in content:
+            if key not in _KEYS and (near := closest(key, _KEYS)):  # others are comments
+                raise BadArgument("schema", f"call its keys {', '.join(_KEYS)}", key, hint=f"did you mean {near!r}?")
         entries = [dict(entry) for entry in content["features"]]
         units = [_units(entries, side, content.get(side)) for side in ("center", "scale")]
         features = [_feature(entry) for entry in entries]

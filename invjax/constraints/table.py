@@ -11,7 +11,8 @@ import numpy as np
 
 from invjax.constraints.features import Feature
 from invjax.constraints.notation import Notation
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, of_shape, unknown_name
+from invjax.core.meant import closest
 from invjax.core.text import as_text
 
 Table = Any  # dict name -> [N] array, a pandas DataFrame, or a [N, F] array
@@ -28,7 +29,9 @@ def columns(table: Table, names: Sequence[str] | None = None) -> dict[str, np.nd
         own = {str(key): key for key in (table if isinstance(table, Mapping) else table.columns)}
         wanted = list(own) if names is None else list(names)
         if missing := [name for name in wanted if name not in own]:
-            raise BadArgument("table", f"have the column {missing[0]!r}", Words(f"of {', '.join(map(repr, own))}"))
+            was, near = Words(f"of {', '.join(map(repr, own))}"), closest(missing[0], set(own) - set(wanted))
+            hint = near and f"its column {near!r} is close"
+            raise BadArgument("table", f"have the column {missing[0]!r}", was, hint=hint)
         found = {name: np.asarray(table[own[name]]) for name in wanted}
     else:
         array = np.asarray(table)
@@ -91,8 +94,8 @@ def infer_features(table: Table, overrides: Mapping[str, Any]) -> tuple[list[Fea
     overrides: by name a Feature, or a dict of the fields that differ. Raises BadArgument for a name without a column.
     """
     found = columns(table)
-    if unknown := [name for name in overrides if name not in found]:
-        raise BadArgument("overrides", f"name columns of the table, {', '.join(map(repr, found))}", unknown[0])
+    if strange := [name for name in overrides if name not in found]:
+        raise unknown_name("overrides", strange[0], found, f"name columns of the table, {', '.join(map(repr, found))}")
     features = []
     for name, column in found.items():
         given = overrides.get(name, {})
@@ -104,8 +107,8 @@ def infer_features(table: Table, overrides: Mapping[str, Any]) -> tuple[list[Fea
         guess = _guess(name, column, getattr(table, "dtypes", {}), given.get("kind"))
         try:
             features.append(Feature(name, **{**guess, **given}))
-        except TypeError:
-            raise BadArgument(f"override of {name!r}", "have fields of Feature", dict(given)) from None
+        except TypeError as error:
+            raise BadArgument(f"override of {name!r}", "have fields of Feature", dict(given), hint=str(error)) from None
     return features, found
 
 

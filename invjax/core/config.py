@@ -16,8 +16,8 @@ import numpy as np
 from jax.core import Tracer
 
 from invjax.core.balls import rounded_down
-from invjax.core.errors import MOST, BadArgument, check, check_choice, unknown
-from invjax.core.meant import call_explained
+from invjax.core.errors import MOST, BadArgument, check, check_choice, unknown_name
+from invjax.core.meant import init_explained
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,24 +50,9 @@ def config(cls: C) -> C:
         typed(self)
 
     made.check = check
-    made.__init__ = _explained(made)
+    renamed = getattr(made, "RENAMED", {})
+    made.__init__ = init_explained(made, lambda given: refuse_renamed(given, renamed, f"{made.__name__}."))
     return made
-
-
-def _explained(made: Any) -> Callable[..., None]:
-    """The ``__init__`` of a configuration; for a constant that it lacks, the error names the one that was meant."""
-    fill, renamed = made.__init__, getattr(made, "RENAMED", {})
-    signature = inspect.signature(made)
-
-    @functools.wraps(fill)
-    def __init__(self: Any, *args: Any, **constants: Any) -> None:
-        try:
-            fill(self, *args, **constants)
-        except TypeError as error:
-            refuse_renamed(constants, renamed, f"{made.__name__}.")
-            raise call_explained(error, made.__name__, signature, args, constants) from None
-
-    return __init__
 
 
 def refuse_renamed(arguments: Iterable[str], renamed: Mapping[str, str], owner: str = "") -> None:
@@ -227,7 +212,7 @@ def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str,
     Raises BadArgument for an unknown name or constant; it lists the known ones.
     """
     if name not in registry:
-        raise unknown(what, name, registry, f"be one of {', '.join(registry)}")
+        raise unknown_name(what, name, registry, f"be one of {', '.join(registry)}")
     make = registry[name]
     parameters = inspect.signature(make).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):  # handed on to a configuration
@@ -236,5 +221,5 @@ def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str,
         known = [parameter.name for parameter in parameters]
     for constant in constants:
         if constant not in known and constant not in getattr(make, "RENAMED", {}):
-            raise unknown("keywords", constant, known, f"name constants of {what} {name!r} ({', '.join(known)})")
+            raise unknown_name("keywords", constant, known, f"name constants of {what} {name!r} ({', '.join(known)})")
     return make(**constants)

@@ -173,10 +173,10 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
     choices = list(choices)
     if isinstance(value, str) and value in choices:
         return value
-    raise unknown(name, value, choices)
+    raise unknown_name(name, value, choices)
 
 
-def unknown(name: str, value: Any, known: Iterable[Any], wanted: str | None = None) -> BadArgument:
+def unknown_name(name: str, value: Any, known: Iterable[Any], wanted: str | None = None) -> BadArgument:
     """The error about a name that is none of ``known``. It asks whether the closest one was meant.
 
     wanted: read after "must", by default "be one of" them.

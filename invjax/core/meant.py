@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Words of other libraries, for what has another name here. The first of ours that fits is taken.
 _ELSEWHERE = {
@@ -40,6 +43,8 @@ _ELSEWHERE = {
     **dict.fromkeys(("1", "10", "manhattan"), ("l1",)),
 }
 _LONGEST = 100  # characters of a name
+_VERY_CLOSE = 0.75  # share of letters in common, of difflib
+_WORD = 3  # letters that are looked for inside of names
 
 
 def closest(word: Any, names: Iterable[Any]) -> str | None:
@@ -54,7 +59,9 @@ def closest(word: Any, names: Iterable[Any]) -> str | None:
     for ours in _ELSEWHERE.get(plain, ()):
         if ours in known:
             return ours
-    near = difflib.get_close_matches(plain, known.values(), n=1)
+    near = difflib.get_close_matches(plain, known.values(), 1, _VERY_CLOSE)
+    near = near or [own for own in known.values() if len(plain) >= _WORD and plain in own]  # CNN is a SmallCNN
+    near = near or difflib.get_close_matches(plain, known.values(), 1)
     return next((name for name, own in known.items() if near and own == near[0]), None)
 
 
@@ -125,6 +132,44 @@ def call_explained(
         if one.default is one.empty and one.name in known
     ]
     return TypeError(f"{error}; call {name}({', '.join(needed)})")
+
+
+def explained(made: F) -> F:
+    """Decorate a class or function: a call that does not fit its signature is answered as by :func:`call_explained`."""
+    if isinstance(made, type):
+        made.__init__ = init_explained(made)  # type: ignore[misc]
+        return made  # type: ignore[return-value]
+    signature = inspect.signature(made)
+
+    @functools.wraps(made)
+    def called(*args: Any, **options: Any) -> Any:
+        try:
+            return made(*args, **options)
+        except TypeError as error:
+            if (better := call_explained(error, made.__name__, signature, args, options)) is error:
+                raise
+            raise better from None
+
+    return called  # type: ignore[return-value]
+
+
+def init_explained(made: type, refuse: Callable[[dict[str, Any]], None] | None = None) -> Callable[..., None]:
+    """The ``__init__`` of a class that explains calls which do not fit. refuse: looks at the arguments first."""
+    fill: Any = made.__init__  # type: ignore[misc]
+    signature = inspect.signature(made)
+
+    @functools.wraps(fill)
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        try:
+            fill(self, *args, **options)
+        except TypeError as error:
+            if refuse is not None:
+                refuse(options)
+            if (better := call_explained(error, made.__name__, signature, args, options)) is error:
+                raise
+            raise better from None
+
+    return __init__
 
 
 def _plain(word: Any) -> str:

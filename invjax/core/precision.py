@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import jax
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import unknown_name
 
 Precision = Literal["default", "high", "highest", "bfloat16", "tensorfloat32", "float32"]
 _FULL = ("highest", "float32")
@@ -20,8 +20,9 @@ _FULL = ("highest", "float32")
 
 def check_precision(precision: Precision | None) -> None:
     """Raise BadArgument unless it is one of jax's names for a precision of products, or None."""
-    if precision is not None and precision not in get_args(Precision):
-        raise BadArgument("precision", f"be None or one of {', '.join(get_args(Precision))}", precision)
+    known = get_args(Precision)
+    if precision is not None and precision not in known:
+        raise unknown_name("precision", precision, known, f"be None or one of {', '.join(known)}")
 
 
 def products_at(precision: Precision | None) -> AbstractContextManager[Any]:

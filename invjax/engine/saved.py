@@ -12,12 +12,14 @@ import jax
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check_choice, warn
+from invjax.core.meant import explained
 from invjax.engine.folder import as_folder
 from invjax.engine.manifest import differences, hash_of_run
 from invjax.engine.parts import FIELDS, each_part, part_paths, read_index, read_part
 from invjax.types import Result
 
 
+@explained
 def open_run(folder: str | Path, *more: str | Path) -> SavedRun:
     """What the folder ``out`` of a run holds now. Parts that are written later are seen when it is opened again.
 

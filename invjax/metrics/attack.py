@@ -25,6 +25,7 @@ from scipy import ndimage
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check, check_choice, check_whole, of_shape
 from invjax.core.labels import check_flags, check_status
+from invjax.core.meant import explained
 from invjax.types import Status
 
 Case = Literal["best", "average", "worst"]
@@ -214,6 +215,7 @@ def best_average_worst(
     return table
 
 
+@explained
 def summarize(attempts: Attempts) -> dict[str, Any]:
     """The tables of both conventions, and the counts behind them.
 
@@ -238,6 +240,7 @@ def summarize(attempts: Attempts) -> dict[str, Any]:
     }
 
 
+@explained
 def attack_rows(
     tables: Mapping[str, Table],
     published: Mapping[str, Table] | None = None,
@@ -267,6 +270,7 @@ def attack_rows(
     ]
 
 
+@explained
 def attack_table(
     tables: Mapping[str, Table],
     published: Mapping[str, Table] | None = None,

@@ -40,6 +40,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_choice, of_shape
 from invjax.core.labels import check_status
 from invjax.core.logits import as_logits_fn, num_classes
+from invjax.core.meant import explained
 from invjax.core.numerics import as_float
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.engine import checks
@@ -214,6 +215,7 @@ def interpretability(
     )
 
 
+@explained
 def summarize_curve(curve: Curve) -> dict[str, Any]:
     """A curve as plain numbers for JSON; the scores of single attempts are left out."""
     return {

@@ -28,6 +28,7 @@ import numpy as np
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
 from invjax.core.labels import check_status
+from invjax.core.meant import explained
 from invjax.core.numerics import as_float
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.metrics.attack import Convention
@@ -155,6 +156,7 @@ def measure_overlap(
     return Overlap(*(field.reshape(state.shape) for field in table))
 
 
+@explained
 def summarize_overlap(table: Overlap) -> dict[str, float]:
     """Means over the attempts where a measure is defined (else NaN), and ``counted``, the attempts with a support."""
     means = {}

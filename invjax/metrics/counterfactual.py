@@ -37,6 +37,7 @@ from invjax.constraints.space import check_space
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_number, of_shape
 from invjax.core.labels import check_indices
+from invjax.core.meant import explained
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
 from invjax.metrics.rows import (
     Answers,
@@ -180,6 +181,7 @@ def measure_counterfactuals(
     )
 
 
+@explained
 def summarize_counterfactuals(record: CounterfactualRecord) -> dict[str, float]:
     """The means of a record over its valid, non-trivial rows, and the numbers of rows.
 

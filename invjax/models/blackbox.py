@@ -28,6 +28,7 @@ from invjax.core.errors import BadArgument, Words, check, check_key, check_numbe
 from invjax.core.host import host_errors, on_host
 from invjax.core.labels import classes_of
 from invjax.core.logits import LogitsModel, as_logits
+from invjax.core.meant import explained
 from invjax.core.mixing import unlike_logits
 from invjax.types import Array, ArrayLike, LogitsFn
 
@@ -173,6 +174,7 @@ class WithSurrogate:
         return self.model(x)
 
 
+@explained
 def with_surrogate(model: Any, surrogate: Any) -> WithSurrogate:
     """``model`` with the gradient of ``surrogate``, for the evaluator :func:`invjax.engine.blackbox.surrogate`.
 

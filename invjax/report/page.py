@@ -16,6 +16,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic, writing
+from invjax.core.meant import explained
 from invjax.report.png import data_uri, encode_png
 
 _CSS = files("invjax.report").joinpath("style.css").read_text("utf-8")
@@ -48,6 +49,7 @@ class Section:
     markup: str = ""  # trusted HTML, inserted as it is
 
 
+@explained
 def write_report(
     path: str | os.PathLike[str],
     sections: Iterable[Section],

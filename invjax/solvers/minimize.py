@@ -20,7 +20,7 @@ from jax.core import Tracer
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
-from invjax.core.errors import BadArgument, Words, check_whole, of_shape
+from invjax.core.errors import BadArgument, Words, check_whole, of_shape, unknown_name
 from invjax.core.numerics import select
 from invjax.solvers import linesearch
 from invjax.solvers.momentum import Prox, Restart, Solver, State, check_restart
@@ -114,7 +114,7 @@ def _check(
     support: ArrayLike | None,
 ) -> None:
     if solver not in get_args(Name):
-        raise BadArgument("solver", f"be one of {', '.join(get_args(Name))}", solver)
+        raise unknown_name("solver", solver, get_args(Name))
     if not jnp.issubdtype(x0.dtype, jnp.floating):
         raise BadArgument("x0", "have a floating dtype", x0.dtype)
     if g is not None and solver not in COMPOSITE:

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, unknown_name
 from invjax.types import Array, ArrayLike
 
 Restart = Literal["none", "gradient", "function"]
@@ -117,7 +117,7 @@ def look_ahead(state: State) -> Array:
 def check_restart(restart: str) -> None:
     """Raise ValueError unless ``restart`` is one of the schemes."""
     if restart not in get_args(Restart):
-        raise BadArgument("restart", f"be one of {', '.join(get_args(Restart))}", restart)
+        raise unknown_name("restart", restart, get_args(Restart))
 
 
 def accept(

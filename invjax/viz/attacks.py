@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, of_shape
+from invjax.core.meant import explained
 from invjax.viz import palette, sheets
 from invjax.viz.pixels import in_range, perturbation_pixels, picture_pixels
 
@@ -18,6 +19,7 @@ COLOURS = tuple(tone.light for tone in palette.SERIES)
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
+@explained
 def score_curves(
     curves: Mapping[str, Any], percentiles: Any, chance: Any, published: Mapping[str, Any] | None = None
 ) -> Figure:
@@ -53,6 +55,7 @@ def score_curves(
     return figure
 
 
+@explained
 def comparison(
     originals: Any,
     changes: Mapping[str, Any],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.meant import explained
 from invjax.types import Result
 from invjax.viz import palette, sheets
 from invjax.viz.pixels import perturbation_pixels, picture_pixels
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 FINE = 160  # grid points per axis of the plane
 
 
+@explained
 def ways(
     originals: Any,
     results: Mapping[str, Result],
@@ -70,6 +72,7 @@ def ways(
     return figure
 
 
+@explained
 def plane(
     points: Any,
     classes: Any,
@@ -139,6 +142,7 @@ def plane(
     return figure
 
 
+@explained
 def sparsity(counts: Any, values: Any, *, ylabel: str = "distance", title: str = "") -> Figure:
     """The gain from one more change: a value per number of changes; a thin line per row, the median as a thick line.
 

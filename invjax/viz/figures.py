@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check_whole, of_shape
+from invjax.core.meant import explained
 from invjax.types import Result
 from invjax.viz import sheets
 from invjax.viz.pixels import perturbation_pixels, picture_pixels, support_pixels
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@explained
 def grid(
     originals: Any,
     result: Result,
@@ -68,6 +70,7 @@ def grid(
     return figure
 
 
+@explained
 def show(result: Result, *, most: int = 8, bounds: tuple[Any, Any] = (0.0, 1.0), cell: float = 1.15) -> Figure:
     """The first answers in one line: ``viz.show(result)``, or ``viz.show(result[result.found])`` for what was found.
 
@@ -89,6 +92,7 @@ def show(result: Result, *, most: int = 8, bounds: tuple[Any, Any] = (0.0, 1.0),
     return grid(clean, some, bounds=bounds, cell=cell)
 
 
+@explained
 def trace(
     support: Any,
     margin: Any,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words, check, of_shape
+from invjax.core.meant import explained
 from invjax.viz import sheets
 from invjax.viz.counterfactuals import ways
 from invjax.viz.pixels import in_range, picture_pixels
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LINES = (("accuracy", "all test images", sheets.BLUE), ("wga", "worst group", sheets.AMBER))
 
 
+@explained
 def worst_groups(records: Mapping[str, Mapping[str, Any]]) -> Figure:
     """A line per method: its accuracy and that of its worst group, each with its interval.
 
@@ -62,6 +64,7 @@ class _Moved(NamedTuple):
     found: np.ndarray
 
 
+@explained
 def perturbed(
     originals: Any,
     sets: Mapping[str, Any],
@@ -94,6 +97,7 @@ def perturbed(
     return ways(images, moved, titles=titles, scale=scale, cell=cell)
 
 
+@explained
 def panels(
     images: Any,
     maps: Mapping[str, Any],
@@ -133,6 +137,7 @@ def panels(
     return figure
 
 
+@explained
 def magnified(
     images: Any,
     perturbed: Mapping[str, Any],

@@ -11,9 +11,11 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, check_entries, of_shape
 from invjax.core.images import from_pixels
+from invjax.core.meant import explained
 from invjax.viz.palette import LOWERED, RAISED, SUPPORT
 
 
+@explained
 def picture_pixels(x: Any, bounds: tuple[Any, Any] = (0.0, 1.0)) -> np.ndarray:
     """An image as RGB. [H, W, C] in the data range -> [H, W, 3] uint8; unless C is 3 the mean is shown in grey.
 
@@ -43,6 +45,7 @@ def in_range(x: np.ndarray, bounds: tuple[Any, Any], name: str = "x") -> np.ndar
     return x
 
 
+@explained
 def perturbation_pixels(delta: Any, scale: float | None = None) -> np.ndarray:
     """A signed perturbation as RGBA, transparent where nothing changes. [H, W, C] -> [H, W, 4] uint8.
 
@@ -72,6 +75,7 @@ def perturbation_pixels(delta: Any, scale: float | None = None) -> np.ndarray:
     return out
 
 
+@explained
 def support_pixels(delta: Any) -> np.ndarray:
     """The changed pixels in one colour as RGBA, transparent elsewhere. [H, W, C] -> [H, W, 4] uint8."""
     r = _one_image(delta, "delta")

@@ -18,6 +18,7 @@ import numpy as np
 from invjax.core.errors import BadArgument, Words, check_choice, check_seed
 from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices
+from invjax.core.meant import explained
 from invjax.core.text import as_names
 from invjax.data.images.files import ImageFiles
 from invjax.data.images.source import to_range
@@ -159,6 +160,7 @@ class GroupData:
         return k
 
 
+@explained
 def group_data(
     name: str,
     x: np.ndarray | ImageFiles,

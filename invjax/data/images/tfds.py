@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, unknown_name
 from invjax.core.labels import check_indices
 from invjax.data.folder import data_folder
 from invjax.data.images.source import ImageData, ImageSource, to_range
@@ -78,7 +78,7 @@ def _data_source(builder: Any, split: str, shown: str) -> tuple[Any, str]:
     if "[" in split and form == "parquet":  # tfds 4.9.10 ignores the slice and returns all rows
         raise BadArgument("split", "be a whole split for a data set kept as parquet", split)
     if split.split("[")[0] not in splits and "+" not in split:
-        raise BadArgument("split", f"be one of {', '.join(splits)} for {shown!r}", split)
+        raise unknown_name("split", split, splits, f"be one of {', '.join(splits)} for {shown!r}")
     try:
         return builder.as_data_source(split=split), shown
     except NotImplementedError as error:

@@ -18,7 +18,8 @@ import numpy as np
 
 from invjax.constraints import FeatureSpace
 from invjax.constraints.notation import Notation
-from invjax.core.errors import BadArgument, Words, check, check_choice
+from invjax.core.errors import BadArgument, Words, check, check_choice, unknown_name
+from invjax.core.meant import explained
 from invjax.data.folder import find
 from invjax.data.tables.cells import Cells, read_cells
 from invjax.data.tables.column import USUAL, Form, choose_notations, form_of, is_missing, number, refuse_names
@@ -30,6 +31,7 @@ _LARGEST = 1e100  # the square of a larger number is no number
 _REPEATS = 20  # names of a column that need not repeat
 
 
+@explained
 def load_csv(
     path: str | Path,
     label: str,
@@ -134,7 +136,16 @@ def _require_columns(cells: Cells, names: Sequence[str], argument: str) -> None:
         raise BadArgument(argument, "be a sequence of column names", Words(f"the string {names!r}"))
     for name in names:
         if name not in cells.columns:
-            raise BadArgument(argument, f"name columns of {cells.path.name} ({', '.join(cells.columns)})", name)
+            wanted = f"name columns of {cells.path.name} ({', '.join(cells.columns)})"
+            if sign := _other_delimiter(cells):
+                raise BadArgument(argument, wanted, name, hint=f"its header is one column: is its delimiter {sign!r}?")
+            raise unknown_name(argument, name, cells.columns, wanted)
+
+
+def _other_delimiter(cells: Cells) -> str | None:
+    """What may separate the columns of a file that was read as one column."""
+    header = next(iter(cells.columns)) if len(cells.columns) == 1 else ""
+    return next((sign for sign in ",;|\t: " if sign in header), None)
 
 
 def _declared(cells: Cells, feature: Any, words: Collection[str]) -> Form:

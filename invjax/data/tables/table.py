@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import Feature, FeatureSpace, Relation
-from invjax.core.errors import BadArgument, check_choice, check_seed
+from invjax.core.errors import BadArgument, check_choice, check_seed, unknown_name
 from invjax.core.labels import check_indices
+from invjax.core.meant import explained
 from invjax.core.text import as_names
 
 Table = dict[str, np.ndarray]
@@ -83,7 +84,7 @@ class TabularData(NamedTuple):
         position = isinstance(given, int | np.integer) and not isinstance(given, bool) and values.count(None)
         if position == len(values) and 0 <= given < len(values):
             return int(given)
-        raise BadArgument(argument, f"be one of the classes {', '.join(self.classes)}", given)
+        raise unknown_name(argument, given, self.classes, f"be one of the classes {', '.join(self.classes)}")
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name!r} {int((self.label == k).sum())}" for k, name in enumerate(self.classes))
@@ -115,6 +116,7 @@ def assemble(
     return from_space(name, table, label, classes, space, split)
 
 
+@explained
 def from_space(
     name: str,
     table: Mapping[str, np.ndarray],
