@@ -22,6 +22,7 @@ from valid_calls import CALLS
 import invjax
 from invjax import BadArgument
 from invjax.core.arguments import Kinds, kinds_checked, kinds_of
+from invjax.types import ArrayLike
 
 NAN = float("nan")
 
@@ -137,30 +138,64 @@ def test_each_argument(name: str) -> None:
 
 
 MATRIX, TEXT, NONE, ROWS = np.full((2, 2), NAN), np.array(["a", "b"]), [], np.zeros((0, 3))
+INF, BELOW, NEVER = float("inf"), [-1.0, float("inf")], [-1.0, 0.0, float("inf")]
 # Of the right kind, and of a shape or with values that do not fit the other arguments.
 MISFITS: dict[str, dict[str, list[Any]]] = {
     "campaign.classify": {"images": [NONE, MATRIX, ROWS]},
-    "counterfactuals.certify": {"x": [NONE, ROWS], "target": [NONE, MATRIX, ROWS]},
-    "learn.afr_weights": {"logits": [ROWS, TEXT]},
+    "counterfactuals.certify": {
+        "x": [NONE, ROWS], "target": [NONE, MATRIX, ROWS], "mask": [3, NAN], "tolerance": BELOW, "kappa": BELOW,
+    },
+    "counterfactuals.face": {"eps": NEVER, "kappa": BELOW, "quantile": BELOW, "neighbours": [0, -1]},
+    "counterfactuals.fit_mahalanobis": {"ridge": NEVER},
+    "counterfactuals.frontier": {"lanes": [0, -1, "some"], "max_changes": [NONE, [0]]},
+    "counterfactuals.mip_counterfactuals": {"mask": [3, NAN], "workers": [-1]},
+    "counterfactuals.pcfe": {"tolerance": NEVER, "kappa": NEVER},
+    "counterfactuals.milp.exact_counterfactual": {"mask": [3, NAN], "target": [-2, 9], "label": [-1, 9]},
+    "data.load_images": {"split": ["nonsense", ""], "start": [-1], "count": [0]},
+    "data.open_images": {"split": ["nonsense", ""]},
+    "densities.fit_gmm": {"tolerance": BELOW, "floor": NEVER, "steps": [0]},
+    "engine.antithetic": {"scale": [True, *NEVER, NONE], "samples": [0]},
+    "engine.solve": {"progress": [3], "lanes": [0, -1]},
+    "learn.afr": {"gamma": BELOW, "penalty": BELOW, "tol": BELOW, "max_steps": [-1, 0]},
+    "learn.afr_weights": {"logits": [ROWS, TEXT], "gamma": BELOW},
+    "learn.dfr": {"C": NEVER, "tol": BELOW, "max_steps": [-1, 0], "retrains": [0], "grid": [(), (0.0,), (INF,)]},
     "learn.fit": {"hooks": [MATRIX, TEXT]},
+    "learn.group_dro": {"eta": BELOW, "adjustment": BELOW},
+    "learn.jtt": {"upweight": NEVER},
     "learn.last_layer": {"example": [MATRIX]},
     "learn.predict": {"x": [MATRIX]},
     "metrics.bootstrap_worst": {"correct": [3, NONE, NAN, MATRIX], "count": [3, NAN, MATRIX, NONE]},
+    "metrics.changed_pixels": {"atol": BELOW},
+    "metrics.compare_counterfactuals": {"tolerance": BELOW},
+    "metrics.diversity": {"tolerance": BELOW},
+    "metrics.input_stability": {"tolerance": BELOW, "sd": NEVER, "x": [NONE], "seed": [-1], "repeats": [0]},
+    "metrics.l2": {"bounds": [MATRIX, (1.0, 0.0)], "unit": ["pixels"]},
     "metrics.local_outlier_factor": {"train": [MATRIX], "points": [np.zeros((2, 9))]},
+    "metrics.measure_counterfactuals": {
+        "lof_neighbours": [-1, 0], "ynn_neighbours": [-1, 0], "retrained": [MATRIX, TEXT], "tolerance": BELOW,
+    },
+    "metrics.measure_overlap": {"level": BELOW, "share": NEVER},
     "metrics.neighbour_agreement": {
         "points": [MATRIX], "target": [3, NONE, NAN, MATRIX, TEXT], "train": [NONE, MATRIX], "said": [NONE, MATRIX],
     },
+    "metrics.protected_flips": {"tolerance": BELOW},
     "metrics.retrained_validity": {"counterfactuals": [3, NAN], "predicts": [MATRIX, TEXT]},
     "metrics.wilson_interval": {"correct": [NONE, ROWS], "count": [NONE]},
     "models.agreement": {"x": [NONE]},
-    "models.as_logits": {"mean": ["x", TEXT, {"a": 1}], "std": ["x"], "example": [MATRIX, ROWS]},
-    "models.distill": {"hidden": [MATRIX, TEXT]},
+    "models.as_logits": {"mean": ["x", TEXT, {"a": 1}, NONE], "std": ["x", NONE, *NEVER], "example": [MATRIX, ROWS]},
+    "models.distill": {"hidden": [MATRIX, TEXT], "rate": NEVER, "noise": BELOW, "copies": [-1]},
+    "models.load": {"mean": [NONE, INF], "std": [NONE, *NEVER]},
+    "recourse.explain_rows": {"lanes": [0, -1], "ids": [MATRIX, ["a"]]},
     "recourse.freeze": {"names": [MATRIX]},
     "recourse.plausibility_of": {"rows": [NAN, MATRIX, [10**6]]},
-    "report.attack_section": {"results": [{"a": 1}]},
+    "report.attack_section": {
+        "results": [{"a": 1}], "table": [TEXT, MATRIX], "max_images": [-1], "size": [-1, 0],
+    },
     "solvers.minimize": {
-        "step_size": [NONE, ROWS], "tol": [NONE, np.ones(3)], "max_steps": [2**40, 2**70, NONE, np.ones(3)],
-        "shrink": [NONE, np.ones(3)], "momentum": [np.ones(3)],
+        "x0": [NAN, MATRIX], "step_size": [NONE, ROWS, *NEVER], "tol": [NONE, np.ones(3), NAN, True, *BELOW],
+        "max_steps": [2**40, 2**70, NONE, np.ones(3), 1.5, True, 0],
+        "shrink": [NONE, np.ones(3), NAN, True, 1.0, *NEVER],
+        "momentum": [np.ones(3), NAN, True, NONE, 1.0, *BELOW], "backtracking": [3],
     },
 }  # fmt: skip
 
@@ -180,23 +215,33 @@ def test_there_are_many() -> None:
     assert len(bad_calls()) >= 300
 
 
-def test_a_check_of_the_function_s_own_comes_first() -> None:
+def test_a_wrong_number_is_refused_before_the_work_and_an_array_by_the_function() -> None:
+    called = []
+
     @kinds_checked
-    def own(steps: int, x: Any = None, name: str = "a") -> int:
-        if steps != 3 and isinstance(steps, int | float):
-            raise BadArgument("steps", "be 3", steps)
+    def own(steps: int, value: ArrayLike = 0.0, name: str = "a", rate: float = 1.0) -> int:
+        called.append(steps)
+        if isinstance(value, str):
+            raise BadArgument("value", "hold no text", value)
         return int(steps)
 
     for value, said in (
-        (2.5, "steps must be 3, was 2.5"),
-        ("x", "steps must be a whole number up to 2147483647, was 'x'"),
+        (2.5, "steps must be a whole number, was 2.5"),
+        ("x", "steps must be a whole number, was 'x'"),
         (2**40, "steps must be a whole number up to 2147483647, was 1099511627776"),
-        (True, "steps must be 3, was True"),
+        (True, "steps must be a whole number, was True"),
     ):
         with pytest.raises(BadArgument) as caught:
             own(value)
         assert str(caught.value) == said
-    with pytest.raises(BadArgument, match="name must be text, was 3"):  # although the function takes it
+    with pytest.raises(BadArgument, match="rate must be a finite number, was inf"):
+        own(3, rate=INF)
+    assert not called
+    with pytest.raises(BadArgument, match="value must hold no text, was 'a'"):  # its own words come first
+        own(3, "a")
+    with pytest.raises(BadArgument, match="value must be an array of numbers, was <obj"):  # though it takes this
+        own(3, object())  # type: ignore[arg-type]
+    with pytest.raises(BadArgument, match="name must be text, was 3"):
         own(3, name=3)  # type: ignore[arg-type]
     for value in (3, 3.0, np.int64(3), jnp.int32(3)):
         assert own(value) == 3  # type: ignore[arg-type]

@@ -126,7 +126,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no labels": ({"label": None}, "label must be the class of each example .*, was None"),
     "lanes 0": ({"lanes": 0}, "lanes must be a whole number >= 1, was 0"),
-    "lanes half": ({"lanes": 2.5}, "lanes must be a whole number >= 1, was 2.5"),
+    "lanes half": ({"lanes": 2.5}, "lanes must be a whole number or .auto., was 2.5"),
     "logits not callable": ({"logits": 3}, "logits must be a function .*, was int"),
     "logits None": ({"logits": None}, "logits must be a function .*, was NoneType"),
     "one class": (

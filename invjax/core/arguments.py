@@ -30,9 +30,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 def kinds_checked(function: F) -> F:
     """Decorate a public function: an argument of another kind than its annotation says is a BadArgument.
 
-    A check of the function's own comes first, whose words are better. So the function is called in any case, and what
-    it does with such an argument, an error or a result, is not handed on. Arrays that are laid over explicit axes of a
-    mesh come in with automatic ones.
+    What must be a number, a truth value, text or a path is refused before the function is called. Of arrays, networks
+    and densities the function's own checks know more, and their words are better. So it is called with those, and what
+    it does with them, an error or a result, is not handed on. Arrays that are laid over explicit axes of a mesh come in
+    with automatic ones.
     """
     signature = inspect.signature(function)
     parameters = signature.parameters.values()
@@ -55,9 +56,12 @@ def kinds_checked(function: F) -> F:
                 if (better := call_explained(error, function.__name__, signature, args, options)) is error:
                     raise
                 raise better from None
-        refused = BadArgument(wrong, f"be {kinds[wrong].words}", given[wrong])
-        number = _scalar(given[wrong])
-        if isinstance(number, int) and abs(number) > MOST:  # as much memory would end the process
+        number, words = _scalar(given[wrong]), kinds[wrong].words
+        if number is not None and abs(number) > MOST:
+            words = words.replace("a whole number", f"a whole number up to {MOST}")
+        refused = BadArgument(wrong, f"be {words}", given[wrong])
+        misspelt = kinds[wrong].named and isinstance(given[wrong], str)  # for which its own check has a suggestion
+        if kinds[wrong].plain and not misspelt:
             raise refused
         try:
             function(*args, **options)
@@ -78,6 +82,8 @@ class Kinds(NamedTuple):
 
     holds: tuple[Callable[[Any], bool], ...]
     words: str
+    plain: bool  # a number, a truth value, text, a path or None, and nothing else
+    named: bool  # also one of some names
 
     def hold(self, value: Any) -> bool:
         """Whether it is one of them, as far as that can be told without its values."""
@@ -89,7 +95,7 @@ def kinds_of(name: str, annotation: Any, default: Any = None, scope: Mapping[str
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     if name in _BY_NAME and (text in _LOOSE or name in _ALWAYS):
         text = _BY_NAME[name] + (" | None" if default is None else "")
-    holds, words = [], []
+    holds, words, keys = [], [], []
     for part in _members(text, scope or {}):
         key = re.match(r"[\w.]+", part)
         if key is None:
@@ -103,6 +109,8 @@ def kinds_of(name: str, annotation: Any, default: Any = None, scope: Mapping[str
             words += [repr(choice) for choice in choices]
         elif (known := _KINDS.get(key[0])) is not None:
             hold = _is_seed if key[0] == "int" and name == "seed" else known[0]
+            if key[0] == "float" and isinstance(default, float) and math.isinf(default):
+                known = hold, _ = _is_open_number, "a number"
             if (inner := re.fullmatch(r"Sequence\[(str|int|PredictFn|Callable|Hook)\b.*\]", part)) is not None:
                 hold, words_of = _each(_KINDS[inner[1]][0]), _EACH[inner[1]]
                 known = hold, f"a sequence of {words_of}"
@@ -110,7 +118,8 @@ def kinds_of(name: str, annotation: Any, default: Any = None, scope: Mapping[str
             words.append(known[1])
         else:
             return None
-    return Kinds(tuple(holds), " or ".join(words))
+        keys.append(key[0])
+    return Kinds(tuple(holds), " or ".join(words), all(key in _PLAIN for key in keys), "Literal" in keys)
 
 
 def _parts(text: str) -> list[str]:
@@ -159,6 +168,11 @@ def _is_seed(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
+    number = _scalar(value)
+    return number is not None and math.isfinite(number)
+
+
+def _is_open_number(value: Any) -> bool:
     number = _scalar(value)
     return number is not None and not math.isnan(number)
 
@@ -228,9 +242,12 @@ def _is_space(value: Any) -> bool:
 
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "None": (lambda value: value is None, "None"),
-    "int": (_is_whole, f"a whole number up to {MOST}"),
-    "float": (_is_number, "a number"),
-    "bool": (lambda value: isinstance(value, bool | np.bool_ | int), "True or False"),
+    "int": (_is_whole, "a whole number"),
+    "float": (_is_number, "a finite number"),
+    "bool": (
+        lambda value: isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)),
+        "True or False",
+    ),
     "str": (lambda value: isinstance(value, str), "text"),
     "Path": (lambda value: hasattr(value, "__fspath__"), "a path"),
     "os.PathLike": (lambda value: hasattr(value, "__fspath__"), "a path"),
@@ -268,6 +285,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "TabularData": (lambda value: hasattr(value, "space"), "a table, from load_tabular, load_csv or from_space"),
     "ImageSource": (lambda value: hasattr(value, "read"), "a source of images, from open_images"),
 }
+_PLAIN = ("None", "names", "int", "float", "bool", "str", "Literal", "Path", "os.PathLike")
 _LOOSE = ("Any", "_empty", "ArrayLike", "np.ndarray")
 _ALWAYS = ("bounds", "grid", "scale")
 # Of arguments that are annotated as anything, those that are called so everywhere.

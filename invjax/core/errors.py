@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from invjax.core.meant import did_you_mean
 
@@ -162,7 +163,9 @@ def check_number(
 
     what: read after "must be": "a number > 0".
     """
-    number = isinstance(value, int | np.integer | float | np.floating) and not isinstance(value, bool)
+    known = not isinstance(value, Tracer) and getattr(value, "shape", None) == ()
+    value = value.item() if known and value.dtype.kind in "fiu" else value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and abs(value) <= sys.float_info.max and (ok is None or ok(float(value))):
         return float(value)
     raise BadArgument(name, f"be {what}", value)

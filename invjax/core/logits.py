@@ -130,7 +130,7 @@ def _statistic(name: str, value: Values, positive: bool = False) -> Array:
     if isinstance(value, jax.core.Tracer):
         return jnp.asarray(value, jnp.float32)
     host = np.asarray(value, np.float32)
-    if not np.all(np.isfinite(host)) or (positive and not np.all(host > 0)):
+    if not host.size or not np.all(np.isfinite(host)) or (positive and not np.all(host > 0)):
         wanted = "positive and finite" if positive else "finite"
         raise BadArgument(name, f"be {wanted}", host.tolist())
     return jnp.asarray(host)

@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
 from invjax.core.density import check_density
-from invjax.core.errors import BadArgument, check, check_choice, check_number, check_whole, of_shape
+from invjax.core.errors import BadArgument, check_choice, check_number, check_whole, of_shape
 from invjax.core.host import own_work
 from invjax.core.labels import check_indices
 from invjax.core.logits import num_classes
@@ -149,7 +149,8 @@ def face(
     check_choice("graph", graph, get_args(Graph))
     check_choice("weight", weight, get_args(Weight))
     neighbours = check_whole("neighbours", neighbours)
-    check("eps", eps, lambda v: graph == "knn" or v > 0, "a radius > 0")
+    if graph == "epsilon" or eps is not None:
+        check_number("eps", eps, lambda v: v > 0, "a radius > 0")
     if probability is not None:
         check_number("probability", probability, lambda v: 0 < v < 1, "None or in (0, 1)")
     check_number("quantile", quantile, lambda v: 0 <= v < 1, "in [0, 1)")

@@ -17,7 +17,7 @@ from invjax.core.host import own_work
 from invjax.core.rows import map_rows
 from invjax.counterfactuals.scfe import SCFE, objective
 from invjax.engine import checks, prepare, run_batch
-from invjax.engine.choosing import choose
+from invjax.engine.choosing import check_lanes, choose
 from invjax.engine.confirm import confirmed
 from invjax.engine.programs import Programs
 from invjax.types import Array, ArrayLike, Context, LogitsFn, Method, Problem, Result, Status
@@ -80,6 +80,7 @@ def frontier(
     counts = np.asarray(max_changes)
     if counts.ndim != 1 or not len(counts) or counts.dtype.kind not in "iu" or counts.min() < 1:
         raise BadArgument("max_changes", "be whole numbers >= 1", max_changes)
+    check_lanes(lanes, None)
     made = prepare(logits, x, label, method=config, target=target, **problem)
     problems = checks.with_keys(made.problems, made.key)
     count = problems.label.shape[0]

@@ -264,7 +264,9 @@ def pcfe(
     check_density(gmm, query.problems.x.shape[1:], dtype, query.problems.target, "gmm")
     if np.shape(threshold) != (gmm.classes,):
         raise BadArgument("threshold", f"be one number per class [{gmm.classes}]", of_shape(np.shape(threshold)))
-    if tolerance is None:
+    if tolerance is not None:
+        check_number("tolerance", tolerance, lambda v: v > 0, "None or a number > 0")
+    else:
         tolerance = 1e-8 if dtype == np.float64 else 2e-6
     margin = jnp.asarray(kappa, dtype)
     numbers = _Numbers(

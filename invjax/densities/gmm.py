@@ -16,7 +16,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, check, check_choice, check_key, check_whole
+from invjax.core.errors import BadArgument, check, check_choice, check_key, check_number, check_whole
 from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.em import fit_classes
 from invjax.types import Array, ArrayLike
@@ -91,6 +91,7 @@ def fit_gmm(
     components, restarts = check_whole("components", components), check_whole("restarts", restarts)
     check_whole("steps", steps)
     check_choice("covariance", covariance, get_args(Covariance))
+    check_number("tolerance", tolerance, lambda v: v >= 0, "a number >= 0")
     check("floor", floor, lambda share: 0 < share < 1, "in (0, 1)")
     data = check_points(x, y, components, f"{components} components")
     # Standardised, so that k-means weighs features alike and float32 holds every scale.

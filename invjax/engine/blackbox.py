@@ -140,7 +140,8 @@ def antithetic(samples: int = 16, scale: float | Any = 0.1, *, coordinates: bool
     """
     samples = check_whole("samples", samples)
     values = np.asarray(scale, np.float64).reshape(-1)
-    if not values.size or not np.isfinite(values).all() or not (values > 0).all():
+    numbers = values.size and np.asarray(scale).dtype.kind != "b"
+    if not numbers or not np.isfinite(values).all() or not (values > 0).all():
         raise BadArgument("scale", "be positive", scale)
     return Antithetic(samples, tuple(values.tolist()), bool(coordinates))
 

@@ -22,7 +22,7 @@ from flax import nnx
 
 from invjax import prox, solvers
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, check, check_key, check_whole, of_shape
+from invjax.core.errors import BadArgument, check_key, check_number, check_whole, of_shape
 from invjax.core.labels import check_finite, check_indices
 from invjax.learn.last_layer import LastLayer, last_layer, penultimate, with_last_layer
 from invjax.learn.rules import start_of
@@ -142,11 +142,15 @@ def dfr(
     Raises:
       ValueError: a wrong argument, a network without a last linear layer, a group too small to be halved.
     """
-    for name, value in (("retrains", retrains), ("batch", batch)):
+    for name, value in (("retrains", retrains), ("batch", batch), ("max_steps", max_steps)):
         check_whole(name, value)
-    for name, values in (("C", () if C is None else (C,)), ("grid", grid)):
-        if not all(value > 0 for value in values) or (name == "grid" and not len(values)):
-            raise BadArgument(name, "be positive", values if name == "grid" else C)
+    check_number("tol", tol, lambda v: v >= 0, "a number >= 0")
+    if C is not None:
+        check_number("C", C, lambda v: v > 0, "None or a number > 0")
+    for value in grid:
+        check_number("grid", value, lambda v: v > 0, "positive numbers")
+    if not len(grid):
+        raise BadArgument("grid", "hold at least one number", grid)
     layer, labels = _layer_and_labels(model, x, y)
     member = labels if groups is None else check_indices("groups", groups, len(x), num_groups, what="groups")
     start_of(member, num_groups, "error")
@@ -212,11 +216,16 @@ def afr_weights(logits: ArrayLike, y: Any, gamma: float) -> np.ndarray:
     if scores.ndim != 2:
         raise BadArgument("logits", "be [N, K]", of_shape(scores.shape))
     check_finite("logits", scores)
+    _check_gamma(gamma)
     labels = check_indices("y", y, len(scores), scores.shape[1])
     scores = scores - scores.max(1, keepdims=True)
     p = np.exp(scores[np.arange(len(labels)), labels]) / np.exp(scores).sum(1)
     mu = np.exp(-gamma * p) / np.bincount(labels)[labels]
     return mu / mu.sum()
+
+
+def _check_gamma(gamma: float) -> None:
+    check_number("gamma", gamma, lambda v: v >= 0, "a number >= 0")
 
 
 @jax.jit
@@ -257,8 +266,10 @@ def afr(
     Returns:
       The network and {"steps", "converged", "effective": 1 / (N Σ μ_i²), the effective share of x in the fit}.
     """
-    for name, value in (("gamma", gamma), ("penalty", penalty)):
-        check(name, value, lambda number: number >= 0, "at least 0")
+    _check_gamma(gamma)
+    for name, value in (("penalty", penalty), ("tol", tol)):
+        check_number(name, value, lambda v: v >= 0, "a number >= 0")
+    check_whole("max_steps", max_steps)
     layer, labels = _layer_and_labels(model, x, y)
     features = penultimate(model, x, layer, batch=batch)
     mu = afr_weights(features @ layer.kernel + layer.bias, labels, gamma)

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, Words, check, check_choice
+from invjax.core.errors import BadArgument, Words, check_choice, check_number
 from invjax.core.labels import NO_CLASS
 from invjax.learn.evaluate import judged
 from invjax.learn.rules import GroupDRO, start_of
@@ -84,6 +84,8 @@ def group_dro(
       convention: "released" or "wilds".
     """
     check_choice("convention", convention, get_args(Convention))
+    for name, value in (("eta", eta), ("adjustment", adjustment)):
+        check_number(name, value, lambda v: v >= 0, "a number >= 0")
     start, counts = start_of(groups, num_groups, empty)
     rule = GroupDRO(start, counts.astype(np.float32), eta, adjustment, normalise)
     sampling = resample(groups, num_groups, empty) if convention == "wilds" else {}
@@ -125,7 +127,7 @@ def jtt(
       ValueError: a wrong argument, or a first network that diverged, or that makes no error, so that there is nothing
         to upweight.
     """
-    check("upweight", upweight, lambda value: value > 0, "positive")
+    check_number("upweight", upweight, lambda value: value > 0, "a number > 0")
     check_choice("how", how, get_args(How))
     first = fit(net, x, y, key=key, **identification).model
     said, labels = judged(first, x, y)

@@ -23,7 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, Words, check, check_choice, check_whole, of_shape
+from invjax.core.errors import BadArgument, Words, check, check_choice, check_number, check_whole, of_shape
 from invjax.core.labels import check_flags, check_status
 from invjax.core.meant import explained
 from invjax.types import Status
@@ -85,10 +85,10 @@ def l2(delta: Any, unit: LengthUnit = "data", bounds: tuple[Any, Any] = (0.0, 1.
     """
     check_choice("unit", unit, get_args(LengthUnit))
     r = _images(delta).astype(np.float64)
+    span = np.asarray(bounds[1], np.float64) - np.asarray(bounds[0], np.float64)
+    if not np.all(span > 0):
+        raise BadArgument("bounds", "be (lower, upper) with lower < upper", bounds)
     if unit == "model":
-        span = np.asarray(bounds[1], np.float64) - np.asarray(bounds[0], np.float64)
-        if not np.all(span > 0):
-            raise BadArgument("bounds", "be (lower, upper) with lower < upper", bounds)
         r = r * (2.0 / span)
     return np.sqrt(np.sum(np.square(r), axis=(-3, -2, -1)))
 
@@ -321,7 +321,7 @@ def _images(delta: Any) -> np.ndarray:
 
 def _support(delta: Any, atol: float) -> np.ndarray:
     """The changed pixels, [..., H, W] bool. A NaN counts as a change, as in ``core.windows.changed``."""
-    check("atol", atol, lambda a: a >= 0, "a number >= 0")
+    check_number("atol", atol, lambda a: a >= 0, "a number >= 0")
     r = _images(delta)
     size = np.abs(r.astype(np.float64) if r.dtype.kind == "i" else r)  # the least integer has no absolute value
     return ~np.all(size <= atol, axis=-1)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, check_number
 from invjax.core.labels import check_status
 from invjax.core.meant import explained
 from invjax.core.numerics import as_float
@@ -146,6 +146,7 @@ def measure_overlap(
         raise BadArgument("delta", wanted, Words(f"{r.shape}, {state.shape} and {m.shape}"))
     if not 0 < share <= 1:
         raise BadArgument("share", "be a share of the pixels in (0, 1]", share)
+    check_number("level", level, lambda v: v >= 0, "a number >= 0")
     index = counted(state, convention).reshape(-1).nonzero()[0]
     table = Overlap(*(np.full(state.size, np.nan) for _ in Overlap._fields))
     if len(index):

@@ -35,7 +35,7 @@ from scipy.spatial.distance import cdist
 
 from invjax.constraints.space import check_space
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, Words, check_number, of_shape
+from invjax.core.errors import BadArgument, Words, check_number, check_whole, of_shape
 from invjax.core.labels import check_indices
 from invjax.core.meant import explained
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
@@ -126,6 +126,9 @@ def measure_counterfactuals(
         check_number("probability", probability, lambda value: 0 < value < 1, "None or in (0, 1)")
     if space is not None:
         check_space(space)
+    check_whole("ynn_neighbours", ynn_neighbours)
+    if lof_neighbours is not None:
+        check_whole("lof_neighbours", lof_neighbours)
     got = answers(x, counterfactuals, target, predict, tolerance, probability)
     train, classes = _training(train_x, train_y, got.x.shape[1:])
     count = got.valid

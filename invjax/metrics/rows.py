@@ -45,7 +45,7 @@ def answers(
     if rows.ndim < 2:
         raise BadArgument("x", "be rows [N, *S]", of_shape(rows.shape))
     target = targets_of(target, len(rows))
-    check_number("tolerance", tolerance, lambda value: value >= 0, "a number >= 0 in model units")
+    check_tolerance(tolerance)
     status = check_status("status", counterfactuals.status) if isinstance(counterfactuals, Result) else None
     cf = np.asarray(counterfactuals.x if isinstance(counterfactuals, Result) else counterfactuals)
     if cf.ndim == rows.ndim + 1 and cf.shape[:1] + cf.shape[2:] == rows.shape and cf.shape[1] > 0:
@@ -115,6 +115,11 @@ def targets_of(target: Any, count: int) -> np.ndarray:
     """Wanted classes [N] int64, from one class index or N of them. Raises BadArgument about what is none."""
     values = np.full(count, target) if np.isscalar(target) or getattr(target, "ndim", 1) == 0 else target
     return check_indices("target", values, count, strict=True).astype(np.int64)
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise BadArgument unless it is a number >= 0."""
+    check_number("tolerance", tolerance, lambda value: value >= 0, "a number >= 0 in model units")
 
 
 def flat(rows: Any) -> np.ndarray:

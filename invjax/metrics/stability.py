@@ -26,7 +26,7 @@ from invjax.constraints.space import check_space
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_number, check_seed, check_whole, of_shape
 from invjax.core.labels import check_flags
-from invjax.metrics.rows import PredictFn, changed_features, column_features, reaches, targets_of
+from invjax.metrics.rows import PredictFn, changed_features, check_tolerance, column_features, reaches, targets_of
 from invjax.types import Result, Status
 
 NAN = float("nan")
@@ -69,6 +69,7 @@ def compare_counterfactuals(
       tolerance: model units; smaller differences do not count as changes.
       ignore: names of features left out of x' - y' and of (2).
     """
+    check_tolerance(tolerance)
     (a, a_cf, a_found), (b, b_cf, b_found) = _found(x, first, tolerance), _found(similar, second, tolerance)
     if a.shape != b.shape:
         raise BadArgument("similar", f"be of the shape of x, {a.shape}", of_shape(b.shape))
@@ -126,10 +127,14 @@ def input_stability(
         check_space(space)
     check_number("sd", sd, lambda value: value > 0, "a number > 0 in model units")
     check_whole("repeats", repeats)
+    check_tolerance(tolerance)
+    check_seed("seed", seed)
     rows = np.asarray(x)
+    if rows.ndim != 2:
+        raise BadArgument("x", "be rows [N, D]", of_shape(rows.shape))
     wanted = targets_of(target, len(rows))
     first = explain(rows, wanted)
-    draws = np.random.default_rng(check_seed("seed", seed))
+    draws = np.random.default_rng(seed)
     pairs = []
     for _ in range(repeats):
         noise = draws.normal(0.0, sd, rows.shape)
@@ -171,6 +176,7 @@ def protected_flips(
     names = list(check_space(space).names)
     if feature not in names or not space.features[names.index(feature)].levels:
         raise BadArgument("feature", "be a feature with levels of space", feature)
+    check_tolerance(tolerance)
     rows = np.asarray(space.encode(table))
     wanted = targets_of(target, len(rows))
     first = explain(rows, wanted)
@@ -209,6 +215,7 @@ def diversity(sets: Any, valid: Any = None, *, tolerance: float = 1e-4) -> Diver
 
     Only those with ``valid`` [N, P] count. The default is those found, or the finite ones of an array.
     """
+    check_tolerance(tolerance)
     if isinstance(sets, Result):
         sets, valid = sets.x, np.asarray(sets.status) == Status.FOUND if valid is None else valid
     rows = np.asarray(sets, np.float64)

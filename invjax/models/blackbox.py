@@ -24,7 +24,7 @@ import optax
 from invjax.constraints.around import points_around, rows_at
 from invjax.constraints.space import FeatureSpace
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, Words, check, check_key, check_number, of_shape, warn
+from invjax.core.errors import BadArgument, Words, check, check_key, check_number, check_whole, of_shape, warn
 from invjax.core.host import host_errors, on_host
 from invjax.core.labels import classes_of
 from invjax.core.logits import LogitsModel, as_logits
@@ -234,9 +234,10 @@ def distill(
     x = np.asarray(x)
     if x.ndim < 2 or len(x) < 2 or x.dtype.kind != "f" or not np.isfinite(x).all():
         raise BadArgument("x", "be finite rows [N, *S] of floats with N >= 2", Words(f"{x.dtype} {list(x.shape)}"))
-    for name, value, least in (("steps", steps, 1), ("batch", batch, 1), ("copies", copies, 0), ("noise", noise, 0)):
-        if not value >= least:
-            raise BadArgument(name, f"be at least {least}", value)
+    for name, value, least in (("steps", steps, 1), ("batch", batch, 1), ("copies", copies, 0)):
+        check_whole(name, value, least)
+    check_number("noise", noise, lambda v: v >= 0, "a number >= 0")
+    check_number("rate", rate, lambda v: v > 0, "a number > 0")
     weights_key, noise_key, order_key = jax.random.split(check_key(key), 3)
     spread = x.std(0)
     if space is None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from invjax.constraints import FeatureSpace
 from invjax.constraints.table import columns
-from invjax.core.errors import BadArgument, Words
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.labels import classes_of
 from invjax.data.tables.table import Table, TabularData
 from invjax.recourse.judging import share_of, there
@@ -93,6 +93,8 @@ def _table(data: TabularData, rows: Any, ids: Sequence[Any] | None) -> tuple[Tab
             raise BadArgument("rows", f"be rows of the {len(data.label)} of the table, or a table", rows) from error
         table = data.rows(found)
         found = found if data.ids is None else data.ids[found]
+    if ids is not None and np.ndim(ids) != 1:
+        raise BadArgument("ids", "be a list of names", of_shape(np.shape(ids)))
     names = [str(name) for name in (found if ids is None else ids)]
     count = len(next(iter(table.values())))
     if not names or len(names) != count:

@@ -15,6 +15,7 @@ from invjax.core.errors import check_key, check_number, unknown_name
 from invjax.counterfactuals import MethodName
 from invjax.data.tables.table import TabularData
 from invjax.densities.common import evaluate, log_prob_of
+from invjax.engine.choosing import check_lanes
 from invjax.engine.evaluate import white_box
 from invjax.metrics import measure_counterfactuals, summarize_counterfactuals
 from invjax.recourse.answers import Explanation, FrontierStep
@@ -120,6 +121,7 @@ def explain_rows(
     check_answers(plan, answers)
     check_number("time_limit", time_limit, lambda seconds: seconds > 0, "a number of seconds > 0")
     check_key(key)
+    check_lanes(lanes, None)
     if certify:
         check_certify(plan)
     asked = read_rows(plan, rows, ids, target, undesired)

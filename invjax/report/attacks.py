@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, Words, of_shape
+from invjax.core.errors import BadArgument, Words, check_whole, of_shape
 from invjax.core.labels import check_indices, whole_numbers
 from invjax.metrics import changed_pixels, l2
 from invjax.metrics.attack import LengthUnit
@@ -75,6 +75,10 @@ def attack_section(
     most = int(max(classes.max(initial=0), wanted.max(initial=0)))
     if class_names is not None and len(class_names) <= most:
         raise BadArgument("class_names", f"name each class, as far as class {most}", Words(f"{len(class_names)} names"))
+    check_whole("max_images", max_images, 0)
+    check_whole("size", size)
+    if not all(isinstance(row, Mapping) for row in table):
+        raise BadArgument("table", "be rows as attack_rows gives them", Words(f"of type {type(table).__name__}"))
     for name, result in results.items():
         if not isinstance(result, Result):
             raise BadArgument(f"results[{name!r}]", "be a Result", Words(f"a {type(result).__name__}"))

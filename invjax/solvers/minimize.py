@@ -20,7 +20,7 @@ from jax.core import Tracer
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
-from invjax.core.errors import BadArgument, Words, check_whole, of_shape, unknown_name
+from invjax.core.errors import BadArgument, Words, check_number, check_whole, of_shape, unknown_name
 from invjax.core.numerics import select
 from invjax.solvers import linesearch
 from invjax.solvers.momentum import Prox, Restart, Solver, State, check_restart
@@ -91,17 +91,24 @@ class _Loop(NamedTuple):
 
 
 def _check_numbers(numbers: dict[str, ArrayLike | None]) -> None:
-    """Each is a number; of a traced one the shape alone can be looked at."""
+    """Each is a number in its range; of a traced one the shape alone can be looked at."""
     for name, number in numbers.items():
-        if number is None:
-            continue
-        if np.shape(number):
+        if number is not None and np.shape(number):
             raise BadArgument(name, "be a number", of_shape(np.shape(number)))
-        positive = name in ("step_size", "max_steps") and not isinstance(number, Tracer)
-        if positive and not np.all(np.asarray(number) > 0):
-            raise BadArgument(name, "be positive", number)
-    if isinstance(numbers["max_steps"], int | np.integer):
-        check_whole("max_steps", numbers["max_steps"])
+        if number is None or isinstance(number, Tracer):
+            continue
+        if name == "max_steps":
+            check_whole(name, np.asarray(number).item() if hasattr(number, "dtype") else number)
+        else:
+            check_number(name, number, *_RANGES[name])
+
+
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "step_size": (lambda v: v > 0, "a number > 0"),
+    "tol": (lambda v: v >= 0, "a number >= 0"),
+    "momentum": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
+    "shrink": (lambda v: 0 < v < 1, "a number in (0, 1)"),
+}
 
 
 def _check(
@@ -117,6 +124,8 @@ def _check(
         raise unknown_name("solver", solver, get_args(Name))
     if not jnp.issubdtype(x0.dtype, jnp.floating):
         raise BadArgument("x0", "have a floating dtype", x0.dtype)
+    if not isinstance(x0, Tracer) and not np.isfinite(np.asarray(x0)).all():
+        raise BadArgument("x0", "be finite")
     if g is not None and solver not in COMPOSITE:
         raise BadArgument("g", f"be None for solver {solver!r} ({' and '.join(COMPOSITE)} take one)", g)
     if g is not None and not (callable(getattr(g, "value", None)) and callable(getattr(g, "prox", None))):
@@ -252,7 +261,7 @@ def minimize(
         None. For ``"gd"`` the bound is that of a plain gradient step.
       restart: ``"none"``, ``"gradient"`` (the default) or ``"function"``, of the accelerated solvers. ``"function"``
         costs one more value of ``fun`` per step (none with back-tracking) and makes the objective non-increasing.
-      tol: [] relative tolerance, > 0.
+      tol: [] relative tolerance, >= 0; 0 takes all steps.
       max_steps: [] steps at most.
       support: [*S] or broadcastable, bool: the coordinates that ``"pnag"`` may change;
         the others keep their value in x0.

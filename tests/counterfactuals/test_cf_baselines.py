@@ -69,7 +69,7 @@ def test_fits() -> None:
     assert np.isfinite(proximity.fit_mahalanobis(np.ones((5, 3))).factor).all()
     with pytest.raises(ValueError, match="x must be finite reference points"):
         proximity.fit_mad(np.full((3, 2), np.nan))
-    with pytest.raises(ValueError, match="ridge must be > 0"):
+    with pytest.raises(ValueError, match="ridge must be a number > 0"):
         proximity.fit_mahalanobis(x, ridge=0.0)
 
 

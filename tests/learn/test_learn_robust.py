@@ -158,7 +158,7 @@ def test_jtt_marks_the_errors(erm: nnx.Module) -> None:
     np.testing.assert_array_equal(drawn, np.where(wrong, 7, 1))
     weights = learn.jtt(net(), x, y, upweight=7, how="weights", **RUN)["weights"]
     np.testing.assert_allclose(weights, drawn / drawn.mean())
-    with pytest.raises(ValueError, match="upweight must be positive"):
+    with pytest.raises(ValueError, match="upweight must be a number > 0"):
         learn.jtt(net(), x, y, upweight=0, **RUN)
     with pytest.raises(ValueError, match="how must be"):
         learn.jtt(net(), x, y, how="copies", **RUN)
@@ -297,12 +297,12 @@ def test_afr(erm: nnx.Module) -> None:
     ("call", "said"),
     [
         (lambda m: learn.dfr(m, *HELD, key=KEY, retrains=0), "retrains must be a whole number >= 1, was 0"),
-        (lambda m: learn.dfr(m, *HELD, key=KEY, C=-1.0), "C must be positive, was -1.0"),
-        (lambda m: learn.dfr(m, *HELD, key=KEY, grid=()), "grid must be positive"),
+        (lambda m: learn.dfr(m, *HELD, key=KEY, C=-1.0), "C must be None or a number > 0, was -1.0"),
+        (lambda m: learn.dfr(m, *HELD, key=KEY, grid=()), "grid must hold at least one number"),
         (lambda m: learn.dfr(m, HELD[0], HELD[1][:3], key=KEY), r"y must be classes of shape \(400,\).* \(3,\)"),
         (lambda m: learn.dfr(m, *HELD, key=KEY, num_groups=5), "groups must have training examples"),
         (lambda m: learn.dfr(m, HELD[0][:4], HELD[1][:4], [0, 1, 2, 3], key=KEY), "at least 2 examples each"),
-        (lambda m: learn.afr(m, *HELD[:2], gamma=-1), "gamma must be at least 0"),
+        (lambda m: learn.afr(m, *HELD[:2], gamma=-1), "gamma must be a number >= 0"),
         (lambda m: learn.afr(m, HELD[0], HELD[1][:3]), r"y must be classes of shape \(400,\)"),
         (lambda m: learn.dfr(lambda x: x, *HELD, key=KEY), "model must be an nnx.Module"),
         (

@@ -19,7 +19,7 @@ from invjax.core.errors import (
     check_whole,
     of_shape,
 )
-from invjax.core.labels import whole_numbers
+from invjax.core.labels import check_flags, whole_numbers
 from invjax.counterfactuals.milp.domain import Domain, box_domain
 from invjax.counterfactuals.milp.exact import solve
 from invjax.counterfactuals.milp.network import Layers, margin, pre_activations, relu_layers
@@ -219,6 +219,7 @@ def _domain(row: np.ndarray, bounds: Any, mask: Any, schema: Schema | None) -> D
         return schema.domain(row)
     try:
         lower, upper = bounds
+        mask = None if mask is None else np.broadcast_to(check_flags("mask", mask).reshape(-1), row.shape)
         if np.any(np.asarray(lower, np.float64) > np.asarray(upper, np.float64)):
             raise BadArgument("bounds", "have lower <= upper everywhere", bounds)
         return box_domain(row, lower, upper, mask)

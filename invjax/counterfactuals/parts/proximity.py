@@ -20,7 +20,7 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import config, require
-from invjax.core.errors import BadArgument, of_shape
+from invjax.core.errors import BadArgument, check_number, of_shape
 from invjax.types import Array, ArrayLike
 
 
@@ -115,8 +115,7 @@ def fit_mahalanobis(x: ArrayLike, ridge: float = 1e-3) -> Mahalanobis:
     x = _reference(x)
     if len(x) < 2:
         raise BadArgument("x", f"hold at least two reference points, held {len(x)}")
-    if not ridge > 0:
-        raise BadArgument("ridge", "be > 0", ridge)
+    check_number("ridge", ridge, lambda v: v > 0, "a number > 0")
     flat = x.reshape(len(x), -1).astype(np.float64)
     covariance = np.atleast_2d(np.cov(flat, rowvar=False))
     mean = float(np.trace(covariance)) / len(covariance)

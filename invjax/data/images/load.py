@@ -43,7 +43,7 @@ def load_images(
       source: path of an ``.npz``; or "tfds:NAME" (a prepared data set of tensorflow_datasets, or the folder of one);
         or a builder of tensorflow_datasets. An npz holds ``images`` (or ``x``), uint8 or float, [N, H, W, C] or
         [N, H, W], and optionally ``labels`` (or ``y``), integers [N], and ``names``, [K] strings.
-      split: of a tfds data set, e.g. "test".
+      split: of a tfds data set, e.g. "train". A file has none.
       start, count: the rows to read; all by default.
       bounds: the data range, two numbers (lower, upper). Pixels of 8 bits are mapped onto it by (1) of
         :mod:`invjax.data.images.source`; floating-point images must lie in it.
@@ -66,6 +66,8 @@ def open_images(source: Any, split: str = "test", *, bounds: Any = Bounds()) -> 
         return open_tfds(source.removeprefix(TFDS), split, limits)
     if not isinstance(source, str | os.PathLike):
         return open_tfds(source, split, limits)
+    if split != "test":
+        raise BadArgument("split", "be left out for a file, which has none", split)
     return _open_npz(Path(source), limits)
 
 
