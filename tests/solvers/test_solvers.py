@@ -479,7 +479,7 @@ def test_the_objective_appears_once_per_kind_in_the_program():
 def test_bad_arguments():
     fun, x0 = (lambda x: jnp.sum(x**2)), jnp.ones(3)
     for how, message in [
-        ({"solver": "adam"}, "solver must be one of fista, prox_grad, nag, pnag, gd, was 'adam'"),
+        ({"solver": "adam"}, "solver must be one of 'fista', 'prox_grad', 'nag', 'pnag', 'gd', was 'adam'"),
         ({"solver": "nag", "g": L1(1.0)}, "g must be None for solver 'nag'"),
         ({"g": abs}, "g must have the methods value"),
         ({"restart": "often"}, "restart must be one of none, gradient, function, was 'often'"),
