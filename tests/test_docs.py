@@ -74,7 +74,6 @@ def test_first_screen_of_the_readme():
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.stem)
 def test_commands_have_their_options(path):
     """Every ``invjax ...`` of the pages uses commands and options that exist."""
-    pytest.importorskip("tyro")
     from benchmarks import __main__ as bench
     from invjax.cli import options as arguments
 

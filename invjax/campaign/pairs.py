@@ -51,7 +51,8 @@ def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, 
     offsets = tuple(whole_numbers("targets", list(targets), "be offsets, whole numbers").tolist())
     wrong = [offset for offset in offsets if not 1 <= offset < num_classes]
     if wrong or not offsets or len(set(offsets)) < len(offsets):
-        raise BadArgument("targets", f"be different offsets from 1 to {num_classes - 1}", offsets)
+        hint = "offsets are added to the label; listed_pairs, and a file of --targets, take classes"
+        raise BadArgument("targets", f"be different offsets from 1 to {num_classes - 1}", offsets, hint=hint)
     return offsets
 
 

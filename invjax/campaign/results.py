@@ -13,7 +13,7 @@ from invjax.campaign.attack import Run
 from invjax.campaign.images import ChosenImages
 from invjax.campaign.pairs import Pairs
 from invjax.core.errors import BadArgument, Words
-from invjax.core.files import write_atomic
+from invjax.core.files import no_file, write_atomic
 from invjax.core.meant import explained
 from invjax.core.unpack import Unreadable, read_npy, storable
 from invjax.data.images.source import read_npz
@@ -26,7 +26,7 @@ def read_integers(path: str | Path, name: str, keys: tuple[str, ...]) -> np.ndar
     """Integers of a ``.npy``, of one of the ``keys`` of an ``.npz``, or of a text file. ValueError naming ``name``."""
     path = Path(path)
     if not os.path.isfile(path):
-        raise BadArgument(name, "be an existing file", str(path))
+        raise no_file(name, "be an existing file", path)
     if path.suffix == ".npz":
         arrays = read_npz(path, name, keys)
         if not arrays:

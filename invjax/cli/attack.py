@@ -15,11 +15,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from invjax import campaign
+from invjax import attacks, campaign
 from invjax.campaign import ChosenImages, Pairs, Run
 from invjax.cli.options import AttackOptions
 from invjax.core.errors import BadArgument, Words, check_seed
-from invjax.core.files import check_folder, writing
+from invjax.core.files import check_folder, no_file, writing
 from invjax.core.labels import NO_CLASS
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
@@ -123,12 +123,21 @@ def _configured(options: AttackOptions) -> Config:
     try:
         return campaign.configure(options.attack, given)
     except BadArgument as error:
+        if error.name == "constants" and error.was == "eps" and options.eps is not None:
+            wanted = f"be left out for attack {options.attack!r}, which has no radius"
+            able = [name for name, make in attacks.REGISTRY.items() if hasattr(make, "eps")]
+            raise BadArgument("eps", wanted, options.eps, hint=f"{', '.join(able)} have one") from None
+        constant = error.name.rpartition(".")[2]
+        if constant == "eps" and options.eps is not None:
+            raise error.renamed("eps") from None
+        if constant in given:
+            raise error.renamed(f"--set {constant}") from None
         raise (error.renamed("set") if error.name == "constants" else error) from None
 
 
 def _load(options: AttackOptions) -> LogitsFn:
     if options.weights is not None and not os.path.isfile(options.weights):
-        raise BadArgument("weights", "be an existing file", str(options.weights))
+        raise no_file("weights", "be an existing file", options.weights)
     mean, std = (None if side is None else np.asarray(side, np.float32) for side in (options.mean, options.std))
     try:
         return load(options.model, options.weights, mean=mean, std=std)
@@ -184,7 +193,7 @@ def _pairs(options: AttackOptions, chosen: ChosenImages, count: int, classes: in
     if options.targets in ("all", "untargeted") or re.fullmatch(r"-?\d+(,-?\d+)*", options.targets):
         return campaign.make_pairs(chosen.labels, classes, options.targets)
     if not os.path.isfile(options.targets):
-        raise BadArgument("targets", "be all, untargeted, offsets like 1,4,7 or a file", options.targets)
+        raise no_file("targets", "be all, untargeted, offsets like 1,4,7 or a file", options.targets)
     wanted = campaign.read_integers(options.targets, "targets", ("targets", "target"))
     if len(wanted) != count:
         raise BadArgument("targets", f"have a row for each of the {count} images", len(wanted))

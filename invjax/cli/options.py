@@ -1,7 +1,7 @@
 """What each command is asked for: one frozen dataclass per command, which is also the argument of its function.
 
-The text under a field is its help, ``Meta`` the word that the help shows for its value. Nothing here needs tyro, so
-that a program can fill in the same options and call :func:`invjax.cli.attack.run_attack` itself.
+The text under a field is its help, ``Meta`` the word that the help shows for its value, and ``GROUPS`` has the order of
+the help. A program can fill in the same options and call :func:`invjax.cli.attack.run_attack` itself.
 """
 
 from __future__ import annotations
@@ -177,8 +177,37 @@ class ExplainOptions:
     """Hide the progress bar. (It is always hidden where stderr is not a terminal.)"""
 
 
-COMMANDS = {"demo": DemoOptions, "attack": AttackOptions, "explain": ExplainOptions}
-DESCRIPTION = (
-    "Inverse classification: the smallest change that makes a classifier say something else. "
-    "`invjax --version` prints the version."
-)
+COMMANDS: dict[str, type] = {"demo": DemoOptions, "attack": AttackOptions, "explain": ExplainOptions}
+DESCRIPTION = "Inverse classification: the smallest change that makes a classifier say something else."
+# The options of each command as its help shows them.
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "demo": {"options": ("out", "n", "learn", "seed", "lanes", "no_progress")},
+    "attack": {
+        "images": ("images", "labels", "bounds", "start", "n", "all_images", "split"),
+        "network": ("model", "weights", "mean", "std"),
+        "attack and targets": ("attack", "eps", "set", "targets", "seed"),
+        "run": ("out", "lanes", "no_progress"),
+    },
+    "explain": {
+        "table (a known one, or your own file)": ("data", "csv", "label", "schema", "save_schema", "immutable", "drop"),
+        "cells of your own file": ("delimiter", "decimal", "categories", "missing", "missing_values"),
+        "people, and what they want": ("rows", "people", "target", "undesired", "probability"),
+        "model": ("model", "classes", "threshold", "gradient"),
+        "answers": (
+            "method", "max_changes", "plausibility", "tau", "answers", "frontier", "certify", "time_limit", "seed",
+        ),
+        "run": ("out", "keep_formulas", "lanes", "no_progress"),
+    },
+}  # fmt: skip
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "demo": ("invjax demo",),
+    "attack": (
+        "invjax attack --images digits.npz --model mnist_cnn --out run",
+        "invjax attack --images photos.npz --model my_nets:model --attack pgd --eps 8/255 --out run",
+    ),
+    "explain": (
+        "invjax explain --data german --out run",
+        "invjax explain --csv loans.csv --label paid --target yes --immutable age --out run",
+    ),
+}
+WITHOUT_OPTION = {"demo": "n", "attack": "images", "explain": "csv"}  # what a word without an option is taken for

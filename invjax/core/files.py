@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.meant import closest
 
 _TRIED = 4096  # bytes written to see whether a folder takes any: an empty file fits on a full disk
 
@@ -56,6 +57,18 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # it was renamed, or the folder has gone
             temporary.unlink()
+
+
+def no_file(name: str, wanted: str, path: str | os.PathLike[str]) -> BadArgument:
+    """The error about a file that is not there. It names the one beside it that has nearly the same name."""
+    folder, own = Path(path).parent, Path(path).name
+    try:
+        beside = {Path(file).stem: file for file in sorted(os.listdir(folder)) if Path(file).suffix == Path(own).suffix}
+    except OSError:
+        beside = {}
+    near = closest(Path(own).stem, beside)
+    hint = None if near is None else f"did you mean {str(folder / beside[near])!r}?"
+    return BadArgument(name, wanted, str(path), hint=hint)
 
 
 def check_folder(path: str | os.PathLike[str], name: str = "out") -> Path:

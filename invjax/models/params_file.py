@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument
-from invjax.core.files import write_atomic
+from invjax.core.files import no_file, write_atomic
 from invjax.core.unpack import Unreadable, read_npz, storable
 
 Module = TypeVar("Module")
@@ -45,7 +45,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if not os.path.isfile(path):
-        raise BadArgument("path", "be an existing .npz file", hint=f"there is no file {path}")
+        raise no_file("path", "be an existing .npz file", path)
     try:
         return read_npz(path)
     except Unreadable as error:

@@ -19,6 +19,7 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
+from invjax.core.files import no_file
 from invjax.core.unpack import Budget, Unreadable, one_line, read_member
 from invjax.models.params_file import load_arrays
 from invjax.models.torch_pickle import DTYPES, RefusedPickle, WeightsUnpickler
@@ -42,7 +43,7 @@ def load_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if not os.path.isfile(path):
-        raise BadArgument("path", "be an existing weights file", hint=f"there is no file {path}")
+        raise no_file("path", "be an existing weights file", path)
     readers = {".safetensors": _safetensors, ".pth": _torch, ".pt": _torch, ".th": _torch, ".npz": load_arrays}
     if path.suffix not in readers:
         raise BadArgument("path", f"end in one of {', '.join(readers)}", Words(path.name))

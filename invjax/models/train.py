@@ -54,7 +54,10 @@ def read_images(path: str | Path, argument: str = "images") -> Images:
     Raises:
       ValueError: the file cannot be read, lacks one of the two, or they have other shapes or types.
     """
-    arrays = load_arrays(path)
+    try:
+        arrays = load_arrays(path)
+    except BadArgument as error:
+        raise (error.renamed(argument) if error.name == "path" else error) from None
     if not {"images", "labels"} <= set(arrays):
         raise BadArgument(argument, "be an npz with 'images' and 'labels'", hint=f"{path} has {sorted(arrays)}")
     images, labels = arrays["images"], arrays["labels"]

@@ -16,6 +16,7 @@ from invjax.constraints import Feature
 from invjax.constraints.table import numbers
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
+from invjax.core.files import no_file
 from invjax.core.meant import explained
 from invjax.core.text import as_text, inert
 from invjax.data.tables.cells import read_cells
@@ -71,7 +72,7 @@ def read_people(path: str | Path, data: TabularData, delimiter: str | None = Non
     """
     path = Path(path)
     if not os.path.isfile(path):
-        raise BadArgument("people", "be an existing CSV file", str(path))
+        raise no_file("people", "be an existing CSV file", path)
     try:
         cells = read_cells(path, delimiter)
     except ValueError as error:

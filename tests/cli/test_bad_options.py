@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("tyro", reason="the command line needs tyro (extra cli)")
 from invjax.cli import main as cli
-from invjax.cli.options import COMMANDS
+from invjax.cli.help import _texts
+from invjax.cli.options import COMMANDS, EXAMPLES, GROUPS
+from invjax.cli.parse import parse
 
 HUGE = "9" * 5000
 LONG = "n" * 300  # more than a file system takes
@@ -81,6 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "images.npz", images=rng.integers(0, 256, (6, 8, 8), dtype=np.uint8), labels=np.arange(6) % 4)
     rows = [f"{a:.1f},{b:.1f},{'yes' if a > b else 'no'}" for a, b in rng.uniform(0, 100, (60, 2))]
     (folder / "table.csv").write_text("\n".join(["income,debt,paid", *rows]))
+    (folder / "pipes.csv").write_text("income|debt|paid\n1|2|yes\n2|1|no\n")
     (folder / "words.txt").write_text("one two\n")
     (folder / "deep.json").write_text("[" * 100_000)
     (folder / "one_s_own.py").write_text(
@@ -123,3 +125,89 @@ def test_wrong_values(command: str, option: str, folder: Path, monkeypatch: Any,
         assert len(said) < 500, (value[:40], said)
     after = [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"]
     assert after == [path for path in before if path.name != "__pycache__"]
+
+
+# What a newcomer types, and what the one line must hold besides "(see ... --help)".
+MEANT = {
+    "atack --images x": "there is no command 'atack'; did you mean invjax attack?",
+    "help": "did you mean invjax --help?",
+    "--verison": "did you mean --version?",
+    "--out x demo": "the command comes first: invjax demo --out",
+    "attack --image x": "there is no option --image; did you mean --images?",
+    "attack --batch_size 3": "did you mean --lanes?",
+    "attack --epsilon=0.1": "did you mean --eps?",
+    "attack --steps 3": "a constant of the attack is given as --set steps=VALUE",
+    "attack -n 3": "there is no option -n; did you mean --n?",
+    "attack images.npz": "'images.npz' follows no option; did you mean --images images.npz?",
+    "attack --all-images no": "--all-images takes no value, was followed by 'no'",
+    "attack --all-images=no": "--all-images takes no value, was followed by 'no'",
+    "attack --images --model cnn": "--images must be followed by FILE.npz|tfds:NAME, was nothing (see",
+    "attack --bounds -1": "--bounds must be followed by LOWER UPPER, was '-1'",
+    "attack --n 2.5": "--n must be a whole number, was '2.5'",
+    "attack --lanes all": "--lanes must be a whole number or 'auto', was 'all'",
+    "attack --n 2 --n": "--n must be followed by INT, was nothing",
+    "attack": "--images, --model, --out must be given",
+    "explain table.csv --label paid": "did you mean --csv table.csv?",
+    "explain --people --people.csv": "a value that begins like an option is written --people=--people.csv",
+    "explain --max_change 3": "did you mean --max-changes?",
+    "demo 10": "did you mean --n 10?",
+    "explain --csv table.csv --label Paid --target yes --out o": "was 'Paid'; did you mean 'paid'?",
+    "explain --csv table.csv --label paid --target Yes --out o": "was 'Yes'; did you mean 'yes'?",
+    "explain --csv table.csv --label paid --target yes --out o --drop dept": "was 'dept'; did you mean 'debt'?",
+    "explain --csv table.csv --label paid --target yes --out o --immutable Debt": "did you mean 'debt'?",
+    "explain --csv table.csv --label paid --target yes --out o --method scfe": "did you mean 's-cfe'?",
+    "explain --csv table.csv --label paid --target yes --out o --gradient surogate": "did you mean 'surrogate'?",
+    "explain --csv table.csv --label paid --target yes --out o --model one_s_own:payer": "did you mean 'payers'?",
+    "explain --csv pipes.csv --label paid --target yes --out o": "is its delimiter '|'?",
+    "explain --data adlt --out o": "did you mean 'adult'?",
+    "attack --images images.npz --model one_s_own:nett --out o": "did you mean 'net'?",
+    "attack --images images.npz --model resnet-20 --out o": "did you mean 'resnet20'?",
+    "attack --images images.npz --model r.pth --out o": "a file of weights is given as weights",
+    "attack --images images.npz --model one_s_own:net --out o --attack PDG": "did you mean 'pgd'?",
+    "attack --images images.npz --model one_s_own:net --out o --eps 0.1": "--eps must be left out for attack 'gse'",
+    "attack --images images.npz --model one_s_own:net --out o --attack pgd --eps -1": "--eps must be a radius >= 0",
+    "attack --images images.npz --model one_s_own:net --out o --attack pgd --set norm=Linf": "did you mean 'linf'?",
+    "attack --images images.npz --model one_s_own:net --out o --attack pgd --set epsilon=1": "did you mean 'eps'?",
+    "attack --images image.npz --model one_s_own:net --out o": "did you mean 'images.npz'?",
+    "attack --images images.npz --model one_s_own:net --out o --targets 10": "offsets are added to the label",
+}
+
+
+@pytest.mark.parametrize("words", MEANT)
+def test_what_was_meant(words: str, folder: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("INVJAX_CACHE", "0")
+    assert cli.main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("invjax")
+    assert MEANT[words] in said
+    assert said.count("\n") == 1
+    assert len(said) < 500
+    assert not (folder / "o").exists()
+
+
+def test_values_are_read_by_their_kind() -> None:
+    words = "attack --images=a.npz --model m --out o --bounds -1 1 --mean .5 --mean .25 --all-images --set a=1 b=2"
+    options = parse([*words.split(), "--set", "c=3", "--lanes", "4", "--eps=-1", "--n", "3"])
+    assert (options.images, options.out, options.bounds, options.mean) == ("a.npz", Path("o"), (-1.0, 1.0), (0.5, 0.25))
+    assert (options.set, options.all_images, options.lanes) == (("a=1", "b=2", "c=3"), True, 4)
+    assert (options.eps, options.n, options.weights, options.start) == ("-1", 3, None, 0)
+    assert parse(["explain", "--out", "o", "--max_changes", "3", "--lanes", "auto"]).max_changes == 3
+
+
+def test_help_has_every_option_once_and_says_what_it_is(capsys: Any) -> None:
+    for command, kind in COMMANDS.items():
+        grouped = [name for names in GROUPS[command].values() for name in names]
+        assert sorted(grouped) == sorted(field.name for field in dataclasses.fields(kind))
+        assert parse([command, "--n", "3", "--help", "me"] if command != "explain" else [command, "-h"]) is None
+        said = capsys.readouterr().out
+        assert all(f"  --{name.replace('_', '-')}" in said for name in grouped)
+        assert all(len(text) > 10 for text in _texts()[kind.__name__].values())
+        assert set(_texts()[kind.__name__]) == set(grouped)
+        for example in EXAMPLES[command]:
+            assert example in said
+            parse(example.split()[1:])
+    assert parse(["--help"]) is None
+    said = capsys.readouterr().out
+    assert all(f"  {command} " in said for command in COMMANDS)
+    assert len(said.splitlines()) < 30

@@ -116,7 +116,7 @@ def test_bad_weights(state: dict[str, np.ndarray], tmp_path: Any, monkeypatch: p
         efficientnet_lite_from_torch("efficientnet_lite0", state)
     with pytest.raises(ValueError, match=r"state_dict must hold _fc.weight with 2 axes, as a efficientnet_lite0 does"):
         efficientnet_lite_from_torch("efficientnet_lite0", {"fc.weight": np.zeros((2, 2))})
-    with pytest.raises(ValueError, match="there is no file"):
+    with pytest.raises(ValueError, match="must be an existing weights file, was"):
         load("efficientnet_lite0", tmp_path / "absent.pth")
     with pytest.raises(
         ValueError, match=r"weights must be the path of a file, was None; no weights come with 'efficientnet_lite4'"

@@ -397,7 +397,7 @@ def test_files_that_do_not_fit(tmp_path, net):
 def test_load_names_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"name must be an architecture \(cnn, .*resnet20, .*mnist_cnn.*, was 'vgg'"):
         load("vgg", "w.npz")
-    with pytest.raises(ValueError, match=r"no file .*absent"):
+    with pytest.raises(ValueError, match=r"must be an existing .npz file, was .*absent"):
         load("cnn", tmp_path / "absent.npz")
     whole = (SHIPPED / "mnist_cnn.npz").read_bytes()
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
@@ -492,7 +492,7 @@ def test_training_script_errors(stripes, tmp_path, capsys):
         np.savez(tmp_path / f"{name}.npz", images=images, labels=labels)
     good = ["--images", str(stripes), "--out", str(tmp_path / "o.npz")]
     for arguments, message in [
-        (["--images", str(tmp_path / "no.npz"), *good[2:]], "there is no file"),
+        (["--images", str(tmp_path / "no.npz"), *good[2:]], "images must be an existing .npz file, was "),
         (["--images", str(tmp_path / "floats.npz"), *good[2:]], "images must hold uint8"),
         (["--images", str(tmp_path / "short.npz"), *good[2:]], "labels must be classes of shape (4,)"),
         (["--images", str(tmp_path / "other.npz"), *good[2:]], "'images' and 'labels'"),

@@ -68,7 +68,7 @@ def test_npz_is_a_state_dict_too(state, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: p / "absent.safetensors", "path must be an existing weights file; there is no file .*absent"),
+        (lambda p: p / "absent.safetensors", "path must be an existing weights file, was .*absent"),
         (lambda p: p, "path must be an existing weights file"),
         (lambda p: _write(p / "w.bin", b"x"), "path must end in one of .safetensors, .pth"),
         (lambda p: _write(p / "w.safetensors", SAFE.read_bytes()[:50_000]), "truncated or corrupt"),

@@ -434,7 +434,6 @@ def files(tmp_path_factory):
 
 
 def run(*words):
-    pytest.importorskip("tyro", reason="the command line needs tyro (extra cli)")
     from invjax.cli import main as cli
 
     return cli.main([str(word) for word in ("explain", "--no-progress", *words)])

@@ -10,6 +10,7 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_whole
+from invjax.core.files import no_file
 from invjax.core.labels import check_indices
 from invjax.core.text import as_names
 from invjax.data.folder import find
@@ -84,7 +85,7 @@ def _limits(bounds: Any) -> Bounds:
 def _open_npz(path: Path, bounds: Bounds) -> ImageSource:
     found = find(path)
     if not os.path.isfile(found):
-        raise BadArgument("images", f"be an existing .npz file or {TFDS}NAME", str(path))
+        raise no_file("images", f"be an existing .npz file or {TFDS}NAME", path)
     arrays = read_npz(found, "images", (*IMAGE_KEYS, *LABEL_KEYS, *NAME_KEYS))
     pixels = _pick(arrays, IMAGE_KEYS)
     if pixels is None:

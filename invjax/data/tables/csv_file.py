@@ -19,6 +19,7 @@ import numpy as np
 from invjax.constraints import FeatureSpace
 from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, check, check_choice, unknown_name
+from invjax.core.files import no_file
 from invjax.core.meant import explained
 from invjax.data.folder import find
 from invjax.data.tables.cells import Cells, read_cells
@@ -77,7 +78,7 @@ def load_csv(
         raise BadArgument("drop and categories", "be left out with a schema", hint="it names the features to use")
     found = find(path, "tabular")
     if not os.path.isfile(found):
-        raise BadArgument("path", "be an existing CSV file", str(path))
+        raise no_file("path", "be an existing CSV file", path)
     cells = read_cells(found, delimiter)
     _require_columns(cells, [label], "label")
     _require_columns(cells, drop, "drop")
@@ -119,7 +120,7 @@ def load_csv(
 
 def _read_schema(path: str | Path) -> FeatureSpace:
     if not os.path.isfile(path):
-        raise BadArgument("schema", "be a FeatureSpace or the JSON file of one", str(path))
+        raise no_file("schema", "be a FeatureSpace or the JSON file of one", path)
     try:
         return FeatureSpace.from_json(path)
     except BadArgument as error:
