@@ -151,11 +151,13 @@ MISFITS: dict[str, dict[str, list[Any]]] = {
     "counterfactuals.mip_counterfactuals": {"mask": [3, NAN], "workers": [-1]},
     "counterfactuals.pcfe": {"tolerance": NEVER, "kappa": NEVER},
     "counterfactuals.milp.exact_counterfactual": {"mask": [3, NAN], "target": [-2, 9], "label": [-1, 9]},
+    "attacks.make": {"name": [NONE, "pdg"]},
     "data.load_images": {"split": ["nonsense", ""], "start": [-1], "count": [0]},
     "data.open_images": {"split": ["nonsense", ""]},
+    "densities.fit_kde": {"bandwidth": [True, *NEVER]},
     "densities.fit_gmm": {"tolerance": BELOW, "floor": NEVER, "steps": [0]},
     "engine.antithetic": {"scale": [True, *NEVER, NONE], "samples": [0]},
-    "engine.solve": {"progress": [3], "lanes": [0, -1]},
+    "engine.solve": {"progress": [3], "out": [""], "lanes": [0, -1]},
     "learn.afr": {"gamma": BELOW, "penalty": BELOW, "tol": BELOW, "max_steps": [-1, 0]},
     "learn.afr_weights": {"logits": [ROWS, TEXT], "gamma": BELOW},
     "learn.dfr": {"C": NEVER, "tol": BELOW, "max_steps": [-1, 0], "retrains": [0], "grid": [(), (0.0,), (INF,)]},
@@ -189,7 +191,7 @@ MISFITS: dict[str, dict[str, list[Any]]] = {
     "recourse.freeze": {"names": [MATRIX]},
     "recourse.plausibility_of": {"rows": [NAN, MATRIX, [10**6]]},
     "report.attack_section": {
-        "results": [{"a": 1}], "table": [TEXT, MATRIX], "max_images": [-1], "size": [-1, 0],
+        "results": [{"a": 1}], "table": [TEXT, MATRIX], "max_images": [-1], "size": [-1, 0], "unit": ["pixels", ""],
     },
     "solvers.minimize": {
         "x0": [NAN, MATRIX], "step_size": [NONE, ROWS, *NEVER], "tol": [NONE, np.ones(3), NAN, True, *BELOW],

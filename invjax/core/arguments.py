@@ -100,13 +100,10 @@ def kinds_of(name: str, annotation: Any, default: Any = None, scope: Mapping[str
         key = re.match(r"[\w.]+", part)
         if key is None:
             return None
-        if key[0] == "names":  # which of them, the function's own check says, in better words
-            holds.append(_KINDS["str"][0])
-            words.append(f"one of {part.removeprefix('names ')}")
-        elif key[0] == "Literal":
+        if key[0] == "Literal":
             choices = re.findall(r"[\"']([^\"']*)[\"']", part)
             holds.append(lambda value, choices=tuple(choices): isinstance(value, str) and value in choices)
-            words += [repr(choice) for choice in choices]
+            words.append(("one of " if len(choices) > 1 else "") + ", ".join(map(repr, choices)))
         elif (known := _KINDS.get(key[0])) is not None:
             hold = _is_seed if key[0] == "int" and name == "seed" else known[0]
             if key[0] == "float" and isinstance(default, float) and math.isinf(default):
@@ -134,13 +131,13 @@ def _parts(text: str) -> list[str]:
 
 
 def _members(text: str, scope: Mapping[str, Any]) -> list[str]:
-    """The members of a union; an alias of names, ``Norm = Literal["l1", "l2"]``, as ``names 'l1', 'l2'``."""
+    """The members of a union; an alias of names, ``Norm = Literal["l1", "l2"]``, as that text."""
     found = []
     for part in _parts(text):
         alias = None if part in _KINDS else scope.get(part)
         for one in get_args(alias) if get_origin(alias) in (Union, UnionType) else (alias,):
             if get_origin(one) is Literal:
-                found.append(f"names {', '.join(map(repr, get_args(one)))}")
+                found.append(f"Literal[{', '.join(map(repr, get_args(one)))}]")
             else:
                 found.append(part if one is alias else one.__name__ if isinstance(one, type) else str(one))
     return found
@@ -285,7 +282,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "TabularData": (lambda value: hasattr(value, "space"), "a table, from load_tabular, load_csv or from_space"),
     "ImageSource": (lambda value: hasattr(value, "read"), "a source of images, from open_images"),
 }
-_PLAIN = ("None", "names", "int", "float", "bool", "str", "Literal", "Path", "os.PathLike")
+_PLAIN = ("None", "int", "float", "bool", "str", "Literal", "Path", "os.PathLike")
 _LOOSE = ("Any", "_empty", "ArrayLike", "np.ndarray")
 _ALWAYS = ("bounds", "grid", "scale")
 # Of arguments that are annotated as anything, those that are called so everywhere.

@@ -211,7 +211,7 @@ def from_registry(registry: dict[str, Callable[..., Any]], what: str, name: str,
 
     Raises BadArgument for an unknown name or constant; it lists the known ones.
     """
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         raise unknown_name(what, name, registry, f"be one of {', '.join(registry)}")
     make = registry[name]
     parameters = inspect.signature(make).parameters.values()

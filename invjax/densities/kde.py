@@ -77,7 +77,11 @@ def fit_kde(
         h = np.array([leave_one_out(data.of(label), spread) for label in range(data.classes)])
     else:
         h = np.asarray(bandwidth, np.float64)
-        if h.shape not in ((), (data.classes,)) or not np.all(np.isfinite(h) & (h > 0)):
+        if (
+            np.asarray(bandwidth).dtype.kind == "b"
+            or h.shape not in ((), (data.classes,))
+            or not np.all(np.isfinite(h) & (h > 0))
+        ):
             raise BadArgument("bandwidth", f"be positive, one number or one per class [{data.classes}]", bandwidth)
         h = np.broadcast_to(h, (data.classes,))
     few = None if neighbours is None or neighbours >= data.counts.max() else neighbours

@@ -29,8 +29,8 @@ _AGAIN = "what is written there is kept, and the same call goes on with the rest
 
 
 def as_folder(name: str, value: object) -> Path:
-    """``value`` as a path. Raises BadArgument about ``name`` for anything else."""
-    if not isinstance(value, str | os.PathLike):
+    """``value`` as a path. Raises BadArgument about ``name`` for anything else, "" among it."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise BadArgument(name, "be the path of a folder", value)
     return Path(value)
 
