@@ -31,6 +31,7 @@ from invjax.core.groups import Axis, Grouping, grouping
 from invjax.core.meant import suggest_names
 from invjax.core.numerics import as_float, at_least_float32, safe_sqrt
 from invjax.core.ranges import check_box, check_least
+from invjax.core.shown import short_repr
 from invjax.types import Array, ArrayLike
 
 
@@ -40,6 +41,9 @@ class Kind(NamedTuple):
     name: str
     value: Callable[[Array, Any], Array]  # (z [*S], penalty) -> [], the weight included, the box left out
     prox: Callable[[Array, Array, Any], Array]  # (v [*S], whole weight, penalty) -> [*S], exact with the penalty's box
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 class Elementwise(NamedTuple):
@@ -64,6 +68,8 @@ class Penalty:
     m: ArrayLike | None = None  # [] int, the limit of the top-m indicators
     num_groups: int | None = dataclasses.field(default=None, metadata={"static": True})
     axis: Axis = dataclasses.field(default=None, metadata={"static": True})
+
+    __repr__ = short_repr
 
     def value(self, u: ArrayLike) -> Array:
         """g(u), or infinity outside the box (up to a few roundings). u: [*S] -> [], at least float32."""

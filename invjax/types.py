@@ -165,6 +165,9 @@ class Method(NamedTuple):
     width: int | None = None
     needs_grad: bool = True
 
+    def __repr__(self) -> str:
+        return f"Method({self.name!r})"
+
 
 class Evaluator(Protocol):
     """How the engine looks at the network; see :mod:`invjax.engine.evaluate`.

@@ -16,6 +16,7 @@ import jax
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
 from invjax.core.logits import as_logits
+from invjax.core.shown import short_repr
 from invjax.types import Array
 
 
@@ -37,6 +38,8 @@ class Split:
     params: Any
     features_apply: Any = dataclasses.field(metadata={"static": True})
     head_apply: Any = dataclasses.field(metadata={"static": True})
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name in ("features_apply", "head_apply"):

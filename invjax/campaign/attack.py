@@ -16,6 +16,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.config import kind_of
 from invjax.core.errors import BadArgument
 from invjax.core.images import check_floats
+from invjax.core.shown import short_repr
 from invjax.engine import open_run, solve
 from invjax.metrics import best_average_worst, measure
 from invjax.metrics.attack import MEASURES, Attempts, Table
@@ -31,6 +32,8 @@ class Run(NamedTuple):
     attempts: Attempts  # [N, T] measures
     table: Table  # best, average, worst of asr, acp, anc, l2, d20, evaluations
     seconds: float  # wall time, compilation included
+
+    __repr__ = short_repr
 
 
 @kinds_checked

@@ -13,6 +13,7 @@ from invjax.core.labels import check_indices, classes_of
 from invjax.core.logits import asked_in_shapes, num_classes
 from invjax.core.mixing import check_names_classes
 from invjax.core.rows import map_rows
+from invjax.core.shown import short_repr
 from invjax.data import ImageSource
 from invjax.types import Array, LogitsFn
 
@@ -26,6 +27,8 @@ class ChosenImages(NamedTuple):
     images: np.ndarray  # [N, H, W, C] float32
     labels: np.ndarray  # [N] int32
     left_out: int = 0  # images up to the last chosen one that the network classifies wrongly
+
+    __repr__ = short_repr
 
     @property
     def words(self) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_entries, of_shape
 from invjax.core.labels import check_indices, whole_numbers
+from invjax.core.shown import short_repr
 from invjax.types import UNTARGETED, ArrayLike
 
 
@@ -20,6 +21,8 @@ class Pairs(NamedTuple):
     label: np.ndarray  # [N·T] int32
     target: np.ndarray | None  # [N·T] int32; None: untargeted, T = 1
     offsets: tuple[int, ...]  # the T offsets; empty if untargeted
+
+    __repr__ = short_repr
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import numpy as np
 from invjax.constraints.layout import Layout
 from invjax.constraints.schema import Schema
 from invjax.core.errors import BadArgument
+from invjax.core.shown import many
 from invjax.types import Array
 
 _SLACK = 4.0  # roundings of a value that still count as on its bound or grid point
@@ -49,6 +50,9 @@ class Constraints:
     forbidden: Array  # [D, D] bool
     relations: Relations
     layout: Layout = dataclasses.field(metadata={"static": True})
+
+    def __repr__(self) -> str:
+        return f"Constraints({many(self.num_features, 'feature')} in {many(self.width, 'column')})"
 
     @property
     def width(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from invjax.constraints.notation import Notation
 from invjax.core.errors import BadArgument, Words, check_choice
 from invjax.core.meant import explained
+from invjax.core.shown import short_repr
 from invjax.core.text import as_text
 
 Kind = Literal["continuous", "integer", "ordinal", "category"]
@@ -55,6 +56,8 @@ class Feature:
     cost: float = 1.0
     transitions: Mapping[tuple[Level, Level], float | None] = dataclasses.field(default_factory=dict)
     notation: Notation | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(_plain(level) for level in self.levels))

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from invjax.core.errors import BadArgument
+from invjax.core.shown import shown
 from invjax.types import Array
 
 Apply = Callable[[Any, Any], Array]  # (params, x [B, *S] in the data range) -> logits [B, K]
@@ -23,6 +24,9 @@ class FunctionApply:
     def __call__(self, params: Any, x: Array) -> Array:
         del params
         return self.function(x)
+
+    def __repr__(self) -> str:
+        return shown(self.function)
 
 
 def has_halves(model: Any) -> bool:
@@ -59,6 +63,9 @@ class NormalisedApply:
     """``apply(params["inner"], (x - params["mean"]) / params["std"])``, computed in the dtype of x."""
 
     inner: Apply
+
+    def __repr__(self) -> str:
+        return f"{shown(self.inner)}, normalised"
 
     def __call__(self, params: Any, x: Array) -> Array:
         x = jnp.asarray(x)

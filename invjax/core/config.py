@@ -18,6 +18,7 @@ from jax.core import Tracer
 from invjax.core.balls import rounded_down
 from invjax.core.errors import MOST, BadArgument, check, check_choice, unknown_name
 from invjax.core.meant import init_explained
+from invjax.core.shown import short_repr
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,6 +42,8 @@ def config(cls: C) -> C:
     A class attribute ``RENAMED: ClassVar = {"old": "new"}`` names constants that were called otherwise: the old name
     is an error that gives the new one.
     """
+    if "__repr__" not in vars(cls):
+        cls.__repr__ = short_repr  # type: ignore[method-assign]
     made: Any = jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
     ranges = getattr(made, "check", None)
 

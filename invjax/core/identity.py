@@ -255,7 +255,8 @@ class _Walk:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    """Without those that its equality leaves aside."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.compare}
 
 
 class _Attributes(dict):

@@ -23,6 +23,7 @@ from invjax.core.apply import Apply, FunctionApply, NormalisedApply, PytreeApply
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.mixing import ROWS, check_unmixed, is_new, shape_of, six_rows
+from invjax.core.shown import shown, size_of
 from invjax.types import Array, ArrayLike, LogitsFn, Values
 
 
@@ -52,6 +53,12 @@ class LogitsModel:
         except TypeError as error:
             wanted = "be hashable, so that compiled programs can be found again"
             raise BadArgument("apply", wanted, Words(f"a {type(self.apply).__name__}: {error}")) from None
+
+    def __repr__(self) -> str:
+        """What it is, and how many parameters it has; the whole of an NNX module shows ``nnx.display``."""
+        what = type(self.params).__name__ if isinstance(self.apply, PytreeApply) else shown(self.apply)
+        inner = self.params["inner"] if isinstance(self.apply, NormalisedApply) else self.params
+        return f"LogitsModel({', '.join([what, *([size_of(inner)] if jax.tree.leaves(inner) else [])])})"
 
     def __call__(self, x: ArrayLike) -> Array:
         """Logits of a batch: [B, *S] -> [B, K]."""
@@ -101,6 +108,15 @@ def as_logits(model: Any, mean: Values | None = None, std: Values | None = None,
             raise
         is_new(logits, rows.shape[1:], rows.dtype)  # no longer
     return logits
+
+
+def titled(model: LogitsModel, title: str) -> LogitsModel:
+    """The same, called so where it is shown. Programs that were compiled for it serve both."""
+    apply: Any = model.apply
+    if isinstance(apply, NormalisedApply):
+        inner = titled(LogitsModel(model.params["inner"], apply.inner), title).apply
+        return dataclasses.replace(model, apply=dataclasses.replace(apply, inner=inner))
+    return dataclasses.replace(model, apply=dataclasses.replace(apply, title=title))
 
 
 def _wrap(model: Any) -> LogitsModel:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from invjax.core.apply import Apply, has_halves
+from invjax.core.shown import size_of
 from invjax.types import Array
 
 
@@ -28,9 +29,13 @@ class NnxApply:
     random_structure: Any  # treedef of the random-number state
     random_leaves: tuple[tuple[tuple[int, ...], Any, str | None], ...]  # (shape, dtype, PRNG implementation)
     method: str = "__call__"  # which of the module's methods
+    title: str = dataclasses.field(default="", compare=False)  # what it is called; no part of what it is
 
     def __call__(self, params: Any, x: Array) -> Array:
         return getattr(self.module(params), self.method)(x)
+
+    def __repr__(self) -> str:
+        return self.title or self.graph.nodes[0].type.__name__
 
     def split(self, params: Any) -> tuple[Apply, Apply] | None:
         """The module's methods ``features`` and ``head`` (:mod:`invjax.attribution.split`), or None."""
@@ -45,6 +50,11 @@ class NnxApply:
             for shape, dtype, impl in self.random_leaves
         ]
         return nnx.merge(self.graph, params, jax.tree.unflatten(self.random_structure, leaves))
+
+
+def module_repr(module: nnx.Module, *facts: str) -> str:
+    """A network in one line: its class, what it takes and gives, and how many parameters it has."""
+    return f"{type(module).__name__}({', '.join((*facts, size_of(nnx.state(module, nnx.Param))))})"
 
 
 def comparable(module: nnx.Module) -> nnx.Module:

@@ -28,6 +28,7 @@ from invjax.core.labels import check_indices
 from invjax.core.logits import num_classes
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import map_rows
+from invjax.core.shown import short_repr
 from invjax.counterfactuals.parts.query import CHUNK, Query, check_rows_of_targets, make_query
 from invjax.densities import fit_kde
 from invjax.densities.common import evaluate, log_prob_of
@@ -43,6 +44,8 @@ class Paths(NamedTuple):
     result: Result  # [N]
     path: list[np.ndarray]  # N arrays of rows of train_x, from the first step to the answer; empty where there is none
     length: np.ndarray  # [N] of the path as (1) weighs it; infinity where there is none
+
+    __repr__ = short_repr
 
 
 def _logits(network: LogitsFn, x: Array) -> Array:

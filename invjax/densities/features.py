@@ -23,6 +23,7 @@ import numpy as np
 from invjax.core.errors import BadArgument, Words
 from invjax.core.numerics import as_float, wide
 from invjax.core.rows import map_rows
+from invjax.core.shown import shown
 from invjax.densities.common import deviations
 from invjax.types import Array, ArrayLike, Density
 
@@ -36,6 +37,9 @@ class FeatureDensity:
     mean: Array  # [D] m
     scale: Array  # [D] s
     density: Density  # of z [D]
+
+    def __repr__(self) -> str:
+        return f"FeatureDensity({self.density!r} of what {shown(self.features)} gives)"
 
     @property
     def classes(self) -> int | None:

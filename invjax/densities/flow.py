@@ -23,6 +23,7 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check, check_key, check_whole
+from invjax.core.shown import many, size_of
 from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
@@ -39,6 +40,10 @@ class Flow:
     masks: Array  # [L, D] 0 or 1
     mean: Array  # [K, D]
     scale: Array  # [K, D]
+
+    def __repr__(self) -> str:
+        classes, features = np.shape(self.mean)[-2:] if np.ndim(self.mean) > 1 else (0, 0)
+        return f"Flow({many(features, 'feature')} in {many(classes, 'class')}, {size_of(self.weights)})"
 
     @property
     def classes(self) -> int:

@@ -17,6 +17,7 @@ from jax.scipy.special import logsumexp
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check, check_choice, check_key, check_number, check_whole
+from invjax.core.shown import many
 from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.em import fit_classes
 from invjax.types import Array, ArrayLike
@@ -34,6 +35,10 @@ class GMM:
     mean: Array  # [K, C, D] less the center
     factor: Array  # [K, C, D, D] with factor factor' = the precision; diagonal: [K, C, D], its square root
     center: Array  # [D] of all points
+
+    def __repr__(self) -> str:
+        classes, components, features = np.shape(self.mean)[-3:] if np.ndim(self.mean) > 2 else (0, 0, 0)
+        return f"GMM({many(components, 'component')} in each of {many(classes, 'class')}, {many(features, 'feature')})"
 
     @property
     def classes(self) -> int:

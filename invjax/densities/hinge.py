@@ -31,6 +31,9 @@ class Hinge:
     density: Density
     threshold: Array  # [K] q_α
 
+    def __repr__(self) -> str:
+        return f"Hinge({self.density!r})"
+
     @property
     def classes(self) -> int:
         """K."""

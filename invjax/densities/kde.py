@@ -34,6 +34,9 @@ class KDE:
     bandwidth: Array  # [K] h_k, units of x
     neighbours: int | None = dataclasses.field(default=None, metadata={"static": True})
 
+    def __repr__(self) -> str:
+        return f"KDE({self.reference.words})"
+
     @property
     def classes(self) -> int:
         """K."""

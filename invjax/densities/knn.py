@@ -36,6 +36,9 @@ class KNN:
     scale: Array  # [K] mean squared distance to the k-th nearest
     k: int = dataclasses.field(metadata={"static": True})
 
+    def __repr__(self) -> str:
+        return f"KNN(k={self.k}: {self.reference.words})"
+
     @property
     def classes(self) -> int:
         """K."""

@@ -40,6 +40,9 @@ class LOF:
     softness: Array  # [] s
     k: int = dataclasses.field(metadata={"static": True})
 
+    def __repr__(self) -> str:
+        return f"LOF(k={self.k}: {self.reference.words})"
+
     @property
     def classes(self) -> int:
         """K."""

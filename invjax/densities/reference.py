@@ -10,6 +10,7 @@ import numpy as np
 
 from invjax.core.errors import BadArgument, of_shape
 from invjax.core.labels import check_indices
+from invjax.core.shown import many
 from invjax.densities.blocks import EXACT, Blocks, Local, blocks_of
 from invjax.densities.common import Points, leaf, matches
 from invjax.types import Array, ArrayLike
@@ -32,6 +33,16 @@ class Reference:
     centers: Array  # [K, D] the mean of each class
     counts: Array  # [K] points of each class
     blocks: Blocks | None = None  # where a class has parts so far apart that its mean is no center for distances
+
+    def __repr__(self) -> str:
+        return f"Reference({self.words})"
+
+    @property
+    def words(self) -> str:
+        """How much it holds: ``178 points of 13 features in 2 classes``."""
+        shape = np.shape(self.points)
+        points, features = shape[-2:] if len(shape) > 1 else (0, 0)  # not of arrays, as inside jax
+        return f"{many(points, 'point')} of {many(features, 'feature')} in {many(np.size(self.counts), 'class')}"
 
     @classmethod
     def of(cls, data: Points, scale: ArrayLike) -> Reference:

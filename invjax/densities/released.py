@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, check_seed, check_whole
 from invjax.core.ranks import largest
+from invjax.core.shown import short_repr
 from invjax.densities.common import Points, check_points, point
 from invjax.types import Array, ArrayLike
 
@@ -35,6 +36,8 @@ class ReleasedKDE(NamedTuple):
     labels: Array  # [M] int32
     bandwidth: Array  # [K] h_c, data units
     count: Array  # [K] n_c
+
+    __repr__ = short_repr
 
     @property
     def classes(self) -> int:
@@ -57,6 +60,8 @@ class ReleasedGMM(NamedTuple):
     mean: Array  # [K, J, *S]
     variance: Array  # [K, J, *S]
 
+    __repr__ = short_repr
+
     @property
     def classes(self) -> int:
         """K."""
@@ -78,6 +83,8 @@ class ReleasedGravity(NamedTuple):
     labels: Array  # [M] int32
     weight: Array  # [M] local density: k over the summed distances to the k nearest others of its class
     k: int | Array  # neighbours
+
+    __repr__ = short_repr
 
     @property
     def classes(self) -> int:

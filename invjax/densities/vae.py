@@ -19,6 +19,7 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check, check_key, check_whole, of_shape
+from invjax.core.shown import many, size_of
 from invjax.densities.common import check_points, deviations, leaf, point
 from invjax.densities.training import check_training, train
 from invjax.types import Array, ArrayLike
@@ -34,6 +35,9 @@ class VAE:
     scale: Array  # [D]
     classes: int = dataclasses.field(metadata={"static": True})
     graph: Any = dataclasses.field(metadata={"static": True})
+
+    def __repr__(self) -> str:
+        return f"VAE({many(np.size(self.mean), 'feature')} in {many(self.classes, 'class')}, {size_of(self.weights)})"
 
     def log_prob(self, x: Array, label: Array) -> Array:
         """Formula (1) of the module at one point x [*S] for class ``label`` [] int32 in 0 … K-1; []."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from invjax.core.shown import short_repr
 from invjax.engine import checks
 from invjax.types import Array, Config, Context, Method, Problem
 
@@ -17,6 +18,8 @@ class Prepared(NamedTuple):
     method: Method
     key: Array  # []
     single: bool  # one example was given, without the axis [N]
+
+    __repr__ = short_repr
 
     def batch(self) -> tuple[Context, Problem, Config]:
         """What :func:`run_batch` takes: each problem with its own key."""

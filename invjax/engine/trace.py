@@ -13,6 +13,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_whole
 from invjax.core.host import own_work
 from invjax.core.numerics import lifted
+from invjax.core.shown import short_repr
 from invjax.engine.checks import check_evaluator
 from invjax.engine.confirm import confirmed
 from invjax.engine.evaluate import white_box
@@ -29,6 +30,8 @@ class Trace(NamedTuple):
     value: Array  # [T, N] the method's loss
     norm: Array  # [T, N] ‖asked point - clean input‖_2, data units
     active: Array  # [T, N] bool, not finished before this iteration
+
+    __repr__ = short_repr
 
 
 @partial(jax.jit, static_argnames=("method", "evaluator", "steps"))

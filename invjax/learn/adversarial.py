@@ -25,6 +25,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.balls import Norm, within_ball
 from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.errors import check_key, check_number, check_whole
+from invjax.core.shown import short_repr
 from invjax.engine import solve
 from invjax.learn.evaluate import judged
 from invjax.learn.step import scaled
@@ -91,6 +92,8 @@ class RobustAccuracy(NamedTuple):
     low: float  # Wilson interval of ``robust``
     high: float
     right: np.ndarray  # [N] bool, right under the attack
+
+    __repr__ = short_repr
 
 
 @kinds_checked

@@ -32,6 +32,7 @@ import numpy as np
 from invjax.attacks import PGD
 from invjax.core.errors import BadArgument, Words, check_seed, of_shape
 from invjax.core.labels import check_indices
+from invjax.core.shown import short_repr
 from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
 from invjax.types import Bounds, Density, LogitsFn
@@ -66,6 +67,8 @@ class Directions(NamedTuple):
     shuffled: np.ndarray  # δ_cfe of another example
     reached: dict[str, float]  # "adversarial", "plausible" -> share that reaches the target
 
+    __repr__ = short_repr
+
 
 class Angles(NamedTuple):
     """Cosines and shares of each example; NaN if a perturbation is 0."""
@@ -73,6 +76,8 @@ class Angles(NamedTuple):
     cosines: dict[str, np.ndarray]  # pair of ``COSINES`` -> [N] (1)
     shares: dict[str, np.ndarray]  # name of ``SHARES`` -> [N] (2)
     chance: float  # m / D
+
+    __repr__ = short_repr
 
 
 def cosine(a: Any, b: Any) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from invjax.attribution import grad_cams
 from invjax.core.errors import BadArgument, Words
 from invjax.core.rows import BATCH, map_rows
+from invjax.core.shown import short_repr
 from invjax.metrics.attribution_overlap import energy_inside, iou, mass_inside, pointing_game
 from invjax.metrics.group import wilson_interval
 from invjax.metrics.mean import Mean, bootstrap_mean
@@ -37,6 +38,8 @@ class CamEvidence(NamedTuple):
     chance: float  # mean |s| / H W of the images that count
     undefined: int  # images with a constant map
     maps: np.ndarray  # [N, H, W] in [0, 1]
+
+    __repr__ = short_repr
 
     def to_dict(self) -> dict[str, Any]:
         """All but the maps, as plain numbers."""

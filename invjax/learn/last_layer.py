@@ -16,6 +16,7 @@ from flax import nnx
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.labels import check_finite
+from invjax.core.shown import short_repr
 from invjax.learn.evaluate import predict
 from invjax.types import Array, ArrayLike
 
@@ -26,6 +27,8 @@ class LastLayer(NamedTuple):
     path: tuple[Any, ...]  # attribute path within the module
     kernel: np.ndarray  # [D, K]
     bias: np.ndarray  # [K], zeros if the layer has none
+
+    __repr__ = short_repr
 
 
 class _Identity(nnx.Module):

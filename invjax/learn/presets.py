@@ -15,6 +15,7 @@ from invjax.attacks import PGD
 from invjax.core.arguments import kinds_checked
 from invjax.core.balls import Norm
 from invjax.core.errors import check_choice
+from invjax.core.shown import short_repr
 from invjax.counterfactuals import FixedWeights, SCFEReleased
 from invjax.learn.perturb import Failures, Policy
 
@@ -25,6 +26,8 @@ class Recipe(NamedTuple):
     generator: Any
     target_policy: Policy
     failures: Failures
+
+    __repr__ = short_repr
 
 
 Targets = Literal["rand", "det"]

@@ -24,6 +24,7 @@ from invjax import prox, solvers
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_key, check_number, check_whole, of_shape
 from invjax.core.labels import check_finite, check_indices
+from invjax.core.shown import short_repr
 from invjax.learn.last_layer import LastLayer, last_layer, penultimate, with_last_layer
 from invjax.learn.rules import start_of
 from invjax.learn.step import cross_entropy
@@ -101,6 +102,8 @@ class Retrained(NamedTuple):
 
     model: nnx.Module  # in evaluation mode
     report: dict[str, Any]
+
+    __repr__ = short_repr
 
 
 @kinds_checked

@@ -37,6 +37,7 @@ from invjax.core.identity import describe, digest, digest_of_leaves
 from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices
 from invjax.core.numerics import strong
+from invjax.core.shown import short_repr
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine.manifest import FORMAT, keep_later, name_of, python
 from invjax.learn.checkpoint import Checkpoints, fingerprint
@@ -60,6 +61,8 @@ class Trained(NamedTuple):
 
     model: nnx.Module  # a new module in evaluation mode
     history: list[dict[str, Any]]  # one record per report
+
+    __repr__ = short_repr
 
 
 @kinds_checked

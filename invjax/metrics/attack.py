@@ -49,6 +49,10 @@ class Attempts(NamedTuple):
     l2: np.ndarray  # [N, T] float64, in the unit asked for
     d20: np.ndarray  # [N, T] int64 windows touched
 
+    def __repr__(self) -> str:
+        reached = f"{int(self.success.sum())} of {int((~self.already).sum())} reached the target"
+        return f"Attempts({'x'.join(map(str, self.success.shape))}: {reached})"
+
 
 @kinds_checked
 def changed_pixels(delta: Any, atol: float = 0.0) -> np.ndarray:

@@ -43,6 +43,7 @@ from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.meant import explained
 from invjax.core.numerics import as_float
 from invjax.core.rows import BATCH, Picked, map_rows
+from invjax.core.shown import short_repr
 from invjax.engine import checks
 from invjax.metrics.attack import CONVENTIONS, Convention
 from invjax.types import Array, ArrayLike, LogitsFn, Status
@@ -65,6 +66,8 @@ class Curve(NamedTuple):
     failed: int  # attempts that missed their target; counted only under "all_attempts"
     already: int  # examples whose clean input had the wanted class, so that there was no attempt
     undefined: int  # attempts that would count, but r is 0, or r or its map is not finite
+
+    __repr__ = short_repr
 
 
 @kinds_checked

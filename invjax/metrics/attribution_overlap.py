@@ -31,6 +31,7 @@ from invjax.core.labels import check_status
 from invjax.core.meant import explained
 from invjax.core.numerics import as_float
 from invjax.core.rows import BATCH, Picked, map_rows
+from invjax.core.shown import short_repr
 from invjax.metrics.attack import Convention
 from invjax.metrics.attribution import counted
 from invjax.types import Array, ArrayLike
@@ -47,6 +48,8 @@ class Overlap(NamedTuple):
     pointing: Any  # (3)
     energy: Any  # (4)
     support: Any  # |s| / H W, the chance level of (3) and (4)
+
+    __repr__ = short_repr
 
 
 def top_region(m: Array, share: ArrayLike = SHARE) -> Array:

@@ -38,6 +38,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_number, check_whole, of_shape
 from invjax.core.labels import check_indices
 from invjax.core.meant import explained
+from invjax.core.shown import many
 from invjax.metrics.plausibility import density_rank, local_outlier_factor, neighbour_agreement
 from invjax.metrics.rows import (
     Answers,
@@ -75,6 +76,9 @@ class CounterfactualRecord(NamedTuple):
     redundant: np.ndarray  # [N] float64, a number of features
     violations: np.ndarray  # [N] float64, a number of constraints
     retrained: np.ndarray  # [N] float64 in [0, 1], share of the retrained models that agree
+
+    def __repr__(self) -> str:
+        return f"CounterfactualRecord({many(len(self.valid), 'row')}, {int(self.valid.sum())} with a valid answer)"
 
 
 MEASURES = CounterfactualRecord._fields[4:]

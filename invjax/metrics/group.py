@@ -40,6 +40,7 @@ from invjax.core.errors import (
     of_shape,
 )
 from invjax.core.labels import check_flags, check_indices, whole_numbers
+from invjax.core.shown import short_repr
 
 Empty = Literal["error", "skip"]
 EMPTY: tuple[Empty, ...] = get_args(Empty)
@@ -60,6 +61,8 @@ class GroupAccuracies(NamedTuple):
     average: float  # share of all examples
     group_mean: float  # every (non-empty) group counts the same
     train_weighted: float  # groups count as in training; NaN without training counts
+
+    __repr__ = short_repr
 
     def to_dict(self, names: Sequence[str] | None = None) -> dict[str, Any]:
         """Plain numbers for a log or a JSON file.

@@ -26,6 +26,7 @@ from invjax.constraints.space import check_space
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_number, check_seed, check_whole, of_shape
 from invjax.core.labels import check_flags
+from invjax.core.shown import short_repr
 from invjax.metrics.rows import PredictFn, changed_features, check_tolerance, column_features, reaches, targets_of
 from invjax.types import Result, Status
 
@@ -41,6 +42,8 @@ class Pairs(NamedTuple):
     jaccard: np.ndarray  # [...] overlap of the changed features (2); 1 if neither changes any
     cost_gap: np.ndarray  # [...] by how much the second row's change is larger
     both: np.ndarray  # [...] bool, both have a counterfactual
+
+    __repr__ = short_repr
 
     def means(self) -> dict[str, float]:
         """Means of ``absolute, relative, jaccard, cost_gap`` over the pairs found, and their share ``found``."""
@@ -207,6 +210,8 @@ class Diversity(NamedTuple):
     distance: np.ndarray  # [N] mean l2 distance of the pairs; NaN below two counterfactuals
     determinant: np.ndarray  # [N] det K (3), 0 if one is repeated, towards 1 if all are distant; NaN below two
     features: np.ndarray  # [N] mean number of columns in which a pair differs
+
+    __repr__ = short_repr
 
 
 @kinds_checked

@@ -12,6 +12,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.core.numerics import at_least_float32
+from invjax.core.shown import shown
 from invjax.types import Array
 
 
@@ -21,6 +22,9 @@ class BinaryApply:
 
     inner: Apply
     probability: bool
+
+    def __repr__(self) -> str:
+        return f"binary {shown(self.inner)}"
 
     def __call__(self, params: Any, x: Array) -> Array:
         out = self.inner(params, x)

@@ -30,6 +30,7 @@ from invjax.core.labels import classes_of
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.core.meant import explained
 from invjax.core.mixing import unlike_logits
+from invjax.core.shown import short_repr, shown
 from invjax.types import Array, ArrayLike, LogitsFn
 
 Predict = Callable[[Any], Any]
@@ -43,6 +44,10 @@ class BlackBoxApply:
     classes: int
     log: bool
     floor: float
+
+    def __repr__(self) -> str:
+        owner = getattr(self.predict, "__self__", None)
+        return f"black box {shown(self.predict) if owner is None else type(owner).__name__} -> {self.classes} classes"
 
     @host_errors()
     def __call__(self, params: Any, x: Array) -> Array:
@@ -169,6 +174,8 @@ class WithSurrogate:
 
     model: LogitsFn  # [B, *S] -> [B, K], decides
     surrogate: LogitsFn  # [B, *S] -> [B, K], is differentiated
+
+    __repr__ = short_repr
 
     def __call__(self, x: Array) -> Array:
         return self.model(x)

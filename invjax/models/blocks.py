@@ -18,6 +18,7 @@ from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_whole
+from invjax.core.nnx import module_repr
 from invjax.types import Array
 
 
@@ -66,6 +67,9 @@ class ConvBN(nnx.Module):
     def __call__(self, x: Array) -> Array:
         y = self.conv(x)
         return y + self.shift[...].astype(y.dtype) if self.folded else self.bn(y)
+
+    def __repr__(self) -> str:
+        return module_repr(self, f"{self.conv.in_features} -> {self.conv.out_features} channels")
 
     def fold(self) -> None:
         """Fold the running statistics into the convolution by (1), in place, for evaluation. If folded, do nothing."""

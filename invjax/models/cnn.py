@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 
 from invjax.core.errors import BadArgument
+from invjax.core.nnx import module_repr
 from invjax.types import Array
 
 
@@ -56,6 +57,9 @@ class SmallCNN(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.head(self.features(x))
+
+    def __repr__(self) -> str:
+        return module_repr(self, f"HxWx{self.conv1.in_features} -> {self.dense2.out_features} classes")
 
 
 def _conv(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Conv:

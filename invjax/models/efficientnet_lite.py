@@ -26,6 +26,7 @@ from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_choice
+from invjax.core.nnx import module_repr
 from invjax.cpu import install_canonical_convolutions
 from invjax.models.blocks import ConvBN
 from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
@@ -164,6 +165,9 @@ class EfficientNetLite(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.head(self.features(x))
+
+    def __repr__(self) -> str:
+        return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
 
 
 def torch_table(net: EfficientNetLite) -> dict[str, Entry]:

@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 
 from invjax.core.errors import BadArgument
+from invjax.core.nnx import module_repr
 from invjax.types import Array
 
 
@@ -35,3 +36,7 @@ class MLP(nnx.Module):
         for i in range(self.layers - 1):
             y = jax.nn.relu(getattr(self, f"dense{i + 1}")(y))
         return getattr(self, f"dense{self.layers}")(y)
+
+    def __repr__(self) -> str:
+        first, last = (getattr(self, f"dense{i}") for i in (1, self.layers))
+        return module_repr(self, f"{first.in_features} -> {last.out_features} classes")

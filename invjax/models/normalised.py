@@ -40,6 +40,9 @@ class Normalised(nnx.Module):
         x = as_float(x)
         return (x - self.mean[...].astype(x.dtype)) / self.std[...].astype(x.dtype)
 
+    def __repr__(self) -> str:
+        return f"Normalised({self.net!r})"
+
     def __call__(self, x: Array) -> Array:
         net: Any = self.net
         return net(self.normalise(x))

@@ -13,7 +13,7 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, unknown_name
-from invjax.core.logits import LogitsModel, as_logits
+from invjax.core.logits import LogitsModel, as_logits, titled
 from invjax.core.meant import did_you_mean
 from invjax.types import Values
 
@@ -28,6 +28,7 @@ class Loaded(NamedTuple):
     classes: int
     mean: Values | None
     std: Values | None
+    takes: str = "HxWx3"  # one example, for a reader
 
 
 Loader = Callable[[Any], Loaded]  # path of the weights -> the network
@@ -69,7 +70,8 @@ def _own(name: str, build: Callable[[Mapping[str, np.ndarray]], tuple[object, in
                 reason = f"its arrays have other shapes: {shapes[:150]}"
             wanted = f"be a file of a {name!r} model, written by invjax.models.train"
             raise BadArgument("weights", wanted, hint=f"{weights}: {reason}") from error
-        return Loaded(net, classes, arrays.get("input.mean"), arrays.get("input.std"))
+        takes = "x".join(map(str, arrays["input.shape"])) if "input.shape" in arrays else "x"
+        return Loaded(net, classes, arrays.get("input.mean"), arrays.get("input.std"), takes)
 
     return loader
 
@@ -165,10 +167,11 @@ def load(
     load_file = REGISTRY[_known(name)]
     if weights is None and name not in (*PACKAGED, *WITH_INVJAX):
         raise BadArgument("weights", "be the path of a file", None, hint=f"no weights come with {name!r}")
-    net, classes, own_mean, own_std = load_file(weights)
+    net, classes, own_mean, own_std, takes = load_file(weights)
     if num_classes is not None and num_classes != classes:
         raise BadArgument("num_classes", f"be that of the weights of {name}, {classes}", num_classes)
-    return as_logits(net, own_mean if mean is None else mean, own_std if std is None else std)
+    model = as_logits(net, own_mean if mean is None else mean, own_std if std is None else std)
+    return titled(model, f"{name}, {takes} -> {classes} classes")
 
 
 def _known(name: str) -> str:

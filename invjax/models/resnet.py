@@ -17,6 +17,7 @@ from flax import nnx
 
 from invjax.core.errors import check_choice
 from invjax.core.meant import explained
+from invjax.core.nnx import module_repr
 from invjax.models.blocks import ConvBN, max_pool
 from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
@@ -134,6 +135,9 @@ class ResNet(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.head(self.features(x))
+
+    def __repr__(self) -> str:
+        return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
 
 
 def block_name(stage: int, block: int) -> str:

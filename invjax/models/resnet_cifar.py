@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.core.arguments import kinds_checked
+from invjax.core.nnx import module_repr
 from invjax.models.blocks import ConvBN
 from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
@@ -83,6 +84,9 @@ class ResNet20(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.activations(x)["logits"]
+
+    def __repr__(self) -> str:
+        return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
 
 
 def block_name(stage: int, block: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from invjax.constraints import FeatureSpace
+from invjax.core.shown import many, short_repr
 from invjax.metrics import CounterfactualRecord
 from invjax.recourse.asking import as_series
 from invjax.recourse.wording import Change, probability, sentence
@@ -29,6 +30,9 @@ class Person:
     after: float  # the same after the changes
     cost: float  # Σ_f cost_f |change| in model units; NaN where not FOUND
     proof: str = ""  # what was proved about it, where that was asked for
+
+    def __repr__(self) -> str:
+        return f"Person({self.id!r}, {self.status.name}: {self.text})"
 
     @property
     def text(self) -> str:
@@ -56,12 +60,16 @@ class FurtherAnswers(NamedTuple):
     people: tuple[Person | None, ...]  # N; None where a row has no such answer
     table: dict[str, np.ndarray]  # the answers in raw units; the row as it is where there is none
 
+    __repr__ = short_repr
+
 
 class FrontierStep(NamedTuple):
     """The frontier at one number of changes m."""
 
     most: int  # m
     people: tuple[Person, ...]
+
+    __repr__ = short_repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +90,10 @@ class Explanation:
     frame: Any = None  # the DataFrame that the rows came from, where its index and dtypes are to come back
     further: tuple[FurtherAnswers, ...] = ()  # more answers, where they were asked for; the measures are of the first
     space: FeatureSpace | None = None  # what the features are, and how their file writes them
+
+    def __repr__(self) -> str:
+        ended = ", ".join(f"{status.name} {count}" for status in Status if (count := self.count(status)))
+        return f"Explanation({self.name!r}: {many(len(self.people), 'row')}; {ended or 'empty'})"
 
     def answers(self, row: int) -> list[tuple[int, Person, dict[str, np.ndarray]]]:
         """What came of a row: (number, person, table of that number), the first and whatever further ones there are."""

@@ -52,6 +52,9 @@ class Plan(NamedTuple):
     probability: float | None  # that the target must have in an answer; None: it must win
     words: dict[str, str]  # the settings, for a reader
 
+    def __repr__(self) -> str:
+        return f"Plan({self.method} on {self.data.name!r})"
+
     def knowing(self, table: Table) -> Plan:
         """The same for a predictor of raw rows that has to know these rows: :func:`invjax.recourse.raw.knowing`."""
         network = knowing(self.network, self.data.space, table)

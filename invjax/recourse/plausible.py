@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree  # type: ignore[attr-defined]
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check, check_entries, check_seed
 from invjax.core.labels import whole_numbers
+from invjax.core.shown import short_repr
 from invjax.data.tables.table import TabularData
 from invjax.densities import KDE, Hinge, fit_kde, hinge
 
@@ -40,6 +41,8 @@ class Plausibility(NamedTuple):
     tau: float  # squared model units per nat
     alpha: float
     kde: KDE  # the density without the cut
+
+    __repr__ = short_repr
 
 
 def training_rows(data: TabularData, most: int = _MOST_ROWS, seed: int = 0) -> np.ndarray:

@@ -26,6 +26,9 @@ class Change(NamedTuple):
     text: str  # "tax 330 → 300"
     notation: Notation | None = None  # of the numbers in the text
 
+    def __repr__(self) -> str:
+        return f"Change({self.text})"
+
 
 def changes(
     space: FeatureSpace, factual: Mapping[str, Any], answer: Mapping[str, Any], row: int, more: int | None = 0

@@ -22,6 +22,7 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, Words, check_number, check_whole, of_shape, unknown_name
 from invjax.core.numerics import select
+from invjax.core.shown import short_repr
 from invjax.solvers import linesearch
 from invjax.solvers.momentum import Prox, Restart, Solver, State, check_restart
 from invjax.solvers.nesterov import gd, nag, pnag, within
@@ -55,6 +56,8 @@ class Solution(NamedTuple):
     converged: Array  # [] bool, the tolerance was met within max_steps
     evaluations: Array  # [] int32 values-and-gradients of h
     forwards: Array  # [] int32 further values of h alone: line search, function restart, the final value
+
+    __repr__ = short_repr
 
 
 class _Run(NamedTuple):

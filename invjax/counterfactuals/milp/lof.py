@@ -31,6 +31,7 @@ from scipy.spatial.distance import cdist
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import refuse_old_names
 from invjax.core.errors import BadArgument, check_choice, check_number, check_whole, of_shape
+from invjax.core.shown import short_repr
 from invjax.counterfactuals.milp.program import Program
 from invjax.types import ArrayLike
 
@@ -48,6 +49,8 @@ class LofModel(NamedTuple):
     neighbours: int
     metric: Metric
     threshold: float  # θ
+
+    __repr__ = short_repr
 
     def distances(self, point: np.ndarray) -> np.ndarray:
         """[M] from ``point`` [D] to each reference point."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from invjax.core.errors import BadArgument, check_choice, check_number
+from invjax.core.shown import short_repr
 from invjax.counterfactuals.milp.domain import Domain, Objective
 from invjax.counterfactuals.milp.lof import LofModel, LofRows
 from invjax.counterfactuals.milp.network import Layers, margin, rounding
@@ -38,6 +39,8 @@ class Exact(NamedTuple):
     status: str
     seconds: float
 
+    __repr__ = short_repr
+
 
 class Question(NamedTuple):
     """(1) for one row: everything an exact solver needs, as NumPy arrays (so it can go to another process)."""
@@ -52,6 +55,8 @@ class Question(NamedTuple):
     mad: np.ndarray | None = None  # [F]
     lof: LofModel | None = None
     dtype: Any = np.float64  # the answer is valid when rounded to it
+
+    __repr__ = short_repr
 
     def check(self) -> None:
         """Raise BadArgument for a question that cannot be solved."""

@@ -21,6 +21,7 @@ import numpy as np
 from invjax.core.arguments import kinds_checked
 from invjax.core.config import config, require
 from invjax.core.errors import BadArgument, check_number, of_shape
+from invjax.core.shown import short_repr
 from invjax.types import Array, ArrayLike
 
 
@@ -42,6 +43,8 @@ class MadL1:
     """
 
     mad: ArrayLike = 1.0
+
+    __repr__ = short_repr
 
     def check(self) -> None:
         require(self, "mad", lambda v: bool(np.all(np.isfinite(v)) and np.all(np.asarray(v) > 0)), "finite and > 0")
@@ -67,6 +70,8 @@ class Mahalanobis:
     """
 
     factor: ArrayLike
+
+    __repr__ = short_repr
 
     def check(self) -> None:
         def square(v: ArrayLike) -> bool:

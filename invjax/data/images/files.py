@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from invjax.core.errors import BadArgument
+from invjax.core.shown import many
 from invjax.core.unpack import Unreadable, one_line, read_member, unpacking
 from invjax.data.images.pixels import mask_levels, open_picture, pillow, rgb
 
@@ -166,6 +167,10 @@ class ImageFiles:
             raise BadArgument("margin", "be a factor >= 1, the side before the crop by that after it", margin)
         self.store, self.names, self.size, self.margin = store, np.asarray(names, dtype=str), size, margin
         self._side: tuple[int, int] | None = None if size is None else (size, size)
+
+    def __repr__(self) -> str:
+        size = "of their own size" if self.size is None else f"made {self.size}x{self.size}"
+        return f"{type(self).__name__}({many(len(self), 'file')} in {self.store}, {size})"
 
     def __len__(self) -> int:
         return len(self.names)

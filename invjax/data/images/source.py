@@ -16,6 +16,7 @@ import numpy as np
 from invjax.core import unpack
 from invjax.core.errors import BadArgument, Words, check_entries, of_shape
 from invjax.core.images import are_pixels, from_pixels
+from invjax.core.shown import many
 from invjax.types import Bounds
 
 IMAGE_KEYS = ("images", "x")
@@ -35,12 +36,20 @@ class ImageData(NamedTuple, Generic[Labels]):
     bounds: Bounds  # the data range
     names: tuple[str, ...] | None  # K class names
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        classes = "" if self.names is None else f", {many(len(self.names), 'class')}"
+        return f"ImageData({many(len(self.images), 'image')} {shape} in {list(self.bounds)}{classes})"
+
 
 class ImageSource(NamedTuple):
     """Images that are converted when they are read: ``read(start, stop)`` gives the rows ``start:stop``."""
 
     count: int
     read: Callable[[int, int], ImageData[np.ndarray | None]]
+
+    def __repr__(self) -> str:
+        return f"ImageSource({many(self.count, 'image')}, read when asked for)"
 
 
 def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.ndarray:

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from invjax.core.shown import short_repr
 from invjax.counterfactuals import FixedWeights
 from invjax.data.grouped.group_data import GroupData
 from invjax.densities import fit_knn
@@ -36,6 +37,8 @@ class MethodRun(NamedTuple):
     made: Perturbed | None = None  # the perturbed set it learnt from, if there is one
     notes: dict[str, Any] = {}  # noqa: RUF012 -- never written to
 
+    __repr__ = short_repr
+
 
 @dataclass(eq=False)
 class Study:
@@ -48,6 +51,8 @@ class Study:
     models: dict[str, nnx.Module] = field(default_factory=dict)  # trained networks by method
     perturbed: dict[str, Perturbed] = field(default_factory=dict)  # what they learnt from, by method
     made: dict[str, tuple[Perturbed, float]] = field(default_factory=dict)  # by generator, with its seconds
+
+    __repr__ = short_repr
 
     @cached_property
     def data(self) -> GroupData:

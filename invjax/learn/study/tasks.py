@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.core.errors import BadArgument, Words, check_choice, check_whole
+from invjax.core.shown import short_repr
 from invjax.data.grouped.digits_spurious import digits_spurious
 from invjax.data.grouped.group_data import GroupData
 from invjax.data.grouped.spuco_mnist import spuco_mnist
@@ -49,6 +50,8 @@ class Moves(NamedTuple):
     taus: tuple[float, ...]  # and of τ
     iterations: int = 40  # gradients per example
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Task:
@@ -71,6 +74,8 @@ class Task:
     methods: tuple[str, ...] = ()  # what "all" stands for; empty: every method
     size: int | None = None  # side of the images in pixels if the files are resized
     weights: Path | None = None  # file with the network's initial weights
+
+    __repr__ = short_repr
 
 
 def _fit_pixels(fit: Callable[..., Any], x: np.ndarray, y: np.ndarray, network: nnx.Module, **options: Any) -> Any:
