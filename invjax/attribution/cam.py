@@ -10,8 +10,9 @@ scaled to [0, 1] (3), brought to the size of the image by bilinear interpolation
     scale(M) = (M - min M) / (max M - min M + 1e-7),    of each image by itself                                     (3)
 
 CAM is defined for a head of global average pooling and one linear layer, where α_k of (1) is the weight of channel k in
-class c. Grad-CAM takes any head. Only the head is differentiated, so a map costs one forward pass of the network and
-one backward pass of its (usually tiny) last part.
+class c. Grad-CAM takes any head. Where the head needs more than A, as that of a transformer does, features(x) is the
+pair of A and the rest, which (1) and (2) hold constant. Only the head is differentiated, so a map costs one forward
+pass of the network and one backward pass of its (usually tiny) last part.
 
 Source: CAM, Zhou et al. 2016; Grad-CAM, Selvaraju et al. 2017. The order of steps, the 1e-7 and the interpolation are
 those of the PyPI package grad-cam (1.5.7), and the tests compare with its numbers. Departures from GSE's released
@@ -21,6 +22,7 @@ bilinear, not bicubic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -113,10 +115,15 @@ def _maps(halves: Split, x: Array, label: Array | None, kind: Kind) -> tuple[Arr
     """The maps [B, H, W] of a batch of images, and how uneven each ∂Z_c/∂A is over the plane, [B]."""
     if x.ndim != 4:
         raise BadArgument("x", "be images [N, H, W, C]", of_shape(x.shape))
-    features = halves.features(x)
+    seen = halves.features(x)
+    features, *rest = seen if isinstance(seen, tuple) else (seen,)
     if features.ndim != 4:
         raise BadArgument("features", "be [B, h, w, F]", of_shape(features.shape))
-    z, pull = jax.vjp(lambda a: halves.head(a), features)
+
+    def head(a: Array) -> Array:
+        return halves.head((a, *rest) if isinstance(seen, tuple) else a)
+
+    z, pull = jax.vjp(head, features)
     if label is not None and not checks.is_traced(label):
         check_indices("label", label, len(z), z.shape[-1], of="the model")
     classes = classes_of(z) if label is None else label
@@ -128,7 +135,7 @@ def _maps(halves: Split, x: Array, label: Array | None, kind: Kind) -> tuple[Arr
         plane = jax.nn.relu(jnp.sum(mean * features, axis=-1))
     else:
         plane = jnp.sum(mean * features, axis=-1) * (slope.shape[1] * slope.shape[2])
-        uneven = jnp.maximum(uneven, _bend(halves, given, classes, slope))
+        uneven = jnp.maximum(uneven, _bend(head, given, classes, slope))
     none = no_class(classes, z.shape[-1])[:, None, None]
     plane = jnp.where(none, jnp.full_like(plane, jnp.nan), plane)
     maps = jax.vmap(lambda m: scale_map(_resize(scale_map(m), x.shape[1:3])))(plane)
@@ -136,7 +143,7 @@ def _maps(halves: Split, x: Array, label: Array | None, kind: Kind) -> tuple[Arr
     return maps, uneven / jnp.where(largest > 0, largest, jnp.ones_like(largest))
 
 
-def _bend(halves: Split, features: Array, classes: Array, slope: Array) -> Array:
+def _bend(head: Callable[[Array], Array], features: Array, classes: Array, slope: Array) -> Array:
     """By how much ∂Z_c/∂A differs at other features than A, [B]: 0 for a linear head.
 
     The others are the channels of A in other proportions, and -A. A head that begins with max(0, ·) has no slope there;
@@ -146,7 +153,7 @@ def _bend(halves: Split, features: Array, classes: Array, slope: Array) -> Array
     proportions = jnp.where(channel % 3 == 0, 4.0, jnp.where(channel % 3 == 1, 0.25, 1.0)).astype(features.dtype)
 
     def differs(at: Array) -> tuple[Array, Array]:
-        z, pull = jax.vjp(lambda a: halves.head(a), at)
+        z, pull = jax.vjp(head, at)
         (there,) = pull(jax.nn.one_hot(classes, z.shape[-1], dtype=z.dtype))
         there = at_least_float32(there)
         return jnp.max(jnp.abs(there - slope), axis=(1, 2, 3)), jnp.any(there != 0, axis=(1, 2, 3))

@@ -2,6 +2,9 @@
 
     logits(x) = head(features(x)),      features: [B, *S] -> [B, h, w, F],   head: [B, h, w, F] -> [B, K]        (1)
 
+A head may need more than the plane: then ``features`` gives a pair, [B, h, w, F] and the rest, and ``head`` takes it.
+The maps are of the plane (a :class:`~invjax.models.ViT` gives its patches, and its tokens as the rest).
+
 Your own model takes part if it has the two methods of (1), be it an ``nnx.Module`` or any other callable pytree. Any
 other model enters as ``Split(params, features, head)``.
 """
@@ -27,7 +30,7 @@ class Split:
 
     Args:
       params: a pytree of arrays, the weights of both halves.
-      features_apply: ``(params, x [B, *S] in the data range) -> [B, h, w, F]``.
+      features_apply: ``(params, x [B, *S] in the data range) -> [B, h, w, F]``, or a pair of it and the rest.
       head_apply: ``(params, features) -> logits [B, K]``. Both functions are static, part of the key under which
         compiled programs are kept. So define them once; they must be hashable.
 
@@ -47,12 +50,12 @@ class Split:
             if not callable(value) or type(value).__hash__ is None:
                 raise BadArgument(name, "be a hashable function (params, array) -> array", value)
 
-    def features(self, x: Array) -> Array:
-        """[B, *S] -> [B, h, w, F]."""
+    def features(self, x: Array) -> Any:
+        """[B, *S] -> [B, h, w, F], or a pair of it and what else the head needs."""
         return self.features_apply(self.params, x)
 
-    def head(self, features: Array) -> Array:
-        """[B, h, w, F] -> [B, K]."""
+    def head(self, features: Any) -> Array:
+        """What :meth:`features` gives -> [B, K]."""
         return self.head_apply(self.params, features)
 
     def __call__(self, x: Array) -> Array:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from invjax.models.resnet import ResNet, resnet_from_torch
     from invjax.models.resnet_cifar import ResNet20, resnet20_from_torch
     from invjax.models.torch_files import load_state_dict
+    from invjax.models.vit import ViT, ViTConfig, vit_config
+    from invjax.models.vit_import import vit_from_weights
 
 __all__ = [
     "MLP",
@@ -34,6 +36,8 @@ __all__ = [
     "ResNet",
     "ResNet20",
     "SmallCNN",
+    "ViT",
+    "ViTConfig",
     "agreement",
     "as_logits",
     "binary",
@@ -45,6 +49,8 @@ __all__ = [
     "mnist_cnn",
     "resnet20_from_torch",
     "resnet_from_torch",
+    "vit_config",
+    "vit_from_weights",
     "with_classes",
     "with_surrogate",
 ]
@@ -57,6 +63,8 @@ _LAZY = {
     "ResNet": "resnet",
     "ResNet20": "resnet_cifar",
     "SmallCNN": "cnn",
+    "ViT": "vit",
+    "ViTConfig": "vit",
     "agreement": "blackbox",
     "black_box": "blackbox",
     "distill": "blackbox",
@@ -64,6 +72,8 @@ _LAZY = {
     "load_state_dict": "torch_files",
     "resnet20_from_torch": "resnet_cifar",
     "resnet_from_torch": "resnet",
+    "vit_config": "vit",
+    "vit_from_weights": "vit_import",
     "with_classes": "blocks",
     "with_surrogate": "blackbox",
 }

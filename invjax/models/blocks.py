@@ -118,16 +118,23 @@ def with_classes(module: Module, num_classes: int, *, rngs: nnx.Rngs) -> Module:
     """A copy of a classifier with a fresh last layer for ``num_classes`` classes, for fine-tuning.
 
     Args:
-      module: one with a linear layer ``classifier``: an ``EfficientNetLite`` or a ``ResNet``.
+      module: one with a linear layer ``classifier``: an ``EfficientNetLite``, a ``ResNet`` or a ``ViT``, which may also
+        have none yet. A distilled ViT gets two fresh layers.
       num_classes: K, at least 2.
       rngs: random numbers for the initial weights of that layer.
 
     Raises:
       ValueError: ``module`` has no such layer; ``num_classes`` is too small.
     """
-    if not isinstance(getattr(module, "classifier", None), nnx.Linear):
+    old = getattr(module, "classifier", None)
+    inputs = old.in_features if isinstance(old, nnx.Linear) else getattr(module, "head_inputs", None)
+    if inputs is None:
         raise BadArgument("module", "have a linear layer `classifier`", Words(type(module).__name__))
     check_whole("num_classes", num_classes, 2)
     copy: Any = nnx.clone(module)
-    copy.classifier = nnx.Linear(copy.classifier.in_features, num_classes, rngs=rngs)
+    for name in ("classifier", "classifier_distilled"):
+        if name == "classifier" or getattr(copy, name, None) is not None:
+            if hasattr(copy, name):
+                delattr(copy, name)  # flax 0.12 does not let a layer take the place of None
+            setattr(copy, name, nnx.Linear(inputs, num_classes, rngs=rngs))
     return copy

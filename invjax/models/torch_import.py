@@ -22,14 +22,21 @@ from invjax.models.torch_files import load_state_dict
 Module = TypeVar("Module")
 StateDict = Mapping[str, np.ndarray]
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
+MOST_NAMED = 8  # keys of a message
 COUNTERS = "num_batches_tracked"  # BatchNorm's counter of training batches, which evaluation does not need
 
 
 class Entry(NamedTuple):
-    """The place of one torch tensor: dotted attribute path, and the change of axes (None keeps them)."""
+    """The place of one tensor of a file: dotted attribute path, and the change of axes (None keeps them).
+
+    part: (i, n) where the tensor is the i-th of n equal parts of the attribute, along its last axis.
+    shape: of the tensor, where it has other axes than the attribute, which it becomes by a reshape.
+    """
 
     path: str
     axes: tuple[int, ...] | None = None
+    part: tuple[int, int] = (0, 1)
+    shape: tuple[int, ...] | None = None
 
 
 Table = Mapping[str, Entry]
@@ -53,6 +60,11 @@ def batch_norm(torch_name: str, path: str) -> dict[str, Entry]:
     return {f"{torch_name}.{theirs}": Entry(f"{path}.{ours}") for theirs, ours in names.items()}
 
 
+def layer_norm(torch_name: str, path: str) -> dict[str, Entry]:
+    """Entries of an ``nn.LayerNorm``."""
+    return {f"{torch_name}.weight": Entry(f"{path}.scale"), f"{torch_name}.bias": Entry(f"{path}.bias")}
+
+
 def conv_bn(torch_name: str, torch_norm: str, path: str) -> dict[str, Entry]:
     """Entries of a convolution and its BatchNorm, for a :class:`invjax.models.blocks.ConvBN`."""
     return conv(torch_name, f"{path}.conv") | batch_norm(torch_norm, f"{path}.bn")
@@ -69,35 +81,51 @@ def strip_wrappers(state: StateDict) -> dict[str, np.ndarray]:
     return out
 
 
-def fill_from_torch(module: Module, state: StateDict, table: Table) -> Module:
-    """A module like ``module`` with the weights of a torch state dict, of which every key is used exactly once.
+def fill_from_torch(
+    module: Module, state: StateDict, table: Table, others: Mapping[str, np.ndarray] | None = None
+) -> Module:
+    """A module like ``module`` with the weights of a file, of which every key is used exactly once.
 
     Args:
       module: the NNX module; an abstract one from ``nnx.eval_shape`` is enough.
-      state: torch tensors as arrays, by key. Prefixes of wrappers and counters of BatchNorm are ignored.
-      table: torch key -> :class:`Entry`.
+      state: the tensors as arrays, by key. Prefixes of wrappers and counters of BatchNorm are ignored.
+      table: key of the file -> :class:`Entry`.
+      others: attribute path -> array, of weights that the table leaves out.
 
     Raises:
-      ValueError: keys missing from ``state`` or unknown to ``table``, or tensors of another shape; all are named.
+      ValueError: keys missing from ``state`` or unknown to ``table``, or tensors of another shape; they are named.
     """
     name, wanted = type(module).__name__, weights_of(module)
     tensors = {k: v for k, v in strip_wrappers(state).items() if k.rpartition(".")[2] != COUNTERS}
     missing, unknown = sorted(set(table) - set(tensors)), sorted(set(tensors) - set(table))
     if missing or unknown:
-        raise BadArgument("state_dict", f"hold the weights of {name}", hint=f"missing: {missing}, unknown: {unknown}")
-    arrays: dict[str, np.ndarray] = {}
+        hint = f"missing: {some(missing)}, unknown: {some(unknown)}"
+        raise BadArgument("state_dict", f"hold the weights of {name}", hint=hint)
+    pieces: dict[str, dict[int, np.ndarray]] = {}
     wrong = []
     for key, entry in table.items():
+        part, parts = entry.part
         theirs, shape = tensors[key], wanted[entry.path].shape
+        shape = (*shape[:-1], shape[-1] // parts)
         axes = entry.axes or tuple(range(len(shape)))
-        expected = tuple(shape[axes.index(i)] for i in range(len(axes)))  # the shape in torch's order of axes
+        expected = entry.shape or tuple(shape[axes.index(i)] for i in range(len(axes)))  # the file's order of axes
         if theirs.shape != expected:
             wrong.append(f"{key} must be {expected}, was {theirs.shape}")
         else:
-            arrays[entry.path] = theirs.transpose(axes)
+            value = theirs.reshape(shape) if entry.shape else theirs.transpose(axes)
+            pieces.setdefault(entry.path, {})[part] = value
     if wrong:
-        raise BadArgument("state_dict", f"have the shapes of {name}", hint="; ".join(wrong))
-    return with_weights(module, arrays)
+        raise BadArgument("state_dict", f"have the shapes of {name}", hint="; ".join(wrong[:MOST_NAMED]))
+    arrays = {path: np.concatenate([found[i] for i in sorted(found)], -1) for path, found in pieces.items()}
+    return with_weights(module, {**arrays, **(others or {})})
+
+
+def some(names: list[str]) -> str:
+    """The names as a list; of many the first and the last ones."""
+    half = MOST_NAMED // 2
+    if len(names) <= MOST_NAMED:
+        return str(names)
+    return f"{str(names[:half])[:-1]}, …, {str(names[-half:])[1:]}"
 
 
 def read_state(state: StateDict | str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ Array = jax.Array
 SMALL = (8, 8, 1)
 COLOUR = (12, 12, 3)
 NARROW = Path(__file__).parent.parent / "fixtures" / "resnet20_width4.safetensors"  # random weights
+NARROW_VIT = NARROW.parent / "vit" / "torchvision.pth"
 
 
 def _linear(params: dict, x: Array) -> Array:

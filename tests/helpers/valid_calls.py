@@ -303,6 +303,8 @@ CALLS: dict[str, Any] = {
     "models.load": lambda: {"name": "mnist_cnn"},
     "models.load_state_dict": lambda: {"path": nets.NARROW},
     "models.resnet20_from_torch": lambda: {"state": nets.NARROW},
+    "models.vit_config": lambda: {"size": "s", "patch": 8},
+    "models.vit_from_weights": lambda: {"name": "vit", "weights": nets.NARROW_VIT, "image": 24, "heads": 2},
     "models.with_classes": lambda: {"module": resnet(), "num_classes": 4, "rngs": nnx.Rngs(0)},
     "recourse.classifier": lambda: {"data": table(), "name": PAYERS},
     "recourse.explain_rows": lambda: {

@@ -545,6 +545,7 @@ def test_all_snippets_are_found():
         "by hand",
         "minus one to one",
         "other classes",
+        "vit",
     ]
 
 
