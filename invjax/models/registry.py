@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -31,7 +31,6 @@ class Loaded(NamedTuple):
     takes: str = "HxWx3"  # one example, for a reader
 
 
-VITS = ("vit", *(f"vit_{size}_{patch}" for size in ("ti", "s", "b", "l") for patch in (8, 14, 16, 32)))
 Loader = Callable[..., Loaded]  # path of the weights -> the network
 
 
@@ -136,6 +135,7 @@ ModelName = Literal[
     "vit_ti_8", "vit_ti_14", "vit_ti_16", "vit_ti_32", "vit_s_8", "vit_s_14", "vit_s_16", "vit_s_32",
     "vit_b_8", "vit_b_14", "vit_b_16", "vit_b_32", "vit_l_8", "vit_l_14", "vit_l_16", "vit_l_32",
 ]  # fmt: skip
+VITS = tuple(name for name in get_args(ModelName) if name.startswith("vit"))
 REGISTRY: dict[str, Loader] = {
     "cnn": _own("cnn", _build_cnn),
     "mlp": _own("mlp", _build_mlp),

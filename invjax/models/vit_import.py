@@ -20,7 +20,6 @@ from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_choice, check_whole, of_shape
-from invjax.models.registry import VITS
 from invjax.models.torch_import import fill_from_torch, num_outputs, read_state
 from invjax.models.vit import SIZES, ViT, ViTConfig
 from invjax.models.vit_names import Names, names_of, plain_google, table_of
@@ -28,6 +27,7 @@ from invjax.models.vit_positions import Resize, resize_positions, sine_positions
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of images in [0, 1]
 HALF = (0.5, 0.5)
+VIT_NAMES = ("vit", *(f"vit_{size}_{patch}" for size in SIZES for patch in (8, 14, 16, 32)))
 DEFAULT = (224, 224)  # pixels, of weights with fixed positions
 HEAD = 64  # features per head in every published size
 
@@ -94,7 +94,7 @@ def read_vit(
     name: str, weights: Any, *, image: int | tuple[int, int] | None = None, heads: int | None = None
 ) -> tuple[ViT, Source]:
     """:func:`vit_from_weights`, and where the weights come from."""
-    check_choice("name", name, VITS)
+    check_choice("name", name, VIT_NAMES)
     state = plain_google(read_state(weights))
     names = names_of(state)
     source = SOURCES[names.source]

@@ -14,8 +14,9 @@ from flax import nnx
 
 from invjax.core.errors import BadArgument
 from invjax.models import ViT, as_logits, load, load_state_dict, resnet_from_torch, vit_from_weights, with_classes
+from invjax.models.registry import VITS
 from invjax.models.torch_import import read_state
-from invjax.models.vit_import import SOURCES
+from invjax.models.vit_import import SOURCES, VIT_NAMES
 from invjax.models.vit_names import names_of, plain_google
 from invjax.models.vit_positions import resize_matrix
 
@@ -56,6 +57,7 @@ def everything(model: Any, x: Any) -> Any:
 
 
 def test_every_source_has_a_file():
+    assert VITS == VIT_NAMES
     assert {names_of(plain_google(read_state(path))).source for path in FILES.values()} == set(SOURCES)
     assert sum(path.stat().st_size for path in FIXTURES.iterdir()) < 500_000
 
@@ -98,10 +100,10 @@ def test_each_way_of_resizing_is_another():
         np.testing.assert_allclose(resize_matrix(6, 6, kind), np.eye(6), atol=1e-12)
 
 
-def test_load_takes_the_statistics_of_the_source(recorded):
+def test_load_takes_the_statistics_of_the_source(recorded, tmp_path):
     x = recorded["x"]
-    path = FILES["timm_vit"]
-    wide = _wide(load_state_dict(FILES["hf_vit"]))
+    wide = tmp_path / "wide.npz"
+    np.savez(wide, **_wide(load_state_dict(FILES["hf_vit"])))
     model = load("vit", wide, 5)  # heads are not asked for where there are 64 numbers for each
     inside = vit_from_weights("vit", wide)
     np.testing.assert_allclose(model(0.5 * x + 0.5), inside(x), rtol=1e-4, atol=1e-4)
@@ -109,7 +111,7 @@ def test_load_takes_the_statistics_of_the_source(recorded):
     with pytest.raises(BadArgument, match="num_classes must be that of the weights of vit, 5, was 10"):
         load("vit", wide, 10)
     with pytest.raises(BadArgument, match="heads must be given for this file"):
-        load("vit", path)
+        load("vit", FILES["timm_vit"])
 
 
 def _wide(state: dict[str, np.ndarray], width: int = 64) -> dict[str, np.ndarray]:
@@ -138,7 +140,7 @@ def test_names_in_the_memory_of_transformers_5(recorded):
     close(vit_from_weights("vit", state, heads=HEADS)(recorded["x"]), recorded["hf_vit.logits"])
 
 
-def test_a_body_without_a_head(recorded):
+def test_a_body_without_a_head(recorded, tmp_path):
     state = load_state_dict(FILES["dinov2"])
     body = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     net = vit_from_weights("vit", body, heads=HEADS)
@@ -146,8 +148,9 @@ def test_a_body_without_a_head(recorded):
     with pytest.raises(BadArgument, match="ViT must have a head to give logits, was one without; with_classes"):
         net(recorded["x"])
     assert with_classes(net, 4, rngs=nnx.Rngs(0))(recorded["x"]).shape == (2, 4)
+    np.savez(tmp_path / "body.npz", **_wide(body))
     with pytest.raises(BadArgument, match="weights must hold a classifier, was the body of a network alone"):
-        load("vit", _wide(body))
+        load("vit", tmp_path / "body.npz")
     # The hub has body and linear head as two files, which a dictionary joins.
     joined = body | {key: value for key, value in state.items() if key.startswith("linear_head.")}
     close(vit_from_weights("vit", joined, heads=HEADS)(recorded["x"]), recorded["dinov2.logits"])
