@@ -17,8 +17,8 @@ import invjax
 from invjax import viz
 from invjax.attacks import GSE, PGD, make
 from invjax.attribution import grad_cams
-from invjax.cli.demo.counterfactuals import plane_section
-from invjax.cli.demo.digits import digits_section
+from invjax.cli.demo import digits
+from invjax.cli.demo.counterfactuals import in_the_plane, plane_figure
 from invjax.cli.demo.learn import learn_section
 from invjax.counterfactuals import frontier
 from invjax.data import load_tabular, mnist_digits
@@ -32,8 +32,8 @@ HERE = Path(__file__).resolve().parent
 @functools.cache
 def attacked(count: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
     """Digits towards the next class but one, by three attacks."""
-    model, digits = mnist_cnn(), mnist_digits()
-    x, label = digits.images[:: 5000 // count], digits.labels[:: 5000 // count]
+    model, data = mnist_cnn(), mnist_digits()
+    x, label = data.images[:: 5000 // count], data.labels[:: 5000 // count]
     target = (label + 2) % 10
     methods = {"GSE": GSE(), "σ-zero": make("sigma-zero"), "PGD": PGD(eps=0.3, step_size=2 / 255)}
     results = {name: invjax.solve(model, x, label, target=target, method=how) for name, how in methods.items()}
@@ -80,12 +80,14 @@ def sparsity() -> Any:
 
 def nine_to_four() -> Any:
     """The demo's nines made fours, in three ways."""
-    return digits_section(mnist_cnn(), print)[0].figures[0].image
+    made = digits.nine_to_four(mnist_cnn())
+    return viz.ways(made.x, {name: made.results[name] for name in digits.WAYS})
 
 
 def plane() -> Any:
     """The demo's wines in the plane."""
-    return plane_section(print)[0].figures[0].image
+    data = load_tabular("wine")
+    return plane_figure(in_the_plane(data), data)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from invjax.core.errors import BadArgument, Words, check_whole, of_shape
 from invjax.core.labels import check_indices, whole_numbers
 from invjax.metrics import changed_pixels, l2
 from invjax.metrics.attack import LengthUnit
-from invjax.report.page import Section, escape, image_tag, shown_width
+from invjax.report.page import Section, escape, folded, image_tag, shown_width
 from invjax.types import UNTARGETED, Result, Status
 from invjax.viz.pixels import LOWERED, RAISED, SUPPORT, perturbation_pixels, picture_pixels, support_pixels
 
@@ -42,9 +42,12 @@ def attack_section(
     bounds: tuple[Any, Any] = (0.0, 1.0),
     unit: LengthUnit = "model",
     max_images: int = 12,
+    open_images: int = 3,
     size: int = 84,
 ) -> Section:
     """Pictures of attacks, one card per image: the original, then per attack a strip with a column per target.
+
+    The first cards are open, all others are folded, each under a line that says what came of it.
 
     A column holds the adversarial image, its perturbation (scaled by its own largest change), the mask of changed
     pixels, their number and the l2 norm. If the attack failed, the column says how.
@@ -61,6 +64,7 @@ def attack_section(
         bounds: data range.
         unit: of the l2 norm, as in :func:`invjax.metrics.l2`; the default is the unit of the published tables.
         max_images: the largest number of cards; the section says how many images there were.
+        open_images: how many of the cards are not folded.
         size: approximate width of a picture in CSS pixels.
 
     Raises:
@@ -76,6 +80,7 @@ def attack_section(
     if class_names is not None and len(class_names) <= most:
         raise BadArgument("class_names", f"name each class, as far as class {most}", Words(f"{len(class_names)} names"))
     check_whole("max_images", max_images, 0)
+    check_whole("open_images", open_images, 0)
     check_whole("size", size)
     if not all(isinstance(row, Mapping) for row in table):
         raise BadArgument("table", "be rows as attack_rows gives them", Words(f"of type {type(table).__name__}"))
@@ -93,7 +98,14 @@ def attack_section(
     cards = []
     for n, x in enumerate(pictures[:shown]):
         strips = [_strip(name, x, wanted[n], result[n], norms[name][n], look) for name, result in host.items()]
-        cards.append(_card(x, classes[n], strips, look))
+        card = _card(x, classes[n], strips, look)
+        if n >= open_images:
+            came = {name: result[n] for name, result in host.items()}
+            card = folded(_line(x, classes[n], came, look), card)
+        cards.append(card)
+    if rest := cards[open_images:]:
+        more = folded(f"{len(rest)} more image{'s' if len(rest) > 1 else ''}", "\n".join(rest))
+        cards = [*cards[:open_images], more]
     if shown < len(pictures):
         cards.append(f"<figcaption>{shown} of {len(pictures)} images shown.</figcaption>")
     grouped = "case" if any("case" in row for row in table) else None
@@ -109,13 +121,15 @@ def attack_section(
 
 
 def _legend(channels: int, unit: str) -> str:
-    entries = [("changed pixel (mask)", SUPPORT)]
+    entries = [("changed pixel (mask)", SUPPORT, "")]
     if channels == 3:
         scaling = "perturbation: grey means that a channel does not change; scaled to its largest change"
     else:
-        entries = [("raised", RAISED), ("lowered", LOWERED), *entries]
+        entries = [("raised", RAISED, ' class="change"'), ("lowered", LOWERED, ' class="change"'), *entries]
         scaling = "perturbations scaled to their largest change"
-    marks = "".join(f'<span><i style="background:rgb{colour}"></i>{name}</span>' for name, colour in entries)
+    marks = "".join(
+        f'<span><i{kind} style="background:rgb{colour}"></i>{name}</span>' for name, colour, kind in entries
+    )
     units = "l2 in data units" if unit == "data" else "l2 in [−1, 1] units"
     return f'<div class="legend">{marks}<span>{scaling}</span><span>{units}</span></div>'
 
@@ -141,6 +155,20 @@ def _card(x: np.ndarray, label: Any, strips: Sequence[str], look: _Look) -> str:
     )
 
 
+def _line(x: np.ndarray, label: Any, results: Mapping[str, Result], look: _Look) -> str:
+    """What stands above a folded card: a thumbnail, the class, and how many targets each attack reached."""
+    small = image_tag(
+        picture_pixels(x, look.bounds), f"class {look.name(label)}", shown_width(x.shape[0], x.shape[1], 28)
+    )
+    told = ", ".join(f"{escape(name)} {_reached(result)}" for name, result in results.items())
+    return f"{small}<b>{escape(look.name(label))}</b><span>{told}</span>"
+
+
+def _reached(result: Result) -> str:
+    counted = int(np.sum(result.status != Status.ALREADY_TARGET))
+    return f"{int(np.sum(result.status == Status.FOUND))} of {counted}"
+
+
 def _strip(attack: str, x: np.ndarray, targets: np.ndarray, result: Result, norms: np.ndarray, look: _Look) -> str:
     """One attack on one image: a column per target."""
     width, height = look.width, round(look.width * x.shape[0] / x.shape[1])
@@ -159,20 +187,19 @@ def _strip(attack: str, x: np.ndarray, targets: np.ndarray, result: Result, norm
                 "perturbation": perturbation_pixels(delta),
                 "mask": support_pixels(delta),
             }
-            cells = {
-                row: f"<td>{image_tag(image, f'{attack} to {aim}, {row}', width)}</td>" for row, image in drawn.items()
-            }
+            cells = {}
+            for row, image in drawn.items():
+                change = row == "perturbation" and delta.shape[-1] != 3
+                cells[row] = f"<td>{image_tag(image, f'{attack} to {aim}, {row}', width, change)}</td>"
             cells["changed"] = f'<td class="small">{pixels[t]} px<br>l2 {norms[t]:.2f}</td>'
         else:
             said = f"already {aim}" if state == Status.ALREADY_TARGET else _FAILED[state]
             cells["adversarial"] = f"<td>{blank}{escape(said)}</div></td>"
         rows = {row: markup + cells[row] for row, markup in rows.items()}
-    counted = int(np.sum(result.status != Status.ALREADY_TARGET))
-    found = int(np.sum(result.status == Status.FOUND))
-    if found == 0:  # nothing to draw: a single row says why
+    if not np.any(result.status == Status.FOUND):  # nothing to draw: a single row says why
         rows = {"adversarial": rows["adversarial"]}
     body = "".join(f'<tr><th scope="row">{row}</th>{cells}</tr>' for row, cells in rows.items())
     return (
-        f"<h3>{escape(attack)} <span>{found} of {counted} targets reached</span></h3>"
+        f"<h3>{escape(attack)} <span>{_reached(result)} targets reached</span></h3>"
         f'<div class="strip"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )

@@ -11,10 +11,19 @@ import numpy as np
 from invjax.core.meant import explained
 from invjax.recourse.answers import Explanation, Person
 from invjax.recourse.wording import probability
-from invjax.report.page import Section, escape, inline, table_markup
+from invjax.report.page import Section, escape, folded, inline, small_print, table_markup
+from invjax.report.verdict import judged
 from invjax.types import Status
 
 _SHOWN = 200  # people on the page
+_OPEN = 8  # of them not folded
+_COLUMNS = {  # heading -> attributes of its cells
+    "row": ' class="text"',
+    "model says": ' class="text"',
+    "wanted": ' class="text"',
+    "changes": ' class="text changes"',
+    "probability": "",
+}
 
 _MEASURES = (  # key of the summary, heading, decimals
     ("l0", "changed", 2),
@@ -39,13 +48,17 @@ _NOTE = (
 
 
 @explained
-def counterfactual_section(explanation: Explanation, *, title: str = "", text: str = "", note: str = "") -> Section:
-    """The explanations of a list of rows as a section of the page.
+def counterfactual_section(
+    explanation: Explanation, *, title: str = "", text: str = "", note: str = "", short: str = ""
+) -> Section:
+    """The explanations of a list of rows as a section of the page, with sentences about what the measures say.
 
     Args:
-      explanation: what :func:`invjax.recourse.explain_rows` returned; the first 200 people are shown.
+      explanation: what :func:`invjax.recourse.explain_rows` returned; the first 200 people are shown, all but the first
+        eight of them folded.
       title, text: of the section; by default they name the data and the settings.
       note: added to the small print.
+      short: its name in the line of contents.
     """
     people = explanation.people
     wanted = sum(person.status != Status.ALREADY_TARGET for person in people)
@@ -56,17 +69,22 @@ def counterfactual_section(explanation: Explanation, *, title: str = "", text: s
         facts["not possible"] = refused
     if explanation.further:
         facts["further answers"] = sum(person is not None for one in explanation.further for person in one.people)
+    valid = round(explanation.summary["validity"] * wanted) if wanted else 0
+    if valid and not math.isnan(plausible := explanation.summary.get("plausible", math.nan)):
+        facts["plausible answers"] = f"{round(plausible * valid)} of {valid}"
     facts["features changed"] = _shown(explanation.summary["l0"], 1)
     said = "; ".join(f"{name}: {value}" for name, value in explanation.settings.items())
     return Section(
         title or f"What would have to be different: {explanation.name}",
+        short=short,
         text=text or f"{said[:1].upper()}{said[1:]}.",
         facts=facts,
         markup=_people_table(explanation)
         + _left_out(len(people))
         + _frontier(explanation)
-        + f"<h3>How good the answers are</h3>{table_markup([measure_row(explanation.summary)])}"
-        + f"<figcaption>{inline(f'{_NOTE} {note}'.strip())}</figcaption>",
+        + f"<h3>How good the answers are</h3><p>{inline(judged(explanation.summary, wanted))}</p>"
+        + table_markup([measure_row(explanation.summary)])
+        + small_print(f"{_NOTE} {note}".strip()),
     )
 
 
@@ -95,30 +113,46 @@ def frontier_rows(explanation: Explanation) -> list[dict[str, str]]:
 
 
 def _people_table(explanation: Explanation) -> str:
-    """HTML: one line per person and one more per further answer, the changes as pieces that do not break."""
-    head = "".join(f'<th scope="col" class="text">{name}</th>' for name in ("row", "model says", "wanted", "changes"))
-    head += '<th scope="col">probability</th>'
-    body = [
-        _line(f"{person.id} ({number})" if number > 1 else person.id, person)
-        for n in range(min(len(explanation.people), _SHOWN))
-        for number, person, _ in explanation.answers(n)
-    ]
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    """HTML: one line per person and one more per further answer, the changes as pieces that do not break.
+
+    What holds for all rows, their class and the wanted one, is said above the table instead.
+    """
+    shown = range(min(len(explanation.people), _SHOWN))
+    lines = [[(k, person) for k, person, _ in explanation.answers(n)] for n in shown]
+    classes = {(person.predicted, person.target) for line in lines for _, person in line}
+    kept, said = list(_COLUMNS), ""
+    if len(classes) == 1 and len(lines) > 1:
+        ((predicted, target),) = classes
+        kept = [name for name in kept if name not in ("model says", "wanted")]
+        says = f"The model says <b>{escape(predicted)}</b> of all of these rows" if predicted else "All of these rows"
+        said = f"<p>{says}; wanted is <b>{escape(target)}</b>.</p>"
+    head = "".join(f'<th scope="col"{_COLUMNS[name]}>{name}</th>' for name in kept)
+    body = ["".join(_line(k, person, kept) for k, person in line) for line in lines]
+    first, more = (
+        f'<div class="scroll"><table class="people"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        for rows in (body[:_OPEN], body[_OPEN:])
+    )
+    rest = len(body) - _OPEN
+    return said + first + (folded(f"{rest} more row{'s' if rest > 1 else ''}", more) if rest > 0 else "")
 
 
-def _line(name: str, person: Person) -> str:
+def _line(number: int, person: Person, kept: Sequence[str]) -> str:
     found = person.status == Status.FOUND
     if found:
         pieces = "".join(f"<span>{_piece(change.feature, change.text)}</span>" for change in person.changes)
     else:
         pieces = escape(person.text)
-    pieces += f"<br><small>{escape(person.proof)}</small>" if person.proof else ""
     before, after = escape(probability(person.before)), escape(probability(person.after))
-    return (
-        f'<tr class="{"found" if found else "none"}"><td class="text">{escape(name)}</td>'
-        f'<td class="text">{escape(person.predicted or "–")}</td><td class="text">{escape(person.target)}</td>'
-        f'<td class="text changes">{pieces}</td><td>{f"{before} → {after}" if found else before}</td></tr>'
-    )
+    cells = {
+        "row": escape(f"{person.id} ({number})" if number > 1 else person.id),
+        "model says": escape(person.predicted or "–"),
+        "wanted": escape(person.target),
+        "changes": pieces + (f"<br><small>{escape(person.proof)}</small>" if person.proof else ""),
+        "probability": f"{before} → {after}" if found else before,
+    }
+    shown = "".join(f'<td{_COLUMNS[name]} data-head="{name}">{cells[name]}</td>' for name in kept)
+    return f'<tr class="{"found" if found else "none"}">{shown}</tr>'
 
 
 def _shown(value: float, decimals: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +16,23 @@ import numpy as np
 from invjax.core.errors import BadArgument
 from invjax.core.files import write_atomic, writing
 from invjax.core.meant import explained
+from invjax.report.drawings import drawing
 from invjax.report.png import data_uri, encode_png
+from invjax.viz.palette import GAIN, PAGE_TONES
 
-_CSS = files("invjax.report").joinpath("style.css").read_text("utf-8")
+
+def _colours(mode: str) -> str:
+    return (
+        ":root { "
+        + " ".join(f"--{name}: {getattr(tone, mode)};" for name, tone in PAGE_TONES.items())
+        + (f" --gain: {1 if mode == 'light' else GAIN}; }}")
+    )
+
+
+_CSS = f"{_colours('light')}\n@media (prefers-color-scheme: dark) {{ {_colours('dark')} }}\n" + files(
+    "invjax.report"
+).joinpath("style.css").read_text("utf-8")
+_LONG = 200  # characters: small print from here on is folded
 _SMALL = 64  # pixels: up to here an image is drawn enlarged with hard pixel edges
 
 # The page may use nothing but itself; a browser enforces it.
@@ -33,6 +46,7 @@ class Picture:
     image: Any  # uint8 [H, W], [H, W, 1|3|4]; the bytes of a PNG file; or a matplotlib Figure
     caption: str = ""
     width: int | None = None  # CSS pixels on the page; None: small images enlarged to about 160, others as they are
+    alt: str = ""  # what it shows, for those who cannot see it; the caption by default
 
 
 @dataclass(frozen=True)
@@ -44,9 +58,10 @@ class Section:
     facts: Mapping[str, Any] = field(default_factory=dict)  # headline numbers: name -> value
     table: Sequence[Mapping[str, Any]] = ()  # one mapping per row; columns in order of first appearance
     group: str | None = None  # a column of the table whose values become headings between the rows
-    note: str = ""  # small print under the table
+    note: str = ""  # small print under the table; folded if it is long
     figures: Sequence[Picture] = ()
     markup: str = ""  # trusted HTML, inserted as it is
+    short: str = ""  # its name in the line of contents; the title by default
 
 
 @explained
@@ -57,6 +72,7 @@ def write_report(
     title: str = "invjax report",
     subtitle: str = "",
     footer: str = "",
+    lead: str = "",
 ) -> Path:
     """Write one HTML file that needs nothing else: style and pictures are inside; no script, no network.
 
@@ -69,6 +85,7 @@ def write_report(
         title: heading and window title.
         subtitle: one or two sentences under it.
         footer: small print at the end, for instance versions and device.
+        lead: trusted HTML above the sections, for instance :func:`invjax.report.sheets.story`.
 
     Returns:
         The path written.
@@ -76,7 +93,7 @@ def write_report(
     Raises:
         ValueError: ``path`` is a folder or cannot be written, or a picture is not of an accepted kind.
     """
-    page = render(sections, title=title, subtitle=subtitle, footer=footer)
+    page = render(sections, title=title, subtitle=subtitle, footer=footer, lead=lead)
     target = Path(path)
     if os.path.isdir(target):
         raise BadArgument("path", "name a file", hint=f"{str(target)!r} is a folder")
@@ -86,11 +103,13 @@ def write_report(
     return target
 
 
-def render(sections: Iterable[Section], *, title: str = "invjax report", subtitle: str = "", footer: str = "") -> str:
+def render(
+    sections: Iterable[Section], *, title: str = "invjax report", subtitle: str = "", footer: str = "", lead: str = ""
+) -> str:
     """The page as text. Arguments as in :func:`write_report`."""
     parts = list(sections)
     anchors = [f"s{n}" for n in range(1, len(parts) + 1)]
-    links = "".join(f'<a href="#{a}">{escape(s.title)}</a>' for a, s in zip(anchors, parts, strict=True))
+    links = "".join(f'<a href="#{a}">{escape(s.short or s.title)}</a>' for a, s in zip(anchors, parts, strict=True))
     body = "\n".join(_section(section, anchor) for section, anchor in zip(parts, anchors, strict=True))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -99,8 +118,8 @@ def render(sections: Iterable[Section], *, title: str = "invjax report", subtitl
         f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{_CSS}</style>\n</head>\n'
         f"<body>\n<main>\n<header>\n<h1>{escape(title)}</h1>\n"
         + (f"<p>{inline(subtitle)}</p>\n" if subtitle else "")
-        + (f"<nav>{links}</nav>\n" if len(parts) > 2 else "")
-        + f"</header>\n{body}\n"
+        + (f'<nav aria-label="contents">{links}</nav>\n' if len(parts) > 1 else "")
+        + f"</header>\n{lead}\n{body}\n"
         + (f"<footer>{inline(footer)}</footer>\n" if footer else "")
         + "</main>\n</body>\n</html>\n"
     )
@@ -116,25 +135,39 @@ def inline(text: str) -> str:
     return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(text))
 
 
-def image_tag(image: Any, alt: str = "", width: int | None = None) -> str:
-    """An ``<img>`` with its pixels inside. ``image`` and ``width`` as in :class:`Picture`."""
+def image_tag(image: Any, alt: str = "", width: int | None = None, change: bool = False) -> str:
+    """An ``<img>`` with its pixels inside. ``image`` and ``width`` as in :class:`Picture`.
+
+    change: the pixels are a change in the colours of the palette, which a dark page shows brighter.
+    """
+    if hasattr(image, "savefig"):
+        return _drawn(image, alt, width)
     if isinstance(image, bytes):
         png, shape = image, None
-    elif hasattr(image, "savefig"):
-        buffer = io.BytesIO()
-        image.savefig(buffer, format="png", dpi=160)
-        png, shape = buffer.getvalue(), None
     else:
         png, shape = encode_png(np.asarray(image)), np.shape(image)
     size = ""
     if shape is not None:
         small = max(shape[:2]) <= _SMALL
         across = width if width is not None else shown_width(shape[0], shape[1], 160)
-        size = ' class="pixels"' if small else ""
+        kinds = " ".join(["pixels"] * small + ["change"] * change)
+        size = f' class="{kinds}"' if kinds else ""
         size += f' width="{across}" height="{round(across * shape[0] / shape[1])}"'
     elif width is not None:
         size += f' width="{width}"'
     return f'<img src="{data_uri(png)}" alt="{escape(alt)}"{size}>'
+
+
+def _drawn(figure: Any, alt: str, width: int | None) -> str:
+    """A figure, which is never shown so small that its text cannot be read: a narrow screen moves it sideways."""
+    made = drawing(figure)
+    across = made.width if width is None else width
+    size = f' width="{across}" height="{round(across * made.height / made.width)}"'
+    least = f' style="min-width:{min(made.least, across)}px"' if made.least else ""
+    tag = f'<img src="{made.light}" alt="{escape(alt)}"{size}{least}>'
+    if made.dark is not None:
+        tag = f'<picture><source media="(prefers-color-scheme: dark)" srcset="{made.dark}">{tag}</picture>'
+    return f'<div class="drawing">{tag}</div>'
 
 
 def shown_width(height: int, width: int, wanted: int) -> int:
@@ -156,16 +189,31 @@ def _section(section: Section, anchor: str) -> str:
     if section.table:
         parts.append(table_markup(section.table, section.group))
     if section.note:
-        parts.append(f"<figcaption>{inline(section.note)}</figcaption>")
+        parts.append(small_print(section.note))
     if section.figures:
-        parts.append('<div class="figures">' + "".join(_figure(picture) for picture in section.figures) + "</div>")
+        drawn = "".join(_figure(picture, section.title) for picture in section.figures)
+        parts.append(f'<div class="figures">{drawn}</div>')
     parts += [section.markup] if section.markup else []
     return "\n".join([*parts, "</section>"])
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: Picture, title: str) -> str:
     caption = f"<figcaption>{inline(picture.caption)}</figcaption>" if picture.caption else ""
-    return f"<figure>{image_tag(picture.image, picture.caption, picture.width)}{caption}</figure>"
+    alt = picture.alt or picture.caption or title
+    return f"<figure>{image_tag(picture.image, alt, picture.width)}{caption}</figure>"
+
+
+def small_print(text: str) -> str:
+    """A caption; where it is long, folded under a line that says what it is."""
+    words = inline(text)
+    if len(text) <= _LONG:
+        return f"<figcaption>{words}</figcaption>"
+    return f'<details class="note"><summary>What the words and columns mean</summary><p>{words}</p></details>'
+
+
+def folded(line: str, content: str) -> str:
+    """Trusted HTML folded under a line of trusted HTML."""
+    return f'<details class="fold"><summary>{line}</summary>{content}</details>'
 
 
 def table_markup(rows: Sequence[Mapping[str, Any]], group: str | None = None) -> str:

@@ -51,6 +51,7 @@ SERIES = (
 RAISED = (217, 114, 0)  # orange: the value goes up
 LOWERED = (29, 92, 198)  # a darker blue: it goes down
 SUPPORT = (15, 138, 126)  # green: changed at all
+GAIN = 1.7  # what the page multiplies them by on a dark page, where faint changes would drown
 
 PAGE_TONES = {
     "page": PAGE, "card": CARD, "ink": INK, "soft": SOFT, "line": LINE, "well": WELL, "cell": CELL, "accent": LINK,

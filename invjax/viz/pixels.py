@@ -71,7 +71,7 @@ def perturbation_pixels(delta: Any, scale: float | None = None) -> np.ndarray:
     else:
         strongest = np.take_along_axis(share, np.abs(share).argmax(axis=-1)[..., None], axis=-1)[..., 0]
         out[..., :3] = np.where((strongest > 0)[..., None], RAISED, LOWERED)
-        out[..., 3] = np.where(changed, np.round(70 + 185 * np.abs(strongest)), 0)
+        out[..., 3] = np.where(changed, np.round(100 + 155 * np.abs(strongest)), 0)
     return out
 
 

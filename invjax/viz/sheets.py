@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BLUE, AMBER, GREY, INK, LINE = (
     tone.light for tone in (palette.BLUE, palette.AMBER, palette.SOFT, palette.INK, palette.LINE)
 )
-SMALL = 9  # points: no text of a figure is smaller
+SMALL = 10  # points: no text of a figure is smaller
 SMOOTH = 64  # pixels: a picture with a longer side is interpolated
 OURS = "invjax"  # the gid of a figure that has the colours of the palette
 

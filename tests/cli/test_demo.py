@@ -34,7 +34,7 @@ def made(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(campaign, "attack_pairs", watched)
-        patch.setattr(demo, "PARTS", demo.PARTS[:1])  # the others: below
+        patch.setattr(demo, "PARTS", [demo.attack_part])  # the others: below
         result = demo.run_demo(DemoOptions(out, n=3, seed=1, no_progress=True), said.append)
     return result, "\n".join(said), (out / "report.html").read_text(), runs
 
@@ -75,6 +75,8 @@ def test_page_is_whole_and_needs_nothing_else(made):
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert "<script" not in page
     assert page.count('class="example"') == 3
+    assert "GSE changes" in page
+    assert re.search(r"σ-zero changes fewer \(\d+\), in more groups", page)
     assert page.count("<img") >= 3 * (1 + 2 * 3 * 8)  # originals; adversarial, perturbation, mask of two attacks
     for constant in ("eps = 0.3", "step_size = 0.02", "steps = 60"):  # other than the defaults: the page says so
         assert constant in page
@@ -167,11 +169,15 @@ def test_nine_made_four_in_three_ways():
 
 
 def test_demo_has_both_parts(monkeypatch):
-    assert [demo.attack_part, demo.counterfactual_part] == demo.PARTS
-    for name in ("housing_section", "plane_section", "digits_section"):
+    assert [demo.counterfactual_part, demo.attack_part] == demo.PARTS
+    for name in ("housing_section", "plane_section"):
         monkeypatch.setattr(demo, name, lambda *_, name=name: (Section(name), f"text of {name}"))
+    monkeypatch.setattr(
+        demo, "digits_section", lambda *_: (Section("digits_section"), "text of digits_section", "lead")
+    )
     part = demo.counterfactual_part(demo.DemoSetting(None, None, DemoOptions(), print))
     assert [section.title for section in part.sections] == ["housing_section", "plane_section", "digits_section"]
+    assert part.lead == "lead"
     assert part.text == "text of housing_section\n\ntext of plane_section\n\ntext of digits_section"
 
 
@@ -188,3 +194,40 @@ def test_bad_arguments_write_nothing(tmp_path):
     with pytest.raises(ValueError, match="out must be a folder that can be written"):
         demo.run_demo(DemoOptions(file / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"out must be a folder where report.html can be written.*is a folder"):
+        demo.run_demo(DemoOptions(tmp_path / "taken"))
+
+
+@pytest.mark.fast
+def test_what_is_in_the_folder_already_is_said_first(tmp_path, monkeypatch):
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "mnist_cnn", stop)  # the first work there is
+    for file, message in ((None, None), ("notes.txt", "holds other files"), ("report.html", "will be replaced")):
+        said = []
+        if file is not None:
+            (tmp_path / file).write_text("mine")
+        with pytest.raises(KeyboardInterrupt):
+            demo.run_demo(DemoOptions(tmp_path), said.append)
+        assert len(said) == (message is not None)
+        assert message is None or message in said[0]
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+@pytest.mark.fast
+def test_words_follow_from_the_numbers():
+    """The same texts of better and of worse numbers."""
+    x = np.zeros((10, 2))
+    plane = demo_counterfactuals.Plane(
+        x, np.zeros(10), (np.ones(2), np.float32(0)), x, {"a": x + 3, "b": x + 1}, {"a": 0.1, "b": 1.0}, None, 0.0
+    )
+    said = demo_counterfactuals.plane_words(plane)
+    assert "only 1 of 10 answers end" in said
+    assert "all 10 answers" in said
+    assert "is shorter: 1.41 standard deviations in the median, instead of 4.24" in said
+    for rank, words in ((0.5, "about as likely as real fours"), (0.3, "less likely than most"), (0.1, "nearly all")):
+        made = demo_digits.NinesMadeFours(x, {}, [], dict.fromkeys(demo_digits.WAYS, np.full(4, rank)))
+        assert words in demo_digits.ways_words(made)
+        assert f"{100 * rank:.0f} % with both" in demo_digits.ways_words(made)

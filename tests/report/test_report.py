@@ -22,7 +22,7 @@ from invjax.report import page as page_module
 from invjax.report.png import data_uri, encode_png
 from invjax.types import UNTARGETED, Result, Status
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "source"}
 
 
 class Page(HTMLParser):

