@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from invjax.engine.queue import Part
 
 
+SHORT = 1.0  # seconds: a notebook keeps every bar for good, and those of shorter runs would hide the answers
+
+
 def in_notebook() -> bool:
     """Whether the output goes to a cell of Jupyter or Colab, which is no terminal but shows a bar."""
     return "ipykernel.iostream" in sys.modules and type(sys.stderr).__module__ == "ipykernel.iostream"
@@ -25,7 +28,8 @@ def progress_bar(
 ) -> Iterator[Callable[[Part], None]]:
     """A callback for each :class:`Part`. show: True, False, or None for "on a terminal, and in a notebook".
 
-    lanes: shown in it. In a notebook, where each bar stays for good, runs of less than a second have none.
+    lanes: shown in it. In a notebook the bar stands there at once, while the program is compiled, and goes away with a
+    run of less than a second.
     """
     notebook = in_notebook()
     wanted = (notebook or sys.stderr.isatty()) if show is None else show
@@ -33,7 +37,9 @@ def progress_bar(
         yield lambda part: None
         return
     try:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="IProgress not found")  # then tqdm writes a bar of text
+            from tqdm.auto import tqdm
     except ImportError:
         if show:
             raise ImportError("progress=True needs tqdm: pip install 'invjax[cli]'") from None
@@ -42,11 +48,7 @@ def progress_bar(
 
     found = 0
     words: dict[str, Any] = {} if lanes is None else {"lanes": lanes}
-    delay = 1.0 if notebook and show is None else 0.0
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")  # then tqdm writes a bar of text
-        bar = tqdm(total=total, initial=start, unit="example", dynamic_ncols=True, delay=delay)
-    with bar:
+    with tqdm(total=total, initial=start, unit="example", dynamic_ncols=True) as bar:
 
         def update(part: Part) -> None:
             nonlocal found
@@ -56,3 +58,5 @@ def progress_bar(
             bar.set_postfix(found=found, iterations=part.steps, **words, refresh=not len(part.index))
 
         yield update
+        if notebook and show is None:
+            bar.leave = bar.format_dict["elapsed"] >= SHORT

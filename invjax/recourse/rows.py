@@ -67,7 +67,7 @@ def explain_rows(
     ids: Sequence[Any] | None = None,
     key: Array | None = None,
     lanes: int | Literal["auto"] = "auto",
-    progress: bool | None = False,
+    progress: bool | None = None,
 ) -> Explanation:
     """Counterfactual explanations of rows of a table, in raw units.
 

@@ -413,3 +413,16 @@ def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
     solve(Descent(), lanes=4, progress=False)
     solve(Descent(), lanes=4)  # no terminal: no bar
     assert capsys.readouterr().err == ""
+
+
+def test_progress_in_a_notebook(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar stands there before the first program is compiled; that of a long run stays, that of a short one goes."""
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr("invjax.engine.progress.in_notebook", lambda: True)
+    for short, left in ((0.0, "30/30"), (1e9, "")):
+        monkeypatch.setattr("invjax.engine.progress.SHORT", short)
+        solve(Descent(), lanes=4)
+        shown = capsys.readouterr().err
+        assert "0/30" in shown.split("\r")[1]
+        last = shown.split("\r")[-1].strip()
+        assert left in last if left else not last

@@ -101,7 +101,7 @@ def housing_section(say: _Say) -> tuple[Section, str]:
     every = data.test[(logits.argmax(1) == 0) & (data.label[data.test] == 0)]
     cheap = every[:SUBURBS]
     say(f"Housing: {len(cheap)} cheap suburbs, at most {_MOST} changes each")
-    told = explain_rows(data, chosen.model, cheap, target=1, max_changes=_MOST)
+    told = explain_rows(data, chosen.model, cheap, target=1, max_changes=_MOST, progress=False)
     title = "What would have to change for a suburb's houses to be expensive?"
     text = _HOUSING_TEXT.format(trained=len(data.train), most=_MOST)
     section = counterfactual_section(told, title=title, text=text, note=_HOUSING_NOTE, short="Suburbs")
