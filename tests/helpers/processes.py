@@ -9,11 +9,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def small_environment() -> dict[str, str]:
-    """For a process that runs notebooks: tiny sizes, one device, and the compiled programs of earlier runs."""
+    """For a process that runs notebooks: one device, and the compiled programs of earlier runs."""
     return {
         **os.environ,
         "XLA_FLAGS": "",
-        "INVJAX_NOTEBOOK_TINY": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("INVJAX_TEST_CACHE", str(ROOT / ".jax_cache")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
