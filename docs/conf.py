@@ -2,21 +2,18 @@
 
     python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-The notebooks are executed while the pages are built; INVJAX_NOTEBOOK_TINY=1 makes that a matter of seconds.
+The notebooks are shown with the outputs that they hold; nothing is executed. `.ci/notebooks.py` makes these.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
-# The notebooks' kernel is another process: it is to see the same package.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
 
 import invjax  # noqa: E402
 
@@ -31,19 +28,13 @@ extensions = [
     "myst_nb",
 ]
 
-# The notebooks live beside the package, in their text form. The pages are made of copies, which git ignores.
+# The notebooks live beside the package. The pages are made of copies, which git ignores.
 shutil.rmtree(HERE / "generated", ignore_errors=True)  # pages of modules and notebooks that are gone
 copies = HERE / "generated" / "notebooks"
 copies.mkdir(parents=True, exist_ok=True)
-for notebook in sorted((HERE.parent / "notebooks").glob("*.py")):
+for notebook in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
     shutil.copy(notebook, copies)
-nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
-nb_execution_mode = "cache"
-nb_execution_cache_path = str(HERE / "_build" / "notebooks")
-nb_execution_timeout = 600
-nb_execution_raise_on_error = True  # else a failing cell is a warning and the page shows its traceback
-nb_merge_streams = True
-nb_execution_excludepatterns = ["_ext/*"]
+nb_execution_mode = "off"
 
 # The names of invjax itself are described twice, on their own page and on that of their folder: either may be linked.
 suppress_warnings = ["ref.python"]

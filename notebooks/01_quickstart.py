@@ -23,7 +23,7 @@
 # targets at once, another attack to compare with, where the classifier looks, and a classifier of your own. The whole
 # takes less than a minute on two CPU cores, and runs on a GPU or TPU as it is.
 
-# %%
+# %% tags=["hide-input"]
 # @title Install invjax, where it is missing {display-mode: "form"}
 import subprocess
 import sys

@@ -28,7 +28,7 @@
 # The test is a set in which something else goes with the class by accident: the accuracy of the *worst group* says
 # whether a network leans on it. The whole takes one to two minutes on two CPU cores.
 
-# %%
+# %% tags=["hide-input"]
 # @title Install invjax, where it is missing {display-mode: "form"}
 import subprocess
 import sys
@@ -75,11 +75,12 @@ data = load_groups("digits-spurious", seed=0)
 train, test = data.split("train"), data.split("test")
 print(data.describe())
 
-figure, axes = plt.subplots(1, 4, figsize=(8, 2))
+figure, axes = plt.subplots(1, 4, figsize=(9, 1.7))
 for group, axis in enumerate(axes):
     first = train.x[train.group == group][:3]
     axis.imshow(np.concatenate(first[..., 0], axis=1), cmap="gray", vmin=0, vmax=1)
-    axis.set(title=data.groups[group], xticks=[], yticks=[])
+    axis.set_title(data.groups[group], fontsize=10)
+    axis.set(xticks=[], yticks=[])
 
 # %% [markdown]
 # ## Ordinary training

@@ -252,7 +252,7 @@ def test_pages_build(tmp_path):
     pytest.importorskip("sphinx")
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "trees"),
-         "-D", "nb_execution_mode=off", "docs", str(tmp_path / "html")],
+         "docs", str(tmp_path / "html")],
         cwd=ROOT, capture_output=True, text=True, timeout=900, env=small_environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]

@@ -104,11 +104,6 @@ class Explanation:
         """How many rows have this status."""
         return sum(person.status == status for person in self.people)
 
-    def __repr__(self) -> str:
-        """How many rows ended how; who they are and what would change stands in :meth:`text`."""
-        ended = ", ".join(f"{one.name} {n}" for one in Status if (n := self.count(one)))
-        return f"Explanation({self.name!r}, {len(self.people)} rows: {ended or 'none'})"
-
     def text(self) -> str:
         """All people, two lines each, for a terminal; a line more for a proof and for each further answer."""
         return "\n".join(self.paragraphs())

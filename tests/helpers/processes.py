@@ -12,7 +12,7 @@ def small_environment() -> dict[str, str]:
     """For a process that runs notebooks: one device, and the compiled programs of earlier runs."""
     return {
         **os.environ,
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("INVJAX_TEST_CACHE", str(ROOT / ".jax_cache")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
