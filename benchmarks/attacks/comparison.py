@@ -31,7 +31,7 @@ from invjax.core.errors import check_whole
 from invjax.core.files import check_folder, write_atomic
 from invjax.core.logits import num_classes
 from invjax.data import ImageData, ImageSource, open_images
-from invjax.metrics.attack import attack_table
+from invjax.metrics.summary import attack_table
 from invjax.models import load
 from invjax.types import Config, LogitsFn
 

@@ -16,7 +16,8 @@ from invjax.campaign.pairs import make_pairs
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.logits import num_classes
 from invjax.data import open_images
-from invjax.metrics.attack import MEASURES, attack_table
+from invjax.metrics.attack import MEASURES
+from invjax.metrics.summary import attack_table
 from invjax.models import load
 from invjax.models.params_file import load_arrays
 

@@ -19,7 +19,8 @@ from invjax.core.images import check_floats
 from invjax.core.shown import short_repr
 from invjax.engine import open_run, solve
 from invjax.metrics import best_average_worst, measure
-from invjax.metrics.attack import MEASURES, Attempts, Table
+from invjax.metrics.attack import MEASURES, Attempts
+from invjax.metrics.summary import Table
 from invjax.types import Bounds, Config, LogitsFn, Result
 
 

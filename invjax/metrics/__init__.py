@@ -1,6 +1,7 @@
 """Measures of how good an answer is: NumPy arrays in, NumPy arrays out, on the host.
 
     attack               ASR, ACP, ANC, l2 and d2,0 of attacks, and their best/average/worst table
+    summary              these numbers as tables, for a terminal and a notebook
     counterfactual       validity, distance, sparsity, plausibility and violations of counterfactual rows
     stability            how counterfactuals react to small changes, and how diverse a set of them is
     plausibility         local outlier factor, rank of a log-density, agreement of neighbours
@@ -15,8 +16,6 @@ The measures of ONE map in the two attribution modules take JAX arrays and may s
 from invjax.core.meant import suggest_names
 from invjax.metrics.attack import (
     Attempts,
-    attack_rows,
-    attack_table,
     best_average_worst,
     changed_pixels,
     d20,
@@ -68,6 +67,7 @@ from invjax.metrics.stability import (
     protected_flips,
     retrained_validity,
 )
+from invjax.metrics.summary import Summary, attack_rows, attack_table
 
 __all__ = [
     "Attempts",
@@ -77,6 +77,7 @@ __all__ = [
     "GroupAccuracies",
     "Overlap",
     "Pairs",
+    "Summary",
     "attack_rows",
     "attack_table",
     "best_average_worst",

@@ -16,7 +16,7 @@ the 2023 poster's ANC seems to have 8 neighbours).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -26,16 +26,11 @@ from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check, check_choice, check_number, check_whole, of_shape
 from invjax.core.labels import check_flags, check_status
 from invjax.core.meant import explained
+from invjax.metrics.summary import CONVENTIONS, Convention, Summary, Table
 from invjax.types import Status
-
-Case = Literal["best", "average", "worst"]
-Convention = Literal["all_attempts", "successes_only"]
-Table = dict[str, dict[str, float]]
 
 LengthUnit = Literal["data", "model"]
 
-CASES: tuple[Case, ...] = get_args(Case)
-CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 MEASURES = ("acp", "anc", "l2", "d20")
 
 
@@ -220,14 +215,14 @@ def best_average_worst(
 
 
 @explained
-def summarize(attempts: Attempts) -> dict[str, Any]:
+def summarize(attempts: Attempts) -> Summary:
     """The tables of both conventions, and the counts behind them.
 
     Returns:
         ``{"all_attempts": table, "successes_only": table, "attempts": int, "failed": int, "already_target": int,
-        "undefined": int}``,
-        where each table is that of :func:`best_average_worst` for acp, anc, l2 and d20. ``attempts`` leaves out the
-        ``already_target`` pairs, which are in neither table. ``undefined`` of them have no l2 (NaN).
+        "undefined": int}``, a dict that a notebook shows as a table. The two tables are those of
+        :func:`best_average_worst` for acp, anc, l2 and d20. ``attempts`` leaves out the ``already_target`` pairs, which
+        are in neither table. ``undefined`` of them have no l2 (NaN).
     """
     measures = {name: getattr(attempts, name) for name in MEASURES}
     tables = {
@@ -235,81 +230,13 @@ def summarize(attempts: Attempts) -> dict[str, Any]:
         for convention in CONVENTIONS
     }
     counted = ~attempts.already
-    return {
+    return Summary(
         **tables,
-        "attempts": int(counted.sum()),
-        "failed": int((counted & ~attempts.success).sum()),
-        "already_target": int(attempts.already.sum()),
-        "undefined": int((counted & np.isnan(attempts.l2)).sum()),
-    }
-
-
-@explained
-def attack_rows(
-    tables: Mapping[str, Table],
-    published: Mapping[str, Table] | None = None,
-    cases: Sequence[Case] = CASES,
-) -> list[dict[str, str]]:
-    """The tables as rows of formatted text, one per case and attack, published numbers below ours.
-
-    Args:
-        tables: attack name -> a table of :func:`best_average_worst`; the columns are those of all tables together.
-        published: likewise, for numbers taken from a publication; missing entries show as "–".
-        cases: which blocks, in order. For an untargeted run, with one target per image, ``("average",)`` is enough.
-
-    Returns:
-        Rows with the keys "case" and "attack", and "ASR %", "ACP", "ANC", "l2", "d2,0" as far as the tables have them.
-    """
-    both = [*tables.items()]
-    both += [(f"{name} (published)", table) for name, table in (published or {}).items()]
-    columns = list(dict.fromkeys(column for _, table in both for column in table))
-    return [
-        {
-            "case": case,
-            "attack": name,
-            **{_TITLE.get(c, c): _format(c, table.get(c, {}).get(case, float("nan"))) for c in columns},
-        }
-        for case in cases
-        for name, table in both
-    ]
-
-
-@explained
-def attack_table(
-    tables: Mapping[str, Table],
-    published: Mapping[str, Table] | None = None,
-    cases: Sequence[Case] = CASES,
-) -> str:
-    """:func:`attack_rows` as plain text for a terminal, a block per case. Arguments as there."""
-    rows = attack_rows(tables, published, cases)
-    if not rows:
-        return "(no attacks)"
-    columns = [key for key in rows[0] if key not in ("case", "attack")]
-    first = max(len("attack"), *(len(row["attack"]) + 2 for row in rows))
-    widths = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
-
-    def line(head: str, cells: Iterable[tuple[str, str]]) -> str:
-        return head.ljust(first) + "".join("  " + text.rjust(widths[c]) for c, text in cells)
-
-    lines = [line("attack", ((c, c) for c in columns))]
-    lines.append("-" * len(lines[0]))
-    for case in cases:
-        lines.append(case)
-        lines += [line("  " + row["attack"], ((c, row[c]) for c in columns)) for row in rows if row["case"] == case]
-    return "\n".join(lines)
-
-
-_TITLE = {"asr": "ASR %", "acp": "ACP", "anc": "ANC", "l2": "l2", "d20": "d2,0"}
-
-
-def _format(column: str, value: float) -> str:
-    if np.isnan(value):
-        return "–"
-    if column == "asr":
-        return f"{100 * value:.1f}"
-    if column in ("acp", "d20"):  # counts of pixels: 34.2, 305.2, 12014
-        return f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
-    return f"{value:.2f}"
+        attempts=int(counted.sum()),
+        failed=int((counted & ~attempts.success).sum()),
+        already_target=int(attempts.already.sum()),
+        undefined=int((counted & np.isnan(attempts.l2)).sum()),
+    )
 
 
 def _mean(values: np.ndarray) -> float:

@@ -45,7 +45,7 @@ from invjax.core.numerics import as_float
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.core.shown import short_repr
 from invjax.engine import checks
-from invjax.metrics.attack import CONVENTIONS, Convention
+from invjax.metrics.summary import CONVENTIONS, Convention
 from invjax.types import Array, ArrayLike, LogitsFn, Status
 
 Threshold = Literal["released", "plain"]

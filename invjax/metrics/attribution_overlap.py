@@ -32,8 +32,8 @@ from invjax.core.meant import explained
 from invjax.core.numerics import as_float
 from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.core.shown import short_repr
-from invjax.metrics.attack import Convention
 from invjax.metrics.attribution import counted
+from invjax.metrics.summary import Convention
 from invjax.types import Array, ArrayLike
 
 PLANE = (-2, -1)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, check_whole, of_shape
+from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.meant import explained
 from invjax.types import Result
 from invjax.viz import sheets
@@ -68,28 +67,6 @@ def grid(
     for row, name in enumerate(names):
         sheets.name_row(axes[row, 0], name)
     return figure
-
-
-@explained
-def show(result: Result, *, most: int = 8, bounds: tuple[Any, Any] = (0.0, 1.0), cell: float = 1.15) -> Figure:
-    """The first answers in one line: ``viz.show(result)``, or ``viz.show(result[result.found])`` for what was found.
-
-    Args:
-        result: answers to images, x of shape [N, H, W, C], or [H, W, C] of a single one.
-        most: columns at most.
-        bounds: data range.
-        cell: side of one picture in inches.
-
-    Raises ValueError: no images. ImportError: matplotlib is missing (extra ``demo``).
-    """
-    check_whole("most", most, 1)
-    x, delta = np.asarray(result.x), np.asarray(result.delta)
-    if x.ndim not in (3, 4) or x.shape[-1] not in (1, 3) or np.ndim(result.status) != x.ndim - 3:
-        hint = "of a table, result.to_pandas() has a row for each answer"
-        raise BadArgument("result", "have images [N, H, W, C] of 1 or 3 channels", of_shape(x.shape), hint=hint)
-    some = result[:most] if x.ndim == 4 else jax.tree.map(lambda field: np.asarray(field)[None], result)
-    clean = (x - delta)[:most] if x.ndim == 4 else (x - delta)[None]
-    return grid(clean, some, bounds=bounds, cell=cell)
 
 
 @explained

@@ -12,11 +12,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from invjax import BadArgument, metrics, viz
+from invjax import metrics, viz
 from invjax.report import Picture, Section, attack_section, write_report
 from invjax.report import page as page_module
 from invjax.report.png import data_uri, encode_png
@@ -308,18 +307,3 @@ def test_nothing_loads_matplotlib_before_the_first_figure_and_its_absence_names_
         "else: raise SystemExit('no error')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parent.parent.parent)
-
-
-def test_a_result_in_one_line() -> None:
-    """``viz.show``: the first answers, or a single one; a table says what shows it."""
-    rng = np.random.default_rng(0)
-    x = rng.uniform(size=(10, 6, 6, 1)).astype(np.float32)
-    delta = np.zeros_like(x)
-    delta[:, 2, 3] = 0.25
-    status = np.full(10, Status.FOUND, np.int32)
-    result = Result(x + delta, delta, status, status, status * 0, x + delta)
-    assert len(viz.show(result).axes) == 4 * 8
-    assert len(viz.show(result, most=2).axes) == 4 * 2
-    assert len(viz.show(result[3]).axes) == 4
-    with pytest.raises(BadArgument, match=r"result must have images .* result.to_pandas\(\) has a row for each answer"):
-        viz.show(jax.tree.map(lambda field: field.reshape(10, -1) if field.ndim > 1 else field, result))
