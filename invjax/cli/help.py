@@ -1,7 +1,8 @@
-"""What ``invjax --help`` and ``invjax COMMAND --help`` print: a few lines, or the options by groups."""
+"""What ``invjax --help`` and ``invjax COMMAND --help`` say; argparse lays it out."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import functools
@@ -13,37 +14,44 @@ from pathlib import Path
 from typing import Any, Literal
 
 from invjax.cli import options
-from invjax.cli.options import COMMANDS, DESCRIPTION, EXAMPLES, GROUPS, Meta
+from invjax.cli.options import EXAMPLES, Meta
 
-_INDENT = 22  # columns before the text of an option
 _WIDEST = 100
 
 
-def general_help() -> str:
-    """The commands, a line each, and what to type first."""
-    lines = ["usage: invjax COMMAND [options]", "", *_wrapped(DESCRIPTION), "", "commands:"]
-    for name, kind in COMMANDS.items():
-        lines += _entry(name, _paragraphs(kind)[0], 11)
-    lines += ["", "examples:", *(f"  {examples[0]}" for examples in EXAMPLES.values()), ""]
-    return "\n".join([*lines, "invjax COMMAND --help shows the options of a command, invjax --version the version."])
+class Layout(argparse.RawDescriptionHelpFormatter):
+    """Paragraphs and examples as they stand, and the texts of options in a column of their own."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22, width=_width())
 
 
-def command_help(command: str) -> str:
-    """How a command is called, what it writes, examples, and its options by groups."""
-    kind = COMMANDS[command]
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    required = [f"--{name} {metavar(kind, name)}" for name, field in fields.items() if _is_required(field)]
-    lines = [" ".join(["usage: invjax", command, *required, "[options]"])]
-    for paragraph in _paragraphs(kind):
-        lines += ["", *_wrapped(paragraph)]
-    lines += ["", "examples:", *(f"  {example}" for example in EXAMPLES[command])]
-    texts = _texts()[kind.__name__]
-    for heading, names in GROUPS[command].items():
-        lines += ["", f"{heading}:"]
-        for name in names:
-            flag = f"--{name.replace('_', '-')} {metavar(kind, name)}".rstrip()
-            lines += _entry(flag, texts[name] + _default(fields[name]), _INDENT)
-    return "\n".join(lines)
+def usage(kind: type) -> str:
+    """How a command is called: with what it must have."""
+    needed = [f"{flag(one.name)} {metavar(kind, one.name)}" for one in dataclasses.fields(kind) if is_required(one)]
+    return " ".join(["%(prog)s", *needed, "[options]"])
+
+
+def description(kind: type) -> str:
+    """What a command does and writes: the docstring of its options."""
+    return "\n\n".join(textwrap.fill(part, _width()) for part in _paragraphs(kind))
+
+
+def summary(kind: type) -> str:
+    """The same in one paragraph."""
+    return _paragraphs(kind)[0]
+
+
+def examples(*commands: str) -> str:
+    """The examples of a command, or the first of each of several."""
+    lines = EXAMPLES[commands[0]] if len(commands) == 1 else [EXAMPLES[command][0] for command in commands]
+    return "\n".join(["examples:", *(f"  {line}" for line in lines)])
+
+
+def text_of(kind: type, name: str) -> str:
+    """The help of an option: the text under its field, and what it is if it is not given."""
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    return (_texts()[kind.__name__][name] + _default(field)).replace("%", "%%")
 
 
 def metavar(kind: type, name: str) -> str:
@@ -53,8 +61,17 @@ def metavar(kind: type, name: str) -> str:
         if isinstance(mark, Meta) and mark.metavar:
             return mark.metavar
     kinds = typing.get_args(hint) or (hint,)
-    words = [text for one in kinds for text in _words(one)]
-    return "|".join(words)
+    return "|".join(text for one in kinds for text in _words(one))
+
+
+def flag(name: str) -> str:
+    """The option of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def is_required(field: dataclasses.Field[Any]) -> bool:
+    """Whether an option must be given."""
+    return field.default is dataclasses.MISSING
 
 
 def _words(kind: Any) -> list[str]:
@@ -63,13 +80,8 @@ def _words(kind: Any) -> list[str]:
     return {int: ["INT"], float: ["NUMBER"], str: ["NAME"], Path: ["PATH"]}.get(kind, [])
 
 
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING
-
-
 def _default(field: dataclasses.Field[Any]) -> str:
-    """What an option is if it is not given, where that says something."""
-    if _is_required(field):
+    if is_required(field):
         return " (required)"
     if field.default in (None, (), "") or isinstance(field.default, bool):
         return ""
@@ -97,17 +109,3 @@ def _texts() -> dict[str, dict[str, str]]:
 
 def _width() -> int:
     return min(shutil.get_terminal_size().columns, _WIDEST)
-
-
-def _wrapped(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text, _width(), initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def _entry(head: str, text: str, indent: int) -> list[str]:
-    """``  head  text``, the text in a column of its own; below the head where that is long."""
-    lines = _wrapped(text, " " * indent)
-    if len(head) + 4 > indent:
-        return [f"  {head}", *lines]
-    return [f"  {head}".ljust(indent) + lines[0][indent:], *lines[1:]]
