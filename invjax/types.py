@@ -16,7 +16,7 @@ import enum
 import html
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.core
@@ -205,6 +205,14 @@ class Result:
         """[N] bool: x has the wanted class (FOUND, or ALREADY_TARGET with nothing to change)."""
         return (self.status == Status.FOUND) | (self.status == Status.ALREADY_TARGET)
 
+    if not TYPE_CHECKING:  # which would take every name for one
+
+        def __getattr__(self, name: str) -> Any:
+            """The error about a field that there is not; it says what there is, and what other libraries call x."""
+            had = "x (the answers), delta (what was added), status, found, evaluations, forwards, attempt, to_pandas()"
+            hint = "" if name.startswith("_") else f"; it has {had}"
+            raise AttributeError(f"a Result has no {name!r}{hint}", name=name, obj=None)
+
     def __len__(self) -> int:
         """N, the number of examples. Raises TypeError for the result of a single one."""
         shape = self._shape()
@@ -227,7 +235,7 @@ class Result:
         if isinstance(index, str):
             raise TypeError(f"fields are attributes: write result.{index}")
         if isinstance(index, int | np.integer) and not -len(self) <= index < len(self):  # jax would take the last one
-            raise IndexError(f"example {index} of {len(self)}")
+            raise IndexError(f"there is no example {index}: the result holds {len(self)}, counted from 0")
         return jax.tree.map(lambda field: field[index], self)
 
     def __iter__(self) -> Iterator[Result]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from invjax.constraints.notation import Notation
-from invjax.core.errors import BadArgument, Words, check_choice
+from invjax.core.errors import BadArgument, Words, check_choice, exactly
 from invjax.core.meant import explained
 from invjax.core.shown import short_repr
 from invjax.core.text import as_text
@@ -125,8 +125,8 @@ class Feature:
         """Its range in words: ``"[0, 5] in steps of 0.5"``."""
         if self.levelled:
             return f"one of {', '.join(map(as_text, self.levels))}"
-        low, high = (f"{side:g}" if self.notation is None else self.shown(side) for side in (self.lower, self.upper))
-        return f"[{low}, {high}]" + (f" in steps of {self.grid:g}" if self.grid else "")
+        low, high = (exactly(side) if self.notation is None else self.shown(side) for side in (self.lower, self.upper))
+        return f"[{low}, {high}]" + (f" in steps of {exactly(self.grid)}" if self.grid else "")
 
     def shown(self, cell: Any) -> Any:
         """A cell as the file of the table writes it; cells that are no finite numbers stay as they are."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from invjax.constraints.features import Feature, Relation
 from invjax.constraints.table import Table, columns, numbers
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, exactly
 from invjax.core.text import as_text
 
 _ROUNDING = 1e-9  # relative, of raw numbers in float64
@@ -72,7 +72,7 @@ def _own(feature: Feature, column: np.ndarray, values: np.ndarray, rows: list[li
     for i in np.flatnonzero(outside):
         rows[i].append(f"{feature.name} is {feature.shown(column[i])}, outside {feature.describe()}")
     for i in np.flatnonzero(off):
-        grid = f"{feature.origin:g} + k * {feature.grid:g}"
+        grid = f"{exactly(feature.origin)} + k * {exactly(feature.grid)}"
         rows[i].append(f"{feature.name} is {feature.shown(column[i])}, not on the grid {grid}")
 
 
@@ -85,7 +85,7 @@ def _related(
     least = _least_value(relation, ranges)
     impossible = bool(least > relation.upper + _ROUNDING * (abs(least) + abs(relation.upper)))
     for i in np.flatnonzero(left > relation.upper + slack):
-        said = f"relation {relation} does not hold: its left side is {left[i]:.9g}, above {relation.upper:g}"
+        said = f"relation {relation} does not hold: its left side is {left[i]:.12g}, above {relation.upper:.12g}"
         rows[i].append(said + (f"; it cannot hold for any row, as the ranges leave at least {least:g}" * impossible))
 
 

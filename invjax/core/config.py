@@ -54,8 +54,17 @@ def config(cls: C) -> C:
 
     made.check = check
     renamed = getattr(made, "RENAMED", {})
+    if not any("__call__" in vars(kind) for kind in made.__mro__):
+        made.__call__ = _not_called
     made.__init__ = init_explained(made, lambda given: refuse_renamed(given, renamed, f"{made.__name__}."))
     return made
+
+
+def _not_called(self: Any, *args: Any, **options: Any) -> None:
+    """Other libraries call their attacks."""
+    name = type(self).__name__
+    runs = f"; invjax.solve(model, x, label, method={name}(...)) runs it" if hasattr(type(self), "method") else ""
+    raise TypeError(f"{name!r} object is not callable{runs}")
 
 
 def refuse_renamed(arguments: Iterable[str], renamed: Mapping[str, str], owner: str = "") -> None:

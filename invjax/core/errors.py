@@ -89,8 +89,14 @@ def _plain_index(index: Any) -> Any:
 
 
 def in_range(values: np.ndarray) -> Words:
-    """What an array was, by its least and its largest entry, with all the digits that tell them from a limit."""
-    return Words(f"in [{_shown(values.min())}, {_shown(values.max())}]")
+    """What an array was, by its least and its largest entry."""
+    return Words(f"in [{exactly(values.min())}, {exactly(values.max())}]")
+
+
+def exactly(value: Any) -> str:
+    """A number with the digits that tell it from every other: what is just beyond a limit does not look like it."""
+    short = f"{value:g}"
+    return short if float(short) == float(value) else _shown(value)
 
 
 def of_shape(shape: Any) -> Words:
@@ -98,12 +104,12 @@ def of_shape(shape: Any) -> Words:
     return Words(f"of shape {tuple(shape)}")
 
 
-def check_entries(name: str, values: np.ndarray, bad: np.ndarray, wanted: str) -> None:
+def check_entries(name: str, values: np.ndarray, bad: np.ndarray, wanted: str, hint: str | None = None) -> None:
     """Raise BadArgument about the first entry of ``values`` where ``bad`` (bool, of the same shape) holds."""
     if np.any(bad):
         index: list[int] = np.argwhere(bad)[0].tolist()
         at = tuple(index) if len(index) > 1 else index[0] if index else None
-        raise BadArgument(name, wanted, values[tuple(index)], at)
+        raise BadArgument(name, wanted, values[tuple(index)], at, hint=hint)
 
 
 def check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
@@ -127,7 +133,8 @@ def check(name: str, value: Any, ok: Callable[[Any], bool], what: str) -> Any:
     except (TypeError, ValueError, OverflowError):
         good = False
     if not good:
-        raise BadArgument(name, f"be {what}", value)
+        hint = "a number is written without quotes" if isinstance(value, str) and value[:1].isdigit() else None
+        raise BadArgument(name, f"be {what}", value, hint=hint)
     return value
 
 

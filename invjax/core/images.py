@@ -31,7 +31,9 @@ def check_floats(dtype: Any, name: str = "x", bounds: Any = None) -> None:
     """Raise BadArgument unless numbers of this type are floats, for whoever takes no pixels."""
     if not jnp.issubdtype(dtype, jnp.floating):
         where = "in the data range" if bounds is None else f"in the data range {bounds!r}"
-        hint = "pixels 0 … 255 as uint8: x.astype(np.float32) / 255" if dtype == np.uint8 else HINT
+        hint = "of pixels 0 … 255 give x.astype(np.float32) / 255" if dtype == np.uint8 else HINT
+        if np.dtype(dtype).kind in "OSU":
+            hint = "tables with text go through invjax.recourse.from_predictor, or space.encode of a FeatureSpace"
         raise BadArgument(name, f"be floating point {where}", np.dtype(dtype), hint=hint)
 
 

@@ -23,6 +23,7 @@ from invjax.core.apply import Apply, FunctionApply, NormalisedApply, PytreeApply
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.mixing import ROWS, check_unmixed, is_new, shape_of, six_rows
+from invjax.core.remedies import for_call, for_no_network, for_output
 from invjax.core.shown import shown, size_of
 from invjax.types import Array, ArrayLike, LogitsFn, Values
 
@@ -128,7 +129,7 @@ def _wrap(model: Any) -> LogitsModel:
         return LogitsModel(*evaluation_parts(model))
     if not callable(model):
         wanted = "be an nnx.Module, a LogitsModel or a function x [B, *S] -> logits [B, K]"
-        raise BadArgument("model", wanted, Words(type(model).__name__))
+        raise BadArgument("model", wanted, Words(type(model).__name__), hint=for_no_network(model))
     function: Callable[[Any], Any] = model
     leaves, structure = jax.tree.flatten(model)
     if jax.tree_util.treedef_is_leaf(structure):
@@ -181,7 +182,8 @@ def as_logits_fn(logits: Any, name: str = "logits") -> LogitsFn:
     An nnx.Module goes through :func:`as_logits`. Raises BadArgument, about ``name``, for what cannot be called.
     """
     if not callable(logits):
-        raise BadArgument(name, "be a function [B, *S] -> [B, K]", Words(type(logits).__name__))
+        was = Words(type(logits).__name__)
+        raise BadArgument(name, "be a function [B, *S] -> [B, K]", was, hint=for_no_network(logits))
     if is_nnx_module(logits):
         return as_logits(logits)
     treedef = jax.tree.structure(logits)
@@ -195,9 +197,9 @@ def asked_in_shapes(logits: LogitsFn, shape: tuple[int, ...], dtype: Any, name: 
     try:
         return shape_of(logits, shape, dtype)
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         accepted = f"accept x of shape [B, {', '.join(map(str, shape))}] (channel last), {np.dtype(dtype).name}"
-        raise BadArgument(name, accepted, hint=f"calling it failed: {first}") from error
+        hint = for_call(logits, error, shape, lambda: jax.eval_shape(logits, jax.ShapeDtypeStruct(shape, dtype)))
+        raise BadArgument(name, accepted, hint=hint) from error
 
 
 def num_classes(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> int:
@@ -205,7 +207,8 @@ def num_classes(logits: LogitsFn, shape: tuple[int, ...], dtype: Any) -> int:
     out = asked_in_shapes(logits, shape, dtype)
     if not hasattr(out, "shape") or len(out.shape) != 2 or out.shape[0] != ROWS or out.shape[1] < 2:
         found = getattr(out, "shape", type(out).__name__)
-        raise BadArgument("logits", "return [B, K] with K >= 2 classes", Words(f"{found} for a batch of {ROWS}"))
+        was = Words(f"{found} for a batch of {ROWS}")
+        raise BadArgument("logits", "return [B, K] with K >= 2 classes", was, hint=for_output(out))
     if not jnp.issubdtype(out.dtype, jnp.floating):
         hint = "scores that are counted or rounded have no gradient: return what they are made of"
         raise BadArgument("logits", "return floating-point logits", out.dtype, hint=hint)

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from invjax.core.errors import check_entries
+from invjax.core.errors import check_entries, exactly
 
 
 def check_least(name: str, value: Any, least: float = 0.0, above: bool = False) -> None:
     """Raise BadArgument unless all of ``value`` is at least (or ``above``) ``least``; NaN is not. None is nothing."""
-    wanted = f"be {'>' if above else '>='} {least:g}"
+    wanted = f"be {'>' if above else '>='} {exactly(least)}"
     _check(name, value, lambda known: ~(known > least) if above else ~(known >= least), wanted)
 
 

@@ -20,6 +20,7 @@ from invjax.core.images import check_floats
 from invjax.core.labels import whole_numbers
 from invjax.core.logits import num_classes
 from invjax.core.mixing import check_network
+from invjax.core.remedies import for_mask, for_no_classes, for_values
 from invjax.types import UNTARGETED, Array, LogitsFn, Problem
 
 _BLOCK = 2**20  # entries that are checked at once
@@ -64,11 +65,20 @@ def _per_example(name: str, value: Any, count: int, what: str = "integers") -> n
     """Integers [N], one per example; of a single example also []."""
     value = value if is_traced(value) else _array(name, value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSUMm":
-        value = whole_numbers(name, value, f"be {what}")  # names the first entry that is none
+        try:
+            value = whole_numbers(name, value, f"be {what}")  # names the first entry that is none
+        except BadArgument as error:
+            raise BadArgument(name, error.wanted, error.was, error.index, hint=for_no_classes(value)) from None
     if not jnp.issubdtype(value.dtype, jnp.integer):
-        raise BadArgument(name, f"be {what}", value.dtype)
+        hint = None if is_traced(value) else for_no_classes(value)
+        raise BadArgument(name, f"be {what}", value.dtype, hint=hint)
     if value.shape != (count,) and (value.shape, count) != ((), 1):
-        raise BadArgument(name, f"have one entry per example, shape ({count},)", of_shape(value.shape))
+        hint = f"np.full({count}, {name}) gives all the same" if value.ndim == 0 else None
+        if value.ndim > 1 and not is_traced(value):
+            hint = for_no_classes(value)
+        elif value.shape == (1,) and name == "label":
+            hint = "a single example is x[None], with the label in a list"
+        raise BadArgument(name, f"have one entry per example, shape ({count},)", of_shape(value.shape), hint=hint)
     return value.reshape(count)
 
 
@@ -76,7 +86,10 @@ def check_labels(name: str, value: Any, count: int, classes: int) -> np.ndarray 
     """Class indices [N] as int32."""
     value = _per_example(name, value, count, "integer class indices")
     if isinstance(value, np.ndarray):
-        check_entries(name, value, (value < 0) | (value >= classes), f"lie in [0, {classes}), the classes of logits")
+        from_one = value.min() == 1 and value.max() == classes
+        hint = "the first class is 0: subtract 1" if from_one else None
+        wanted = f"lie in [0, {classes}), the classes of logits"
+        check_entries(name, value, (value < 0) | (value >= classes), wanted, hint)
     return value.astype(np.int32)
 
 
@@ -137,9 +150,11 @@ def _spread(name: str, value: Any, count: int, shape: tuple[int, ...], kinds: st
         return None
     value = value if is_traced(value) else np.asarray(value)
     if np.dtype(value.dtype).kind not in kinds:
-        raise BadArgument(name, f"be {'bool' if kinds == 'b' else 'integer'}", value.dtype)
+        hint = f"{name}.astype({'bool' if kinds == 'b' else 'int'})"
+        raise BadArgument(name, f"be {'bool' if kinds == 'b' else 'integer'}", value.dtype, hint=hint)
     if value.shape not in (shape, (count, *shape)):
-        raise BadArgument(name, f"have shape {shape} or {(count, *shape)}", Words(value.shape))
+        hint = for_mask(value, shape)
+        raise BadArgument(name, f"have shape {shape} or {(count, *shape)}", Words(value.shape), hint=hint)
     broadcast = jnp.broadcast_to if is_traced(value) else np.broadcast_to
     return broadcast(value, (count, *shape))
 
@@ -199,21 +214,34 @@ def make_problems(
     bounds = (0.0, 1.0) if bounds is None else bounds
     lower, upper = _bounds(bounds, shape, dtype) if space is None else _limits(space, x)
 
-    classes = num_classes(logits, shape, dtype)
+    if not single and label.ndim == 1 and len(label) != count:
+        check_labels("label", label, count, len(label))  # before the network is asked in a shape that nobody meant
+    try:
+        classes = num_classes(logits, shape, dtype)
+    except BadArgument as error:
+        if not single or error.__cause__ is None:
+            raise
+        hint = "a scalar label means one example: give N examples N labels"
+        raise BadArgument(error.name, error.wanted, error.was, hint=f"{error.hint}; {hint}") from error
     label = check_labels("label", label, count, classes)
     if target is None:
         target = np.full(count, UNTARGETED, np.int32)
     else:
         target = check_labels("target", target, count, classes)
         if not is_traced(label, target):
-            check_entries("target", target, np.asarray(label) == np.asarray(target), "differ from label")
+            same = np.asarray(label) == np.asarray(target)
+            check_entries("target", target, same, "differ from label", "target=None takes any other class")
 
     if not traced_x:
         values = np.asarray(x)
         _check_rows("x", values, lambda rows: ~np.isfinite(rows), "be finite")
         if space is None and not is_traced(lower, upper):
             outside = f"lie within bounds {bounds!r}"
-            _check_rows("x", values, lambda rows: (rows < lower) | (rows > upper), outside)
+            try:
+                _check_rows("x", values, lambda rows: (rows < lower) | (rows > upper), outside)
+            except BadArgument as error:
+                error.hint = for_values(values, lower, upper)
+                raise
 
     mask = _spread("mask", mask, count, shape, "b")
     if isinstance(mask, np.ndarray):

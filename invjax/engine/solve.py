@@ -20,6 +20,7 @@ from invjax.core.layout import automatic
 from invjax.core.logits import as_logits_fn, num_classes
 from invjax.core.numerics import strong, wide
 from invjax.core.precision import Precision, check_precision, products_at
+from invjax.core.remedies import for_method
 from invjax.cpu.convolutions import install_canonical_convolutions
 from invjax.engine import checks
 from invjax.engine.batch import run_batch
@@ -56,7 +57,7 @@ def method_of(config: Config) -> Method:
         check()  # first: the method itself may depend on a constant
     method = getattr(config, "method", None)
     if isinstance(config, type) or not isinstance(method, Method):
-        raise BadArgument("method", "be a method's configuration, e.g. PGD()", config)
+        raise BadArgument("method", "be a method's configuration, e.g. PGD()", config, hint=for_method(config))
     return method
 
 

@@ -66,6 +66,6 @@ def total_steps(steps: int | None, epochs: float | None, count: int, batch: int)
 def _factors(name: str, values: Any, count: int) -> np.ndarray:
     array = np.asarray(values, np.float64)
     if array.shape != (count,) or not np.all(np.isfinite(array)) or array.min() < 0 or not array.sum() > 0:
-        was = Words(f"{array.size} numbers of shape {array.shape}, the least {array.min(initial=math.inf):g}")
+        was = Words(f"{array.size} numbers of shape {array.shape}, the least {array.min(initial=math.inf)}")
         raise BadArgument(name, f"be {count} finite numbers >= 0, not all 0", was)
     return array

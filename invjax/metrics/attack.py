@@ -224,6 +224,9 @@ def summarize(attempts: Attempts) -> Summary:
         :func:`best_average_worst` for acp, anc, l2 and d20. ``attempts`` leaves out the ``already_target`` pairs, which
         are in neither table. ``undefined`` of them have no l2 (NaN).
     """
+    if not isinstance(attempts, Attempts):
+        hint = "summarize(measure(result.delta, result.status))" if hasattr(attempts, "delta") else None
+        raise BadArgument("attempts", "be what measure() gives", Words(type(attempts).__name__), hint=hint)
     measures = {name: getattr(attempts, name) for name in MEASURES}
     tables = {
         convention: best_average_worst(attempts.success, measures, already=attempts.already, convention=convention)

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, overload
 
 import numpy as np
 
+from invjax.core.errors import BadArgument, Words
 from invjax.core.meant import explained
 
 Case = Literal["best", "average", "worst"]
@@ -113,6 +114,9 @@ def attack_table(
     cases: Sequence[Case] = CASES,
 ) -> TableText:
     """:func:`attack_rows` as text for a terminal, a block per case, and a table in a notebook. Arguments as there."""
+    if not isinstance(tables, Mapping) or "all_attempts" in tables:
+        was, hint = Words(type(tables).__name__), 'attack_table({"GSE": summarize(attempts)["all_attempts"]})'
+        raise BadArgument("tables", "be a dict of tables by the names of attacks", was, hint=hint)
     rows = attack_rows(tables, published, cases)
     if not rows:
         return TableText("(no attacks)", rows)

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from invjax.core.errors import BadArgument, Words, check_choice, check_seed
+from invjax.core.errors import BadArgument, Words, check_choice, check_seed, in_range
 from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices
 from invjax.core.meant import explained
@@ -203,8 +203,7 @@ def group_data(
     checked["group"] = check_indices("group", group, count, len(groups or ()), what="groups", of=name, strict=True)
     if isinstance(x, np.ndarray) and not are_pixels(x.dtype):
         if not (x.min() >= 0 and x.max() <= 1):
-            was = Words(f"in [{x.min():g}, {x.max():g}]")
-            raise BadArgument("x", "lie in [0, 1]", was, hint="give pixels 0 ... 255 as uint8")
+            raise BadArgument("x", "lie in [0, 1]", in_range(x), hint="give pixels 0 ... 255 as uint8")
         x = x.astype(np.float32, copy=False)
     if mask is not None and (mask.dtype != bool or mask.shape != tuple(x.shape[:3])):
         raise BadArgument(

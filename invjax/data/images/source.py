@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from invjax.core import unpack
-from invjax.core.errors import BadArgument, Words, check_entries, of_shape
+from invjax.core.errors import BadArgument, check_entries, exactly, in_range, of_shape
 from invjax.core.images import are_pixels, from_pixels
 from invjax.core.shown import many
 from invjax.types import Bounds
@@ -64,8 +64,7 @@ def to_range(images: np.ndarray, bounds: Bounds, name: str = "images") -> np.nda
     least, most = float(images.min()), float(images.max())
     if least < lower or most > upper:
         hint = "save pixels 0 ... 255 as uint8" if least >= 0 and 2 < most <= 255 else None
-        was = Words(f"in [{least:g}, {most:g}]")
-        raise BadArgument(name, f"lie in the bounds [{lower:g}, {upper:g}]", was, hint=hint)
+        raise BadArgument(name, f"lie in the bounds [{exactly(lower)}, {exactly(upper)}]", in_range(images), hint=hint)
     return images
 
 
