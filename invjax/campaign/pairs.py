@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, check_entries, of_shape
+from invjax.core.errors import BadArgument, check_entries, of_shape, unknown_name
 from invjax.core.labels import check_indices, whole_numbers
 from invjax.core.shown import short_repr
 from invjax.types import UNTARGETED, ArrayLike
@@ -50,7 +50,8 @@ def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, 
         try:
             targets = [int(part) for part in targets.split(",")]
         except ValueError:
-            raise BadArgument("targets", "be 'all', 'untargeted' or offsets like '1,4,7'", targets) from None
+            wanted = "be 'all', 'untargeted' or offsets like '1,4,7'"
+            raise unknown_name("targets", targets, ("all", "untargeted"), wanted) from None
     offsets = tuple(whole_numbers("targets", list(targets), "be offsets, whole numbers").tolist())
     wrong = [offset for offset in offsets if not 1 <= offset < num_classes]
     if wrong or not offsets or len(set(offsets)) < len(offsets):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,7 @@ def columns(table: Table, names: Sequence[str] | None = None) -> dict[str, np.nd
         own = {str(key): key for key in (table if isinstance(table, Mapping) else table.columns)}
         wanted = list(own) if names is None else list(names)
         if missing := [name for name in wanted if name not in own]:
-            was, near = Words(f"of {', '.join(map(repr, own))}"), closest(missing[0], set(own) - set(wanted))
-            hint = near and f"its column {near!r} is close"
-            raise BadArgument("table", f"have the column {missing[0]!r}", was, hint=hint)
+            raise no_column("table", missing[0], own, wanted)
         found = {name: np.asarray(table[own[name]]) for name in wanted}
     else:
         array = np.asarray(table)
@@ -48,6 +46,14 @@ def columns(table: Table, names: Sequence[str] | None = None) -> dict[str, np.nd
     if len(set(lengths.values())) > 1:
         raise BadArgument("columns of the table", "be of one length", lengths)
     return found
+
+
+def no_column(name: str, missing: str, own: Iterable[str], wanted: Collection[str]) -> BadArgument:
+    """The error about a table without a column. It names the one of its ``own`` that may be meant by it."""
+    own = list(own)
+    near = closest(missing, [one for one in own if one not in wanted])
+    hint = None if near is None else f"{near!r} is close: rename it"
+    return BadArgument(name, f"have the column {missing!r}", Words(f"of {', '.join(map(repr, own))}"), hint=hint)
 
 
 def numbers(feature: Feature, column: np.ndarray) -> np.ndarray:

@@ -60,6 +60,8 @@ def closest(word: Any, names: Iterable[Any]) -> str | None:
         if ours in known:
             return ours
     near = difflib.get_close_matches(plain, known.values(), 1, _VERY_CLOSE)
+    as_long = [own for own in known.values() if abs(len(own) - len(plain)) <= 1]
+    near = near or difflib.get_close_matches(plain, as_long, 1)
     near = near or [own for own in known.values() if len(plain) >= _WORD and plain in own]  # CNN is a SmallCNN
     near = near or difflib.get_close_matches(plain, known.values(), 1)
     return next((name for name, own in known.items() if near and own == near[0]), None)
@@ -91,8 +93,8 @@ def no_attribute(module: str, name: str, more: str | None = None) -> AttributeEr
     found, text = sys.modules[module], f"module {module!r} has no attribute {name!r}"
     if name.startswith("_"):
         return AttributeError(text, name=name, obj=found)
-    shown = [one for one in (*getattr(found, "__all__", ()), *dir(found)) if not one.startswith("_")]
-    hint = more or did_you_mean(name, shown)
+    public, shown = getattr(found, "__all__", ()), (one for one in dir(found) if not one.startswith("_"))
+    hint = more or did_you_mean(name, public) or did_you_mean(name, shown)
     return AttributeError(f"{text}; {hint}" if hint else text, name=name, obj=None)
 
 

@@ -204,7 +204,11 @@ def make_problems(
     if x.ndim < 2 or x.shape[0] == 0 or 0 in x.shape:
         raise BadArgument("x", "hold at least one example, [N, *S] with N >= 1", of_shape(x.shape))
     count, shape = x.shape[0], x.shape[1:]
-    check_floats(x.dtype, "x", (0.0, 1.0) if bounds is None and space is None else bounds)
+    if space is not None and not jnp.issubdtype(x.dtype, jnp.floating):
+        raise BadArgument(
+            "x", "be rows as the model takes them, floats", x.dtype, hint="space.encode(table) makes them"
+        )
+    check_floats(x.dtype, "x", (0.0, 1.0) if bounds is None else bounds)
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     x = x if x.dtype == dtype else x.astype(dtype)
     if space is not None and jnp.finfo(dtype).bits < 32:

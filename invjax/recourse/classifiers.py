@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import BadArgument, check_choice, check_seed
+from invjax.core.errors import BadArgument, check_choice, check_seed, unknown_name
 from invjax.core.labels import classes_of
 from invjax.core.logits import num_classes
 from invjax.data.tables.table import TabularData
@@ -110,7 +110,8 @@ def classifier(
             raise BadArgument("model", "be the npz of an MLP's weights", hint=str(error)) from error
         chosen = TableClassifier(_two_classes(model, data), white_box, f"the network of {Path(name).name}")
     else:
-        raise BadArgument("model", "be mlp, logistic, forest, a .npz file or module:name", name)
+        known = ("mlp", "logistic", "forest")
+        raise unknown_name("model", name, known, f"be {', '.join(known)}, a .npz file or module:name")
     return tested(chosen, data)
 
 

@@ -9,13 +9,14 @@ answers = explanation.to_pandas()
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
 
 from invjax.constraints import FeatureSpace, Relation
-from invjax.constraints.table import columns
+from invjax.constraints.table import columns, no_column
 from invjax.core.errors import BadArgument, Words, check_choice, check_seed, unknown_name
 from invjax.core.meant import explained
 from invjax.core.text import as_text
@@ -23,7 +24,7 @@ from invjax.data.tables.table import TabularData, from_space
 from invjax.recourse.answers import Explanation
 from invjax.recourse.asking import as_series, known_features
 from invjax.recourse.classifiers import GradientName, TableClassifier, of_rows, tested
-from invjax.recourse.fitted import table_predictor
+from invjax.recourse.fitted import is_fitted, table_predictor
 from invjax.recourse.matching import match_classes, names_of
 from invjax.recourse.missing import patterns, together, without_features
 from invjax.recourse.rows import explain_rows, freeze
@@ -116,7 +117,7 @@ class TableExplainer:
             raise BadArgument("rows", "have at least one row")
         rows = _texts(rows)
         if missing := [name for name in names if name not in rows.columns]:
-            raise BadArgument("rows", f"have the column {missing[0]!r}", Words(f"of {', '.join(map(repr, rows))}"))
+            raise no_column("rows", missing[0], rows.columns, names)
         return rows[names]
 
     def __repr__(self) -> str:
@@ -168,7 +169,9 @@ def from_predictor(
       ImportError: pandas is missing.
     """
     if not (hasattr(frame, "columns") and hasattr(frame, "iloc")):
-        raise BadArgument("frame", "be a pandas DataFrame", Words(type(frame).__name__))
+        hint = "pandas.read_csv(path) reads one" if isinstance(frame, str | os.PathLike) else None
+        hint = "the model comes first, then the frame" if is_fitted(frame) else hint
+        raise BadArgument("frame", "be a pandas DataFrame", Words(type(frame).__name__), hint=hint)
     frame, values = _labelled(frame, label)
     frame = _texts(frame)
     frame = frame[[name for name in frame.columns if name in known_features(model, list(frame.columns))]]
@@ -182,12 +185,12 @@ def from_predictor(
     data = freeze(data, immutable)
     check_choice("gradient", gradient, get_args(GradientName))
     check_seed("seed", seed, 32, -(2**31))
-    predictor = table_predictor(model, data, classes=classes, threshold=threshold, dtypes=dict(frame.dtypes.items()))
-    chosen = tested(of_rows(data, predictor, gradient, seed), data)
     wanted = _named(target, own, names)
     for one in [] if wanted is None else np.atleast_1d(np.asarray(wanted, object)).tolist():
         if str(one) not in names:
             raise unknown_name("target", one, names, f"be one of the classes {', '.join(names)}")
+    predictor = table_predictor(model, data, classes=classes, threshold=threshold, dtypes=dict(frame.dtypes.items()))
+    chosen = tested(of_rows(data, predictor, gradient, seed), data)
     return TableExplainer(data, chosen, frame, own, wanted, gradient, seed)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from invjax.core.arguments import kinds_checked
-from invjax.core.errors import check_key, check_number, unknown_name
+from invjax.core.errors import BadArgument, check_key, check_number, unknown_name
 from invjax.counterfactuals import MethodName
 from invjax.data.tables.table import TabularData
 from invjax.densities.common import evaluate, log_prob_of
@@ -35,6 +35,8 @@ _NEIGHBOURS = 20  # of the local outlier factor
 @kinds_checked
 def freeze(data: TabularData, names: Sequence[str]) -> TabularData:
     """The data with these features immutable as well. Raises ValueError for a name that is not a feature."""
+    if isinstance(names, str):
+        raise BadArgument("immutable", "be a sequence of names", names, hint=f"write [{names!r}]")
     if strange := [name for name in names if name not in data.space.names]:
         raise unknown_name("immutable", strange[0], data.space.names, f"name features ({', '.join(data.space.names)})")
     features = [

@@ -126,7 +126,7 @@ def _check(
     if solver not in get_args(Name):
         raise unknown_name("solver", solver, get_args(Name))
     if not jnp.issubdtype(x0.dtype, jnp.floating):
-        raise BadArgument("x0", "have a floating dtype", x0.dtype)
+        raise BadArgument("x0", "have a floating dtype", x0.dtype, hint="give x0.astype(float)")
     if not isinstance(x0, Tracer) and not np.isfinite(np.asarray(x0)).all():
         raise BadArgument("x0", "be finite")
     if g is not None and solver not in COMPOSITE:

@@ -50,7 +50,7 @@ def test_a_list_of_examples() -> None:
 def test_what_is_no_example(as_array: Any) -> None:
     result = jax.tree.map(as_array, _result())
     for index in (2, -3):
-        with pytest.raises(IndexError, match=f"example {index} of 2"):
+        with pytest.raises(IndexError, match=f"no example {index}: the result holds 2"):
             result[index]
     with pytest.raises(TypeError, match=r"write result\.x"):
         result["x"]
