@@ -174,7 +174,7 @@ PYTHON: dict[str, tuple[Call, str]] = {
         lambda: metrics.attack_table(metrics.measure(X, Y * 0)),  # type: ignore
         '["all_attempts"]',
     ),
-    "a picture of an array": (lambda: viz.show(X), "viz.grid(originals, result)"),  # type: ignore
+    "a picture of an array": (lambda: viz.show(X), "viz.grid(x, result)"),  # type: ignore
     # tables
     "a column in other letters": (explained(label="Paid"), "did you mean 'paid'?"),
     "a class in other letters": (explained(target="Yes"), "did you mean 'yes'?"),
@@ -244,7 +244,7 @@ def test_what_is_right_still_is() -> None:
     """The same calls, put right, as far as they need no solver; and lists, frames and torch-like arrays."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for x, label in ((X.tolist(), Y.tolist()), (list(X), pd.Series(Y)), (X, np.float32(Y).astype(int))):
+        for x, label in ((X.tolist(), Y.tolist()), (list(X), pd.Series(Y).to_numpy()), (X, np.float32(Y).astype(int))):
             prepared = invjax.engine.prepare(net, x, label, method=PGD(eps=0.1))
             assert prepared.problems.x.shape == X.shape
         assert not prepared.single

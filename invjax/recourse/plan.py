@@ -27,8 +27,8 @@ from invjax.recourse.raw import knowing, logits_of_table, rows_of
 from invjax.recourse.wording import number
 from invjax.types import Config, Density, Evaluator, LogitsFn
 
-Function = Literal["face", "pcfe"]  # methods that are plain functions
-FUNCTIONS = get_args(Function)
+FunctionName = Literal["face", "pcfe"]  # methods that are plain functions
+FUNCTIONS = get_args(FunctionName)
 _METHODS = (*REGISTRY, *FUNCTIONS)
 _CUT = ("s-cfe", "cem")  # take the density cut at its quantile, with the weight of the default density
 _UNLIMITED = 2**20  # so many changes are no limit
@@ -67,7 +67,7 @@ class Plan(NamedTuple):
 def make_plan(
     data: TabularData,
     model: Any,
-    method: MethodName | Function | Config = "s-cfe",
+    method: MethodName | FunctionName | Config = "s-cfe",
     *,
     max_changes: int | None = None,
     plausibility: float = 0.25,

@@ -22,7 +22,7 @@ from invjax.recourse.answers import Explanation, FrontierStep
 from invjax.recourse.completing import complete
 from invjax.recourse.concluding import Conclusion, conclude, judge_result, report
 from invjax.recourse.methods import call_method, check_frontier, frontier_of
-from invjax.recourse.plan import Function, Plan, make_plan
+from invjax.recourse.plan import FunctionName, Plan, make_plan
 from invjax.recourse.proofs import check_certify, prove
 from invjax.recourse.raw import logits_of
 from invjax.recourse.reading import AskedRows, read_rows
@@ -55,7 +55,7 @@ def explain_rows(
     *,
     target: Any = None,
     undesired: Any = None,
-    method: MethodName | Function | Config = "s-cfe",
+    method: MethodName | FunctionName | Config = "s-cfe",
     max_changes: int | None = None,
     plausibility: float = 0.25,
     tau: float | None = None,
