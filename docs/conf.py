@@ -21,11 +21,15 @@ project, author, copyright = "invjax", "the invjax authors", "the invjax authors
 release = version = invjax.__version__
 
 extensions = [
+    "dark_pictures",
     "plain_docstrings",
     "rooms",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "myst_nb",
+    "sphinx_copybutton",
+    "sphinxcontrib.katex",
 ]
 
 # The notebooks live beside the package. The pages are made of copies, which git ignores.
@@ -39,7 +43,7 @@ nb_execution_mode = "off"
 # The names of invjax itself are described twice, on their own page and on that of their folder: either may be linked.
 suppress_warnings = ["ref.python"]
 exclude_patterns = ["_build", "_ext", "conf.py", "images/*.py"]
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -58,8 +62,14 @@ napoleon_custom_sections = [("Fields", "params_style")]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 110
 
+# Formulas: KaTeX's script is part of the package. It writes MathML, which needs neither its fonts nor a network.
+katex_options = "output: 'mathml'"
+katex_css_path = "katex-math.css"
+# What a reader would type, not what is printed.
+copybutton_selector = "div.highlight:not(.highlight-text *, .highlight-none *, .cell_output *) pre"
+
 html_theme = "furo"
-html_static_path, html_css_files = ["_static"], ["wide.css"]
+html_static_path, html_css_files = ["_static"], ["pages.css"]
 html_title = f"invjax {release}"
 html_show_copyright = False
 html_copy_source = False
