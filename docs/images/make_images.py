@@ -1,8 +1,8 @@
 """The pictures of the documentation: python docs/images/make_images.py
 
 docs/gallery.md is the source. Its blocks of Python run one after the other, and what the last line of a block gives
-becomes the picture that stands below the block, once in the colours of a light page and once in those of a dark one.
-So the code on the page is the code that made the picture; ``made.json`` keeps a digest of it for the tests.
+becomes the picture that stands below the block. So the code on the page is the code that made the picture; ``made.json``
+keeps a digest of it for the tests. The partner of a picture on a dark page is made with the pages (_ext/dark_pictures.py).
 
 Needs the extra ``demo`` and the file of German credit in ``INVJAX_DATA``; about two minutes on two CPU cores.
 """
@@ -53,8 +53,8 @@ def value_of(code: str, names: dict[str, Any]) -> Any:
 
 
 def save(value: Any, file: str) -> None:
-    """A figure as two drawings, anything else as the table that it is in a notebook."""
-    from invjax.viz.palette import darkened
+    """A figure as a drawing in the colours of a light page, anything else as the table that it is in a notebook."""
+    from invjax.viz.palette import INK
 
     path = HERE / file
     if path.suffix == ".html":
@@ -62,8 +62,9 @@ def save(value: Any, file: str) -> None:
         return
     drawing = io.StringIO()
     value.savefig(drawing, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    path.write_text(drawing.getvalue(), "utf-8")
-    path.with_stem(f"{path.stem}_dark").write_text(darkened(drawing.getvalue()), "utf-8")
+    svg = drawing.getvalue().replace("#000000", INK.light)
+    svg = svg[svg.index("<svg ") :].replace("<svg ", f'<svg fill="{INK.light}" ', 1)  # black is what SVG leaves unsaid
+    path.write_text(svg, "utf-8")
 
 
 def main() -> None:

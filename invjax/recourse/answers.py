@@ -12,7 +12,7 @@ from invjax.constraints import FeatureSpace
 from invjax.core.shown import many, short_repr
 from invjax.metrics import CounterfactualRecord
 from invjax.recourse.asking import as_series
-from invjax.recourse.wording import Change, probability, sentence
+from invjax.recourse.wording import ARROW, Change, probability, sentence
 from invjax.types import Result, Status
 
 
@@ -120,14 +120,19 @@ class Explanation:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """In a notebook: a row for each person, what was asked and what would have to change."""
-        heads = "".join(f"<th>{head}</th>" for head in ("", "predicted", "wanted", "what would change that"))
-        lines = []
+        """In a notebook: a row for each person, and in colour what would have to change (orange up, blue down)."""
+        heads = ("", "predicted", "wanted", "probability", "what would change that")
+        left = 'style="text-align: left; vertical-align: top"'
+        lines = ["".join(f"<th {left}>{head}</th>" for head in heads)]
         for row, person in enumerate(self.people):
-            ways = "<br>".join(html.escape(other.text) for _, other, _ in self.answers(row))
-            cells = (html.escape(str(cell)) for cell in (person.id, person.predicted or "–", person.target))
-            lines.append("".join(f'<td style="text-align: left">{cell}</td>' for cell in (*cells, ways)))
-        return f"<table><tr>{heads}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+            chance = "–" if np.isnan(person.before) else probability(person.before)
+            if person.status == Status.FOUND:
+                chance += f" → {probability(person.after)}"
+            plain = (person.id, person.predicted or "–", person.target, chance)
+            ways = "<br>".join(_coloured(other) for _, other, _ in self.answers(row))
+            cells = (*(html.escape(str(cell)) for cell in plain), ways)
+            lines.append("".join(f"<td {left}>{cell}</td>" for cell in cells))
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
     def to_pandas(self) -> Any:
         """The table of counterfactuals, columns in raw units, after the columns ``status`` and ``changed``.
@@ -153,6 +158,25 @@ class Explanation:
             answers[f"{name} (feature)" if name in first else name] = as_series(column, dtypes.get(name))
         named = pd.Index([person.id for person in self.people], name="id") if self.frame is None else self.frame.index
         return pd.DataFrame({**first, **answers}).set_axis(named[[n for n, _, _, _ in lines]])
+
+
+# Behind a new value, on any page: orange where a number goes up, blue where it goes down, green for another level.
+_UP, _DOWN, _OTHER = "rgba(217, 114, 0, .28)", "rgba(60, 125, 240, .28)", "rgba(15, 138, 126, .28)"
+
+
+def _coloured(person: Person) -> str:
+    """The changes of a person as HTML; without any, the reason."""
+    if person.status != Status.FOUND:
+        return f'<span style="opacity: .7">{html.escape(person.text)}</span>'
+    return ", ".join(_marked(change) for change in person.changes)
+
+
+def _marked(change: Change) -> str:
+    before, after = change.text.rsplit(ARROW, 1)
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (change.old, change.new))
+    tint = _OTHER if not numbers else _UP if change.new > change.old else _DOWN
+    style = f"background: {tint}; border-radius: 4px; padding: 0 .3em"
+    return f'{html.escape(before)} → <b style="{style}">{html.escape(after)}</b>'
 
 
 def _chances(person: Person) -> str:

@@ -14,7 +14,7 @@ from invjax.core.text import as_text
 
 _FEW = 3  # significant digits of a number without a grid
 _MOST = 12
-_ARROW = " → "
+ARROW = " → "
 
 
 class Change(NamedTuple):
@@ -39,7 +39,7 @@ def changes(
         old, new = _plain(factual[feature.name][row]), _plain(answer[feature.name][row])
         if not _same(old, new):
             before, after = pair(feature, old, new, more)
-            found.append(Change(feature.name, old, new, f"{feature.name} {before}{_ARROW}{after}", feature.notation))
+            found.append(Change(feature.name, old, new, f"{feature.name} {before}{ARROW}{after}", feature.notation))
     return tuple(found)
 
 
@@ -52,7 +52,7 @@ def read(change: Change) -> Any:
     """The new value as a reader of the text takes it: the number that is printed, or the level."""
     if not isinstance(change.new, int | float):
         return change.new
-    text = change.text.rsplit(_ARROW, 1)[1]
+    text = change.text.rsplit(ARROW, 1)[1]
     value = None if change.notation is None else change.notation.read(text)
     try:
         return float(text) if value is None else value
