@@ -2,6 +2,8 @@
 
     python -m sphinx -W --keep-going -b html docs docs/_build/html
 
+"[source]" beside a name leads to a page of the built documentation, so that it shows the version that is documented.
+
 The notebooks are shown with the outputs that they hold; nothing is executed. `.ci/notebooks.py` makes these.
 """
 
@@ -26,11 +28,12 @@ extensions = [
     "rooms",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "myst_nb",
     "sphinx_copybutton",
     "sphinxcontrib.katex",
 ]
+if not tags.has("short"):  # noqa: F821 (sphinx puts it here)
+    extensions.append("sphinx.ext.viewcode")  # a page for each module: the tests do without
 
 # The notebooks live beside the package. The pages are made of copies, which git ignores.
 shutil.rmtree(HERE / "generated", ignore_errors=True)  # pages of modules and notebooks that are gone

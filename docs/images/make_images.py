@@ -1,8 +1,9 @@
 """The pictures of the documentation: python docs/images/make_images.py
 
 docs/gallery.md is the source. Its blocks of Python run one after the other, and what the last line of a block gives
-becomes the picture that stands below the block. So the code on the page is the code that made the picture; ``made.json``
-keeps a digest of it for the tests. The partner of a picture on a dark page is made with the pages (_ext/dark_pictures.py).
+becomes the picture that stands below the block. So the code on the page is the code that made the picture:
+``made.json`` keeps a digest of it for the tests. The partner of a picture on a dark page is made with the pages
+(_ext/dark_pictures.py), that of the README here.
 
 Needs the extra ``demo`` and the file of German credit in ``INVJAX_DATA``; about two minutes on two CPU cores.
 """
@@ -20,7 +21,10 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "gallery.md"
-PART = re.compile(r"^```python\n(.*?)^```|^!\[[^\]]+\]\(images/([\w.]+)\)|^:file: images/([\w.]+)", re.MULTILINE | re.DOTALL)
+README = "nine_to_four.svg"  # is shown there, too: with a partner of its own
+PART = re.compile(
+    r"^```python\n(.*?)^```|^!\[[^\]]+\]\(images/([\w.]+)\)|^:file: images/([\w.]+)", re.MULTILINE | re.DOTALL
+)
 
 
 class Shown(NamedTuple):
@@ -54,7 +58,7 @@ def value_of(code: str, names: dict[str, Any]) -> Any:
 
 def save(value: Any, file: str) -> None:
     """A figure as a drawing in the colours of a light page, anything else as the table that it is in a notebook."""
-    from invjax.viz.palette import INK
+    from invjax.viz.palette import INK, darkened
 
     path = HERE / file
     if path.suffix == ".html":
@@ -65,6 +69,8 @@ def save(value: Any, file: str) -> None:
     svg = drawing.getvalue().replace("#000000", INK.light)
     svg = svg[svg.index("<svg ") :].replace("<svg ", f'<svg fill="{INK.light}" ', 1)  # black is what SVG leaves unsaid
     path.write_text(svg, "utf-8")
+    if file == README:
+        path.with_stem(f"{path.stem}_dark").write_text(darkened(svg), "utf-8")
 
 
 def main() -> None:

@@ -126,12 +126,16 @@ def panels(
     for name, words in (notes or {}).items():
         sheets.check_count(f"notes[{name!r}]", words, len(originals))
     figure, axes = _sheet(originals, list(maps), titles, cell)
+    from matplotlib import colormaps  # a figure was made, so it is there
+
+    colour_map = colormaps["inferno"]
     for n, image in enumerate(originals):
         pixels = picture_pixels(image, bounds)
         sheets.draw(axes[n, 0], pixels)
         for axis, (name, planes) in zip(axes[n, 1:], maps.items(), strict=True):
-            sheets.draw(axis, pixels)
-            axis.imshow(np.clip(np.asarray(planes)[n], 0, 1), cmap="inferno", vmin=0, vmax=1, alpha=0.5)
+            # Blended here: an SVG of matplotlib applies the opacity of a picture twice.
+            colours = 255 * colour_map(np.clip(np.asarray(planes, np.float64)[n], 0, 1))[..., :3]
+            sheets.draw(axis, np.round(0.5 * pixels + 0.5 * colours).astype(np.uint8))
             if notes is not None and name in notes:
                 axis.set_xlabel(notes[name][n], fontsize=sheets.SMALL, labelpad=2)
     return figure
