@@ -11,8 +11,8 @@ Needs the extra ``demo`` and the file of German credit in ``INVJAX_DATA``; about
 from __future__ import annotations
 
 import ast
+import base64
 import hashlib
-import io
 import json
 import re
 import sys
@@ -58,26 +58,25 @@ def value_of(code: str, names: dict[str, Any]) -> Any:
 
 def save(value: Any, file: str) -> None:
     """A figure as a drawing in the colours of a light page, anything else as the table that it is in a notebook."""
-    from invjax.viz.palette import INK, darkened
+    from invjax.report.drawings import drawing
 
     path = HERE / file
     if path.suffix == ".html":
         path.write_text(value._repr_html_() + "\n", "utf-8")
         return
-    drawing = io.StringIO()
-    value.savefig(drawing, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    svg = drawing.getvalue().replace("#000000", INK.light)
-    svg = svg[svg.index("<svg ") :].replace("<svg ", f'<svg fill="{INK.light}" ', 1)  # black is what SVG leaves unsaid
-    path.write_text(svg, "utf-8")
-    if file == README:
-        path.with_stem(f"{path.stem}_dark").write_text(darkened(svg), "utf-8")
+    drawn = drawing(value)
+    path.write_bytes(_content(drawn.light))
+    if file == README and drawn.dark is not None:
+        path.with_stem(f"{path.stem}_dark").write_bytes(_content(drawn.dark))
+
+
+def _content(source: str) -> bytes:
+    """What the ``src`` of an image holds."""
+    return base64.b64decode(source.partition(",")[2]) + b"\n"
 
 
 def main() -> None:
     """Run the page, write its pictures."""
-    import matplotlib
-
-    matplotlib.rcParams["svg.hashsalt"] = "invjax"  # the same drawing from the same code
     names: dict[str, Any] = {"__name__": "gallery"}
     blocks = shown(PAGE.read_text("utf-8"))
     for block in blocks:
