@@ -8,16 +8,16 @@ from collections.abc import Mapping
 _FIVE = 5  # neighbours asked
 
 
-def share_of(found: int, total: int, what: str) -> str:
+def share_of(found: int, total: int, one: str, rest: str = "") -> str:
     """``all 8 rows``, ``only 1 of 8 rows``, ``none of the 8 rows``: the start of a sentence about a share.
 
-    "only" stands below one half.
+    "only" stands below one half. one: the noun for one of them; rest: what follows the noun.
     """
     if total == 1:
-        return f"the one {what.removesuffix('s')}" if found else f"not the one {what.removesuffix('s')}"
+        return f"the one {one}{rest}" if found else f"not the one {one}{rest}"
     if found in (0, total):
-        return f"all {total} {what}" if found else f"none of the {total} {what}"
-    return f"{'only ' if 2 * found < total else ''}{found} of {total} {what}"
+        return f"all {total} {one}s{rest}" if found else f"none of the {total} {one}s{rest}"
+    return f"{'only ' if 2 * found < total else ''}{found} of {total} {one}s{rest}"
 
 
 def compared(value: float, other: float, more: str = "more", fewer: str = "fewer", same: str = "as many") -> str:
@@ -38,7 +38,9 @@ def judged(summary: Mapping[str, float], asked: int) -> str:
     if not asked:
         return "Every row already has the wanted class, so there was nothing to find."
     valid = _count(summary["validity"], asked)
-    said = [f"{_start(share_of(valid, asked, 'rows'))} {_have(valid)} an answer that holds as it is printed."]
+    said = [
+        f"{_start(share_of(valid, asked, 'row', ' to change'))} {_have(valid)} an answer that holds as it is printed."
+    ]
     if not valid:
         return said[0]
     plausible = summary.get("plausible", math.nan)
@@ -56,7 +58,7 @@ def judged(summary: Mapping[str, float], asked: int) -> str:
 
 
 def _plausibility(dense: int, valid: int) -> str:
-    lead = f"{_start(share_of(dense, valid, 'answers'))} {'is' if dense == 1 else 'are'} as plausible as was asked"
+    lead = f"{_start(share_of(dense, valid, 'answer'))} {'is' if dense == 1 else 'are'} as plausible as was asked"
     if dense == valid:
         return f"{lead}."
     rest = "they lie" if dense == 0 else "the other lies" if valid - dense == 1 else f"the other {valid - dense} lie"

@@ -115,7 +115,8 @@ def test_no_text_of_the_style_is_too_small() -> None:
     ],
 )  # fmt: skip
 def test_shares(found: int, total: int, said: str) -> None:
-    assert share_of(found, total, "rows") == said
+    assert share_of(found, total, "row") == said
+    assert share_of(found, total, "row", " to change") == f"{said} to change"
 
 
 def test_compared() -> None:
@@ -131,7 +132,7 @@ def test_compared() -> None:
         (0.75, "6 of 8 answers are as plausible as was asked; the other 2 lie", "valid but not plausible"),
         (0.875, "the other lies where", "valid but not plausible"),
         (1.0, "All 8 answers are as plausible as was asked.", "rarer"),
-        (math.nan, "All 8 rows have an answer that holds as it is printed.", "plausible"),
+        (math.nan, "All 8 rows to change have an answer that holds as it is printed.", "plausible"),
     ],
 )
 def test_plausibility_is_not_praised_where_it_is_low(plausible: float, said: str, never: str | None) -> None:
@@ -144,6 +145,6 @@ def test_judged() -> None:
     for share, words in ((0.9, "well inside"), (0.6, "near its border"), (0.28, "just across the model's border")):
         assert words in judged({"validity": 1.0, "ynn": share}, 8)
     assert "0.3 on average could be undone" in judged({"validity": 1.0, "redundancy": 0.3}, 8)
-    assert judged({"validity": 0.0}, 3) == "None of the 3 rows have an answer that holds as it is printed."
-    assert judged({"validity": 0.5, "plausible": 0.0}, 2).startswith("1 of 2 rows has an answer")
+    assert judged({"validity": 0.0}, 3) == "None of the 3 rows to change have an answer that holds as it is printed."
+    assert judged({"validity": 0.5, "plausible": 0.0}, 2).startswith("1 of 2 rows to change has an answer")
     assert "nothing to find" in judged({"validity": math.nan}, 0)

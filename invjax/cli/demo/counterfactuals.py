@@ -222,7 +222,7 @@ def plane_section(say: _Say) -> tuple[Section, str]:
 def plane_words(drawn: Plane) -> str:
     """What the two ways do, by their numbers."""
     without, with_it = drawn.answers
-    few, many = (share_of(drawn.inside(name), len(drawn.x), "answers") for name in (without, with_it))
+    few, many = (share_of(drawn.inside(name), len(drawn.x), "answer") for name in (without, with_it))
     near, far = drawn.distance(without), drawn.distance(with_it)
     price = compared(far, near, "longer", "shorter", "as long")
     return (
