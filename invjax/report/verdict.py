@@ -38,9 +38,8 @@ def judged(summary: Mapping[str, float], asked: int) -> str:
     if not asked:
         return "Every row already has the wanted class, so there was nothing to find."
     valid = _count(summary["validity"], asked)
-    said = [
-        f"{_start(share_of(valid, asked, 'row', ' to change'))} {_have(valid)} an answer that holds as it is printed."
-    ]
+    rows = _start(share_of(valid, asked, "row", " to change"))
+    said = [f"{rows} {_have(valid)} an answer that holds as it is printed."]
     if not valid:
         return said[0]
     plausible = summary.get("plausible", math.nan)

@@ -75,6 +75,7 @@ def test_page_is_whole_and_needs_nothing_else(made):
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert "<script" not in page
     assert page.count('class="example"') == 3
+    assert all(re.search(r'alt="[^"]+"', tag) for tag in re.findall(r"<img[^>]*>", page))
     assert "GSE changes" in page
     assert re.search(r"σ-zero changes fewer \(\d+\), in more groups", page)
     assert page.count("<img") >= 3 * (1 + 2 * 3 * 8)  # originals; adversarial, perturbation, mask of two attacks
