@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from processes import small_environment
 
 from invjax import attacks, counterfactuals, losses, penalties
 from invjax.attacks import forward_backward, pgd, sparse_rs
 from invjax.core import balls
+from invjax.core.config import names_of
 from invjax.counterfactuals import fixed
 from invjax.counterfactuals.milp import lof
 from invjax.data.grouped import load as groups
@@ -20,7 +27,8 @@ from invjax.learn import presets
 from invjax.learn.study import tasks
 from invjax.models import efficientnet_lite, registry, resnet
 
-pytestmark = pytest.mark.fast
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 # A set of names is a ``Literal``; what goes with each name, where something does, is a mapping with just these keys.
 NAMES: list[tuple[Any, Collection[str]]] = [
@@ -46,13 +54,73 @@ NAMES: list[tuple[Any, Collection[str]]] = [
 ]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("literal", "known"), NAMES, ids=lambda value: None)
 def test_names_and_what_goes_with_them(literal: Any, known: Collection[str]) -> None:
     assert sorted(get_args(literal)) == sorted(known)
 
 
+@pytest.mark.fast
 def test_a_penalty_with_a_power_has_a_name() -> None:
     field = forward_backward.ForwardBackward.__dataclass_fields__["penalty"]
-    from invjax.core.config import names_of
-
     assert names_of(forward_backward.ForwardBackward, field) == tuple(forward_backward._PENALTIES)
+
+
+# What a checker knows of a few results, and what it refuses.
+KNOWN = """
+from typing import Any, assert_type
+
+import numpy as np
+
+import invjax
+from invjax import attacks, campaign, data, learn, metrics, models
+
+net = models.mnist_cnn()
+x, label = data.mnist_digits()[:2]
+assert_type(net, models.LogitsModel)
+assert_type(x, np.ndarray)
+assert_type(invjax.solve(net, x, label, target=[1, 2, 3], method=attacks.GSE()), invjax.Result)
+assert_type(campaign.make_pairs(label, 10).target, np.ndarray)
+assert_type(campaign.make_pairs(label, 10, "untargeted").target, None)
+assert_type(data.load_groups("synthbirds").mask, np.ndarray)
+assert_type(metrics.summarize(metrics.measure(x, label))["attempts"], int)
+"""
+REFUSED = """
+from invjax import attacks, counterfactuals, data, learn, metrics, models
+
+attacks.PGD(norm="l3")
+attacks.make("gsf")
+counterfactuals.SCFE(penalty="l2")
+data.load_tabular("wines")
+data.load_groups("birds")
+learn.preset("ilya")
+metrics.summarize(metrics.measure([], []))["attempt"].bit_length()
+"""
+
+
+def test_what_a_reader_copies_is_typed(tmp_path: Path) -> None:
+    """The blocks of the README and of each page, and the notebooks: no error of pyright's. Wrong names are errors."""
+    pytest.importorskip("pyright")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "notebooks").glob("*.py"))]:
+        text = path.read_text("utf-8")
+        (tmp_path / f"{path.stem}.py").write_text(
+            text if path.suffix == ".py" else "\n".join(BLOCK.findall(text)), "utf-8"
+        )
+    (tmp_path / "known.py").write_text(KNOWN)
+    (tmp_path / "refused.py").write_text(REFUSED)
+    settings = {"typeCheckingMode": "basic", "extraPaths": [str(ROOT)], "reportMissingImports": False}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=small_environment(), cwd=tmp_path)
+    try:
+        said = json.loads(done.stdout)["generalDiagnostics"]
+    except ValueError:  # it could not be fetched, or has no node to run in
+        pytest.skip(f"pyright does not run here: {done.stderr[-300:]}")
+    found = [
+        (Path(one["file"]).stem, one["range"]["start"]["line"], one["message"])
+        for one in said
+        if one["severity"] == "error"
+    ]
+    lines = REFUSED.splitlines()
+    assert [one for one in found if one[0] != "refused"] == []
+    assert sorted({line for name, line, _ in found if name == "refused"}) == list(range(3, len(lines)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -13,13 +13,15 @@ from invjax.core.labels import check_indices, whole_numbers
 from invjax.core.shown import short_repr
 from invjax.types import UNTARGETED, ArrayLike
 
+Targets = TypeVar("Targets", bound="np.ndarray | None")
 
-class Pairs(NamedTuple):
+
+class Pairs(NamedTuple, Generic[Targets]):
     """N·T pairs, the targets of one image in succession: ``reshape(N, T)`` gives the table of the benchmarks."""
 
     image: np.ndarray  # [N·T] int, row of the image
     label: np.ndarray  # [N·T] int32
-    target: np.ndarray | None  # [N·T] int32; None: untargeted, T = 1
+    target: Targets  # [N·T] int32; None: untargeted, T = 1
     offsets: tuple[int, ...]  # the T offsets; empty if untargeted
 
     __repr__ = short_repr
@@ -60,8 +62,18 @@ def parse_targets(targets: str | Sequence[int], num_classes: int) -> tuple[int, 
     return offsets
 
 
+@overload
+def make_pairs(label: ArrayLike, num_classes: int, targets: Literal["untargeted"]) -> Pairs[None]: ...
+@overload
+def make_pairs(
+    label: ArrayLike, num_classes: int, targets: Literal["all"] | Sequence[int] = "all"
+) -> Pairs[np.ndarray]: ...
+@overload
+def make_pairs(label: ArrayLike, num_classes: int, targets: str) -> Pairs[np.ndarray] | Pairs[None]: ...
 @kinds_checked
-def make_pairs(label: ArrayLike, num_classes: int, targets: str | Sequence[int] = "all") -> Pairs:
+def make_pairs(
+    label: ArrayLike, num_classes: int, targets: str | Sequence[int] = "all"
+) -> Pairs[np.ndarray] | Pairs[None]:
     """Every image with every target: ``target = (label + offset) mod K``.
 
     label: [N] int, the classes of the images. targets: see :func:`parse_targets`. Raises ValueError about either.
@@ -71,11 +83,12 @@ def make_pairs(label: ArrayLike, num_classes: int, targets: str | Sequence[int] 
     each = max(1, len(offsets))
     repeated = np.repeat(label, each)
     target = (repeated + np.tile(np.asarray(offsets, np.int32), len(label))) % num_classes if offsets else None
-    return Pairs(np.repeat(np.arange(len(label)), each), repeated, target, offsets)
+    made: Any = Pairs(np.repeat(np.arange(len(label)), each), repeated, target, offsets)
+    return made
 
 
 @kinds_checked
-def listed_pairs(label: ArrayLike, targets: ArrayLike, num_classes: int) -> Pairs:
+def listed_pairs(label: ArrayLike, targets: ArrayLike, num_classes: int) -> Pairs[np.ndarray]:
     """Every image with targets of its own. label: [N] int. targets: [N, T] int, or [N] for one each.
 
     Raises ValueError: another shape, or a target that is no class or equals the label.

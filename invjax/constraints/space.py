@@ -6,8 +6,8 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, overload
 
 import numpy as np
 
@@ -44,8 +44,16 @@ class FeatureSpace(Schema):
     category, a center or scale that is not finite, and a negative scale.
     """
 
+    @overload
     @classmethod
-    def infer(cls, table: Table, relations: Iterable[Relation] = (), **overrides: Any) -> FeatureSpace:
+    def infer(cls, table: Table, /, **overrides: Feature | Mapping[str, Any]) -> FeatureSpace: ...
+    @overload
+    @classmethod
+    def infer(
+        cls, table: Table, relations: Iterable[Relation] = (), **overrides: Feature | Mapping[str, Any]
+    ) -> FeatureSpace: ...
+    @classmethod
+    def infer(cls, table: Table, relations: Any = (), **overrides: Any) -> FeatureSpace:
         """A schema from data: ranges and levels are those that occur; center and scale are mean and standard deviation.
 
         Floats become continuous, whole numbers integer, text and truth values categories, and an ordered pandas

@@ -19,7 +19,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from invjax.core.apply import Apply, FunctionApply, NormalisedApply, PytreeApply
+from invjax.core.apply import FunctionApply, NormalisedApply, PytreeApply
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.mixing import ROWS, check_unmixed, is_new, shape_of, six_rows
@@ -44,7 +44,7 @@ class LogitsModel:
     """
 
     params: Any
-    apply: Apply = dataclasses.field(metadata={"static": True})
+    apply: Callable[[Any, Any], Any] = dataclasses.field(metadata={"static": True})
 
     def __post_init__(self) -> None:
         if not callable(self.apply):

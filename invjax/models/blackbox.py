@@ -205,7 +205,7 @@ def distill(
     copies: int = 4,
     noise: float = 0.5,
     space: FeatureSpace | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Callable[[str], object] | None = None,
 ) -> LogitsModel:
     """Train a small network to imitate a black box.
 

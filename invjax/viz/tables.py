@@ -34,7 +34,7 @@ def rows_figure(delta: Any, found: Any, most: int = 32) -> Figure:
     axis = figure.subplots()
     axis.set_facecolor(palette.CELL.light)
     axis.imshow(perturbation_pixels(some[..., None]), aspect="auto", interpolation="nearest")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     names = [str(n) if one else f"{n}, not found" for n, one in enumerate(kept)]
     step = -(-len(some) // 16)
     axis.set_yticks(range(0, len(some), step), names[::step], fontsize=sheets.SMALL)
@@ -91,7 +91,7 @@ def changes_figure(told: Any, most: int = 8) -> Figure:
 def _reached(axis: Axes, steps: Sequence[Any]) -> None:
     counts = [step.most for step in steps]
     needed = [[p.status == Status.FOUND for p in step.people if p.status != Status.ALREADY_TARGET] for step in steps]
-    shares = [100 * np.mean(found) if found else np.nan for found in needed]
+    shares = np.array([100 * np.mean(found) if found else np.nan for found in needed])
     axis.plot(counts, shares, color=sheets.BLUE, marker="o", lw=1.6)
     axis.set(xlabel="features that may change", ylabel="people with an answer, %", xticks=counts, ylim=(-3, 103))
     sheets.plain_axes(axis, "y")
@@ -150,7 +150,7 @@ def history_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
         axis.plot([r["step"] for r in kept], [r[name] for r in kept], color=sheets.BLUE, marker="o", ms=3, lw=1.6)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("step", fontsize=sheets.SMALL)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.locator_params(axis="x", integer=True)
         axis.tick_params(labelsize=sheets.SMALL)
         sheets.plain_axes(axis, "y")
     return figure

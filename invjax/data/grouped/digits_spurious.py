@@ -21,7 +21,7 @@ def digits_spurious(
     noise: float = 0.0,
     held_out: tuple[float, float] = (0.05, 0.2),
     seed: int = 0,
-) -> GroupData:
+) -> GroupData[np.ndarray, np.ndarray]:
     """The 1,797 digits of scikit-learn as images [10, 8, 1] float32: 8 rows of the digit, 2 of the strip (1).
 
     Args:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
@@ -25,11 +25,13 @@ from invjax.data.images.source import to_range
 from invjax.types import Bounds
 
 Split = Literal["train", "val", "test"]
+Pixels = TypeVar("Pixels", bound="np.ndarray | ImageFiles")
+Mask = TypeVar("Mask", bound="np.ndarray | None")
 SPLITS: tuple[Split, ...] = get_args(Split)  # WaterBirds' numbers 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GroupData:
+class GroupData(Generic[Pixels, Mask]):
     """N examples with classes, attributes and groups; made by :func:`group_data`, which checks them.
 
     ``x`` is an array, or :class:`~invjax.data.images.files.ImageFiles`, which are decoded when they are read; either is
@@ -37,7 +39,7 @@ class GroupData:
     """
 
     name: str
-    x: np.ndarray | ImageFiles  # [N, H, W, C] uint8 pixels or float32 in [0, 1]
+    x: Pixels  # [N, H, W, C] uint8 pixels or float32 in [0, 1]
     y: np.ndarray  # [N] int32 class, K of them
     attribute: np.ndarray  # [N] int32, A of them
     group: np.ndarray  # [N] int32, (1) or the set's own numbers, G of them
@@ -45,7 +47,7 @@ class GroupData:
     classes: tuple[str, ...]  # K names
     attributes: tuple[str, ...]  # A names
     groups: tuple[str, ...]  # G names
-    mask: np.ndarray | None  # [N, H, W] bool, True on the object; None where it is not known
+    mask: Mask  # [N, H, W] bool, True on the object; None where it is not known
     table: dict[str, np.ndarray]  # name of a column -> [N]
     skipped: tuple[str, ...]  # "file: reason" of what was left out
 
@@ -62,11 +64,11 @@ class GroupData:
         lazy = ", read when asked for" if isinstance(self.x, ImageFiles) else ""
         return f"GroupData({self.name!r}: {len(self)} examples{lazy}; {len(self.groups)} groups; {counts})"
 
-    def split(self, name: Split) -> GroupData:
+    def split(self, name: Split) -> GroupData[Pixels, Mask]:
         """The examples of "train", "val" or "test". Raises BadArgument for another name, or where there are none."""
         return self.take(np.flatnonzero(self.part == self._index(name)))
 
-    def take(self, index: Any) -> GroupData:
+    def take(self, index: Any) -> GroupData[Pixels, Mask]:
         """The rows that an index array, mask or slice selects, in its order; files stay unread."""
         rows = np.arange(len(self))[index]
         if rows.ndim != 1:
@@ -107,7 +109,9 @@ class GroupData:
             names = ", ".join(repr(self.groups[g]) for g in absent)
             raise BadArgument(split, "hold an example of each group", Words(f"without {names}"))
 
-    def subset(self, count: int, split: Split = "train", *, seed: int = 0, equal: bool = False) -> GroupData:
+    def subset(
+        self, count: int, split: Split = "train", *, seed: int = 0, equal: bool = False
+    ) -> GroupData[Pixels, Mask]:
         """``count`` examples of ``split``, drawn by group, and all examples of the other splits, in their order.
 
         Groups keep their shares (by largest remainders, so that no group vanishes); with ``equal`` they get one size as
@@ -137,7 +141,7 @@ class GroupData:
         lower, upper = (np.asarray(side, np.float32) for side in bounds)
         return lower + (upper - lower) * to_range(pixels, Bounds())
 
-    def decode(self, skip_bad: bool = False) -> GroupData:
+    def decode(self, skip_bad: bool = False) -> GroupData[np.ndarray, Mask]:
         """The same with all files read into one array.
 
         Args:
@@ -147,11 +151,12 @@ class GroupData:
           BadArgument: a file cannot be decoded, or none can; or sizes differ.
         """
         if not isinstance(self.x, ImageFiles):
-            return self
+            return cast(GroupData[np.ndarray, Mask], self)
         pixels, kept, bad = self.x.read(np.arange(len(self)), skip_bad)
         if not len(kept):
             raise BadArgument(self.name, "hold an image that can be read", hint=bad[0])
-        return dataclasses.replace(self.take(kept), x=pixels, skipped=(*self.skipped, *bad))
+        made: Any = dataclasses.replace(self.take(kept), x=pixels, skipped=(*self.skipped, *bad))
+        return made
 
     def _index(self, name: Split) -> int:
         k = SPLITS.index(check_choice("split", name, SPLITS))

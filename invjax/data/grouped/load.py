@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
+
+import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_choice
 from invjax.data.grouped import digits_spurious, spuco, spuco_mnist, synthbirds, waterbirds
 from invjax.data.grouped.group_data import GroupData
+from invjax.data.images.files import ImageFiles
 
 GroupsName = Literal[
     "digits-spurious", "spuco-mnist", "synthbirds", "waterbirds", "spuco-animals", "spuco-dogs", "spuco-birds"
@@ -23,6 +26,14 @@ LOADERS: dict[str, Callable[..., GroupData]] = {
 }
 
 
+@overload
+def load_groups(
+    name: Literal["digits-spurious", "spuco-mnist", "synthbirds"], **options: Any
+) -> GroupData[np.ndarray, np.ndarray]: ...
+@overload
+def load_groups(
+    name: Literal["waterbirds", "spuco-animals", "spuco-dogs", "spuco-birds"], **options: Any
+) -> GroupData[ImageFiles, None]: ...
 @kinds_checked
 def load_groups(name: GroupsName, **options: Any) -> GroupData:
     """A known set by its name; ``options`` go to its function.

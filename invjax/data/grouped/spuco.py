@@ -31,7 +31,7 @@ _PARTS: dict[Which, tuple[str, ...]] = {"animals": ("birds", "dogs"), "birds": (
 
 def spuco_animals(
     source: str | Path | None = None, which: Which = "animals", *, size: int | None = 224, margin: float = MARGIN
-) -> GroupData:
+) -> GroupData[ImageFiles, None]:
     """SpuCo's photographs of animals; the images stay files until they are read.
 
     Args:

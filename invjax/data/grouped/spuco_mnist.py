@@ -70,7 +70,7 @@ def spuco_mnist(
     count: int | None = None,
     digits: Digits | None = None,
     seed: int = 0,
-) -> GroupData:
+) -> GroupData[np.ndarray, np.ndarray]:
     """SpuCoMNIST as uint8 images [N, 28, 28, 3] with the digit as mask.
 
     Args:

@@ -41,7 +41,7 @@ def synthbirds(
     background: Background = "auto",
     fashion: str | Path | None = None,
     seed: int = 0,
-) -> GroupData:
+) -> GroupData[np.ndarray, np.ndarray]:
     """The set as uint8 images [N, size, size, 3] with the object as mask, and WaterBirds' columns as ``table``.
 
     Args:

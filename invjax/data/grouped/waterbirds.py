@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def waterbirds(
     count: int | None = None,
     seed: int = 0,
     skip_missing: bool = False,
-) -> GroupData:
+) -> GroupData[ImageFiles, None]:
     """WaterBirds, or any set kept the same way; the images stay files until they are read.
 
     Args:
@@ -87,7 +88,7 @@ def waterbirds(
     return data if count is None else data.subset(count, seed=seed)
 
 
-def with_masks(data: GroupData, folder: str = "segmentations") -> GroupData:
+def with_masks(data: GroupData[ImageFiles, Any], folder: str = "segmentations") -> GroupData[ImageFiles, np.ndarray]:
     """The same with the masks of the birds, resized and cropped like the images; True where at least half is bird.
 
     Args:

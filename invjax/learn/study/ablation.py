@@ -36,7 +36,7 @@ def ablation(
     policy: TaskPolicy = "all",
     folder: Path | None = None,
     keep_networks: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], object] = print,
     look: Callable[[Study], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run the methods ``names`` over the seeds: {method: record}, see :func:`invjax.learn.study.over_seeds`.
