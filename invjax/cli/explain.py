@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from invjax.cli.options import ExplainOptions
-from invjax.core.errors import BadArgument, check_seed
+from invjax.core.errors import BadArgument, check_number, check_seed, check_whole
 from invjax.core.files import check_folder, write_answers, writing
 from invjax.data.tables.csv_file import load_csv
 from invjax.data.tables.draft import unknowns
@@ -25,6 +25,7 @@ from invjax.data.tables.table import TabularData
 from invjax.engine.choosing import check_lanes
 from invjax.recourse import Explanation, TableClassifier, classifier, csv_text, explain_rows, freeze, read_people
 from invjax.recourse.classifiers import save_mlp
+from invjax.recourse.plan import check_constants
 from invjax.report import counterfactual_section, write_report
 from invjax.report.counterfactuals import frontier_rows, measure_row
 from invjax.report.text import text_table
@@ -46,10 +47,13 @@ def run_explain(options: ExplainOptions, say: Callable[[str], None] = print) -> 
     begin = time.perf_counter()
     check_lanes(options.lanes, None)
     check_seed("seed", options.seed, 32, -(2**31))
+    check_constants(options.method, options.max_changes, options.plausibility, options.tau, options.probability)
+    check_whole("answers", options.answers)
+    check_number("time_limit", options.time_limit, lambda seconds: seconds > 0, "a number of seconds > 0")
+    folder = check_folder(options.out)
     data = _data(options)
     rows, ids = _rows(options, data)
     _check_target(options, data)
-    folder = check_folder(options.out)
     unknown = unknowns(data) if options.csv is not None and options.schema is None else []
     if options.save_schema is not None:
         with writing(options.save_schema, "save_schema", "file"):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from invjax.types import Status
 
 if TYPE_CHECKING:
@@ -22,14 +24,19 @@ def in_notebook() -> bool:
     return "ipykernel.iostream" in sys.modules and type(sys.stderr).__module__ == "ipykernel.iostream"
 
 
+def count_found(status: np.ndarray) -> int:
+    """The examples with an answer, of statuses [N]; one that has a set of answers, [N, P], counts once."""
+    return int((status == Status.FOUND).any(axis=tuple(range(1, status.ndim))).sum())
+
+
 @contextmanager
 def progress_bar(
-    show: bool | None, total: int, start: int = 0, lanes: int | None = None
+    show: bool | None, total: int, start: int = 0, lanes: int | None = None, found: int = 0
 ) -> Iterator[Callable[[Part], None]]:
     """A callback for each :class:`Part`. show: True, False, or None for "on a terminal, and in a notebook".
 
-    lanes: shown in it. In a notebook the bar stands there at once, while the program is compiled, and goes away with a
-    run of less than a second.
+    total: examples, of which ``start`` had ended before, ``found`` of them with an answer. lanes: shown in it. In a
+    notebook the bar stands there at once, while the program is compiled; that of a run below a second goes away.
     """
     notebook = in_notebook()
     wanted = (notebook or sys.stderr.isatty()) if show is None else show
@@ -46,14 +53,13 @@ def progress_bar(
         yield lambda part: None
         return
 
-    found = 0
     words: dict[str, Any] = {} if lanes is None else {"lanes": lanes}
     with tqdm(total=total, initial=start, unit="example", dynamic_ncols=True) as bar:
 
         def update(part: Part) -> None:
             nonlocal found
             if len(part.index):
-                found += int((part.result.status == Status.FOUND).sum())
+                found += count_found(np.asarray(part.result.status))
                 bar.update(len(part.index))
             bar.set_postfix(found=found, iterations=part.steps, **words, refresh=not len(part.index))
 

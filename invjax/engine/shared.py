@@ -27,7 +27,7 @@ from invjax.engine.lanes import finish, start
 from invjax.engine.manifest import functions, keep_later, make_manifest
 from invjax.engine.prepared import Prepared
 from invjax.engine.programs import Programs
-from invjax.engine.progress import progress_bar
+from invjax.engine.progress import count_found, progress_bar
 from invjax.engine.queue import Part, in_full_precision, stream
 from invjax.engine.saved import SavedRun, open_run
 from invjax.types import Config, Context, Evaluator, Problem, Result, Status
@@ -127,11 +127,12 @@ def _run(
     open_rows = np.zeros(count, bool)
     open_rows[process::processes] = True
     own = int(open_rows.sum())
-    folder = None
+    folder, known = None, 0
     if out is not None:
         manifest = make_manifest(ctx, problems, config, method, key, name, evaluator=evaluator, precision=precision)
         folder = RunFolder(out, manifest, process, processes)
         for index, rows in folder.parts():
+            known += count_found(np.asarray(rows.status)[open_rows[index]])
             open_rows[index] = False
             if store is not None:
                 store(index, rows)
@@ -167,7 +168,7 @@ def _run(
         ctx, problems, config, lanes=fit.lanes, mesh=mesh, todo=todo, precision=precision, fixed_s=fit.fixed_s, **run
     )
     try:
-        with progress_bar(progress, own, start=own - len(todo), lanes=fit.lanes) as on_part:
+        with progress_bar(progress, own, start=own - len(todo), lanes=fit.lanes, found=known) as on_part:
             for part in parts:
                 on_part(part)
                 if watch is not None:

@@ -80,16 +80,11 @@ def make_plan(
 
     Arguments as in :func:`invjax.recourse.explain_rows`. Raises ValueError naming the argument.
     """
-    name = check_choice("method", method, _METHODS) if isinstance(method, str) else type(method).__name__
+    name = check_constants(method, max_changes, plausibility, tau, probability)
     if max_changes is not None:
         max_changes = check_whole("max_changes", max_changes)
-    if tau is not None:
-        check_number("tau", tau, lambda value: value >= 0, "a weight >= 0")
-    if probability is not None:
-        if getattr(getattr(rows_of(model), "predict", None), "threshold", None) is not None:
-            raise BadArgument("probability", "be left out for a model with a threshold", hint="it asks for that one")
-        check_number("probability", probability, lambda value: 0 < value < 1, "None or in (0, 1)")
-    check("plausibility", plausibility, lambda value: 0 <= value < 1, "a share in (0, 1), or 0 for none")
+    if probability is not None and getattr(getattr(rows_of(model), "predict", None), "threshold", None) is not None:
+        raise BadArgument("probability", "be left out for a model with a threshold", hint="it asks for that one")
     if name == "pcfe" and evaluator is not white_box:
         raise BadArgument("method", "be another than 'pcfe' for a black box", hint="it needs the model's own gradient")
     network = as_logits_fn(model, "model")
@@ -135,6 +130,21 @@ def make_plan(
     return Plan(
         data, network, seen, evaluator, train, name, config, used, kernels, cut, plausibility, most, probability, words
     )
+
+
+def check_constants(
+    method: str | Config, max_changes: int | None, plausibility: float, tau: float | None, probability: float | None
+) -> str:
+    """The name of the method, after the checks that need neither data nor model: see :func:`make_plan`."""
+    name = check_choice("method", method, _METHODS) if isinstance(method, str) else type(method).__name__
+    if max_changes is not None:
+        check_whole("max_changes", max_changes)
+    if tau is not None:
+        check_number("tau", tau, lambda value: value >= 0, "a weight >= 0")
+    if probability is not None:
+        check_number("probability", probability, lambda value: 0 < value < 1, "None or in (0, 1)")
+    check("plausibility", plausibility, lambda value: 0 <= value < 1, "a share in (0, 1), or 0 for none")
+    return name
 
 
 def _check_names_classes(network: LogitsFn, data: TabularData, train: np.ndarray) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import invjax
-from invjax import Result, engine
+from invjax import Result, Status, engine
 from invjax.attacks import FGSM, PGD
 from invjax.campaign import attack_pairs, make_pairs
 from invjax.core import identity as identity_module
@@ -99,14 +99,18 @@ def test_a_folder_changes_nothing(tmp_path: Path) -> None:
 @fast
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solved: list[np.ndarray], error: type[BaseException]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, solved: list[np.ndarray], error: type[BaseException], capsys: Any
 ) -> None:
     """Broken off in the middle: the finished ones are kept, and not solved again."""
     interrupt(tmp_path, monkeypatch, 8, error)
     kept = indices(tmp_path)
     assert 8 <= len(kept) < 20
-    nets.same(solve(tmp_path), solve())
+    result = solve(tmp_path, progress=True)
+    nets.same(result, solve())
     np.testing.assert_array_equal(solved[-1], np.setdiff1d(np.arange(20), kept))
+    last = capsys.readouterr().err.split("\r")[-1]  # of the bar, which counts what was kept in both numbers
+    assert "20/20" in last
+    assert f"found={(result.status == Status.FOUND).sum()}," in last
     nets.same(solve(tmp_path), solve())  # and a third time there is nothing to do
     assert len(solved[-1]) == 0
 
