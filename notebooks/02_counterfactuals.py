@@ -155,6 +155,8 @@ from sklearn.ensemble import RandomForestClassifier
 wine = load_tabular("wine")
 train_x, train_y = wine.x[wine.train], wine.label[wine.train]
 forest = RandomForestClassifier(100, random_state=0).fit(train_x, train_y)
+
+# %%
 imitation = distill(forest.predict_proba, train_x, key=jax.random.key(0))
 box = with_surrogate(black_box(forest.predict_proba, 2, floor=1e-3, example=train_x[0]), imitation)
 
@@ -228,6 +230,7 @@ drawn = {}
 for name, (m, tau) in {"sparsity only": (32, 0.0), "plausibility only": (784, 14.0), "both": (32, 14.0)}.items():
     method = SCFE(max_changes=m, tau=tau, probability=0.9, steps=50, polish=30)
     drawn[name] = invjax.solve(model, nines, nine, target=four, method=method, density=density)
+    print(f"{name}: {int(drawn[name].found.sum())} of {len(nines)} nines read as fours")
 viz.ways(nines, drawn)
 
 # %% [markdown]
@@ -239,5 +242,4 @@ judge = fit_gmm(fours[::2], np.zeros(len(fours[::2]), int), components=8, covari
 for name, way in drawn.items():
     _, rank = density_rank(judge, way.x, 0 * nine, fours[1::2], np.zeros(len(fours[1::2]), int))
     pixels = np.median((np.asarray(way.delta) != 0).sum((1, 2, 3)))
-    share = f"{rank.mean():.0%} of real fours less likely"
-    print(f"{name}: {int(way.found.sum())} of {len(nines)} found, {pixels:.0f} pixels changed, {share}")
+    print(f"{name}: {pixels:.0f} pixels changed, {rank.mean():.0%} of real fours less likely")

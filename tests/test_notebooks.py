@@ -27,7 +27,7 @@ spec.loader.exec_module(make_notebooks)
 
 PRINTED = {
     "01_quickstart": ("of 784 pixels changed", "average", "of 9 other digits"),
-    "02_counterfactuals": ("violations: 0", "(optimal)", "the forest agrees: True", "both: 8 of 8 found"),
+    "02_counterfactuals": ("violations: 0", "(optimal)", "the forest agrees: True", "both: 8 of 8 nines"),
     "03_learning_from_counterfactuals": ("strip bright", "p-CFE: Perturbed(", "p-cfe "),
 }
 PICTURES = {"01_quickstart": 5, "02_counterfactuals": 3, "03_learning_from_counterfactuals": 3}
