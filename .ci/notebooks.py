@@ -5,7 +5,8 @@
 
 ``.ci/run`` makes this environment, which has Colab's versions. Each notebook runs in an empty folder, as a newcomer
 would have it. What differs from run to run is left out: progress bars, times, the kernel's version. A warning or an
-error ends the program, and the notebook stays as it was.
+error ends the program, and the notebook stays as it was. After a change of the text between the cells alone,
+``jupytext --update --to ipynb notebooks/NAME.py`` keeps the outputs.
 """
 
 from __future__ import annotations

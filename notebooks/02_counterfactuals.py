@@ -39,6 +39,7 @@ if getattr(find_spec("invjax"), "origin", None) is None:  # from a wheel or a cl
     clones = [folder for folder in (Path(".."), Path("invjax")) if (folder / "invjax" / "__init__.py").exists()]
     beside = [str(path.resolve()) for path in (*sorted(Path().glob("invjax-*.whl"), reverse=True), *clones)]
     source = f"{beside[0]}[demo]" if beside else "invjax[demo] @ git+https://address-not-set.invalid/owner/invjax"
+    print(f"Installing {source}", flush=True)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", source]
     if subprocess.run(install, capture_output=True).returncode:
         raise SystemExit(f"pip found no {source}: upload the wheel that `pip wheel --no-deps .` makes in a clone")

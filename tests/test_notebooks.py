@@ -120,7 +120,7 @@ def test_the_first_cell_installs_what_is_there(beside, tmp_path):
         "clone": f"{here.resolve()}/invjax[demo]",
         "around": f"{tmp_path.resolve()}[demo]",
     }[beside]
-    assert done.stdout == f"{sys.executable} -m pip install --quiet --no-input {source}\n"
+    assert done.stdout == f"Installing {source}\n{sys.executable} -m pip install --quiet --no-input {source}\n"
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1  # what to do, in one line
     assert done.stderr.startswith(f"pip found no {source}: upload the wheel")
