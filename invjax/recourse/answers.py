@@ -122,16 +122,16 @@ class Explanation:
     def _repr_html_(self) -> str:
         """In a notebook: a row for each person, and in colour what would have to change (orange up, blue down)."""
         heads = ("", "predicted", "wanted", "probability", "what would change that")
-        left = 'style="text-align: left; vertical-align: top"'
-        lines = ["".join(f"<th {left}>{head}</th>" for head in heads)]
+        left = "text-align: left; vertical-align: top"
+        lines = ["".join(f'<th style="{left}">{head}</th>' for head in heads)]
         for row, person in enumerate(self.people):
             chance = "–" if np.isnan(person.before) else probability(person.before)
             if person.status == Status.FOUND:
                 chance += f" → {probability(person.after)}"
             plain = (person.id, person.predicted or "–", person.target, chance)
             ways = "<br>".join(_coloured(other) for _, other, _ in self.answers(row))
-            cells = (*(html.escape(str(cell)) for cell in plain), ways)
-            lines.append("".join(f"<td {left}>{cell}</td>" for cell in cells))
+            cells = [f'<td style="{left}; white-space: nowrap">{html.escape(str(cell))}</td>' for cell in plain]
+            lines.append("".join([*cells, f'<td style="{left}">{ways}</td>']))
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
     def to_pandas(self) -> Any:
