@@ -63,7 +63,7 @@ def _svg(figure: Any) -> str:
         figure.savefig(text, format="svg", metadata=_UNSAID)
     svg = text.getvalue()
     svg = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r"(?<![\d.])([1-9]\d*\.\d\d)\d+", r"\1", svg)  # not seen; scales, below 1, keep their digits
+    svg = re.sub(r"(?<![\d.])([1-9]\d*\.\d)\d+", r"\1", svg)  # not seen; scales, below 1, keep their digits
     svg = re.sub(r"\s*\n\s*", " ", svg).replace("#000000", INK.light)
     return svg.replace("<svg ", f'<svg fill="{INK.light}" ', 1)  # black is what SVG leaves unsaid
 

@@ -15,7 +15,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """An image file from [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] uint8 pixels.
+    """An image file from [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] uint8 pixels; RGB without any colour becomes grey.
 
     Raises:
         ValueError: another dtype or shape, or no pixels.
@@ -25,6 +25,8 @@ def encode_png(pixels: np.ndarray) -> bytes:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in _COLOUR_TYPE or array.size == 0:
         raise BadArgument("pixels", "be uint8 [H, W] or [H, W, 1|3|4]", Words(f"{array.dtype} {np.shape(pixels)}"))
+    if array.shape[-1] == 3 and (array == array[..., :1]).all():  # a grey picture, in a third of the bytes
+        array = array[..., :1]
     height, width, channels = array.shape
     rows = array.reshape(height, width * channels)
     # Each row starts with its filter type; 0 is "unfiltered", which suits small flat pictures.

@@ -79,6 +79,11 @@ def test_png_reads_back(shape: tuple[int, ...]) -> None:
     assert base64.b64decode(data_uri(encode_png(pixels)).split(",")[1]) == encode_png(pixels)
 
 
+def test_a_grey_picture_is_written_as_grey() -> None:
+    grey = np.random.default_rng(1).integers(0, 256, (8, 8, 1), np.uint8)
+    assert encode_png(np.repeat(grey, 3, axis=2)) == encode_png(grey)
+
+
 @pytest.mark.parametrize("pixels", [np.zeros((2, 2)), np.zeros((2, 2, 2), np.uint8), np.zeros((0, 2), np.uint8)])
 def test_png_refuses(pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="pixels must be uint8"):
