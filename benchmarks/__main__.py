@@ -6,9 +6,10 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from invjax.core.errors import BadArgument
+from invjax.core.errors import BadArgument, unknown_name
+from invjax.core.meant import did_you_mean
 
 
 class Benchmark(NamedTuple):
@@ -41,6 +42,20 @@ BENCHMARKS = {
 FORMER = {"attacks-cifar10": "attacks --data cifar10", "attacks-imagenet": "attacks --data imagenet"}
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line, as the commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _unexpected(word: str, parser: argparse.ArgumentParser) -> str:
+    """About a word that the benchmark has no use for."""
+    known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    meant = did_you_mean(word.partition("=")[0], known, quoted=False)
+    return f"there is no option {word}" + (f"; {meant}" if meant and word.startswith("-") else "")
+
+
 def listing() -> str:
     """The help: all benchmarks, a line each."""
     width = max(map(len, BENCHMARKS))
@@ -59,15 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = words
     if name not in BENCHMARKS:
         renamed = f"{name} is now: python -m benchmarks {FORMER[name]}" if name in FORMER else None
-        unknown = f"NAME must be one of {', '.join(BENCHMARKS)}, was {name!r}"
+        unknown = unknown_name("NAME", name, BENCHMARKS, f"be one of {', '.join(BENCHMARKS)}")
         print(f"benchmarks: error: {renamed or unknown}", file=sys.stderr)
         return 2
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=BENCHMARKS[name].line)
+    parser = _Parser(prog=f"python -m benchmarks {name}", description=BENCHMARKS[name].line)
     options = None
     try:
         module = importlib.import_module(f"benchmarks.{BENCHMARKS[name].module}")
         module.add_arguments(parser)
-        options = parser.parse_args(rest)
+        options, left = parser.parse_known_args(rest)
+        if left:
+            parser.error(_unexpected(left[0], parser))
         return module.run(options)
     except (ValueError, ImportError) as error:
         print(f"benchmarks {name}: error: {_line(error, options)}", file=sys.stderr)

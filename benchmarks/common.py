@@ -22,6 +22,7 @@ import invjax
 from invjax import losses
 from invjax.core.errors import BadArgument
 from invjax.core.files import check_folder, write_atomic
+from invjax.core.meant import did_you_mean
 from invjax.core.mixing import look
 from invjax.engine import Part, Prepared, prepare, run_queue, run_shared, white_box
 from invjax.engine.choosing import choose
@@ -99,7 +100,9 @@ def pick(option: str, text: str, known: Collection[T]) -> list[T]:
     """
     words: Any = known if text.strip() == "all" else [word.strip() for word in text.split(",") if word.strip()]
     if not words or not set(words) <= set(known):
-        raise BadArgument(option, f"be 'all' or some of {', '.join(known)}", text)
+        strange = next((word for word in words if word not in known), None)
+        hint = did_you_mean(strange, known)
+        raise BadArgument(option, f"be 'all' or some of {', '.join(known)}", text, hint=hint)
     return list(dict.fromkeys(words))
 
 

@@ -162,6 +162,16 @@ def test_names(capsys: pytest.CaptureFixture[str]) -> None:
         error = capsys.readouterr().err
         assert error.startswith(f"benchmarks: error: {message}")
         assert error.count("\n") == 1
+    for words, message in (
+        (["memry"], "did you mean 'memory'?"),
+        (["memory", "--jsn", "x"], "there is no option --jsn; did you mean --json?"),
+        (["memory", "--lanes", "x"], "argument --lanes: invalid int value: 'x' (see "),
+        (["attacks", "--images", "x", "--attacks", "gse,pdg"], "did you mean 'pgd'?"),
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 @pytest.mark.fast
