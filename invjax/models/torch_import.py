@@ -133,6 +133,19 @@ def read_state(state: StateDict | str | os.PathLike[str]) -> dict[str, np.ndarra
     return strip_wrappers(state if isinstance(state, Mapping) else load_state_dict(state))
 
 
+def statistics_of(state: StateDict) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray] | None]:
+    """A state dict without the mean and deviation that its network normalises by, and the two, one per channel.
+
+    RobustBench keeps them as ``mu`` and ``sigma``, or in a layer ``normalize`` before the ``model``.
+    """
+    for names in (("mu", "sigma"), ("normalize.mean", "normalize.std")):
+        if set(names) <= set(state):
+            rest = strip_wrappers({key: value for key, value in state.items() if key not in names})
+            mean, std = (np.asarray(state[name], np.float32).reshape(-1) for name in names)
+            return rest, (mean, std)
+    return dict(state), None
+
+
 def num_outputs(state: StateDict, key: str, axes: int, name: str) -> int:
     """The number of outputs of a layer: the length of the first axis of its weight ``key``.
 

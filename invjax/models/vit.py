@@ -109,7 +109,7 @@ class ViTConfig:
 
 
 @kinds_checked
-def vit_config(size: str = "b", patch: int = 16, **others: object) -> ViTConfig:
+def vit_config(size: Literal["ti", "s", "b", "l"] = "b", patch: int = 16, **others: object) -> ViTConfig:
     """The configuration of a published size: "ti", "s", "b" or "l"; the other fields by name."""
     width, depth, heads = SIZES[check_choice("size", size, SIZES)]
     fields: dict[str, object] = {"width": width, "depth": depth, "heads": heads, "hidden": 4 * width, **others}

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from flax import nnx
@@ -27,7 +27,11 @@ from invjax.models.vit_positions import Resize, resize_positions, sine_positions
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of images in [0, 1]
 HALF = (0.5, 0.5)
-VIT_NAMES = ("vit", *(f"vit_{size}_{patch}" for size in SIZES for patch in (8, 14, 16, 32)))
+ViTName = Literal[
+    "vit", "vit_ti_8", "vit_ti_14", "vit_ti_16", "vit_ti_32", "vit_s_8", "vit_s_14", "vit_s_16", "vit_s_32",
+    "vit_b_8", "vit_b_14", "vit_b_16", "vit_b_32", "vit_l_8", "vit_l_14", "vit_l_16", "vit_l_32",
+]  # fmt: skip
+VIT_NAMES = get_args(ViTName)
 DEFAULT = (224, 224)  # pixels, of weights with fixed positions
 HEAD = 64  # features per head in every published size
 
@@ -58,7 +62,7 @@ SOURCES = {
 
 @kinds_checked
 def vit_from_weights(
-    name: str,
+    name: ViTName,
     weights: Mapping[str, np.ndarray] | str | os.PathLike[str],
     *,
     image: int | tuple[int, int] | None = None,

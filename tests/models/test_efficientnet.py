@@ -32,10 +32,12 @@ def state() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def net(state: dict[str, np.ndarray]) -> Any:
-    sizes = {**module.SIZES, "small": module.Size(WIDTH, DEPTH, 36)}
+    sizes = {**module.SIZES, "efficientnet_lite0": module.Size(WIDTH, DEPTH, 36)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SIZES", sizes)
-        return efficientnet_lite_from_torch("small", {f"module.{key}": value for key, value in state.items()})
+        return efficientnet_lite_from_torch(
+            "efficientnet_lite0", {f"module.{key}": value for key, value in state.items()}
+        )
 
 
 @pytest.fixture(scope="module")
