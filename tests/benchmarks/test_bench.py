@@ -166,7 +166,7 @@ def test_names(capsys: pytest.CaptureFixture[str]) -> None:
         (["memry"], "did you mean 'memory'?"),
         (["memory", "--jsn", "x"], "there is no option --jsn; did you mean --json?"),
         (["memory", "--lanes", "x"], "argument --lanes: invalid int value: 'x' (see "),
-        (["attacks", "--images", "x", "--attacks", "gse,pdg"], "did you mean 'pgd'?"),
+        (["attacks", "--images", "x", "--attacks", "gse,Sigma_Zero"], "did you mean 'sigma-zero'?"),
     ):
         assert main(words) == 2
         error = capsys.readouterr().err
