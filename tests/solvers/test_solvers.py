@@ -482,7 +482,7 @@ def test_bad_arguments():
         ({"solver": "adam"}, "solver must be one of 'fista', 'prox_grad', 'nag', 'pnag', 'gd', was 'adam'"),
         ({"solver": "nag", "g": L1(1.0)}, "g must be None for solver 'nag'"),
         ({"g": abs}, "g must have the methods value"),
-        ({"restart": "often"}, "restart must be one of none, gradient, function, was 'often'"),
+        ({"restart": "often"}, "restart must be one of 'none', 'gradient', 'function', was 'often'"),
         ({"solver": "gd", "restart": "gradient"}, "restart must be 'none' for solver 'gd'"),
         ({"backtracking": False}, "step_size must be given when backtracking is False, was None"),
         ({"step_size": -1.0}, "step_size must be a number > 0, was -1.0"),
