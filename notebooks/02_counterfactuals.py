@@ -125,7 +125,7 @@ result
 #
 # The frontier: the best answers with 1, 2, … features changed, all from one compiled solve. Each thin line is a suburb.
 
-# %%
+# %% mystnb={"image": {"alt": "Distance of twenty answers against the number of features that may change: it falls"}}
 counts = [1, 2, 3, 4, 5]
 path = frontier(network.model, x[:20], label[:20], target=target[:20], max_changes=counts, space=space)
 distance = np.where(path.found, np.linalg.norm(path.delta, axis=2), np.nan)
@@ -197,7 +197,7 @@ def line(z):  # the logits of the two classes
     return jnp.stack([jnp.zeros(z.shape[:-1]), margin(z)], axis=-1)
 
 
-# %%
+# %% mystnb={"image": {"alt": "Wines in a plane: answers at the line without plausibility, among the wines with it"}}
 kde = fit_kde(points, wine.label)
 dense = hinge(kde, points, wine.label, 0.5)
 others = points[(margin(points) < 0) & (wine.label == 0)][::4]
@@ -219,7 +219,7 @@ viz.plane(
 # change few pixels where a four differs: the stroke that closes the nine fades. The kernel is wide on purpose (a narrow
 # one redraws the picture as one particular four), and `tau` was chosen by eye.
 
-# %%
+# %% mystnb={"image": {"alt": "Nines made fours in three ways: by few pixels, by plausible ones, by both"}}
 model, digits = mnist_cnn(), mnist_digits()
 known = np.arange(len(digits.labels)) % 2 == 0  # half of the digits for the density, the others to explain and judge
 density = fit_kde(digits.images[known], digits.labels[known], bandwidth=2.0)

@@ -71,7 +71,7 @@ SEEDS = (0, 1, 2)  # of the comparison at the end
 # Digits 0–4 against 5–9. The two rows of pixels under the digit are dark or bright; in training that agrees with the
 # class 95 times of 100, in the test half of the time. So there are four groups, two of them rare in training.
 
-# %%
+# %% mystnb={"image": {"alt": "Digits of each group with a dark or a bright strip below them"}}
 data = load_groups("digits-spurious", seed=0)
 train, test = data.split("train"), data.split("test")
 print(data.describe())
@@ -135,7 +135,7 @@ sets = {
     for name, generator in generators.items()
 }  # fmt: skip
 
-# %%
+# %% mystnb={"image": {"alt": "Eight digits, what PGD, p-CFE and the density alone make of them, the changes"}}
 viz.perturbed(train.x, sets, range(8), titles=[f"→ {data.classes[k]}" for k in sets["PGD"].y[:8]])
 
 # %%
@@ -166,7 +166,7 @@ methods = ["erm", "random-labels", "pgd-l2", "cfe-l2", "p-cfe", "density-only", 
 with tqdm(total=len(methods) * len(SEEDS), unit="network") as bar:
     records = ablation(task, methods, seeds=SEEDS, policy="all", say=lambda line: bar.update())
 
-# %%
+# %% mystnb={"image": {"alt": "Accuracy and worst group of each method with intervals, beside plain training"}}
 viz.worst_groups(records)
 
 # %%

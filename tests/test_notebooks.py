@@ -85,6 +85,8 @@ def test_the_outputs_are_those_of_the_cells(path):
         assert not FOREIGN.search(json.dumps(words) + output.get("text", ""))
     printed, pictures = shown(book)
     assert pictures == PICTURES[path.stem]
+    drawn = [cell for cell in cells if any("image/png" in output.get("data", {}) for output in cell.outputs)]
+    assert all(len(cell.metadata["mystnb"]["image"]["alt"].split()) >= 5 for cell in drawn)  # what is seen
     assert all(words in printed for words in PRINTED[path.stem])
     assert path.with_suffix(".ipynb").stat().st_size <= LARGEST
 
