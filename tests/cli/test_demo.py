@@ -166,6 +166,14 @@ def test_nine_made_four_in_three_ways():
     assert (both < plausible).all()
     assert (made.rank["both"] > made.rank["sparsity only"]).all()
     assert made.rank["both"].mean() > made.rank["Wachter"].mean()
+    # The first picture of the page: the nine whose answer by both stands best, with its own numbers.
+    first, n = demo_digits.first_picture(made), made.rank["both"].argmax()
+    assert first.count("<img") == 5
+    for way in ("sparsity only", "both"):
+        assert (
+            f"{pixels[way][n]} of 784 pixels change, to a picture likelier than {100 * made.rank[way][n]:.0f} %"
+            in first
+        )
     assert [row["9 → 4"] for row in made.rows] == [*demo_digits.WAYS, "Wachter"]
 
 

@@ -39,7 +39,8 @@ _NOTE = (
     "a narrow kernel plausibility alone redraws the picture as one particular four, with a larger τ as a blurred four. "
     "Log density and last column come from a Gaussian mixture of other fours, which no method was given; the last "
     "column is the share of further real fours that it finds less likely than the answer. Wachter's method minimises "
-    "the l1 norm by gradient steps, which leaves tiny changes in many pixels."
+    "the l1 norm by gradient steps, which leaves tiny changes in many pixels. The page begins with the nine "
+    "whose answer by both stands best in the last column."
 )
 _COLOURS = "Changes: orange is brighter, blue darker, all on one scale."
 
@@ -157,18 +158,17 @@ def first_picture(made: NinesMadeFours) -> str:
     if not have.any():
         return ""
     n = int(np.where(have, made.rank[WAYS[2]], -1.0).argmax())
-    reads = f"the network reads {_TO}"
     steps = [Step([Shown(picture_pixels(made.x[n]), f"a handwritten {_FROM}")], f"Read as a {_FROM}.")]
-    for result, text in (
-        (sparse, "An adversarial attack: {} of {} pixels change, wherever that helps most."),
-        (both, "A counterfactual explanation: {} of {} pixels change, where that makes a likely digit."),
-    ):
+    for way, name in ((WAYS[0], "An adversarial attack"), (WAYS[2], "A counterfactual explanation")):
+        result, likelier = made.results[way], 100 * made.rank[way][n]
         count = int(changed_pixels(result.delta[n]))
         pictures = [
-            Shown(picture_pixels(result.x[n]), f"the {_FROM} with {count} pixels changed: {reads}"),
+            Shown(picture_pixels(result.x[n]), f"the {_FROM} with {count} pixels changed, which is read as a {_TO}"),
             Shown(perturbation_pixels(result.delta[n], 1.0), f"the {count} pixels that change", True),
         ]
-        steps.append(Step(pictures, f"Read as a {_TO}.", text.format(count, made.x[n].size)))
+        change = f"{count} of {made.x[n].size} pixels change"
+        text = f"{name}: {change}, to a picture likelier than {likelier:.0f} % of real fours."
+        steps.append(Step(pictures, f"Read as a {_TO}.", text))
     return story(steps, 28 * 6)
 
 
