@@ -9,9 +9,9 @@ import typing
 
 import invjax.core.interrupts as _interrupts  # noqa: F401 -- first: what follows takes seconds
 from invjax import attacks
+from invjax.core import meant
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel, as_logits
-from invjax.core.meant import no_attribute, place_of
 from invjax.engine import install_canonical_convolutions, open_run, run_batch, run_queue, solve, trace, white_box
 from invjax.solvers import minimize
 from invjax.types import (
@@ -69,8 +69,8 @@ if not typing.TYPE_CHECKING:  # a checker of types would take every name for one
         """The parts that ``import invjax`` leaves out, loaded when they are first asked for."""
         if name in _PARTS:
             return importlib.import_module(f"invjax.{name}")
-        place = place_of(name, __path__[0], _PARTS)
-        raise no_attribute(__name__, name, place and f"it is invjax.{place}.{name}")
+        place = meant.place_of(name, __path__[0], _PARTS)
+        raise meant.no_attribute(__name__, name, place and f"it is invjax.{place}.{name}")
 
 
 def __dir__() -> list[str]:
