@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +239,18 @@ def test_what_is_refused_has_its_digits(folder: Path) -> None:
         data.open_images(str(folder / "above.npz")).read(0, 2)
     space = FeatureSpace([Feature("debt", upper=0.3 - 1e-8)])
     assert space.reasons({"debt": [0.3]}) == ["debt is 0.3, outside [-inf, 0.29999999]"]
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"bounds": (0, 255)}, "x lies in [0, 1]: leave them out"),
+        ({"method": PGD(eps=8)}, "for images in [0, 1] it is eps / 255"),
+    ],
+)
+def test_what_can_be_meant_is_warned_about(options: dict[str, Any], remedy: str) -> None:
+    with pytest.warns(UserWarning, match=re.escape(remedy)):
+        invjax.engine.prepare(net, X, Y, **{"method": PGD(eps=0.1), **options})
 
 
 def test_what_is_right_still_is() -> None:

@@ -76,7 +76,15 @@ class PGD:
             require(self, "eps", lambda v: v != math.inf, "finite where step_size or a random start follows from it")
 
     def advice(self, width: float | None) -> str | None:
-        """What a user should know, if anything: that the steps cannot reach the radius. width: of the box, not used."""
+        """What a user should know, if anything: that the radius is of pixels, or that the steps cannot reach it.
+
+        width: of the box, None where it is not known.
+        """
+        if width is not None and self.norm == "linf" and self.eps is not None and 2 * width < self.eps < math.inf:
+            return (
+                f"PGD's radius {float(self.eps):.4g} is beyond the whole range of x, which is {width:.4g} wide; "
+                "for images in [0, 1] it is eps / 255"
+            )
         if self.eps is None or self.step_size is None or self.steps * self.step_size >= self.eps * (1 - 1e-6):
             return None
         return (

@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh
 
-from invjax.core.errors import BadArgument, Words, check_entries, check_key, check_whole, of_shape
+from invjax.core.errors import BadArgument, Words, check_entries, check_key, check_whole, of_shape, warn
 from invjax.core.images import check_floats
 from invjax.core.labels import whole_numbers
 from invjax.core.logits import num_classes
@@ -159,6 +159,13 @@ def _spread(name: str, value: Any, count: int, shape: tuple[int, ...], kinds: st
     return broadcast(value, (count, *shape))
 
 
+def _warn_of_units(values: np.ndarray, lower: Any, upper: Any) -> None:
+    """A UserWarning where images in [0, 1] come with the bounds of pixels, which leave them all the room to 255."""
+    pixels = np.ndim(lower) == np.ndim(upper) == 0 and (lower, upper) == (0, 255)
+    if pixels and values.ndim == 4 and values.max() <= 1:
+        warn("bounds are (0, 255), but x lies in [0, 1]: leave them out, or give pixels")
+
+
 def _check_rows(name: str, values: np.ndarray, bad: Callable[[np.ndarray], np.ndarray], wanted: str) -> None:
     """:func:`check_entries` of [N, *S], a block of rows at a time: a list on disk never stands in memory."""
     each = max(1, _BLOCK // max(1, values[0].size))
@@ -246,6 +253,8 @@ def make_problems(
             except BadArgument as error:
                 error.hint = for_values(values, lower, upper)
                 raise
+
+            _warn_of_units(values, lower, upper)
 
     mask = _spread("mask", mask, count, shape, "b")
     if isinstance(mask, np.ndarray):
