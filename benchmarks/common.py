@@ -262,7 +262,7 @@ def timed_run(
         last[:] = [part]
         if len(part.index):
             found = (part.result.status == Status.FOUND).reshape(len(part.index), -1).any(1)
-            believed.append((part.index[found], part.result.evaluations[found]))
+            believed.append((part.index[np.asarray(found)], np.asarray(part.result.evaluations)[found]))
         for name in counted if len(part.index) else ():
             counted[name] += int(getattr(part.result, name).sum())
         parted = time.perf_counter()

@@ -22,8 +22,12 @@ import jax
 import jax.core
 import numpy as np
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Array = jax.Array
 ArrayLike = jax.typing.ArrayLike
+AnyArray = Array | np.ndarray  # of jax, or of NumPy where it was read from a file
 Values = ArrayLike | Sequence[float] | Sequence[Sequence[float]]  # also written out: target=[1, 2, 3]
 State = Any
 Config = Any
@@ -193,15 +197,15 @@ class Result:
     Of a method that answers with sets of P: x, delta and attempt [N, P, *S], status [N, P].
     """
 
-    x: Any  # [N, *S] the answer; the clean input unless FOUND
-    delta: Any  # [N, *S] x minus the clean input: exactly zero unless FOUND
-    status: Any  # [N] int32, a Status
-    evaluations: Any  # [N] int32, value-and-gradients asked by this example
-    forwards: Any  # [N] int32, forward-only evaluations (probes)
-    attempt: Any  # [N, *S] what was tried last (or best), also when it failed
+    x: AnyArray  # [N, *S] the answer; the clean input unless FOUND
+    delta: AnyArray  # [N, *S] x minus the clean input: exactly zero unless FOUND
+    status: AnyArray  # [N] int32, a Status
+    evaluations: AnyArray  # [N] int32, value-and-gradients asked by this example
+    forwards: AnyArray  # [N] int32, forward-only evaluations (probes)
+    attempt: AnyArray  # [N, *S] what was tried last (or best), also when it failed
 
     @property
-    def found(self) -> Any:
+    def found(self) -> AnyArray:
         """[N] bool: x has the wanted class (FOUND, or ALREADY_TARGET with nothing to change)."""
         return (self.status == Status.FOUND) | (self.status == Status.ALREADY_TARGET)
 
@@ -242,7 +246,7 @@ class Result:
         """The result of each example."""
         return (self[i] for i in range(len(self)))
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> pd.DataFrame:
         """One row per example: status, found, evaluations, forwards, and l0, l2, linf of ``delta`` in data units.
 
         The index is the position in the list (of several leading axes, e.g. [N, T]: one level each). In raw units and

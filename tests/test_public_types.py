@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import inspect
 import json
+import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from processes import small_environment
 
+import invjax
 from invjax import attacks, counterfactuals, losses, penalties
 from invjax.attacks import forward_backward, pgd, sparse_rs
 from invjax.core import balls
@@ -88,6 +93,7 @@ assert_type(data.load_groups("synthbirds").mask, np.ndarray)
 assert_type(metrics.summarize(metrics.measure(x, label))["attempts"], int)
 """
 REFUSED = """
+import invjax
 from invjax import attacks, counterfactuals, data, learn, metrics, models
 
 attacks.PGD(norm="l3")
@@ -126,3 +132,80 @@ def test_what_a_reader_copies_is_typed(tmp_path: Path) -> None:
     lines = REFUSED.splitlines()
     assert [one for one in found if one[0] != "refused"] == []
     assert sorted({line for name, line, _ in found if name == "refused"}) == list(range(3, len(lines)))
+
+
+# Public returns, properties and fields that are ``Any``, and why. All others say what they are.
+UNTYPED = {
+    "a configuration: of any method, also of the user's": (
+        "attacks.make counterfactuals.make campaign.Run.config campaign.configure engine.Prepared.config engine.Prepared.batch "
+        "recourse.Plan.config"
+    ),
+    "a pytree of the user's, or of a network's weights": (
+        "LogitsModel.apply LogitsModel.params Context.constraints attribution.Split.features attribution.Split.features_apply "
+        "attribution.Split.head_apply attribution.Split.params densities.VAE.graph densities.VAE.weights "
+        "learn.LastLayer.path recourse.TableExplainer.own recourse.TableExplainer.parts "
+        "recourse.TableExplainer.target recourse.TablePredictor.model"
+    ),
+    "the memory of an optimiser or a rule, a pytree of its own": (
+        "learn.ERM.init learn.ERM.weigh learn.Optax.init learn.Optax.update learn.Optimiser.init "
+        "learn.Optimiser.update learn.Rule.init learn.Rule.weigh"
+    ),
+    "a cell of a table: a number, a text, a truth value": (
+        "constraints.Feature.shown recourse.Change.new recourse.Change.old"
+    ),
+    "keyword arguments of learn.fit": "learn.group_dro learn.jtt learn.resample learn.reweight",
+    "numbers under names, for JSON or a log": (
+        "learn.Retrained.report learn.Trained.history learn.study.MethodRun.notes learn.study.ablation "
+        "learn.study.manifest_of learn.study.over_seeds learn.study.record_of metrics.GroupAccuracies.to_dict "
+        "metrics.summarize_curve"
+    ),
+    "what another library does not type": "cpu.replaced_rule data.images.ImageFiles.converted",
+    "typed by overloads": "metrics.Summary.__getitem__",
+    "whatever is shown as text or as pixels": "report.Picture.image report.Section.facts report.Section.table",
+}  # fmt: skip
+
+
+def said(annotation: Any) -> str:
+    if isinstance(annotation, str):
+        return annotation
+    return getattr(annotation, "__forward_arg__", getattr(annotation, "__name__", str(annotation)))
+
+
+def of_a_class(cls: type) -> Iterator[tuple[str, Any]]:
+    """(name, what it gives) of its methods, properties and fields."""
+    for name, one in vars(cls).items():
+        if name.startswith("_") and name not in ("__call__", "__getitem__"):
+            continue
+        function = one.fget if isinstance(one, property) else getattr(one, "__func__", one)
+        if inspect.isfunction(function):
+            yield name, inspect.signature(function).return_annotation
+    if dataclasses.is_dataclass(cls) or hasattr(cls, "_fields"):
+        yield from inspect.get_annotations(cls).items()
+
+
+def untyped() -> Iterator[str]:
+    """The public names that give ``Any``, ``object`` or nothing that is said, each by its first package."""
+    seen: set[Any] = set()
+    packages = [one.name for one in pkgutil.walk_packages(invjax.__path__, "invjax.") if one.ispkg]
+    for path in ["invjax", *packages]:
+        if path in ("invjax.explain", "invjax.explaining"):
+            continue
+        package = importlib.import_module(path)
+        for name in getattr(package, "__all__", ()):
+            one: Any = getattr(package, name)
+            if not (inspect.isfunction(one) or inspect.isclass(one)) or one in seen:
+                continue
+            seen.add(one)
+            gives = of_a_class(one) if inspect.isclass(one) else [("", inspect.signature(one).return_annotation)]
+            for part, annotation in gives:
+                if re.search(r"\b(Any|object|_empty|Config)\b", said(annotation)) and "ClassVar" not in said(
+                    annotation
+                ):
+                    yield f"{path}.{name}.{part}".removeprefix("invjax.").rstrip(".")
+
+
+@pytest.mark.fast
+def test_public_returns_say_what_they_are() -> None:
+    known = [name for names in UNTYPED.values() for name in names.split()]
+    found = list(untyped())
+    assert sorted(found) == sorted(known)

@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
         as_tried = options.mode == "fidelity"
         records[name] = record_of(timed, pairs, x if as_tried else None) | _cost(entry)
         records[name]["constants"] = constants_text(configs[name])
-        changes[name] = attempted(timed.result, x) if as_tried else timed.result.delta
+        changes[name] = attempted(timed.result, x) if as_tried else np.asarray(timed.result.delta)
         _print_one(records[name])
         if not options.no_explain:
             status = np.asarray(timed.result.status)

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from invjax.core.files import write_atomic
 from invjax.core.meant import closest
 from invjax.core.unpack import Unreadable, one_line, read_json
 from invjax.types import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _KEYS = ("invjax_feature_space", "notes", "features", "relations", "center", "scale")  # of a file
 
@@ -94,7 +97,7 @@ class FeatureSpace(Schema):
         """The schema as arrays of model coordinates: see :class:`invjax.constraints.Constraints`."""
         return compile_space(self, dtype)
 
-    def to_pandas(self, result: Result, factual: Table | None = None) -> Any:
+    def to_pandas(self, result: Result, factual: Table | None = None) -> pd.DataFrame:
         """The table of :meth:`invjax.Result.to_pandas`, with l0 in features and the answers in raw units.
 
         A column per feature follows (``NAME (feature)`` where the name is taken). factual: the table that x started

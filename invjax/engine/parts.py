@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -129,7 +130,8 @@ def read_part(
     whole = index.ndim == 1 and index.dtype.kind in "iu" and bool(np.all((index >= 0) & (index < examples)))
     if not whole or any(array.shape[:1] != index.shape for array in arrays.values()):
         return None
-    return index, Result(*(arrays.get(name) for name in FIELDS))
+    given: list[Any] = [arrays.get(name) for name in FIELDS]  # None for what was not asked for
+    return index, Result(*given)
 
 
 def each_part(

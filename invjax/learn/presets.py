@@ -23,7 +23,7 @@ from invjax.learn.perturb import Failures, Policy
 class Recipe(NamedTuple):
     """The arguments of :func:`~invjax.learn.make_perturbed_dataset` beside the data."""
 
-    generator: Any
+    generator: PGD | FixedWeights | SCFEReleased
     target_policy: Policy
     failures: Failures
 

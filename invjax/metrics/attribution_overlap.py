@@ -34,7 +34,7 @@ from invjax.core.rows import BATCH, Picked, map_rows
 from invjax.core.shown import short_repr
 from invjax.metrics.attribution import counted
 from invjax.metrics.summary import Convention
-from invjax.types import Array, ArrayLike
+from invjax.types import AnyArray, Array, ArrayLike
 
 PLANE = (-2, -1)
 SHARE, LEVEL = 0.25, 0.5
@@ -43,11 +43,11 @@ SHARE, LEVEL = 0.25, 0.5
 class Overlap(NamedTuple):
     """Of each attempt, shares in [0, 1] or NaN."""
 
-    mass: Any  # (1)
-    iou: Any  # (2)
-    pointing: Any  # (3)
-    energy: Any  # (4)
-    support: Any  # |s| / H W, the chance level of (3) and (4)
+    mass: AnyArray  # (1)
+    iou: AnyArray  # (2)
+    pointing: AnyArray  # (3)
+    energy: AnyArray  # (4)
+    support: AnyArray  # |s| / H W, the chance level of (3) and (4)
 
     __repr__ = short_repr
 

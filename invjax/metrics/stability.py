@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from invjax.constraints.features import Level
 from invjax.constraints.space import check_space
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_number, check_seed, check_whole, of_shape
@@ -162,7 +163,7 @@ def protected_flips(
     space: Any,
     feature: str,
     tolerance: float = 1e-4,
-) -> dict[Any, Pairs]:
+) -> dict[Level, Pairs]:
     """Individual fairness: compare counterfactuals of a person under different values of a protected feature.
 
     Args:

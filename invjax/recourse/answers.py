@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from invjax.metrics import CounterfactualRecord
 from invjax.recourse.asking import as_series
 from invjax.recourse.wording import ARROW, Change, probability, sentence
 from invjax.types import Result, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Explanation:
     summary: dict[str, float]  # the means of these, validity and coverage
     settings: dict[str, str]  # method, plausibility and the like in words
     frontier: tuple[FrontierStep, ...] = ()
-    frame: Any = None  # the DataFrame that the rows came from, where its index and dtypes are to come back
+    frame: pd.DataFrame | None = None  # that the rows came from, where its index and dtypes are to come back
     further: tuple[FurtherAnswers, ...] = ()  # more answers, where they were asked for; the measures are of the first
     space: FeatureSpace | None = None  # what the features are, and how their file writes them
 
@@ -134,7 +137,7 @@ class Explanation:
             lines.append("".join([*cells, f'<td style="{left}">{ways}</td>']))
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> pd.DataFrame:
         """The table of counterfactuals, columns in raw units, after the columns ``status`` and ``changed``.
 
         A row whose further answers were asked for and found has a line for each, and their numbers stand in the column

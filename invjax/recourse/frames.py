@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from invjax.recourse.matching import match_classes, names_of
 from invjax.recourse.missing import patterns, together, without_features
 from invjax.recourse.rows import explain_rows, freeze
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclasses.dataclass(frozen=True)
 class TableExplainer:
@@ -36,7 +39,7 @@ class TableExplainer:
 
     data: TabularData  # the labelled rows; ``data.space`` is the schema
     classifier: TableClassifier  # the model, asked in raw columns, with a gradient beside it
-    frame: Any  # the features of the DataFrame that it was made from
+    frame: pd.DataFrame  # the features of the DataFrame that it was made from
     own: tuple[Any, ...]  # the model's values of ``data.classes``
     target: Any = None  # the class that is wanted unless ``explain`` is told another
     gradient: GradientName = "surrogate"

@@ -152,7 +152,7 @@ def in_the_plane(data: TabularData) -> Plane:
         )
         found = np.asarray(result.status) == Status.FOUND
         answers[name] = np.where(found[:, None], np.asarray(result.x), np.nan)
-        inside = np.asarray(jax.vmap(level.log_prob, (0, None))(result.x, jnp.int32(1))) > -0.01
+        inside = np.asarray(jax.vmap(level.log_prob, (0, None))(jnp.asarray(result.x), jnp.int32(1))) > -0.01
         dense[name] = float((inside & found).mean())
     return Plane(points, label, (weights, offset), rows, answers, dense, kde, float(level.threshold[1]))
 

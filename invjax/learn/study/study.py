@@ -25,6 +25,7 @@ from invjax.data.grouped.group_data import GroupData
 from invjax.densities import fit_knn
 from invjax.learn import Perturbed, fit, make_perturbed_dataset
 from invjax.learn.study.tasks import DENSITIES, NEAREST, Task, TaskPolicy
+from invjax.types import Density
 
 
 class MethodRun(NamedTuple):
@@ -107,13 +108,13 @@ class Study:
         rows = [rng.permutation(np.flatnonzero(self.train.y == k)) for k in range(len(self.data.classes))]
         return np.sort(np.concatenate([one[: self.task.references] for one in rows]))
 
-    def fit_density(self, shift: int = 0) -> Any:
+    def fit_density(self, shift: int = 0) -> Density:
         """The task's density of each class; a shift gives class k the density of class k − shift."""
         labels = (self.train.y[self.references] + shift) % len(self.data.classes)
         return DENSITIES[self.task.density].fit(self.x[self.references], labels, self.erm[0])
 
     @cached_property
-    def density(self) -> Any:
+    def density(self) -> Density:
         return self.fit_density()
 
     @cached_property
