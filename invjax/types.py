@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Array = jax.Array
 ArrayLike = jax.typing.ArrayLike
 AnyArray = Array | np.ndarray  # of jax, or of NumPy where it was read from a file
-Values = ArrayLike | Sequence[float] | Sequence[Sequence[float]]  # also written out: target=[1, 2, 3]
+Values = ArrayLike | Sequence[ArrayLike] | Sequence[Sequence[float]]  # also written out: target=[1, 2, 3]
 State = Any
 Config = Any
 

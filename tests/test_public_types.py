@@ -137,12 +137,13 @@ def test_what_a_reader_copies_is_typed(tmp_path: Path) -> None:
 # Public returns, properties and fields that are ``Any``, and why. All others say what they are.
 UNTYPED = {
     "a configuration: of any method, also of the user's": (
-        "attacks.make counterfactuals.make campaign.Run.config campaign.configure engine.Prepared.config engine.Prepared.batch "
-        "recourse.Plan.config"
+        "attacks.make counterfactuals.make campaign.Run.config campaign.configure engine.Prepared.config "
+        "engine.Prepared.batch recourse.Plan.config"
     ),
     "a pytree of the user's, or of a network's weights": (
-        "LogitsModel.apply LogitsModel.params Context.constraints attribution.Split.features attribution.Split.features_apply "
-        "attribution.Split.head_apply attribution.Split.params densities.VAE.graph densities.VAE.weights "
+        "LogitsModel.apply LogitsModel.params Context.constraints attribution.Split.features "
+        "attribution.Split.features_apply attribution.Split.head_apply attribution.Split.params densities.VAE.graph "
+        "densities.VAE.weights "
         "learn.LastLayer.path recourse.TableExplainer.own recourse.TableExplainer.parts "
         "recourse.TableExplainer.target recourse.TablePredictor.model"
     ),

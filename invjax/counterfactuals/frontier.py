@@ -54,7 +54,7 @@ def frontier(
     label: ArrayLike,
     *,
     target: ArrayLike,
-    max_changes: Sequence[int] = (1, 2, 3, 4, 5),
+    max_changes: Sequence[int] | np.ndarray = (1, 2, 3, 4, 5),
     method: SCFE | None = None,
     lanes: int | Literal["auto"] = "auto",
     **problem: Any,

@@ -65,7 +65,7 @@ def method_of(config: Config) -> Method:
 @own_work()
 def prepare(
     logits: LogitsFn,
-    x: ArrayLike,
+    x: Values,
     label: Values,
     *,
     method: Config,
@@ -125,7 +125,7 @@ def _advise(config: Config, problems: Problem, space: Any) -> None:
 @own_work()
 def solve(
     logits: LogitsFn,
-    x: ArrayLike,
+    x: Values,
     label: Values,
     *,
     method: Config,

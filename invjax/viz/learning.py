@@ -104,7 +104,7 @@ def panels(
     titles: Sequence[str] | None = None,
     *,
     bounds: tuple[Any, Any] = (0.0, 1.0),
-    notes: Mapping[str, Sequence[str]] | None = None,
+    notes: Mapping[str, Sequence[str] | np.ndarray] | None = None,
     cell: float = 1.15,
 ) -> Figure:
     """Where each network looks: a row per image with the original and one class activation map per network.

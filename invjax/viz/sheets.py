@@ -87,7 +87,7 @@ def check_pictures(name: str, images: Any) -> np.ndarray:
     return array
 
 
-def check_count(name: str, words: Sequence[str] | None, count: int) -> None:
+def check_count(name: str, words: Sequence[str] | np.ndarray | None, count: int) -> None:
     """``words``, if given, are ``count`` strings."""
     if words is not None and len(words) != count:
         raise BadArgument(name, f"be {count} strings", len(words))
