@@ -82,7 +82,7 @@ result
 # %%
 one = result[3]
 print("the network reads", label[3], "as", int(model(one.x[None]).argmax()))
-print(int((one.delta != 0).sum()), "of 784 pixels changed, in", int(one.evaluations), "gradients")
+print((one.delta != 0).sum(), "of 784 pixels changed, in", one.evaluations, "gradients")
 result.to_pandas().head(4)
 
 # %% [markdown]
@@ -97,7 +97,8 @@ pairs = make_pairs(label, num_classes=10, targets="all")
 towards = {"target": pairs.target, "method": GSE()}
 all_pairs = invjax.solve(model, x[pairs.image], pairs.label, **towards)
 seven = slice(63, 72)  # the nine pairs of the seven
-viz.grid(x[pairs.image[seven]], all_pairs[seven], titles=[f"7 → {target}" for target in pairs.target[seven]])
+titles = [f"7 → {target}" for target in pairs.target[seven]]
+viz.grid(x[pairs.image[seven]], all_pairs[seven], titles=titles)
 
 # %% [markdown]
 # ## Another attack
@@ -127,8 +128,8 @@ viz.comparison(
 # %%
 tables = {}
 for name, answers in {"GSE": all_pairs, "PGD": pgd}.items():
-    delta, status = (np.asarray(a).reshape(*pairs.shape, *a.shape[1:]) for a in (answers.delta, answers.status))
-    tables[name] = summarize(measure(delta, status))["all_attempts"]
+    delta = answers.delta.reshape(*pairs.shape, *x.shape[1:])  # [image, target, H, W, C]
+    tables[name] = summarize(measure(delta, answers.status.reshape(pairs.shape)))["all_attempts"]
 print(attack_table(tables))
 
 # %% [markdown]
@@ -141,7 +142,7 @@ print(attack_table(tables))
 towards = {"target": pairs.target[seven], "method": GSE()}
 _, steps = invjax.trace(model, x[pairs.image[seven]], pairs.label[seven], **towards, steps=60)
 ended = np.where(steps.active, 1.0, np.nan)  # rows repeat after an example's end
-viz.trace((steps.support * ended).T, (steps.gap * ended).T, total=x[0].size, title="GSE, from 7 to the nine others")
+viz.trace((steps.support * ended).T, (steps.gap * ended).T, total=784, title="GSE, 7 → all others")
 
 # %% [markdown]
 # ## Your own classifier
@@ -168,7 +169,8 @@ weights = {"w": np.zeros((784, 10), np.float32), "b": np.zeros(10, np.float32)}
 for _ in range(200):
     weights = train_step(weights, digits.images[::5], digits.labels[::5])
 linear = as_logits(LogitsModel(weights, apply), mean=0.5, std=0.5, example=x[0])
-print(f"{(linear(digits.images).argmax(1) == digits.labels).mean():.0%} of the digits read right")
+right = linear(digits.images).argmax(1) == digits.labels
+print(f"{right.mean():.0%} of the digits read right")
 
 # %% mystnb={"image": {"alt": "Digits attacked through a linear model: what changes and which pixels"}}
 viz.show(invjax.solve(linear, x, label, method=GSE()))
@@ -193,7 +195,7 @@ def towards_all(model, x, label, targets, eps):
 
 for eps in (0.1, 0.2, 0.3):
     found = towards_all(model, x[7], label[7], pairs.target[seven], eps).found
-    print(f"within ±{eps} of every pixel, the seven can be read as {int(found.sum())} of 9 other digits")
+    print(f"within ±{eps} of every pixel, a seven becomes {found.sum()} of 9 other digits")
 
 # %% [markdown]
 # ## Further

@@ -75,7 +75,8 @@ print(f"{network.words}; {network.accuracy:.0%} right on {len(data.test)} others
 # %%
 predicted = np.asarray(network.model(data.x)).argmax(1)
 cheap = data.test[predicted[data.test] == 0]
-explain_rows(data, network.model, cheap[:10], target="at least the median", max_changes=3)
+expensive = "at least the median"
+explain_rows(data, network.model, cheap[:10], target=expensive, max_changes=3)
 
 # %% [markdown]
 # ## What may change
@@ -95,7 +96,7 @@ space = FeatureSpace.infer(
     **{name: {"direction": "none"} for name in ("ZN", "AGE", "DIS", "RAD", "LSTAT")},  # fixed
 )
 data = data._replace(space=space, x=space.encode(data.table))
-told = explain_rows(data, network.model, cheap[:10], target="at least the median", max_changes=3)
+told = explain_rows(data, network.model, cheap[:10], target=expensive, max_changes=3)
 for person in told.people:
     print(f"suburb {person.id}: {person.text}")
 
@@ -115,8 +116,9 @@ told.to_pandas().head()
 # %%
 x, label = data.x[cheap], predicted[cheap]
 target = 1 - label
-result = invjax.solve(network.model, x, label, target=target, space=space, method=SCFE(max_changes=3))
-answers = space.decode(result.x, data.rows(cheap))  # raw units; what does not change is returned bit for bit
+ask = {"target": target, "space": space}
+result = invjax.solve(network.model, x, label, **ask, method=SCFE(max_changes=3))
+answers = space.decode(result.x, data.rows(cheap))  # in raw units
 print("violations:", sum(map(len, space.violations(data.rows(cheap), answers))))
 result
 
@@ -127,7 +129,9 @@ result
 
 # %% mystnb={"image": {"alt": "Distance of twenty answers against the number of features that may change: it falls"}}
 counts = [1, 2, 3, 4, 5]
-path = frontier(network.model, x[:20], label[:20], target=target[:20], max_changes=counts, space=space)
+few = slice(0, 20)
+ask = {"target": target[few], "space": space}
+path = frontier(network.model, x[few], label[few], **ask, max_changes=counts)
 distance = np.where(path.found, np.linalg.norm(path.delta, axis=2), np.nan)
 viz.sparsity(counts, distance, ylabel="distance (standard deviations)")
 
@@ -138,11 +142,12 @@ viz.sparsity(counts, distance, ylabel="distance (standard deviations)")
 # must change, with a proof. Same space, same margin.
 
 # %%
-fewest = np.where(path.found.any(axis=1), path.found.argmax(axis=1), -1)  # the first of the counts with an answer
-row = int(fewest.argmax())  # the suburb that needs most
-best = path[[row], [fewest[row]]]
-proof = certify(network.model, x[[row]], label[[row]], target[[row]], best, space=space, norm="l0", time_limit=60)
-print(f"changed {proof.found[0]:g}, proven: at least {np.ceil(proof.bound[0] - 1e-6):g} ({proof.status[0]})")
+fewest = np.where(path.found.any(axis=1), path.found.argmax(axis=1), -1)  # place among the counts
+row = [int(fewest.argmax())]  # the suburb that needs most
+best = path[row, fewest[row]]
+proof = certify(network.model, x[row], label[row], target[row], best, space=space, norm="l0")
+least = np.ceil(proof.bound[0] - 1e-6)
+print(f"changed {proof.found[0]:g}, proven: at least {least:g} ({proof.status[0]})")
 
 # %% [markdown]
 # ## A black box
@@ -159,15 +164,14 @@ forest = RandomForestClassifier(100, random_state=0).fit(train_x, train_y)
 
 # %%
 imitation = distill(forest.predict_proba, train_x, key=jax.random.key(0))
-box = with_surrogate(black_box(forest.predict_proba, 2, floor=1e-3, example=train_x[0]), imitation)
+exact = black_box(forest.predict_proba, 2, floor=1e-3, example=train_x[0])
+box = with_surrogate(exact, imitation)
 
 # %%
 wines = wine.x[wine.test][:20]
 says = forest.predict(wines)
-found = invjax.solve(
-    box, wines, says, target=1 - says, bounds=(wine.x.min(0), wine.x.max(0)), evaluator=surrogate,
-    method=SCFE(max_changes=4),
-)  # fmt: skip
+ask = {"target": 1 - says, "bounds": (wine.x.min(0), wine.x.max(0)), "evaluator": surrogate}
+found = invjax.solve(box, wines, says, **ask, method=SCFE(max_changes=4))
 hit = np.asarray(found.found)
 print("the forest agrees:", bool((forest.predict(np.asarray(found.x))[hit] != says[hit]).all()))
 found
@@ -201,14 +205,19 @@ def line(z):  # the logits of the two classes
 kde = fit_kde(points, wine.label)
 dense = hinge(kde, points, wine.label, 0.5)
 others = points[(margin(points) < 0) & (wine.label == 0)][::4]
-ask = {"target": np.ones(len(others), int), "density": dense, "bounds": (points.min(0), points.max(0))}
-ends = {
-    name: invjax.solve(line, others, np.zeros(len(others), int), method=SCFE(max_changes=2, tau=tau), **ask).x
-    for name, tau in {"without plausibility": 0.0, "with plausibility": 20.0}.items()
-}
+zero, one = np.zeros(len(others), int), np.ones(len(others), int)  # from which class to which
+ask = {"target": one, "density": dense, "bounds": (points.min(0), points.max(0))}
+ends = {}
+for name, tau in {"without plausibility": 0.0, "with plausibility": 20.0}.items():
+    ends[name] = invjax.solve(line, others, zero, **ask, method=SCFE(max_changes=2, tau=tau)).x
+
+
+def log_prob(z):  # of cultivar 0
+    return jax.vmap(kde.log_prob, (0, None))(jnp.asarray(z, jnp.float32), jnp.int32(1))
+
+
 viz.plane(
-    points, wine.label, others, ends, margin=margin,
-    log_prob=lambda z: jax.vmap(kde.log_prob, (0, None))(jnp.asarray(z, jnp.float32), jnp.int32(1)),
+    points, wine.label, others, ends, margin=margin, log_prob=log_prob,
     level=float(dense.threshold[1]), names=pair, class_names=wine.classes,
 )  # fmt: skip
 
@@ -221,14 +230,15 @@ viz.plane(
 
 # %% mystnb={"image": {"alt": "Nines made fours in three ways: by few pixels, by plausible ones, by both"}}
 model, digits = mnist_cnn(), mnist_digits()
-known = np.arange(len(digits.labels)) % 2 == 0  # half of the digits for the density, the others to explain and judge
+known = np.arange(len(digits.labels)) % 2 == 0  # for the density; the others to explain and judge
 density = fit_kde(digits.images[known], digits.labels[known], bandwidth=2.0)
 nines = digits.images[~known & (digits.labels == 9)]
 nines = nines[model(nines).argmax(1) == 9]
 nines = nines[np.linspace(0, len(nines) - 1, 8).round().astype(int)]
 nine, four = np.full(len(nines), 9), np.full(len(nines), 4)
+ways = {"sparsity only": (32, 0.0), "plausibility only": (784, 14.0), "both": (32, 14.0)}
 drawn = {}
-for name, (m, tau) in {"sparsity only": (32, 0.0), "plausibility only": (784, 14.0), "both": (32, 14.0)}.items():
+for name, (m, tau) in ways.items():
     method = SCFE(max_changes=m, tau=tau, probability=0.9, steps=50, polish=30)
     drawn[name] = invjax.solve(model, nines, nine, target=four, method=method, density=density)
     print(f"{name}: {int(drawn[name].found.sum())} of {len(nines)} nines read as fours")
@@ -239,7 +249,9 @@ viz.ways(nines, drawn)
 
 # %%
 fours = digits.images[~known & (digits.labels == 4)]
-judge = fit_gmm(fours[::2], np.zeros(len(fours[::2]), int), components=8, covariance="diag", floor=0.1, restarts=1)
+some = fours[::2]
+how = {"components": 8, "covariance": "diag", "floor": 0.1, "restarts": 1}
+judge = fit_gmm(some, np.zeros(len(some), int), **how)
 for name, way in drawn.items():
     _, rank = density_rank(judge, way.x, 0 * nine, fours[1::2], np.zeros(len(fours[1::2]), int))
     pixels = np.median((np.asarray(way.delta) != 0).sum((1, 2, 3)))

@@ -94,12 +94,14 @@ adam = Optimiser(rule="adam", rate=1e-3)
 
 def learn(x, y, seed=1, **how):
     network = MLP((80, 128, 128, 2), rngs=nnx.Rngs(seed))
-    return fit(network, x, y, key=jax.random.key(seed), steps=STEPS, optimiser=adam, **how).model
+    how = {"steps": STEPS, "optimiser": adam, **how}
+    return fit(network, x, y, key=jax.random.key(seed), **how).model
 
 
 def show(name, model):
     found = evaluate(model, test.x, test.y, test.group, train_groups=train.group)
-    print(f"{name:14s} accuracy {found.average:.3f}, worst group {found.worst:.3f}: {test.groups[found.worst_group]}")
+    worst = test.groups[found.worst_group]
+    print(f"{name:14s} accuracy {found.average:.3f}, worst group {found.worst:.3f}: {worst}")
 
 
 plain = learn(train.x, train.y, seed=0)
@@ -136,7 +138,8 @@ sets = {
 }  # fmt: skip
 
 # %% mystnb={"image": {"alt": "Eight digits, what PGD, p-CFE and the density alone make of them, the changes"}}
-viz.perturbed(train.x, sets, range(8), titles=[f"→ {data.classes[k]}" for k in sets["PGD"].y[:8]])
+titles = [f"→ {data.classes[k]}" for k in sets["PGD"].y[:8]]
+viz.perturbed(train.x, sets, range(8), titles=titles)
 
 # %%
 for name, made in sets.items():
@@ -162,7 +165,8 @@ for name, made in sets.items():
 from tqdm.auto import tqdm
 
 task = load_task("digits-spurious", steps=STEPS, iterations=GRADIENTS)
-methods = ["erm", "random-labels", "pgd-l2", "cfe-l2", "p-cfe", "density-only", "permuted-density", "resample"]
+methods = ["erm", "random-labels", "pgd-l2", "cfe-l2"]
+methods += ["p-cfe", "density-only", "permuted-density", "resample"]
 with tqdm(total=len(methods) * len(SEEDS), unit="network") as bar:
     records = ablation(task, methods, seeds=SEEDS, policy="all", say=lambda line: bar.update())
 
@@ -172,7 +176,8 @@ viz.worst_groups(records)
 # %%
 for name, record in records.items():
     low, high = record["wga_ci"]
-    print(f"{name:18s} accuracy {record['accuracy']:.3f}, worst group {record['wga']:.3f} [{low:.3f}, {high:.3f}]")
+    accuracy, worst = record["accuracy"], record["wga"]
+    print(f"{name:18s} accuracy {accuracy:.3f}, worst group {worst:.3f} [{low:.3f}, {high:.3f}]")
 
 # %% [markdown]
 # In these means the density does the work: what is made with it teaches a network more than an attack does, without the
