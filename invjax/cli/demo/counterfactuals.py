@@ -207,7 +207,7 @@ def plane_section(say: _Say) -> tuple[Section, str]:
             }
         )
         alt = _PLANE_ALT.format(way=name, dense=drawn.inside(name), found=found)
-        pictures.append(Picture(plane_figure(drawn, data, [name]), width=480, alt=alt))
+        pictures.append(Picture(plane_figure(drawn, data, [name]), width=470, alt=alt))
     section = Section(
         "Valid is not the same as plausible",
         f"{_PLANE_TEXT.format(wines=len(data.label))}\n\n{plane_words(drawn)}",
