@@ -36,9 +36,17 @@ from invjax.models.cnn import SmallCNN
 from invjax.models.mlp import MLP
 from invjax.models.params_file import load_arrays, save_arrays, weights_of
 from invjax.models.registry import load
+from invjax.models.vit import ViT, ViTConfig
+from invjax.models.vit_import import vit_arrays
 from invjax.types import LogitsFn
 
-NAMES = {"mnist_cnn": "cnn", "cnn": "cnn", "mlp": "mlp"}  # model to train -> its name in the registry
+NAMES = {
+    "mnist_cnn": "cnn",
+    "cnn": "cnn",
+    "mlp": "mlp",
+    "vit_mnist": "vit",
+    "vit": "vit",
+}  # model to train -> its name in the registry
 
 
 class Images(NamedTuple):
@@ -194,14 +202,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--shift", type=int, default=2, help="random moves of the images, in pixels")
-    parser.add_argument("--hidden", type=int, default=64, help="features of the hidden dense layer")
+    parser.add_argument("--hidden", type=int, default=64, help="features of the hidden dense layer; of a ViT's tokens")
+    parser.add_argument("--patch", type=int, default=4, help="side of a ViT's patches, pixels")
+    parser.add_argument("--depth", type=int, default=4, help="blocks of a ViT")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train, write the weights (rounded to float16) and the record, and return the record."""
-    for name in ("epochs", "batch", "hidden"):
+    for name in ("epochs", "batch", "hidden", "patch", "depth"):
         check_whole(name, getattr(options, name))
     check_seed("seed", options.seed, 32)
     out = Path(options.out)
@@ -224,20 +234,25 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     kind, rngs = NAMES[options.model], nnx.Rngs(options.seed)
     if kind == "cnn":
         net: nnx.Module = SmallCNN(shape, classes, hidden=options.hidden, rngs=rngs)
+    elif kind == "vit":
+        net = ViT(_vit_config(shape, options), classes, rngs=rngs)
     else:
         net = MLP((int(np.prod(shape)), options.hidden, options.hidden, classes), rngs=rngs)
     start, start_cpu = time.perf_counter(), time.process_time()
     choices = {name: getattr(options, name) for name in ("epochs", "batch", "rate", "shift", "seed")}
     net = train(net, data, mean, std, **choices)
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-    arrays = {name: np.asarray(array, np.float16) for name, array in weights_of(net).items()}
-    arrays |= {"input.mean": mean, "input.std": std, "input.shape": np.asarray(shape, np.int32)}
+    if isinstance(net, ViT):
+        arrays, sizes = vit_arrays(net, mean, std), f" --patch {options.patch} --depth {options.depth}"
+    else:
+        arrays, sizes = {name: np.asarray(array, np.float16) for name, array in weights_of(net).items()}, ""
+        arrays |= {"input.mean": mean, "input.std": std, "input.shape": np.asarray(shape, np.int32)}
     save_arrays(out, arrays)
     record = {
         "model": kind,
         "command": f"python -m invjax.models.train {options.model} --images {Path(options.images).name}"
         + (f" --test {Path(options.test).name}" if options.test else "")
-        + f" --out {out.name} --hidden {options.hidden} "
+        + f" --out {out.name} --hidden {options.hidden}{sizes} "
         + " ".join(f"--{name} {value}" for name, value in choices.items()),
         "out": out.name,
         "images": {"file": Path(options.images).name, "count": len(data.images), "sha256": _sha256(options.images)},
@@ -251,6 +266,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     write_atomic(out.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
     return record
+
+
+def _vit_config(shape: tuple[int, ...], options: argparse.Namespace) -> ViTConfig:
+    """A ViT with heads of 12 to 16 numbers and hidden layers twice as wide as its tokens."""
+    height, width, channels = shape
+    for name, bad in (("patch", height % options.patch or width % options.patch), ("hidden", options.hidden % 4)):
+        if bad:
+            wanted = (
+                f"divide the {height} × {width} pixels" if name == "patch" else "be a multiple of 4, the heads of a ViT"
+            )
+            raise BadArgument(name, wanted, getattr(options, name))
+    size = {"width": options.hidden, "hidden": 2 * options.hidden, "depth": options.depth, "heads": 4}
+    return ViTConfig(patch=options.patch, image=(height, width), channels=channels, **size)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ the names.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -20,6 +21,7 @@ from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_choice, check_whole, of_shape
+from invjax.models.params_file import INPUT, weights_of, with_weights
 from invjax.models.torch_import import fill_from_torch, num_outputs, read_state
 from invjax.models.vit import SIZES, ViT, ViTConfig
 from invjax.models.vit_names import Names, names_of, plain_google, table_of
@@ -32,6 +34,7 @@ ViTName = Literal[
     "vit_b_8", "vit_b_14", "vit_b_16", "vit_b_32", "vit_l_8", "vit_l_14", "vit_l_16", "vit_l_32",
 ]  # fmt: skip
 VIT_NAMES = get_args(ViTName)
+CONFIG = "input.config"  # the configuration in a file of our own
 DEFAULT = (224, 224)  # pixels, of weights with fixed positions
 HEAD = 64  # features per head in every published size
 
@@ -46,6 +49,7 @@ class Source(NamedTuple):
     gelu: Literal["erf", "tanh"] = "erf"
 
 
+OWN = Source("invjax", "bicubic_antialias", HALF)
 SOURCES = {
     "torchvision": Source("torchvision", "bicubic_corners"),
     "timm": Source("timm", "bicubic_antialias", HALF),
@@ -99,7 +103,10 @@ def read_vit(
 ) -> tuple[ViT, Source]:
     """:func:`vit_from_weights`, and where the weights come from."""
     check_choice("name", name, VIT_NAMES)
-    state = plain_google(read_state(weights))
+    state = read_state(weights)
+    if CONFIG in state:
+        return _own(name, state, image)
+    state = plain_google(state)
     names = names_of(state)
     source = SOURCES[names.source]
     state = {key: value for key, value in state.items() if not re.fullmatch(names.ignored, key)}
@@ -117,6 +124,33 @@ def read_vit(
     others = {"positions": positions} | ({} if prefix is None else {"prefix": prefix})
     rest = {key: value for key, value in state.items() if key not in used}
     return fill_from_torch(net, rest, table_of(net, names), others), source
+
+
+def _own(name: str, state: Mapping[str, np.ndarray], image: Any) -> tuple[ViT, Source]:
+    """A network that invjax saved, with the configuration beside the weights."""
+    try:
+        fields = json.loads(np.asarray(state[CONFIG], np.uint8).tobytes())
+        config = ViTConfig(**{**fields, "image": tuple(fields["image"])})
+    except (TypeError, KeyError, ValueError) as error:
+        hint = str(error) if isinstance(error, BadArgument) else None
+        raise BadArgument("weights", f"hold the configuration of a ViT under {CONFIG}", hint=hint) from error
+    _check_size(name, config)
+    arrays = {key: np.asarray(value) for key, value in state.items() if not key.startswith(INPUT)}
+    if image is not None and "positions" in arrays:
+        larger = dataclasses.replace(config, image=_image(image, None, None, config.patch))
+        arrays["positions"] = resize_positions(arrays["positions"], config.grid, larger.grid, OWN.resize)
+        config = larger
+    head = arrays.get("classifier.kernel")
+    net = nnx.eval_shape(lambda: ViT(config, 0 if head is None else head.shape[-1], rngs=nnx.Rngs(0)))
+    statistics = (state.get("input.mean", 0.0), state.get("input.std", 1.0))
+    return with_weights(net, arrays), OWN._replace(statistics=statistics)
+
+
+def vit_arrays(net: ViT, mean: np.ndarray, std: np.ndarray) -> dict[str, np.ndarray]:
+    """What a file of a trained network holds: weights in float16, statistics [C], and the configuration as JSON."""
+    fields = json.dumps(dataclasses.asdict(net.config)).encode()
+    arrays = {name: np.asarray(value, np.float16) for name, value in weights_of(net).items()}
+    return {**arrays, "input.mean": mean, "input.std": std, CONFIG: np.frombuffer(fields, np.uint8)}
 
 
 def _image(image: Any, positions: np.ndarray | None, grid: tuple[int, int] | None, patch: int) -> tuple[int, int]:

@@ -449,10 +449,12 @@ def stripes(tmp_path) -> Path:
     return tmp_path / "stripes.npz"
 
 
-@pytest.mark.parametrize(("name", "kind", "shift"), [("mnist_cnn", "cnn", 1), ("mlp", "mlp", 0)])
+@pytest.mark.parametrize(
+    ("name", "kind", "shift"), [("mnist_cnn", "cnn", 1), ("mlp", "mlp", 0), ("vit_mnist", "vit", 0)]
+)
 def test_training_script(stripes, tmp_path, capsys, name, kind, shift):
     out = tmp_path / "out.npz"
-    options = ["--epochs", "8", "--batch", "40", "--hidden", "8", "--shift", str(shift)]
+    options = ["--epochs", "8", "--batch", "40", "--hidden", "8", "--depth", "1", "--shift", str(shift)]
     assert main([name, "--images", str(stripes), "--out", str(out), *options]) == 0
     record = json.loads(out.with_suffix(".json").read_text())
     assert record["accuracy"] > 0.95
@@ -491,6 +493,10 @@ def test_training_script_errors(stripes, tmp_path, capsys):
     for name, labels in (("text", list("abca")), ("wrapped", [0, 1, 0, 2**32]), ("many", [0, 1, 0, 5000])):
         np.savez(tmp_path / f"{name}.npz", images=images, labels=labels)
     good = ["--images", str(stripes), "--out", str(tmp_path / "o.npz")]
+    assert main(["vit", *good, "--patch", "5"]) == 2
+    assert "patch must divide the 12 × 12 pixels, was 5" in capsys.readouterr().err
+    assert main(["vit", *good, "--hidden", "6"]) == 2
+    assert "hidden must be a multiple of 4, the heads of a ViT, was 6" in capsys.readouterr().err
     for arguments, message in [
         (["--images", str(tmp_path / "no.npz"), *good[2:]], "images must be an existing .npz file, was "),
         (["--images", str(tmp_path / "floats.npz"), *good[2:]], "images must hold uint8"),

@@ -14,9 +14,10 @@ from flax import nnx
 
 from invjax.core.errors import BadArgument
 from invjax.models import ViT, as_logits, load, load_state_dict, resnet_from_torch, vit_from_weights, with_classes
+from invjax.models.params_file import save_arrays
 from invjax.models.registry import VITS
 from invjax.models.torch_import import read_state
-from invjax.models.vit_import import SOURCES, VIT_NAMES
+from invjax.models.vit_import import SOURCES, VIT_NAMES, vit_arrays
 from invjax.models.vit_names import names_of, plain_google
 from invjax.models.vit_positions import resize_matrix
 
@@ -156,6 +157,21 @@ def test_a_body_without_a_head(recorded, tmp_path):
     close(vit_from_weights("vit", joined, heads=HEADS)(recorded["x"]), recorded["dinov2.logits"])
     distilled = with_classes(vit_from_weights("vit", FILES["timm_deit"], heads=HEADS), 3, rngs=nnx.Rngs(0))
     assert distilled(recorded["x"]).shape == (2, 3)
+
+
+def test_a_file_of_our_own(recorded, tmp_path):
+    net = vit_from_weights("vit", FILES["timm_deit"], heads=HEADS)
+    save_arrays(tmp_path / "own.npz", vit_arrays(net, np.full(3, 0.25, np.float32), np.full(3, 0.5, np.float32)))
+    again = vit_from_weights("vit", tmp_path / "own.npz")
+    assert again.config == net.config  # with its heads
+    np.testing.assert_allclose(again(recorded["x"]), net(recorded["x"]), rtol=0, atol=0.03)  # in float16
+    model = load("vit", tmp_path / "own.npz", image=(28, 16))
+    x = recorded["x_other"]
+    other = vit_from_weights("vit", FILES["timm_deit"], heads=HEADS, image=(28, 16))
+    np.testing.assert_allclose(model(0.5 * x + 0.25), other(x), rtol=0, atol=0.03)
+    np.savez(tmp_path / "odd.npz", **{"input.config": np.zeros(3, np.uint8)})
+    with pytest.raises(BadArgument, match=r"weights must hold the configuration of a ViT under input\.config"):
+        load("vit", tmp_path / "odd.npz")
 
 
 # What does not fit
