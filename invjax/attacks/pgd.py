@@ -26,6 +26,7 @@ from invjax import losses, projections
 from invjax.attacks.parts.coordinates import scale, to_data, to_units
 from invjax.core.balls import Norm, rounded_down, within_ball
 from invjax.core.config import OPEN, STATIC, config, require, require_at_least
+from invjax.core.meant import explained
 from invjax.core.numerics import normal, replace_if, safe_divide, safe_norm, uniform
 from invjax.solvers.best import Best, nothing
 from invjax.types import Array, ArrayLike, Context, Eval, Method, Problem, Status
@@ -93,6 +94,7 @@ class PGD:
         )
 
 
+@explained
 def FGSM(eps: float | None = None, norm: Norm = "linf", loss: losses.Loss = "cross_entropy") -> PGD:
     """The fast gradient sign method (Goodfellow et al. 2015), ``x - ε sign ∇_x L`` (4): one PGD step of length ε.
 

@@ -36,6 +36,7 @@ from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.images import check_floats
 from invjax.core.labels import check_indices, classes_of, no_class
 from invjax.core.logits import num_classes
+from invjax.core.meant import explained
 from invjax.core.numerics import at_least_float32
 from invjax.core.rows import BATCH, map_rows
 from invjax.engine import checks
@@ -46,6 +47,7 @@ FLOOR = 1e-7  # added to the range in (3), so that a constant map becomes 0
 UNEVEN = 1e-3  # CAM: how far ∂Z_c/∂A may vary over the plane, relative to its largest entry
 
 
+@explained
 def grad_cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
     """Grad-CAM (2) of ONE image for class ``label``: [H, W, C] -> [H, W] in [0, 1]; traceable.
 
@@ -62,6 +64,7 @@ def grad_cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
     return _one(model, x, label, "grad_cam")
 
 
+@explained
 def cam(model: Any, x: Array, label: ArrayLike | None = None) -> Array:
     """CAM (1) of ONE image for class ``label``: [H, W, C] -> [H, W] in [0, 1]; traceable.
 
@@ -100,6 +103,7 @@ def cams(model: Any, x: Any, label: Any = None, *, batch: int = BATCH) -> np.nda
     return maps
 
 
+@explained
 def scale_map(m: Array) -> Array:
     """Scale one map [h, w] to [0, 1] by (3); its smallest entry becomes 0."""
     above = m - jnp.min(m)

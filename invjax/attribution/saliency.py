@@ -30,6 +30,7 @@ from invjax.core.errors import BadArgument, check_choice, of_shape
 from invjax.core.images import check_floats
 from invjax.core.labels import check_indices, no_class, whole_numbers
 from invjax.core.logits import as_logits_fn, num_classes
+from invjax.core.meant import explained
 from invjax.core.rows import BATCH, map_rows
 from invjax.engine import checks
 from invjax.losses import wanted
@@ -39,6 +40,7 @@ Indicator = Literal["none", "or", "and"]
 INDICATORS: tuple[Indicator, ...] = get_args(Indicator)
 
 
+@explained
 def saliency_batch(logits: LogitsFn, x: Array, label: Array, target: Array, indicator: Indicator = "none") -> Array:
     """The maps (1) of a batch: x [B, *S], label and target [B] int -> [B, *S]. Traceable.
 
@@ -69,6 +71,7 @@ def saliency_batch(logits: LogitsFn, x: Array, label: Array, target: Array, indi
     return jnp.where(kept | jnp.isnan(product), product, jnp.zeros_like(product))
 
 
+@explained
 def saliency_map(
     logits: LogitsFn, x: Array, label: ArrayLike, target: ArrayLike = UNTARGETED, indicator: Indicator = "none"
 ) -> Array:

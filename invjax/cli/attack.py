@@ -6,6 +6,7 @@ command is given again. The engine writes and reads it: :mod:`invjax.engine.fold
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import time
@@ -125,7 +126,7 @@ def _configured(options: AttackOptions) -> Config:
     except BadArgument as error:
         if error.name == "constants" and error.was == "eps" and options.eps is not None:
             wanted = f"be left out for attack {options.attack!r}, which has no radius"
-            able = [name for name, make in attacks.REGISTRY.items() if hasattr(make, "eps")]
+            able = [name for name, make in attacks.REGISTRY.items() if "eps" in inspect.signature(make).parameters]
             raise BadArgument("eps", wanted, options.eps, hint=f"{', '.join(able)} have one") from None
         constant = error.name.rpartition(".")[2]
         if constant == "eps" and options.eps is not None:

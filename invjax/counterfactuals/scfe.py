@@ -35,6 +35,7 @@ from invjax import losses
 from invjax.constraints import actions
 from invjax.core.config import STATIC, config, require, require_above, require_at_least
 from invjax.core.errors import BadArgument
+from invjax.core.meant import explained
 from invjax.core.numerics import select
 from invjax.counterfactuals.parts import proximity as distances
 from invjax.counterfactuals.parts.exchange import moves
@@ -305,6 +306,7 @@ def _result(ctx: Context, problem: Problem, config: SCFE, state: SCFEState) -> O
 SCFE.method = Method("s-cfe", _init, _ask, _loss, _tell, result=_result, probe=_probe, tell_probe=_tell_probe)
 
 
+@explained
 def DCFE(beta: float = 0.1, tau: float = 1.0, **constants: Any) -> SCFE:
     """DCFE: ``‖r‖² + β ‖r‖_1`` (an elastic net) and the pull of the density's gravity, any number of features changed.
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_whole
+from invjax.core.meant import explained
 from invjax.core.numerics import lifted, normal, safe_divide
 from invjax.engine.evaluate import evaluation, forward, forward_only, loss_gradients, pulled
 from invjax.types import Array, Config, Context, Eval, Method, Problem, State
@@ -149,6 +150,7 @@ def antithetic(samples: int = 16, scale: float | Any = 0.1, *, coordinates: bool
 # ---------------------------------------------------------------------------------------------------------------------
 # A surrogate
 # ---------------------------------------------------------------------------------------------------------------------
+@explained
 def surrogate(method: Method, ctx: Context, config: Config, problems: Problem, states: State, points: Array) -> Eval:
     """Logits and values of the black box, gradients through the network beside it; one call of each.
 

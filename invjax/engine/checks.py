@@ -24,6 +24,7 @@ from invjax.core.remedies import for_mask, for_no_classes, for_values
 from invjax.types import UNTARGETED, Array, LogitsFn, Problem
 
 _BLOCK = 2**20  # entries that are checked at once
+_SEEN = 64  # examples that a hint is based on
 
 
 def is_traced(*trees: Any) -> bool:
@@ -162,7 +163,7 @@ def _spread(name: str, value: Any, count: int, shape: tuple[int, ...], kinds: st
 def _warn_of_units(values: np.ndarray, lower: Any, upper: Any) -> None:
     """A UserWarning where images in [0, 1] come with the bounds of pixels, which leave them all the room to 255."""
     pixels = np.ndim(lower) == np.ndim(upper) == 0 and (lower, upper) == (0, 255)
-    if pixels and values.ndim == 4 and values.max() <= 1:
+    if pixels and values.ndim == 4 and values[:_SEEN].max() <= 1 and values.max() <= 1:
         warn("bounds are (0, 255), but x lies in [0, 1]: leave them out, or give pixels")
 
 
@@ -251,9 +252,9 @@ def make_problems(
             try:
                 _check_rows("x", values, lambda rows: (rows < lower) | (rows > upper), outside)
             except BadArgument as error:
-                error.hint = for_values(values, lower, upper)
+                first = error.index[0]  # a list on disk never stands in memory
+                error.hint = for_values(np.asarray(values[first : first + _SEEN]), lower, upper)
                 raise
-
             _warn_of_units(values, lower, upper)
 
     mask = _spread("mask", mask, count, shape, "b")

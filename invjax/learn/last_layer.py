@@ -16,6 +16,7 @@ from flax import nnx
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, of_shape
 from invjax.core.labels import check_finite
+from invjax.core.meant import explained
 from invjax.core.shown import short_repr
 from invjax.learn.evaluate import predict
 from invjax.types import Array, ArrayLike
@@ -75,6 +76,7 @@ def last_layer(model: nnx.Module, example: Any) -> LastLayer:
     raise BadArgument("model", "end in an nnx.Linear that gives the logits", Words(type(model).__name__))
 
 
+@explained
 def feature_network(model: nnx.Module, layer: LastLayer) -> nnx.Module:
     """φ as a network, [B, *S] -> [B, D]: a copy of ``model``, in evaluation mode, without its last layer."""
     return _replaced(model, layer.path, _Identity())

@@ -111,6 +111,7 @@ def _place(share: Array, m: Array) -> tuple[Array, Array]:
     return (whole + jnp.floor(part)).astype(jnp.int32), part - jnp.floor(part)
 
 
+@explained
 def interpretability_score(
     delta: Array, saliency: Array, percentiles: Any = PERCENTILES, threshold: Threshold = "released"
 ) -> Array:
@@ -228,6 +229,7 @@ def summarize_curve(curve: Curve) -> dict[str, Any]:
     }
 
 
+@explained
 def curve_rows(curves: Mapping[str, Curve]) -> list[dict[str, str]]:
     """The curves as rows of formatted text, with the chance level (4), averaged over the curves, as the last row.
 

@@ -52,6 +52,7 @@ class Overlap(NamedTuple):
     __repr__ = short_repr
 
 
+@explained
 def top_region(m: Array, share: ArrayLike = SHARE) -> Array:
     """The pixels of the largest entries: [..., H, W] -> weights in [0, 1] whose sum is ``share`` · H W.
 
@@ -70,6 +71,7 @@ def top_region(m: Array, share: ArrayLike = SHARE) -> Array:
     return (above + level * weight).reshape(m.shape)
 
 
+@explained
 def mass_inside(delta: Array, region: Array) -> Array:
     """Σ region · ‖r_ij‖² / Σ ‖r_ij‖² of delta [..., H, W, C] and region [..., H, W], bool or weights; NaN if r = 0."""
     delta = as_float(delta)
@@ -79,6 +81,7 @@ def mass_inside(delta: Array, region: Array) -> Array:
     return _share(jnp.sum(mass * region, axis=PLANE), jnp.sum(mass, axis=PLANE))
 
 
+@explained
 def iou(m: Array, mask: Array, level: ArrayLike = LEVEL) -> Array:
     """(2): maps and bool masks [..., H, W] -> [...]. level: [], traced, in the units of the map."""
     m = as_float(m)
@@ -87,6 +90,7 @@ def iou(m: Array, mask: Array, level: ArrayLike = LEVEL) -> Array:
     return jnp.where(jnp.any(jnp.isnan(m), axis=PLANE), jnp.nan, _share(both, either))
 
 
+@explained
 def pointing_game(m: Array, mask: Array) -> Array:
     """(3): maps and bool masks [..., H, W] -> [...]; 1 or 0 if the map has a single peak."""
     m = as_float(m)
@@ -95,6 +99,7 @@ def pointing_game(m: Array, mask: Array) -> Array:
     return jnp.where(jnp.max(m, axis=PLANE) > jnp.min(m, axis=PLANE), _share(hit, peaks), jnp.nan)
 
 
+@explained
 def energy_inside(m: Array, mask: Array) -> Array:
     """(4): maps [..., H, W], nowhere negative, and bool masks -> [...]."""
     m = as_float(m)
@@ -102,6 +107,7 @@ def energy_inside(m: Array, mask: Array) -> Array:
     return _share(inside, jnp.sum(m, axis=PLANE))
 
 
+@explained
 def overlap(delta: Array, m: Array, share: ArrayLike = SHARE, level: ArrayLike = LEVEL) -> Overlap:
     """(1)–(4) of perturbations [..., H, W, C] and maps [..., H, W] -> fields [...]. share: q; level: v; traced."""
     delta, m = as_float(delta), as_float(m)

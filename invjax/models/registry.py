@@ -14,7 +14,7 @@ import numpy as np
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, unknown_name
 from invjax.core.logits import LogitsModel, as_logits, titled
-from invjax.core.meant import did_you_mean
+from invjax.core.meant import did_you_mean, explained
 from invjax.types import Values
 
 Path_ = str | os.PathLike[str]
@@ -284,6 +284,7 @@ def own_model(found: Any) -> Any:
     return found
 
 
+@explained
 def mnist_cnn() -> LogitsModel:
     """The shipped classifier of handwritten digits: [B, 28, 28, 1] in [0, 1] -> logits [B, 10].
 

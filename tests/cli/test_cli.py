@@ -237,7 +237,7 @@ BAD = [
     (["--seed", "4294967296"], "--seed must be a whole number from -2147483648 to 4294967295"),
     (["--n", "9" * 5000], "--n must be a whole number, was '999"),
     (["--out", "n" * 300], "--out must be a folder that can be written"),
-    (["--attack", "gse"], "--eps must be left out for attack 'gse', which has no radius, was '0.3'; pgd, "),
+    (["--attack", "gse"], "--eps must be left out for attack 'gse', which has no radius, was '0.3'; fgsm, pgd, "),
     (["--bounds", "1", "0"], "--bounds must be finite with lower < upper, was (1.0, 0.0)"),
     (["--std", "0"], "--std must be positive and finite"),
     (["--mean", "0.9", "--std", "-1"], "--std must be positive and finite"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_choice
+from invjax.core.meant import explained
 from invjax.data.grouped import digits_spurious, spuco, spuco_mnist, synthbirds, waterbirds
 from invjax.data.grouped.group_data import GroupData
 from invjax.data.images.files import ImageFiles
@@ -51,6 +52,7 @@ def load_groups(name: GroupsName, **options: Any) -> GroupData:
     return LOADERS[check_choice("name", name, LOADERS)](**options)
 
 
+@explained
 def group_names() -> tuple[GroupsName, ...]:
     """The names that :func:`load_groups` knows."""
     return get_args(GroupsName)

@@ -7,12 +7,14 @@ from importlib import resources
 
 import numpy as np
 
+from invjax.core.meant import explained
 from invjax.data.images.source import ImageData
 from invjax.types import Bounds
 
 _NAMES = tuple("0123456789")
 
 
+@explained
 def mnist_digits() -> ImageData[np.ndarray]:
     """5,000 digits, 500 of each class, sorted by class: images [5000, 28, 28, 1] in [0, 1] and labels [5000].
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, check_choice
+from invjax.core.meant import explained
 from invjax.data.folder import data_folder
 from invjax.data.tables import adult, german, numeric
 from invjax.data.tables.table import TabularData
@@ -59,6 +60,7 @@ def load_tabular(name: TableName, root: str | Path | None = None) -> TabularData
     return data._replace(desired=data.classes[1])
 
 
+@explained
 def tabular_names() -> tuple[TableName, ...]:
     """The names that :func:`load_tabular` knows."""
     return tuple(LOADERS)

@@ -20,6 +20,7 @@ import numpy as np
 from invjax.core.errors import check_seed
 from invjax.core.files import write_atomic, writing
 from invjax.core.identity import describe, digest
+from invjax.core.meant import explained
 from invjax.engine.manifest import FORMAT, open_folder, python
 from invjax.engine.parts import set_aside
 from invjax.learn.study.methods import run_method
@@ -28,6 +29,7 @@ from invjax.learn.study.study import Study, file_name
 from invjax.learn.study.tasks import Task, TaskPolicy
 
 
+@explained
 def ablation(
     task: Task,
     names: Sequence[str],

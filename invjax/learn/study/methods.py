@@ -19,6 +19,7 @@ from invjax.attacks import PGD
 from invjax.core.balls import Norm
 from invjax.core.errors import BadArgument
 from invjax.core.logits import LogitsModel
+from invjax.core.meant import explained
 from invjax.core.rows import map_rows
 from invjax.counterfactuals import FixedWeights
 from invjax.engine import solve
@@ -211,6 +212,7 @@ def grid_names(task: Task) -> list[str]:
     return [f"p-cfe gamma={g:g} tau={t:g}" for g, t in pairs if (g, t) != (moves.gamma, moves.tau)]
 
 
+@explained
 def chosen_methods(words: str, task: Task, policy: TaskPolicy) -> list[str]:
     """Expand a comma-separated list, ``all`` and the grid included; ``erm`` comes first: the others build on it.
 
@@ -228,6 +230,7 @@ def chosen_methods(words: str, task: Task, policy: TaskPolicy) -> list[str]:
     return list(dict.fromkeys(["erm", *written]))
 
 
+@explained
 def run_method(name: str, study: Study) -> MethodRun:
     """Run one method on one seed. The study keeps the network and the perturbed set it learnt from.
 

@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from invjax.core.errors import BadArgument, Words, check_choice, check_whole
+from invjax.core.meant import explained
 from invjax.core.shown import short_repr
 from invjax.data.grouped.digits_spurious import digits_spurious
 from invjax.data.grouped.group_data import GroupData
@@ -200,6 +201,7 @@ _PROTOCOLS = {task.name: task for task in (_DIGITS, _SPUCO, _SYNTHBIRDS, _WATERB
 _COUNTS = {_SPUCO.name: 2000, _SYNTHBIRDS.name: 1200, _WATERBIRDS.name: 960, _PRETRAINED.name: 960}  # else all images
 
 
+@explained
 def load_task(
     name: TaskName,
     *,
