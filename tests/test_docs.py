@@ -299,6 +299,11 @@ def test_pages_build(tmp_path):
     mathematics = (tmp_path / "html" / "api" / "mathematics.html").read_text("utf-8")
     assert 'id="invjax.prox.l_half"' in mathematics
     assert 'id="module-invjax.penalties"' in mathematics
+    gallery = (tmp_path / "html" / "gallery.html").read_text("utf-8")
+    assert gallery.count('class="only-dark"') == gallery.count('class="only-light"') == 7  # a drawing for each ground
+    assert "background: rgba(" in gallery  # what would change for a person
+    assert "copybutton.js" in gallery
+    assert "min_{x'}" in (tmp_path / "html" / "scfe.html").read_text("utf-8")  # for KaTeX, not as a picture
     for package in (attacks, counterfactuals):
         page = (tmp_path / "html" / "api" / f"{package.__name__.split('.')[-1]}.html").read_text("utf-8")
         assert all(f'id="{method.__module__}.{method.__name__}"' in page for method in package.REGISTRY.values())
