@@ -93,7 +93,6 @@ assert_type(data.load_groups("synthbirds").mask, np.ndarray)
 assert_type(metrics.summarize(metrics.measure(x, label))["attempts"], int)
 """
 REFUSED = """
-import invjax
 from invjax import attacks, counterfactuals, data, learn, metrics, models
 
 attacks.PGD(norm="l3")
