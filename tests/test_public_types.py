@@ -128,9 +128,9 @@ def test_what_a_reader_copies_is_typed(tmp_path: Path) -> None:
         for one in said
         if one["severity"] == "error"
     ]
-    lines = REFUSED.splitlines()
+    wrong = [at for at, line in enumerate(REFUSED.splitlines()) if line and "import" not in line]
     assert [one for one in found if one[0] != "refused"] == []
-    assert sorted({line for name, line, _ in found if name == "refused"}) == list(range(3, len(lines)))
+    assert sorted({line for name, line, _ in found if name == "refused"}) == wrong
 
 
 # Public returns, properties and fields that are ``Any``, and why. All others say what they are.
