@@ -96,3 +96,23 @@ def test_wrong_addresses(wrong, words):
     done = subprocess.run([sys.executable, str(SCRIPT), wrong], capture_output=True, text=True)
     assert done.returncode == 2
     assert words in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.fast
+def test_what_github_reads():
+    """The workflow calls .ci/run, the forms of issues ask for something, and both papers can be cited."""
+    yaml = pytest.importorskip("yaml")
+    folder = ROOT / ".github"
+    if not folder.exists():
+        pytest.skip("an unpacked sdist has no .github")
+    steps = yaml.safe_load((folder / "workflows" / "tests.yml").read_text("utf-8"))["jobs"]["tests"]["steps"]
+    assert steps[-1]["run"] == ".ci/run"
+    for path in folder.glob("ISSUE_TEMPLATE/*.yml"):
+        form = yaml.safe_load(path.read_text("utf-8"))
+        if path.stem != "config":
+            assert {"name", "description", "body"} <= set(form)
+            assert all({"label"} <= set(part["attributes"]) for part in form["body"])
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert cited["repository-code"] == address.current()
+    assert [paper["title"].split(":")[0] for paper in cited["references"]] == ["GSE", "S-CFE"]
+    assert all(paper["year"] == 2025 and len(paper["authors"]) >= 3 for paper in cited["references"])
