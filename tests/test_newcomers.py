@@ -176,6 +176,7 @@ PYTHON: dict[str, tuple[Call, str]] = {
         '["all_attempts"]',
     ),
     "a picture of an array": (lambda: viz.show(X), "viz.grid(x, result)"),  # type: ignore
+    "digits.x": (lambda: data.mnist_digits().x, "it has bounds, images, labels, names"),  # type: ignore
     # tables
     "a column in other letters": (explained(label="Paid"), "did you mean 'paid'?"),
     "a class in other letters": (explained(target="Yes"), "did you mean 'yes'?"),
@@ -188,6 +189,10 @@ PYTHON: dict[str, tuple[Call, str]] = {
     "another separator": (lambda: data.load_csv("pipes.csv", "paid"), "is its delimiter '|'?"),
     "sep": (lambda: data.load_csv("loans.csv", "paid", sep=";"), "did you mean 'delimiter'?"),  # type: ignore
     "a field of a feature": (lambda: Feature("age", dirction="up"), "did you mean 'direction'?"),  # type: ignore
+    "an immutable feature": (lambda: Feature("age", immutable=True), "did you mean 'direction'?"),  # type: ignore
+    "a way to go": (lambda: Feature("age", direction="increase"), "did you mean 'up'?"),
+    "a least value": (lambda: Feature("age", min=0), "did you mean 'lower'?"),  # type: ignore
+    "table.columns": (lambda: data.load_csv("loans.csv", "paid").columns, "; it has class_of, classes, "),  # type: ignore
     "a key of a schema": (lambda: data.load_csv("loans.csv", "paid", "schema.json"), "did you mean 'direction'?"),
     "a table in other letters": (
         lambda: FeatureSpace([Feature("debt")]).encode({"Debt": [1.0]}), "'Debt' is close: rename it",

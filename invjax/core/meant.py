@@ -14,34 +14,37 @@ from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Words of other libraries, for what has another name here. The first of ours that fits is taken.
-_ELSEWHERE = {
-    **dict.fromkeys(("model", "network", "net", "classifier", "predict", "fmodel"), ("logits", "model")),
-    **dict.fromkeys(("images", "image", "inputs", "input", "data", "samples"), ("x", "images", "frame")),
-    **dict.fromkeys(("y", "labels", "ytrue"), ("label", "labels")),
-    **dict.fromkeys(("attack", "config", "algorithm"), ("method", "attack")),
-    **dict.fromkeys(("targets", "ytarget", "targetclass", "desiredclass"), ("target", "targets")),
-    **dict.fromkeys(("epsilon", "radius", "maxnorm"), ("eps",)),
-    **dict.fromkeys(
-        ("niter", "nbiter", "numiter", "iters", "iterations", "maxiter", "maxiterations", "numsteps", "nsteps"),
-        ("steps", "max_steps"),
-    ),
-    **dict.fromkeys(("lr", "learningrate", "alpha", "epsstep", "relstepsize", "absstepsize", "step"), ("step_size",)),
-    **dict.fromkeys(("nrestarts", "numrestarts", "numrandominit"), ("restarts",)),
-    **dict.fromkeys(("batchsize", "batch"), ("lanes", "batch")),
-    **dict.fromkeys(("seed", "rng", "randomstate"), ("key", "seed")),
-    **dict.fromkeys(("verbose", "disp", "tqdm"), ("progress",)),
-    **dict.fromkeys(("sep", "separator"), ("delimiter",)),
-    **dict.fromkeys(("totalcfs", "numcfs", "ncfs"), ("answers",)),
-    **dict.fromkeys(("output", "folder", "dir", "outdir", "outputdir"), ("out",)),
-    **dict.fromkeys(("clipmin", "clipmax", "cliprange", "datarange"), ("bounds",)),
-    **dict.fromkeys(("adv", "advs", "xadv", "adversarial", "adversarials", "counterfactual"), ("x",)),
-    **dict.fromkeys(("perturbation", "perturbations", "noise", "r"), ("delta",)),
-    **dict.fromkeys(("success", "succeeded", "isadv", "valid"), ("found", "success")),
-    **dict.fromkeys(("inf", "max", "chebyshev"), ("linf",)),
-    **dict.fromkeys(("2", "20", "euclidean"), ("l2",)),
-    **dict.fromkeys(("1", "10", "manhattan"), ("l1",)),
+# What is called otherwise in other libraries: our names, of which the first that fits is taken, and theirs.
+_OTHERS = {
+    ("logits", "model"): "model network net classifier predict fmodel",
+    ("x", "images", "frame"): "images image inputs input data samples",
+    ("label", "labels"): "y labels ytrue",
+    ("method", "attack"): "attack config algorithm",
+    ("target", "targets"): "targets ytarget targetclass desiredclass",
+    ("eps",): "epsilon radius maxnorm",
+    ("steps", "max_steps"): "niter nbiter numiter iters iterations maxiter maxiterations numsteps nsteps",
+    ("step_size", "rate", "optimiser"): "lr learningrate alpha epsstep relstepsize absstepsize step",
+    ("restarts",): "nrestarts numrestarts numrandominit",
+    ("lanes", "batch"): "batchsize batch",
+    ("key", "seed"): "seed rng randomstate",
+    ("progress",): "verbose disp tqdm",
+    ("delimiter",): "sep separator",
+    ("answers",): "totalcfs numcfs ncfs",
+    ("out",): "output folder dir outdir outputdir",
+    ("bounds",): "clipmin clipmax cliprange datarange",
+    ("x",): "adv advs xadv adversarial adversarials counterfactual",
+    ("delta",): "perturbation perturbations noise r",
+    ("found", "success"): "success succeeded isadv valid",
+    ("linf", "upper"): "inf max maximum high chebyshev",
+    ("lower",): "min minimum low",
+    ("levels",): "categories values classes",
+    ("up",): "increase increasing grow",
+    ("down",): "decrease decreasing fall",
+    ("none", "direction", "immutable"): "immutable frozen fixed actionable mutable",
+    ("l2",): "2 20 euclidean",
+    ("l1",): "1 10 manhattan",
 }
+_ELSEWHERE = {word: ours for ours, words in _OTHERS.items() for word in words.split()}
 _LONGEST = 100  # characters of a name
 _VERY_CLOSE = 0.75  # share of letters in common, of difflib
 _WORD = 3  # letters that are looked for inside of names
@@ -126,7 +129,7 @@ def call_explained(
     strange = [option for option in options if option not in known]
     if strange and not any(one.kind is one.VAR_KEYWORD for one in parameters):
         free = [option for option in known[len(args) :] if option not in options]
-        hint = did_you_mean(strange[0], free) or f"it takes {', '.join(known)}"
+        hint = did_you_mean(strange[0], free) or f"it takes {', '.join(known) or 'no arguments'}"
         return TypeError(f"{name}() got an unexpected keyword argument {strange[0]!r}; {hint}")
     needed = [
         f"{one.name}=..." if one.kind is one.KEYWORD_ONLY else one.name
@@ -134,6 +137,18 @@ def call_explained(
         if one.default is one.empty and one.name in known
     ]
     return TypeError(f"{error}; call {name}({', '.join(needed)})")
+
+
+def fields_told(made: F) -> F:
+    """Decorate a named tuple: an attribute that it lacks is an AttributeError with those that it has."""
+
+    def __getattr__(self: Any, name: str) -> Any:
+        known = ", ".join(one for one in dir(made) if not one.startswith("_") and one not in ("count", "index"))
+        hint = "" if name.startswith("_") else f"; it has {known}"
+        raise AttributeError(f"{made.__name__!r} object has no attribute {name!r}{hint}", name=name, obj=None)
+
+    made.__getattr__ = __getattr__  # type: ignore[attr-defined]
+    return made
 
 
 def explained(made: F) -> F:

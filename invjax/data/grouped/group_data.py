@@ -18,7 +18,7 @@ import numpy as np
 from invjax.core.errors import BadArgument, Words, check_choice, check_seed, in_range
 from invjax.core.images import are_pixels
 from invjax.core.labels import check_indices
-from invjax.core.meant import explained
+from invjax.core.meant import explained, fields_told
 from invjax.core.text import as_names
 from invjax.data.images.files import ImageFiles
 from invjax.data.images.source import to_range
@@ -31,6 +31,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)  # WaterBirds' numbers 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+@fields_told
 class GroupData(Generic[Pixels, Mask]):
     """N examples with classes, attributes and groups; made by :func:`group_data`, which checks them.
 

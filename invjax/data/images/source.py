@@ -16,6 +16,7 @@ import numpy as np
 from invjax.core import unpack
 from invjax.core.errors import BadArgument, check_entries, exactly, in_range, of_shape
 from invjax.core.images import are_pixels, from_pixels
+from invjax.core.meant import fields_told
 from invjax.core.shown import many
 from invjax.types import Bounds
 
@@ -28,6 +29,7 @@ TFDS = "tfds:"
 Labels = TypeVar("Labels", bound="np.ndarray | None")
 
 
+@fields_told
 class ImageData(NamedTuple, Generic[Labels]):
     """Images in memory; N images."""
 

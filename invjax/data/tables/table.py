@@ -19,7 +19,7 @@ import numpy as np
 from invjax.constraints import Feature, FeatureSpace, Relation
 from invjax.core.errors import BadArgument, check_choice, check_seed, unknown_name
 from invjax.core.labels import check_indices
-from invjax.core.meant import explained
+from invjax.core.meant import explained, fields_told
 from invjax.core.text import as_names
 
 Table = dict[str, np.ndarray]
@@ -27,6 +27,7 @@ Table = dict[str, np.ndarray]
 _SHUFFLE_SEED = 1  # of numpy's RandomState, in the protocol of the published tables
 
 
+@fields_told
 class TabularData(NamedTuple):
     """Rows with labels, and what may be changed in them; N rows, D columns, K classes."""
 
