@@ -20,6 +20,8 @@ from invjax.engine import checks, prepare, run_batch
 from invjax.engine.choosing import check_lanes, choose
 from invjax.engine.confirm import confirmed
 from invjax.engine.programs import Programs
+from invjax.engine.progress import progress_bar
+from invjax.engine.queue import Part
 from invjax.types import Array, ArrayLike, Context, LogitsFn, Method, Problem, Result, Status
 
 
@@ -57,6 +59,7 @@ def frontier(
     max_changes: Sequence[int] | np.ndarray = (1, 2, 3, 4, 5),
     method: SCFE | None = None,
     lanes: int | Literal["auto"] = "auto",
+    progress: bool | None = None,
     **problem: Any,
 ) -> Result:
     """S-CFE for every m in ``max_changes``: the fields of the Result are [N, M, ...], in the order given.
@@ -69,6 +72,7 @@ def frontier(
       max_changes: the numbers m of features that may change, each >= 1.
       method: the other constants of S-CFE.
       lanes: how many (row, m) pairs are worked on at once, as for :func:`invjax.solve`.
+      progress: show a bar, as for :func:`invjax.solve`; it counts rows as found that have an answer to the largest m.
       **problem: ``density``, ``space`` or ``bounds``, ``mask``, ``groups``, ``key`` of :func:`invjax.solve`.
 
     Raises:
@@ -89,7 +93,10 @@ def frontier(
     programs = Programs(made.ctx, made.config, made.key, made.method)
     rows = max(1, min(count, choose(programs, made.problems, lanes, count * len(asked)).lanes // len(asked)))
     shared = (made.ctx, made.config, jnp.asarray(asked, jnp.int32))
-    result = map_rows(_path, shared, problems, batch=rows, static=(made.method,))
+    with progress_bar(progress, count) as on_part:  # the host waits for all of it: mostly for the compilation
+        result = map_rows(_path, shared, problems, batch=rows, static=(made.method,))
+        most = jax.tree.map(lambda field: field[:, -1], result)
+        on_part(Part(np.arange(count), most, count, count, int(result.evaluations.max()), 0))
     result = jax.tree.map(lambda field: field[:, place], result)
     result = confirmed(result, made.ctx, made.problems, made.config)
     return result[0] if made.single else result

@@ -80,7 +80,7 @@ def frontier_of(plan: Plan, rows: AskedRows, most: int) -> Iterator[tuple[int, R
     counts = range(1, most + 1)
     result = frontier(
         plan.network, x, label, target=target, max_changes=list(counts), method=plan.config, density=plan.density,
-        space=plan.data.space,
+        space=plan.data.space, progress=False,
     )  # fmt: skip
     for i, m in enumerate(counts):
         yield m, jax.tree.map(lambda field, i=i: np.asarray(field)[:, i], result)

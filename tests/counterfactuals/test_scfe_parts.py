@@ -191,7 +191,7 @@ def line() -> FeatureSpace:
     return FeatureSpace([Feature(f"f{i}", lower=BOX[0], upper=BOX[1]) for i in range(D)])
 
 
-def test_frontier() -> None:
+def test_frontier(capsys: pytest.CaptureFixture[str]) -> None:
     """Single solves or better, never worse with more features, in the order that was asked, in batches of any size."""
     task = flat()
     config = SCFE(steps=12, polish=5)
@@ -209,7 +209,11 @@ def test_frontier() -> None:
         alone = solve(task, SCFE(max_changes=m, steps=12, polish=5))
         own = np.where(np.asarray(alone.status) == Status.FOUND, squares(alone), np.inf)
         assert (value[:, j] <= own * 1.001 + 1e-6).all()
-    short = frontier(task.net, task.x[:7], task.label[:7], target=task.target[:7], **common)
+    assert capsys.readouterr().err == ""  # no terminal: no bar
+    short = frontier(task.net, task.x[:7], task.label[:7], target=task.target[:7], progress=True, **common)
+    shown = capsys.readouterr().err
+    assert "0/7" in shown
+    assert "7/7" in shown
     nets.same(short, path[:7])
 
 
