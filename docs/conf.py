@@ -76,3 +76,4 @@ html_static_path, html_css_files = ["_static"], ["pages.css"]
 html_title = f"invjax {release}"
 html_show_copyright = False
 html_copy_source = False
+html_domain_indices = False  # api/index.md lists the modules by rooms
