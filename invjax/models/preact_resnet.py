@@ -29,6 +29,7 @@ from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
+from invjax.core.nnx import module_repr
 from invjax.models.blocks import ConvBN
 from invjax.models.torch_import import (
     Entry,
@@ -123,6 +124,9 @@ class PreActResNet(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.head(self.features(x))
+
+    def __repr__(self) -> str:
+        return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
 
 
 def block_name(stage: int, block: int) -> str:

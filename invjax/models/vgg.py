@@ -19,6 +19,7 @@ from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_choice
+from invjax.core.nnx import module_repr
 from invjax.models.blocks import ConvBN
 from invjax.models.torch_import import Entry, batch_norm, conv, fill_from_torch, linear, read_state, statistics_of
 from invjax.types import Array
@@ -88,6 +89,9 @@ class VGG(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.head(self.features(x))
+
+    def __repr__(self) -> str:
+        return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
 
 
 def layer_name(stage: int, layer: int) -> str:

@@ -26,6 +26,7 @@ from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words, check_choice, check_number, check_whole, of_shape
+from invjax.core.nnx import module_repr
 from invjax.types import Array
 
 Pool = Literal["token", "mean", "token_mean"]
@@ -274,6 +275,11 @@ class ViT(nnx.Module):
         prefix = last.norm1(t[:, : self.config.prefix])
         normalised = jnp.concatenate([prefix, grid.reshape(len(t), -1, self.config.width)], axis=1)
         return self.classify(last.finish(t, normalised))
+
+    def __repr__(self) -> str:
+        takes = "x".join(map(str, (*self.config.image, self.config.channels)))
+        gives = "features" if self.classifier is None else f"{self.classifier.out_features} classes"
+        return module_repr(self, f"{takes} -> {gives}")
 
     def __call__(self, x: Array) -> Array:
         t = self.embed(x)

@@ -54,6 +54,9 @@ SHOWN: dict[str, Any] = {
     "MLP(3 -> 2 classes, 50 parameters)": mlp(),
     "Normalised(MLP(3 -> 2 classes, 50 parameters))": models.Normalised(mlp(), 0.5, 0.5),
     "SmallCNN(HxWx1 -> 10 classes, 114,314 parameters)": models.SmallCNN(rngs=nnx.Rngs(0)),
+    "ViT(8x8x1 -> 3 classes, 819 parameters)": models.ViT(
+        models.ViTConfig(patch=4, image=(8, 8), channels=1, width=8, depth=1, heads=2, hidden=16), 3, rngs=nnx.Rngs(0)
+    ),
     "ConvBN(3 -> 4 channels, 116 parameters)": ConvBN(3, 4, rngs=nnx.Rngs(0)),
     "KDE(60 points of 3 features in 2 classes)": KDE,
     "KNN(k=5: 60 points of 3 features in 2 classes)": densities.fit_knn(ROWS, LABEL, 5),
