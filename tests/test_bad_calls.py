@@ -41,7 +41,7 @@ WITHOUT = {
         "data.group_names data.mnist_digits data.tabular_names learn.study.grid_names learn.study.manifest_of "
         "learn.study.over_seeds learn.study.percent learn.study.record_of learn.study.table_row metrics.attack_rows "
         "metrics.attack_table metrics.curve_rows metrics.summarize metrics.summarize_counterfactuals "
-        "metrics.summarize_curve metrics.summarize_overlap models.mnist_cnn recourse.csv_text "
+        "metrics.summarize_curve metrics.summarize_overlap models.mnist_cnn models.vit_mnist recourse.csv_text "
         "report.counterfactual_section report.write_report"
     ),
     "a part of the engine, between checked arguments and the loop": (

@@ -47,15 +47,16 @@ class AttackOptions:
     """Images: an npz with `images` (uint8 or float, [N,H,W,C] or [N,H,W]) and `labels` [N], or the name or folder of a
     prepared tensorflow_datasets data set."""
     model: Annotated[str, Meta("NAME|MODULE:NAME")]
-    """Architecture of the network: resnet20, cnn, mlp, resnet50, efficientnet_lite0, ...; mnist_cnn, the classifier of
-    digits that comes with invjax; or your own, imported from the working folder: a function [B, H, W, C] -> logits
-    [B, K], a LogitsModel, an nnx.Module, or a pair (Linen module, variables). It gets images in the data range."""
+    """Architecture of the network: resnet20, cnn, mlp, resnet50, efficientnet_lite0, ...; vit_b_16, ...;
+    mnist_cnn and vit_mnist, the classifiers of digits that come with invjax; or your own, imported from the working
+    folder: a function [B, H, W, C] -> logits [B, K], a LogitsModel, an nnx.Module, or a pair (Linen module, variables).
+    It gets images in the data range."""
     out: Annotated[Path, Meta("DIR")]
     """Folder of the results. It is created if it does not exist; if it holds the same run, the run resumes."""
     weights: Annotated[Path | None, Meta("FILE")] = None
     """Weights of the network: .safetensors or .pth with torch's names, or the .npz that `python -m invjax.models.train`
-    writes for cnn and mlp. mnist_cnn and MODULE:NAME bring their own, and efficientnet_lite0, 1 and 2 need none: a
-    package has theirs (extra imagenet)."""
+    writes for cnn, mlp and vit. mnist_cnn, vit_mnist and MODULE:NAME bring their own, and efficientnet_lite0, 1 and 2
+    need none: a package has theirs (extra imagenet)."""
     attack: Annotated[str, Meta("NAME")] = "gse"
     """The attack: gse, strattack, fwnucl, homotopy, sapf, saif, sigma-zero, fmn, pgd0, spgd, sparse-rs, ... (An unknown
     name lists all of them.)"""

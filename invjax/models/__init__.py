@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from invjax.core.logits import LogitsModel, as_logits
 from invjax.core.meant import no_attribute
 from invjax.models.binary import binary
-from invjax.models.registry import load, mnist_cnn
+from invjax.models.registry import load, mnist_cnn, vit_mnist
 
 if TYPE_CHECKING:
     from invjax.models.blackbox import agreement, black_box, distill, with_surrogate
@@ -57,6 +57,7 @@ __all__ = [
     "vgg_from_torch",
     "vit_config",
     "vit_from_weights",
+    "vit_mnist",
     "with_classes",
     "with_surrogate",
 ]

