@@ -110,8 +110,9 @@ def read_vit(
     names = names_of(state)
     source = SOURCES[names.source]
     state = {key: value for key, value in state.items() if not re.fullmatch(names.ignored, key)}
-    config = _sizes(state, names, source, heads)
+    config = _sizes(state, names, source)
     _check_size(name, config)
+    config = dataclasses.replace(config, heads=_heads(state, names, config.width, heads))
     prefix, positions, grid = _tokens(state, names, config)
     config = dataclasses.replace(config, image=_image(image, positions, grid, config.patch))
     if positions is None:
@@ -171,8 +172,8 @@ def _image(image: Any, positions: np.ndarray | None, grid: tuple[int, int] | Non
     return int(sides[0]), int(sides[1])
 
 
-def _sizes(state: Mapping[str, np.ndarray], names: Names, source: Source, heads: int | None) -> ViTConfig:
-    """The configuration that the tensors and the source tell, but for the size of the images."""
+def _sizes(state: Mapping[str, np.ndarray], names: Names, source: Source) -> ViTConfig:
+    """The configuration that the tensors and the source tell, but for the size of the images and the heads."""
     google = names.source == "google"
     kernel, matrix = (".weight", 0) if not google else ("/kernel", -1)
 
@@ -202,7 +203,7 @@ def _sizes(state: Mapping[str, np.ndarray], names: Names, source: Source, heads:
         channels=channels,
         width=width,
         depth=depth,
-        heads=_heads(state, names, width, heads),
+        heads=1,
         hidden=outputs(f"{first}{names.fc1}"),
         pool="token_mean" if seen == 2 * width else "mean" if pooled or not class_token else "token",
         class_token=class_token,

@@ -234,6 +234,7 @@ def test_weights_that_do_not_fit(case):
     ("arguments", "message"),
     [
         ({"name": "vit_b_16"}, "weights must be those of vit_b_16: width 768, depth 12, patches of 16 pixels, was"),
+        ({"name": "vit_s_16", "heads": None}, "weights must be those of vit_s_16"),
         ({"name": "vit_b_17"}, "name must be one of"),
         ({"image": 30}, "image must be a height and a width that patches of 4 pixels divide, was 30"),
         ({"image": (28, 28, 3)}, "image must be a height and a width"),
