@@ -418,7 +418,7 @@ def test_shipped_weights_are_those_of_the_record(name):
     content = (SHIPPED / f"{name}.npz").read_bytes()
     assert hashlib.sha256(content).hexdigest() == record["weights_sha256"]
     assert len(content) < 300_000
-    assert record["accuracy"] >= {"mnist_cnn": 0.985, "vit_mnist": 0.975}[name]
+    assert record["accuracy"] >= {"mnist_cnn": 0.985, "vit_mnist": 0.985}[name]
 
 
 @pytest.mark.parametrize("name", WITH_INVJAX)
@@ -427,7 +427,7 @@ def test_shipped_classifier_on_real_digits(name):
     images, labels = data.mnist_data()
     rows = slice(0, 5000, 25)  # sorted by class: 20 of each
     digits = Images(images[rows].reshape(-1, 28, 28, 1).astype(np.uint8), labels[rows])
-    assert accuracy(load(name), digits) >= {"mnist_cnn": 0.99, "vit_mnist": 0.975}[name]  # digits of the training set
+    assert accuracy(load(name), digits) >= {"mnist_cnn": 0.99, "vit_mnist": 0.985}[name]  # digits of the training set
 
 
 @pytest.mark.parametrize("name", WITH_INVJAX)
