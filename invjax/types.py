@@ -278,16 +278,18 @@ class Result:
             return f"<pre>{html.escape(repr(self))}</pre>"
         status = np.asarray(self.status).reshape(-1)
         delta = np.asarray(self.delta).astype(np.float64).reshape(len(status), -1)
-        asked = np.asarray(self.evaluations) + np.asarray(self.forwards)
-        asked = np.repeat(asked.reshape(-1), len(status) // max(asked.size, 1))
+        counts = [np.asarray(field).reshape(-1) for field in (self.evaluations, self.forwards)]
+        asked = [np.repeat(count, len(status) // max(count.size, 1)) for count in counts]
         lines = []
         for one in Status:
             own = status == one
             if own.any():
                 l0, l2 = (delta[own] != 0).sum(1).mean(), np.sqrt(np.square(delta[own]).sum(1)).mean()
-                cells = one.name, own.sum(), f"{l0:.4g}", f"{l2:.4g}", f"{asked[own].mean():.4g}"
+                means = l0, l2, *(count[own].mean() for count in asked)
+                cells = one.name, own.sum(), *(f"{mean:.4g}" for mean in means)
                 lines.append("".join(f"<td>{cell}</td>" for cell in cells))
-        heads = "".join(f"<th>{head}</th>" for head in ("status", "answers", "mean l0", "mean l2", "mean evaluations"))
+        named = ("status", "answers", "mean l0", "mean l2", "mean evaluations", "mean forwards")
+        heads = "".join(f"<th>{head}</th>" for head in named)
         table = f"<table><tr>{heads}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
         return f"<div>Result: x {self.x.dtype}{list(self.x.shape)}{table}</div>"
 
