@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from invjax.core.errors import BadArgument, Words
+from invjax.core.logits import as_logits_fn
 from invjax.core.numerics import as_float, wide
 from invjax.core.rows import map_rows
 from invjax.core.shown import shown
@@ -70,8 +71,9 @@ def fit_features(
     """The density (1) of each class.
 
     Args:
-      features: [B, *S] in the data range -> [B, ...], flattened to D numbers; a pytree whose leaves are its weights,
-        such as ``as_logits(feature_network(model, layer))`` of :mod:`invjax.learn` or another :class:`LogitsModel`.
+      features: [B, *S] in the data range -> [B, ...], flattened to D numbers: a function, or a pytree whose leaves are
+        its weights, such as ``as_logits(feature_network(model, layer))`` of :mod:`invjax.learn` or another
+        :class:`LogitsModel`.
       fit: ``(z [M, D], y [M], **options) -> density``: one of ``fit_knn``, ``fit_gmm``, ``fit_kde``, ``fit_vae``,
         ``fit_flow``.
       x, y: reference points [M, *S] in the data range, and their classes [M].
@@ -82,20 +84,21 @@ def fit_features(
     distance in features means as much with 64 of them as with 1,280.
 
     Raises:
-      BadArgument: x is not a list of points of floats, the network gives it features that are not finite, and all that
-        ``fit`` raises.
+      BadArgument: ``features`` cannot be called or gives numbers that are not finite, x is not a list of points of
+        floats, and all that ``fit`` raises.
     """
     points = np.asarray(x)
     if points.ndim < 2 or not len(points) or not jnp.issubdtype(points.dtype, jnp.floating):
         raise BadArgument("x", "be floats of shape [M, *S], M > 0", Words(f"{points.dtype} of shape {points.shape}"))
-    flat = map_rows(_call, features, points, batch=batch).reshape(len(points), -1).astype(np.float64)
+    network = as_logits_fn(features, "features")
+    flat = map_rows(_call, network, points, batch=batch).reshape(len(points), -1).astype(np.float64)
     if not np.isfinite(flat).all():
         raise BadArgument("features", "give finite numbers for all of x")
     mean, scale = flat.mean(0), deviations(flat) * np.sqrt(flat.shape[1])
     kept = wide(points.dtype)
     dtype = jax.dtypes.canonicalize_dtype(kept)
     density = fit(((flat - mean) / scale).astype(kept), y, **options)
-    return FeatureDensity(features, jnp.asarray(mean, dtype), jnp.asarray(scale, dtype), density)
+    return FeatureDensity(network, jnp.asarray(mean, dtype), jnp.asarray(scale, dtype), density)
 
 
 def _call(features: Callable[[Array], Array], x: Array) -> Array:

@@ -104,9 +104,19 @@ def test_weights_are_leaves(data):
         assert wide.log_prob(jnp.asarray(x[0], jnp.float64), jnp.int32(1)).dtype == jnp.float64
 
 
+def test_a_plain_function(data):
+    x, y, matrix = data
+    plain = fit_features(lambda points: project(jnp.asarray(matrix), points), fit_knn, x, y, k=K)
+    known = fit_features(LogitsModel(jnp.asarray(matrix), project), fit_knn, x, y, k=K)
+    values = [one.log_prob(jnp.asarray(x[0]), jnp.int32(0)) for one in (plain, known)]
+    np.testing.assert_allclose(*values, rtol=1e-6)
+
+
 def test_refuses(data):
     x, y, matrix = data
     features = LogitsModel(jnp.asarray(matrix), project)
+    with pytest.raises(ValueError, match="features must be a function"):
+        fit_features("net", fit_knn, x, y)
     with pytest.raises(ValueError, match="x must be floats"):
         fit_features(features, fit_knn, (9 * x).astype(np.uint8), y)
     with pytest.raises(ValueError, match="batch must be a whole number >= 1"):
