@@ -25,9 +25,10 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Repeated compilations of the same program (across test files and runs) are read back from disk.
+# Repeated compilations of the same program (across test files, workers and runs) are read back from disk. The thousands
+# of small ones too: both workers compile these, and again whenever programs are forgotten: a tenth of the time.
 jax.config.update("jax_compilation_cache_dir", os.environ.get("INVJAX_TEST_CACHE", str(ROOT / ".jax_cache")))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
