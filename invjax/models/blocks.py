@@ -91,6 +91,31 @@ class ConvBN(nnx.Module):
         del self.bn
 
 
+def block_name(stage: int, block: int) -> str:
+    """Attribute of a block, counted from 1 in the name and from 0 in the arguments."""
+    return f"stage{stage + 1}_block{block + 1}"
+
+
+class PooledClassifier(nnx.Module):
+    """Features, their mean over the pixels, a linear layer ``classifier``: [B, H, W, 3] -> logits [B, K]."""
+
+    classifier: nnx.Linear
+
+    def features(self, x: Array) -> Array:
+        """[B, H, W, 3] -> [B, h, w, F] before the pooling, where class activation maps are read."""
+        raise NotImplementedError
+
+    def head(self, features: Array) -> Array:
+        """[B, h, w, F] -> logits [B, K]: the mean over the pixels and a linear layer."""
+        return self.classifier(jnp.mean(features, axis=(1, 2)))
+
+    def __call__(self, x: Array) -> Array:
+        return self.head(self.features(x))
+
+    def __repr__(self) -> str:
+        return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
+
+
 def max_pool(x: Array, window: int = 3, stride: int = 2) -> Array:
     """The largest of each ``window × window``, padded by ``window // 2``: [B, H, W, C] -> [B, H', W', C].
 

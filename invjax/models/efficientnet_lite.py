@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import check_choice
-from invjax.core.nnx import module_repr
 from invjax.cpu import install_canonical_convolutions
-from invjax.models.blocks import ConvBN
+from invjax.models.blocks import ConvBN, PooledClassifier
 from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
 
@@ -115,7 +113,7 @@ class InvertedResidual(nnx.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite(nnx.Module):
+class EfficientNetLite(PooledClassifier):
     """The classifier on normalised images, [B, H, W, 3] -> logits [B, K]; ``__call__ = head(features(x))``.
 
     H and W are free; the blocks halve them five times. A new module is in training mode, in which BatchNorm uses the
@@ -158,16 +156,6 @@ class EfficientNetLite(nnx.Module):
     def features(self, x: Array) -> Array:
         """[B, H, W, 3] -> [B, ceil(H / 32), ceil(W / 32), 1280], where Grad-CAM is read; >= 0."""
         return self.activations(x)["features"]
-
-    def head(self, features: Array) -> Array:
-        """[B, h, w, 1280] -> logits [B, K]: the mean over the pixels and a linear layer."""
-        return self.classifier(jnp.mean(features, axis=(1, 2)))
-
-    def __call__(self, x: Array) -> Array:
-        return self.head(self.features(x))
-
-    def __repr__(self) -> str:
-        return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
 
 
 def torch_table(net: EfficientNetLite) -> dict[str, Entry]:

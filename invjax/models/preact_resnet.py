@@ -23,14 +23,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.errors import BadArgument, Words
-from invjax.core.nnx import module_repr
-from invjax.models.blocks import ConvBN
+from invjax.models.blocks import ConvBN, PooledClassifier, block_name
 from invjax.models.torch_import import (
     Entry,
     batch_norm,
@@ -85,7 +83,7 @@ class PreActBlock(nnx.Module):
         return y + (x if self.shortcut is None else self.shortcut(a if self.activated else x))
 
 
-class PreActResNet(nnx.Module):
+class PreActResNet(PooledClassifier):
     """The classifier on normalised images, [B, H, W, 3] -> logits [B, K]; ``__call__ = head(features(x))``.
 
     H and W are free; every stage but the first halves them. A new module is in training mode; ``as_logits`` works on a
@@ -117,21 +115,6 @@ class PreActResNet(nnx.Module):
             for i in range(count):
                 y = getattr(self, block_name(stage, i))(y)
         return y if self.norm is None else _act(self.norm(y), self.shape.smooth)
-
-    def head(self, features: Array) -> Array:
-        """[B, h, w, F] -> logits [B, K]: the mean over the pixels and a linear layer."""
-        return self.classifier(jnp.mean(features, axis=(1, 2)))
-
-    def __call__(self, x: Array) -> Array:
-        return self.head(self.features(x))
-
-    def __repr__(self) -> str:
-        return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
-
-
-def block_name(stage: int, block: int) -> str:
-    """Attribute of a block, counted from 1 in the name and from 0 in the arguments."""
-    return f"stage{stage + 1}_block{block + 1}"
 
 
 def _act(x: Array, smooth: bool) -> Array:

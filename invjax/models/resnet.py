@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from invjax.core.errors import check_choice
 from invjax.core.meant import explained
-from invjax.core.nnx import module_repr
-from invjax.models.blocks import ConvBN, max_pool
+from invjax.models.blocks import ConvBN, PooledClassifier, block_name, max_pool
 from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state, statistics_of
 from invjax.types import Array
 
@@ -86,7 +84,7 @@ class ResidualBlock(nnx.Module):
         return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-class ResNet(nnx.Module):
+class ResNet(PooledClassifier):
     """The classifier on normalised images, [B, H, W, 3] -> logits [B, K]; ``__call__ = head(features(x))``.
 
     H and W are free; they are halved five times, or three times in the small form. A new module is in training mode, in
@@ -129,21 +127,6 @@ class ResNet(nnx.Module):
     def features(self, x: Array) -> Array:
         """[B, H, W, 3] -> [B, ceil(H / 32), ceil(W / 32), F], where Grad-CAM is read; >= 0. F: 512 or 2048."""
         return self.activations(x)["features"]
-
-    def head(self, features: Array) -> Array:
-        """[B, h, w, F] -> logits [B, K]: the mean over the pixels and a linear layer."""
-        return self.classifier(jnp.mean(features, axis=(1, 2)))
-
-    def __call__(self, x: Array) -> Array:
-        return self.head(self.features(x))
-
-    def __repr__(self) -> str:
-        return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
-
-
-def block_name(stage: int, block: int) -> str:
-    """Attribute of a block, counted from 1 in the name and from 0 in the arguments."""
-    return f"stage{stage + 1}_block{block + 1}"
 
 
 def torch_table(net: ResNet, cifar: bool = False) -> dict[str, Entry]:

@@ -16,7 +16,7 @@ from flax import nnx
 
 from invjax.core.arguments import kinds_checked
 from invjax.core.nnx import module_repr
-from invjax.models.blocks import ConvBN
+from invjax.models.blocks import ConvBN, block_name
 from invjax.models.torch_import import Entry, conv_bn, fill_from_torch, linear, num_outputs, read_state
 from invjax.types import Array
 
@@ -87,11 +87,6 @@ class ResNet20(nnx.Module):
 
     def __repr__(self) -> str:
         return module_repr(self, f"HxWx3 -> {self.classifier.out_features} classes")
-
-
-def block_name(stage: int, block: int) -> str:
-    """Attribute of a block, counted from 1 in the name and from 0 in the arguments."""
-    return f"stage{stage + 1}_block{block + 1}"
 
 
 def torch_table() -> dict[str, Entry]:
